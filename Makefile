@@ -1,0 +1,61 @@
+# The two commands of a newcomer are `make demo` and `make test`; each sets itself up.
+PYTHON ?= python3
+BIN := .venv/bin
+NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
+	node -e 'process.exit(+process.versions.node.split(".")[0] < 18)' && echo yes)
+
+.PHONY: help venv node lint test test-python test-node demo clean
+
+help:
+	@echo "make demo    the login automation over a daemon that is killed in between"
+	@echo "make test    all tests, Python and (where Node 18 or newer is) TypeScript"
+	@echo "make lint    style, types, and who may import whom"
+	@echo "make venv    only prepare .venv, with bucketd and bucketctl in it"
+	@echo "make clean   remove everything that was built"
+
+venv: .venv/.ready
+
+.venv/.ready: pyproject.toml client/python/pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "bucketd needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Preparing .venv (once; about half a minute) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock \
+		-e client/python -e '.[dev]'
+	@touch $@
+
+node: client/node/node_modules/.ready
+
+client/node/node_modules/.ready: client/node/package.json client/node/package-lock.json
+	@cd client/node && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: test-python test-node
+
+test-python: venv
+	$(BIN)/pytest -n 2
+
+ifeq ($(NODE),yes)
+test-node: venv node
+	cd client/node && npm run --silent build && npm test --silent
+else
+test-node:
+	@echo "Node 18 or newer is not here, so the TypeScript tests are left out."
+endif
+
+ifeq ($(NODE),yes)
+demo: node
+endif
+demo: venv
+	@$(BIN)/python examples/demo.py
+
+clean:
+	rm -rf .venv client/node/node_modules client/node/dist build *.egg-info \
+		client/python/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

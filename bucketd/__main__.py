@@ -1,0 +1,84 @@
+"""The command ``bucketd``: flags and settings in, a running daemon out."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+
+import uvloop
+
+from . import __version__
+from . import settings as settings_module
+from .daemon import Daemon, StartError, operators
+from .server import SocketError
+from .settings import Settings, SettingsError
+
+_FLAGS = {
+    "state_dir": "paths.state_dir",
+    "runtime_dir": "paths.runtime_dir",
+    "socket": "socket.path",
+    "log_level": "log.level",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the daemon; the exit status: 0 stopped as told, 1 could not start, 2 usage."""
+    options = _parser().parse_args(argv)
+    try:
+        settings = _load(options)
+        if options.check_config:
+            return _print_settings(settings)
+        _log_to_stderr(settings.log.level)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Daemon(settings, lambda: _load(options)).run())
+    except (SettingsError, SocketError, StartError) as error:
+        print(f"bucketd: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bucketd",
+        allow_abbrev=False,
+        description="Keeps one durable JSON bucket per (device, job) and serves it on a unix "
+        "socket. Settings: flag, then BUCKETD_<SECTION>_<KEY>, then file, then default.",
+    )
+    parser.add_argument("command", nargs="?", choices=["serve"], help="the default")
+    parser.add_argument("--config", metavar="FILE", help="settings, in TOML")
+    parser.add_argument("--state-dir", metavar="DIR", help="where the buckets are kept")
+    parser.add_argument("--runtime-dir", metavar="DIR", help="where socket and contexts are kept")
+    parser.add_argument("--socket", metavar="PATH", help="default: bucketd.sock in --runtime-dir")
+    parser.add_argument("--log-level", metavar="LEVEL", help=", ".join(settings_module.LEVELS))
+    parser.add_argument(
+        "--check-config", action="store_true", help="show what is in force, and end"
+    )
+    parser.add_argument("--version", action="version", version=f"bucketd {__version__}")
+    return parser
+
+
+def _load(options: argparse.Namespace) -> Settings:
+    flags = {key: getattr(options, name) for name, key in _FLAGS.items() if getattr(options, name)}
+    settings = settings_module.load(flags, options.config, os.environ)
+    operators(settings)
+    return settings
+
+
+def _print_settings(settings: Settings) -> int:
+    for name, value in settings_module.in_force(settings).items():
+        shown = list(value) if isinstance(value, tuple) else value
+        print(f"{name} = {shown!r}  # {settings.origins.get(name, 'default')}")
+    return 0
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=level.upper()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

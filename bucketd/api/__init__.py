@@ -1,0 +1,1 @@
+"""The HTTP face: who asks (access), for what (routes), in which words (wire)."""

@@ -1,0 +1,106 @@
+"""Handlers of the bucket routes; the same four serve every way of naming a bucket."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from .. import changes
+from ..errors import InvalidRequest
+from ..model import Change, Guard, Snapshot
+from ..store.base import Filter
+from ..strictjson import as_object
+from . import wire
+from .call import Call, Target
+
+MAX_PAGE = 1000
+
+
+async def read(call: Call) -> web.Response:
+    target, guard = _target(call), wire.guard(call.request)
+    now = await call.services.buckets.get(target.key)
+    if not guard.unmatched(now):
+        return wire.not_modified(now)
+    guard.check(now, target.key)
+    return wire.result(target.label, _select(now, call.query.get("key")))
+
+
+async def patch(call: Call) -> web.Response:
+    target, guard = _target(call), wire.guard(call.request)
+    kind = wire.media_type(call.request, tuple(_PATCHES))
+    change = _PATCHES[kind](await call.json(), call.services.buckets.max_bytes)
+    return await _commit(call, target, guard, change)
+
+
+async def put(call: Call) -> web.Response:
+    target, guard = _target(call), wire.guard(call.request)
+    wire.media_type(call.request, (wire.JSON,))
+    return await _commit(call, target, guard, changes.replace(as_object(await call.json())))
+
+
+async def delete(call: Call) -> web.Response:
+    target, guard = _target(call), wire.guard(call.request)
+    keys = call.query.get("key")
+    change = changes.clear() if keys is None else changes.remove(keys)
+    return await _commit(call, target, guard, change)
+
+
+async def list_all(call: Call) -> web.Response:
+    only = Filter(call.one("device"), call.one("job"), call.one("automation"))
+    limit = _limit(call.one("limit"))
+    page = await call.services.buckets.list(only, call.one("cursor"), limit)
+    members: dict[str, Any] = {
+        "buckets": [dataclasses.asdict(row) for row in page.rows],
+        "next_cursor": page.next_cursor,
+    }
+    if page.unreadable:
+        members["unreadable"] = page.unreadable
+    return wire.success(members)
+
+
+async def _commit(call: Call, target: Target, guard: Guard, change: Change) -> web.Response:
+    buckets = call.services.buckets
+    now = await buckets.change(target.key, change, guard, target.automation)
+    return wire.result(target.label, now)
+
+
+def _target(call: Call) -> Target:
+    if call.target is None:
+        raise TypeError("a bucket handler stands on a route that names no bucket")
+    return call.target
+
+
+def _merge(body: object, _max_bytes: int) -> Change:
+    return changes.merge(as_object(body))
+
+
+def _merge_patch(body: object, _max_bytes: int) -> Change:
+    return changes.merge_patch(as_object(body))
+
+
+def _json_patch(body: object, max_bytes: int) -> Change:
+    if not isinstance(body, list):
+        raise InvalidRequest("cannot read the JSON Patch: it must be an array of operations")
+    return changes.json_patch(body, max_bytes)
+
+
+_PATCHES = {wire.JSON: _merge, wire.MERGE_PATCH: _merge_patch, wire.JSON_PATCH: _json_patch}
+
+
+def _select(now: Snapshot, keys: list[str] | None) -> Snapshot:
+    if keys is None:
+        return now
+    bucket = orjson.loads(now.bucket)
+    chosen = {k: bucket[k] for k in keys if k in bucket}
+    return dataclasses.replace(now, bucket=orjson.dumps(chosen))
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return MAX_PAGE
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_PAGE):
+        raise InvalidRequest(f"cannot use limit={text!r}: it must be 1 to {MAX_PAGE}")
+    return int(text)

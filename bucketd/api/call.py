@@ -1,0 +1,64 @@
+"""What a handler gets: the services of the daemon, and one request as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from ..buckets import Buckets
+from ..contexts import Contexts
+from ..model import BucketKey
+from . import access, wire
+
+Query = dict[str, list[str]]
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything that handlers may use. A reload replaces members, never changes them."""
+
+    buckets: Buckets
+    contexts: Contexts
+    operators: access.Operators
+    body_timeout: float
+    status: Callable[[], Awaitable[dict[str, Any]]]
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The bucket that a request is about, and under which member of a result it is given."""
+
+    key: BucketKey
+    automation: str | None
+
+    @property
+    def label(self) -> str:
+        return "bucket" if self.key.job is not None else "deviceBucket"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: ``names`` from its path and ``query``, decoded; ``target`` on bucket routes."""
+
+    services: Services
+    request: web.BaseRequest
+    caller: access.Caller
+    names: dict[str, str]
+    query: Query
+    target: Target | None
+
+    async def json(self) -> Any:
+        """The body; InvalidJson, TooLarge or RequestTimeout where it is none."""
+        limit, timeout = self.services.buckets.max_bytes, self.services.body_timeout
+        return await wire.read_json(self.request, limit, timeout)
+
+    def one(self, name: str) -> str | None:
+        """The value of a parameter that is given at most once."""
+        return self.query.get(name, [None])[0]
+
+
+Handler = Callable[[Call], Awaitable[web.Response]]

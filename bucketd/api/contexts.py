@@ -1,0 +1,60 @@
+"""Handlers of the context routes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from ..contexts import Context
+from ..errors import InvalidRequest, NoJobContext
+from ..strictjson import as_object
+from . import wire
+from .call import Call
+
+_MEMBERS = ("device", "job", "automation", "ttl_seconds")
+
+
+async def own(call: Call) -> web.Response:
+    """The context of the caller's token."""
+    context = call.caller.context
+    if context is None:
+        raise NoJobContext("no job context")
+    return wire.success({**_scope(context), "schema": False})
+
+
+async def create(call: Call) -> web.Response:
+    wire.media_type(call.request, (wire.JSON,))
+    body = as_object(await call.json())
+    if unknown := [name for name in body if name not in _MEMBERS]:
+        raise InvalidRequest(
+            f"cannot mint a context: {unknown[0]!r} is not one of {', '.join(_MEMBERS)}"
+        )
+    context, token = await asyncio.to_thread(
+        call.services.contexts.mint, *(body.get(name) for name in _MEMBERS)
+    )
+    return wire.success({"id": context.id, "token": token, **_scope(context)}, 201)
+
+
+async def list_all(call: Call) -> web.Response:
+    contexts = await asyncio.to_thread(call.services.contexts.list)
+    return wire.success({"contexts": [_public(context) for context in contexts]})
+
+
+async def revoke(call: Call) -> web.Response:
+    await asyncio.to_thread(call.services.contexts.revoke, call.names["id"])
+    return wire.success({"id": call.names["id"]})
+
+
+def _scope(context: Context) -> dict[str, str | None]:
+    return {
+        "device": context.device,
+        "job": context.job,
+        "automation": context.automation,
+        "expires_at": context.expires_at,
+    }
+
+
+def _public(context: Context) -> dict[str, str | None]:
+    """All that may be shown: not the hash, which would let a guess be checked elsewhere."""
+    return {"id": context.id, "created_at": context.created_at, **_scope(context)}

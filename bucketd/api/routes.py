@@ -1,0 +1,94 @@
+"""Every route, as one sorted table; a row names who may use it.
+
+To add a route: add its row here, in order, and write its handler beside its noun.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import MethodNotAllowed, NotFound
+from . import access, buckets, contexts, status
+from .call import Handler
+from .wire import decode
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row. ``parameters``: the query parameters it takes, with spaces between."""
+
+    path: str
+    method: str
+    access: access.Rule
+    handler: Handler
+    parameters: str = ""
+
+
+ANYONE, OPERATOR = access.anyone, access.operator
+JOB, DEVICE = access.job_context, access.any_context
+_PAIR = "/v1/devices/{device}/jobs/{job}/bucket"
+
+ROUTES = (
+    Route("/healthz", "GET", ANYONE, status.health),
+    Route("/readyz", "GET", ANYONE, status.ready),
+    Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key"),
+    Route("/v1/bucket", "GET", JOB, buckets.read, "key"),
+    Route("/v1/bucket", "PATCH", JOB, buckets.patch),
+    Route("/v1/bucket", "PUT", JOB, buckets.put),
+    Route("/v1/buckets", "GET", OPERATOR, buckets.list_all, "device job automation limit cursor"),
+    Route("/v1/context", "GET", DEVICE, contexts.own),
+    Route("/v1/contexts", "GET", OPERATOR, contexts.list_all),
+    Route("/v1/contexts", "POST", OPERATOR, contexts.create),
+    Route("/v1/contexts/{id}", "DELETE", OPERATOR, contexts.revoke),
+    Route("/v1/device/bucket", "DELETE", DEVICE, buckets.delete, "key"),
+    Route("/v1/device/bucket", "GET", DEVICE, buckets.read, "key"),
+    Route("/v1/device/bucket", "PATCH", DEVICE, buckets.patch),
+    Route("/v1/device/bucket", "PUT", DEVICE, buckets.put),
+    Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key"),
+    Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, "key"),
+    Route("/v1/devices/{device}/bucket", "PATCH", OPERATOR, buckets.patch),
+    Route("/v1/devices/{device}/bucket", "PUT", OPERATOR, buckets.put),
+    Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation"),
+    Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation"),
+    Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation"),
+    Route(_PAIR, "PUT", OPERATOR, buckets.put, "automation"),
+    Route("/v1/status", "GET", OPERATOR, status.status),
+)
+
+_Methods = dict[str, Route]
+_by_path: dict[str, _Methods] = {}
+for _route in ROUTES:
+    _by_path.setdefault(_route.path, {})[_route.method] = _route
+_shapes = {tuple(path.split("/")): m for path, m in _by_path.items() if "{" in path}
+_fixed = {path: m for path, m in _by_path.items() if "{" not in path}
+
+
+def match(method: str, path: str) -> tuple[Route, dict[str, str]]:
+    """The row for a raw path, and the names in it, each segment decoded once.
+
+    Raises NotFound, MethodNotAllowed with ``allow``, or InvalidRequest for an
+    escape that is none.
+    """
+    methods = _fixed.get(path)
+    names: dict[str, str] = {}
+    if methods is None:
+        methods, names = _match_shape(path)
+    route = methods.get("GET" if method == "HEAD" else method)
+    if route is None:
+        allow = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
+        raise MethodNotAllowed(f"cannot {method} {path}: it takes {allow}", allow=allow)
+    return route, names
+
+
+def _match_shape(path: str) -> tuple[_Methods, dict[str, str]]:
+    segments = path.split("/")
+    for shape, methods in _shapes.items():
+        if len(shape) == len(segments) and all(
+            s.startswith("{") or s == given for s, given in zip(shape, segments, strict=True)
+        ):
+            return methods, {
+                s[1:-1]: decode(given, f"the {s[1:-1]} in the path")
+                for s, given in zip(shape, segments, strict=True)
+                if s.startswith("{")
+            }
+    raise NotFound(f"cannot find {path[:200]!r}: there is no such route")

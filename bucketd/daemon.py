@@ -1,0 +1,179 @@
+"""The composition root and life of one daemon: locks → store → services → server → drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import __version__
+from .api.access import Operators
+from .api.call import Services
+from .buckets import Buckets
+from .contexts import Contexts
+from .model import timestamp
+from .server import Server, bind
+from .settings import Settings, SettingsError
+from .store import disk
+from .store.files import FileStore
+
+log = logging.getLogger(__name__)
+SWEEP_SECONDS = 60.0
+
+
+class StartError(Exception):
+    """The daemon cannot start; the message says why, and what to do."""
+
+
+def operators(settings: Settings) -> Operators:
+    access = settings.access
+    try:
+        return Operators.named(access.operator_users, access.operator_groups)
+    except KeyError as error:
+        raise SettingsError(f"cannot use [access]: {error.args[0]}") from None
+
+
+class Daemon:
+    """One run of the daemon, from the locks to the last answer."""
+
+    def __init__(self, settings: Settings, reload: Callable[[], Settings]) -> None:
+        self._settings, self._reload = settings, reload
+        self._started, self._started_at = time.monotonic(), timestamp()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        loop, settings = asyncio.get_running_loop(), self._settings
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        root = _take_state_dir(settings)
+        runtime = _take_runtime_dir(settings)
+        sock = bind(settings.socket.path, settings.socket_mode)
+        place = os.stat(settings.socket.path)
+        self._store = FileStore(
+            os.dup(root),
+            settings.paths.state_dir,
+            settings.store.cache_bytes,
+            settings.store.lock_timeout_seconds,
+        )
+        self._contexts = Contexts(runtime, **_context_limits(settings))
+        self._services = Services(
+            Buckets(self._store, settings.limits.max_bucket_bytes),
+            self._contexts,
+            operators(settings),
+            settings.limits.body_timeout_seconds,
+            self._status,
+        )
+        self._server = Server(self._services, settings.limits)
+        listening = await self._server.serve(sock)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        log.info("serving %s, state in %s", settings.socket.path, settings.paths.state_dir)
+        await self._until_stopped()
+        log.info("stopping")
+        listening.close()
+        _remove_socket(settings.socket.path, place)
+        await self._server.drain(settings.limits.drain_timeout_seconds)
+        await self._store.close()
+
+    async def _until_stopped(self) -> None:
+        while not self._stop.is_set():
+            try:
+                await asyncio.wait_for(self._stop.wait(), SWEEP_SECONDS)
+            except TimeoutError:
+                await asyncio.to_thread(self._contexts.sweep)
+
+    async def _status(self) -> dict[str, Any]:
+        store = await self._store.check()
+        counts = {name: store.pop(name) for name in list(store) if name in _COUNTS}
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self._started_at,
+            "uptime_seconds": round(time.monotonic() - self._started, 3),
+            "durability": store["durability"],
+            "store": store,
+            "socket": self._settings.socket.path,
+            "counts": {
+                **counts,
+                "contexts": len(self._contexts),
+                "connections": len(self._server.connections),
+                "requests": self._server.requests_count,
+            },
+        }
+
+    def _on_reload(self) -> None:
+        """Take over what can change in a running daemon; a broken file changes nothing."""
+        try:
+            new = self._reload()
+        except SettingsError as error:
+            log.error("the settings stay as they are: %s", error)
+            return
+        logging.getLogger().setLevel(new.log.level.upper())
+        self._contexts.limits(**_context_limits(new))
+        self._services.buckets = Buckets(self._store, new.limits.max_bucket_bytes)
+        self._services.operators = operators(new)
+        self._services.body_timeout = new.limits.body_timeout_seconds
+        self._server.limits = new.limits
+        for section in ("paths", "socket", "store"):
+            if getattr(new, section) != getattr(self._settings, section):
+                log.warning("a change in [%s] takes effect at the next start", section)
+        log.info("settings reloaded")
+
+
+_COUNTS = ("devices", "buckets", "device_buckets", "quarantined_files")
+
+
+def _context_limits(settings: Settings) -> dict[str, Any]:
+    limits = settings.contexts
+    return {
+        "max_live": limits.max_live,
+        "default_ttl": limits.ttl_seconds,
+        "max_ttl": limits.max_ttl_seconds,
+    }
+
+
+def _take_state_dir(settings: Settings) -> int:
+    """A descriptor of the state directory, held alone for the life of this process."""
+    path = settings.paths.state_dir
+    try:
+        root = disk.open_root(path)
+        held, holder = disk.hold_daemon_lock(root)
+    except OSError as error:
+        raise StartError(
+            f"cannot use the state directory {path}: {error.strerror}; "
+            "give another with --state-dir, or make it writable for this user"
+        ) from error
+    if held is None:
+        raise StartError(
+            f"cannot use the state directory {path}: another bucketd holds it (process {holder}); "
+            "stop that one, or give another directory with --state-dir"
+        )
+    return root
+
+
+def _take_runtime_dir(settings: Settings) -> int:
+    """A descriptor of the runtime directory: anyone may reach the socket in it (0755)."""
+    path = settings.paths.runtime_dir
+    try:
+        existed = os.path.isdir(path)
+        runtime = disk.open_root(path)
+        if not existed:
+            os.fchmod(runtime, 0o755)
+    except OSError as error:
+        raise StartError(
+            f"cannot use the runtime directory {path}: {error.strerror}; "
+            "give another with --runtime-dir"
+        ) from error
+    return runtime
+
+
+def _remove_socket(path: str, ours: os.stat_result) -> None:
+    """Unlink it unless another daemon has put its own there meanwhile."""
+    try:
+        if os.stat(path).st_ino == ours.st_ino:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass

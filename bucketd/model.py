@@ -1,0 +1,123 @@
+"""The nouns: a bucket's key, a snapshot of it, and the guard of a write. Plain frozen data."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from .errors import InvalidRequest, PreconditionFailed
+
+MAX_NAME = 128
+
+
+def check_name(name: object, what: str) -> str:
+    """The name itself, or InvalidRequest: 1–128 characters, no control character, no surrogate."""
+    if not isinstance(name, str):
+        raise InvalidRequest(f"cannot use the {what} name: it must be a text")
+    if not 1 <= len(name) <= MAX_NAME:
+        raise InvalidRequest(
+            f"cannot use the {what} name: "
+            f"it has {len(name)} characters, allowed are 1 to {MAX_NAME}"
+        )
+    if not name.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        raise InvalidRequest(
+            f"cannot use the {what} name {name!a}: it has a control character or a lone surrogate"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class BucketKey:
+    """Which bucket: of one (device, job) pair, or of the device alone (``job`` None)."""
+
+    device: str
+    job: str | None = None
+
+    @classmethod
+    def checked(cls, device: object, job: object = None) -> BucketKey:
+        """A key of two legal names, or InvalidRequest."""
+        return cls(check_name(device, "device"), None if job is None else check_name(job, "job"))
+
+    def __str__(self) -> str:
+        if self.job is None:
+            return f"the device bucket of {self.device!r}"
+        return f"the bucket of device {self.device!r}, job {self.job!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is stored at one moment: ``bucket`` as compact JSON; revision 0 when nothing is."""
+
+    bucket: bytes = b"{}"
+    revision: int = 0
+    etag: str | None = None
+    automation: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+ABSENT = Snapshot()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A pure function from bucket to bucket, both compact JSON and None where none is stored.
+
+    It returns its very argument when it changes nothing, and raises to refuse.
+    A ``blind`` change does not look at what is there, so it can replace what cannot be read.
+    """
+
+    apply: Callable[[bytes | None], bytes | None]
+    blind: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """The value of If-Match or If-None-Match: ``*`` (``any``), or the opaque tags listed."""
+
+    any: bool = False
+    strong: frozenset[str] = frozenset()
+    weak: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Conditions of RFC 9110 §13 that a snapshot must meet before it is changed."""
+
+    if_match: Tags | None = None
+    if_none_match: Tags | None = None
+
+    def __bool__(self) -> bool:
+        return self.if_match is not None or self.if_none_match is not None
+
+    def matched(self, now: Snapshot) -> bool:
+        """If-Match holds (strong comparison: a weak tag matches nothing)."""
+        tags = self.if_match
+        return tags is None or (now.revision > 0 and (tags.any or now.etag in tags.strong))
+
+    def unmatched(self, now: Snapshot) -> bool:
+        """If-None-Match holds (weak comparison)."""
+        tags = self.if_none_match
+        if tags is None or now.revision == 0:
+            return True
+        return not (tags.any or now.etag in tags.strong or now.etag in tags.weak)
+
+    def check(self, now: Snapshot, what: object) -> None:
+        """Raise PreconditionFailed, with the revision that is stored, unless both hold."""
+        if self.matched(now) and self.unmatched(now):
+            return
+        cause = "it has changed since" if now.revision else "none is stored"
+        if self.matched(now):
+            cause = "it exists already"
+        raise PreconditionFailed(
+            f"cannot change {what}: {cause} (revision {now.revision}); read it again and repeat",
+            revision=now.revision,
+        )
+
+
+def timestamp(at: datetime | None = None) -> str:
+    """RFC 3339 in UTC with milliseconds, such as ``2026-11-23T16:40:05.123Z``."""
+    at = at or datetime.now(UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

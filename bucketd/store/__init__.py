@@ -1,0 +1,1 @@
+"""Where buckets are kept: the seam (``base``) and the engines behind it."""

@@ -1,0 +1,65 @@
+"""The seam: what the layers above need of a store, and nothing more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..model import BucketKey, Change, Guard, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which buckets to list: those equal in each name that is given."""
+
+    device: str | None = None
+    job: str | None = None
+    automation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stored bucket in a list; ``size`` is its compact JSON in bytes."""
+
+    device: str
+    job: str | None
+    automation: str | None
+    revision: int
+    size: int
+    updated_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows in the store's own stable order, and where to go on (None at the end).
+
+    ``unreadable`` names the files that stand where a bucket should be but are none.
+    """
+
+    rows: list[Row]
+    next_cursor: str | None
+    unreadable: list[str]
+
+
+class Store(Protocol):
+    """Snapshots out, changes in; every method raises only ``BucketdError``."""
+
+    async def read(self, key: BucketKey) -> Snapshot:
+        """What is stored under the key; ``ABSENT`` when nothing is."""
+
+    async def commit(
+        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+    ) -> Snapshot:
+        """Read, check the guard, change and write as one step; durable when it returns.
+
+        Commits of one bucket happen one after another. ``automation`` is recorded with it.
+        """
+
+    async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
+        """At most ``limit`` rows after the cursor; fewer, with a cursor, on a long search."""
+
+    async def check(self) -> dict[str, Any]:
+        """Health and counts, for the status page."""
+
+    async def close(self) -> None:
+        """Finish what was accepted, then let go of everything."""

@@ -1,0 +1,54 @@
+"""Ready-made snapshots of recently used buckets, bounded by bytes; the oldest use goes first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from ..model import BucketKey, Snapshot
+from .disk import Signature
+
+_OVERHEAD = 600  # bytes that one entry costs besides its bucket, measured with tracemalloc
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A snapshot, the file that it is the content of, and whether the daemon wrote that file."""
+
+    snapshot: Snapshot
+    signature: Signature
+    sealed: bool
+
+
+class Cache:
+    """Least-recently-used map from key to Entry; its user keeps threads apart."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max = max_bytes
+        self._entries: OrderedDict[BucketKey, Entry] = OrderedDict()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: BucketKey) -> Entry | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: BucketKey, entry: Entry) -> None:
+        self.drop(key)
+        self._entries[key] = entry
+        self.bytes += _cost(entry)
+        while self.bytes > self._max and self._entries:
+            self.drop(next(iter(self._entries)))
+
+    def drop(self, key: BucketKey) -> None:
+        gone = self._entries.pop(key, None)
+        if gone is not None:
+            self.bytes -= _cost(gone)
+
+
+def _cost(entry: Entry) -> int:
+    return len(entry.snapshot.bucket) + _OVERHEAD

@@ -1,0 +1,282 @@
+"""The only module that opens files below the state directory: short functions over descriptors.
+
+Every path is walked from one descriptor of the state directory with O_NOFOLLOW,
+so no symbolic link in it is ever followed. They raise OSError; ``refusal`` turns that into what
+a caller may be told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+import portalocker
+
+from ..errors import BucketdError, Internal, Overloaded, ReadOnly, StorageFull
+
+log = logging.getLogger(__name__)
+MAX_FILE_BYTES = 64 * 1024 * 1024
+QUARANTINE = "quarantine"
+WRITE_LOCK, DAEMON_LOCK = "write.lock", "daemon.lock"
+EXCLUSIVE = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+class OutcomeUnknown(OSError):
+    """The change is in place, but whether it survives a power cut is not known."""
+
+
+class NotAFile(OSError):
+    """Something other than a regular file stands where a bucket file should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What changes whenever a file is replaced or written: inode, size, time of change in ns."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Signature:
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def refusal(doing: str, error: OSError) -> BucketdError:
+    """The error to answer with when ``doing`` ("write the bucket of …") failed with ``error``."""
+    cause = error.strerror or str(error)
+    if isinstance(error, OutcomeUnknown):
+        return Internal(
+            f"cannot {doing} for certain: {cause}; the outcome is unknown, so read it again"
+        )
+    if error.errno in _FULL:
+        return StorageFull(f"cannot {doing}: {cause}; nothing was changed, free some space")
+    if error.errno in _READ_ONLY:
+        return ReadOnly(f"cannot {doing}: {cause}; nothing was changed")
+    if error.errno in _EXHAUSTED:
+        return Overloaded(f"cannot {doing}: {cause}; nothing was changed, try again")
+    return Internal(f"cannot {doing}: {cause}; nothing was changed")
+
+
+def open_root(path: str) -> int:
+    """A descriptor of the state directory, made with mode 0700 where it is missing."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def directory(root: int, parts: tuple[str, ...], create: bool = False) -> Iterator[int]:
+    """A descriptor of the directory at ``parts`` below ``root``; made durably with ``create``."""
+    here = os.dup(root)
+    try:
+        for part in parts:
+            below = _enter(here, part, create)
+            os.close(here)
+            here = below
+        yield here
+    finally:
+        os.close(here)
+
+
+def _enter(parent: int, name: str, create: bool) -> int:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        if not create:
+            raise
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+    os.fsync(parent)
+    return os.open(name, _DIRECTORY, dir_fd=parent)
+
+
+def signature(root: int, parts: tuple[str, ...], name: str) -> Signature | None:
+    """One ``stat``; None where nothing stands. Raises where the state directory itself is gone."""
+    try:
+        path = "/".join((*parts, name))
+        return Signature.of(os.stat(path, dir_fd=root, follow_symlinks=False))
+    except FileNotFoundError:
+        if os.fstat(root).st_nlink == 0:
+            raise OSError(errno.ENOENT, "the state directory was removed") from None
+        return None
+
+
+def read(root: int, parts: tuple[str, ...], name: str) -> tuple[bytes, Signature]:
+    """A regular file's bytes and the signature of just that file; FileNotFoundError without one."""
+    with directory(root, parts) as parent:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(name, flags, dir_fd=parent)
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotAFile(errno.EINVAL, "it is not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise NotAFile(errno.EFBIG, f"it has {status.st_size} bytes")
+        return file.read(), Signature.of(status)
+
+
+def names(root: int, parts: tuple[str, ...]) -> list[str]:
+    """The sorted names in a directory; none where there is no such directory."""
+    try:
+        with directory(root, parts) as here:
+            return sorted(os.listdir(here))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def write(
+    root: int, parts: tuple[str, ...], name: str, text_for: Callable[[int], bytes]
+) -> Signature:
+    """Put a whole new file in place, atomically and durably (directory included).
+
+    ``text_for`` gets the inode that the text will have. Raises OutcomeUnknown
+    when only the last step, making the rename durable, failed.
+    """
+    with directory(root, parts, create=True) as parent:
+        temporary = f".{name}.tmp"
+        try:
+            signature = _write_new(parent, temporary, text_for)
+            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=parent)
+            raise
+        _sync_entries(parent)
+        return signature
+
+
+def _write_new(parent: int, name: str, text_for: Callable[[int], bytes]) -> Signature:
+    # A crash may have left one behind; whatever it is, it is never written through.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=parent)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o600, dir_fd=parent)
+    try:
+        rest = memoryview(text_for(os.fstat(fd).st_ino))
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fsync(fd)
+        return Signature.of(os.fstat(fd))
+    finally:
+        os.close(fd)
+
+
+def remove(root: int, parts: tuple[str, ...], name: str) -> None:
+    """Unlink a file durably; no error where there is none."""
+    with directory(root, parts) as parent, contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=parent)
+        _sync_entries(parent)
+
+
+def quarantine(root: int, parts: tuple[str, ...], name: str) -> Callable[[], None]:
+    """Keep whatever stands there, unchanged, in ``quarantine/`` as well; returns how to undo that.
+
+    A second link to a file, so that it still stands where it was until
+    something readable is renamed over it. A directory can only be moved.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    place = "-".join(piece[:60] for piece in (*parts[1:2], name.removesuffix(".json")))
+    new = f"{stamp}-{secrets.token_hex(4)}-{place}.json"
+    with directory(root, parts) as parent, directory(root, (QUARANTINE,), create=True) as ward:
+        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            os.rename(name, new, src_dir_fd=parent, dst_dir_fd=ward)
+            undo = partial(_move_back, root, parts, name, new)
+        else:
+            os.link(name, new, src_dir_fd=parent, dst_dir_fd=ward, follow_symlinks=False)
+            undo = partial(remove, root, (QUARANTINE,), new)
+        _sync_entries(ward)
+        _sync_entries(parent)
+    log.warning("kept %s as %s/%s", "/".join((*parts, name)), QUARANTINE, new)
+    return undo
+
+
+def _move_back(root: int, parts: tuple[str, ...], name: str, quarantined: str) -> None:
+    with directory(root, parts) as parent, directory(root, (QUARANTINE,)) as ward:
+        os.rename(quarantined, name, src_dir_fd=ward, dst_dir_fd=parent)
+        _sync_entries(parent)
+
+
+def _sync_entries(parent: int) -> None:
+    try:
+        os.fsync(parent)
+    except OSError as error:
+        raise OutcomeUnknown(error.errno, error.strerror) from error
+
+
+def hold_daemon_lock(root: int) -> tuple[int | None, str]:
+    """Take ``<state>/daemon.lock`` for the life of the descriptor returned, and write our pid in.
+
+    Returns (None, what its holder wrote) where another process has it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(DAEMON_LOCK, flags, 0o600, dir_fd=root)
+    try:
+        portalocker.lock(fd, EXCLUSIVE)
+    except portalocker.exceptions.AlreadyLocked:
+        holder = os.read(fd, 100).decode(errors="replace").strip()
+        os.close(fd)
+        return None, holder
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    return fd, str(os.getpid())
+
+
+class WriteLock:
+    """``<state>/write.lock``: whoever holds it may change bucket files.
+
+    A side file that is never renamed or unlinked: after the rename of a locked
+    data file two holders would lock two inodes. One descriptor for the
+    daemon's life, through ``flock``, so ``flock(1)`` takes the very same lock.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._fd = self._open()
+
+    def acquire(self, timeout: float, give_up: Callable[[], bool]) -> bool:
+        """Wait for at most ``timeout`` seconds, or until ``give_up()``; whether it is held now."""
+        deadline, pause = time.monotonic() + timeout, 0.0005
+        while True:
+            try:
+                portalocker.lock(self._fd, EXCLUSIVE)
+            except portalocker.exceptions.AlreadyLocked:
+                if give_up() or time.monotonic() > deadline:
+                    return False
+                time.sleep(pause)
+                pause = min(pause * 2, 0.02)
+                continue
+            if self._still_in_place():
+                return True
+            # Somebody unlinked the file: our lock excludes nobody any more.
+            self.close()
+            self._fd = self._open()
+
+    def release(self) -> None:
+        portalocker.unlock(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(WRITE_LOCK, flags, 0o600, dir_fd=self._root)
+
+    def _still_in_place(self) -> bool:
+        try:
+            there = os.stat(WRITE_LOCK, dir_fd=self._root, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return there.st_ino == os.fstat(self._fd).st_ino

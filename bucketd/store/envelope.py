@@ -1,0 +1,114 @@
+"""A bucket file's text: the envelope around a bucket, read and written.
+
+Besides names, revision and times the envelope holds a ``seal``: the bucket's
+ETag, the inode the file was written to, and a checksum over everything but that
+inode. It tells three cases apart that look alike otherwise:
+
+- the seal holds: the file is as the daemon wrote it;
+- it does not, or there is none, and the inode is another: somebody edited the
+  file by write-and-rename, which they may, and need not know about seals;
+- it does not, and the inode is the same: the bytes rotted in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from .. import strictjson
+from ..errors import BadInput
+from ..model import BucketKey, Snapshot, check_name
+
+FORMAT = "bucketd/1"
+
+
+class Unreadable(Exception):
+    """The text is no envelope of this bucket; the argument says why, without showing values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a file says, and whether its seal shows that the daemon itself wrote it."""
+
+    snapshot: Snapshot
+    key: BucketKey
+    sealed: bool
+
+
+def write(key: BucketKey, snapshot: Snapshot, inode: int) -> bytes:
+    """The file's whole text: indented JSON with a final newline."""
+    envelope = {
+        "format": FORMAT,
+        "device": key.device,
+        "job": key.job,
+        "automation": snapshot.automation,
+        "revision": snapshot.revision,
+        "created_at": snapshot.created_at,
+        "updated_at": snapshot.updated_at,
+        "bucket": orjson.loads(snapshot.bucket),
+    }
+    seal = f"{snapshot.etag}.{inode}.{_checksum(envelope, snapshot.etag)}"
+    bucket = envelope.pop("bucket")
+    return orjson.dumps(
+        {**envelope, "seal": seal, "bucket": bucket},
+        option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
+    )
+
+
+def read(text: bytes, inode: int, mtime_ns: int) -> Stored:
+    """Parse a file's text; raise Unreadable for what is no envelope, or rotted."""
+    try:
+        envelope = strictjson.loads_object(text, "the file")
+        seal = envelope.pop("seal", None)
+        key, snapshot = _fields(envelope)
+    except BadInput as error:
+        raise Unreadable(error.message) from None
+    etag, sealed_inode, checksum = _split(seal)
+    if etag and checksum == _checksum(envelope, etag):
+        return Stored(_with_etag(snapshot, etag), key, sealed=True)
+    if sealed_inode == inode:
+        raise Unreadable("its checksum does not hold, so its bytes were damaged where they lie")
+    etag = hashlib.sha256(b"%d.%d." % (inode, mtime_ns) + text).hexdigest()[:16]
+    return Stored(_with_etag(snapshot, etag), key, sealed=False)
+
+
+def _fields(envelope: dict[str, Any]) -> tuple[BucketKey, Snapshot]:
+    if envelope.get("format") != FORMAT:
+        raise Unreadable(f'its "format" is not "{FORMAT}"')
+    revision, bucket = envelope.get("revision"), envelope.get("bucket")
+    if type(revision) is not int or not 1 <= revision < 2**63:
+        raise Unreadable('its "revision" is not a whole number from 1')
+    if not isinstance(bucket, dict):
+        raise Unreadable(f'its "bucket" is not an object but {strictjson.kind_of(bucket)}')
+    automation = envelope.get("automation")
+    if automation is not None:
+        check_name(automation, "automation")
+    key = BucketKey.checked(envelope.get("device"), envelope.get("job"))
+    created, updated = (_text_or_none(envelope, k) for k in ("created_at", "updated_at"))
+    return key, Snapshot(strictjson.dumps(bucket), revision, None, automation, created, updated)
+
+
+def _text_or_none(envelope: dict[str, Any], name: str) -> str | None:
+    value = envelope.get(name)
+    if value is not None and not isinstance(value, str):
+        raise Unreadable(f'its "{name}" is not a text')
+    return value
+
+
+def _split(seal: Any) -> tuple[str, int, str]:
+    pieces = seal.split(".") if isinstance(seal, str) else []
+    if len(pieces) != 3 or not (pieces[1].isascii() and pieces[1].isdecimal()):
+        return "", -1, ""
+    return pieces[0], int(pieces[1][:20]), pieces[2]
+
+
+def _checksum(envelope: dict[str, Any], etag: str | None) -> str:
+    """Of the values, not of the text: reindenting a file by hand is no edit of it."""
+    return hashlib.sha256(orjson.dumps([etag, envelope])).hexdigest()[:32]
+
+
+def _with_etag(s: Snapshot, etag: str) -> Snapshot:
+    return Snapshot(s.bucket, s.revision, etag, s.automation, s.created_at, s.updated_at)
