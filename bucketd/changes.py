@@ -113,29 +113,36 @@ def _apply_steps(bucket: Object, steps: list[Any], max_bytes: int) -> Object:
     document: Any = bucket
     copied = 0
     for index, step in enumerate(steps):
+        operation = step.patch[0]
         try:
-            if step.patch[0]["op"] == "copy":
-                copied += _size_at(document, step.patch[0]["from"])
+            if operation["op"] == "copy":
+                copied += _size_at(document, operation["from"])
             if copied > max_bytes:
                 raise TooLarge(
                     f"cannot apply the JSON Patch: operation {index}: "
                     f"its copies alone make over {max_bytes} bytes"
                 )
             document = step.apply(document, in_place=True)
-        except (
-            jsonpatch.JsonPatchException,
-            jsonpatch.JsonPointerException,
-            RecursionError,
-        ) as error:
-            raise PatchFailed(
-                f"cannot apply the JSON Patch: operation {index}: {error}; nothing was changed"
-            ) from None
+        except jsonpatch.JsonPatchTestFailed:
+            raise _failed(index, operation, "another value, or none, is there") from None
+        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException):
+            raise _failed(index, operation, "there is no such place in the bucket") from None
+        except RecursionError:
+            raise _failed(index, operation, "it would nest too deep") from None
     if not isinstance(document, dict):
         raise PatchFailed(
             "cannot apply the JSON Patch: the result would be "
             f"{strictjson.kind_of(document)}, and a bucket is a JSON object; nothing was changed"
         )
     return document
+
+
+def _failed(index: int, operation: Object, cause: str) -> PatchFailed:
+    # In our words: the library's would repeat the whole bucket.
+    return PatchFailed(
+        f'cannot apply the JSON Patch: operation {index} ("{operation["op"]}" at '
+        f'"{operation["path"]}"): {cause}; nothing was changed'
+    )
 
 
 def _size_at(document: Any, pointer: str) -> int:

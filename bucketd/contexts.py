@@ -111,7 +111,7 @@ class Contexts:
         if not number or not 0 < ttl <= self._max_ttl:  # type: ignore[operator]
             raise InvalidRequest(
                 "cannot mint a context: ttl_seconds must be a number over 0 "
-                f"and at most {self._max_ttl:g}"
+                f"and at most {self._max_ttl:.0f}"
             )
         return float(ttl)  # type: ignore[arg-type]
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 MAX_PATH_BYTES = 107  # sockaddr_un, less the final NUL
 MAX_LINE = 32 * 1024  # two names of 128 emoji and a few keys, percent-encoded
 BACKLOG = 1024
-LINGER_SECONDS = 5.0  # how long an upload that was refused is read on, so that its sender hears why
+LINGER_SECONDS = 2.0  # how long an upload that was refused is read on, so that its sender hears why
 
 
 class SocketError(Exception):
@@ -104,8 +104,7 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        waiting = not self._messages and self._waiter is not None and not self._waiter.done()
-        if not waiting:
+        if self._messages or self._request_in_progress:
             self._stop_header_timer()
         elif self._header_timer is None:
             # Bytes came, but no whole header: from here on the clock runs.
@@ -122,7 +121,8 @@ class Connection(web.RequestHandler):
         """What aiohttp's parser refuses, in our envelope; the connection is closed after it."""
         if status >= 500:
             log.error("a request failed in a way that was not foreseen", exc_info=exc)
-        cause = (message or "it is malformed").splitlines()[0][:200]
+        # What follows a colon there repeats what was sent, and that may be a token.
+        cause = (message or "it is malformed").partition(":")[0]
         response = wire.refused(InvalidRequest(f"cannot read the request as HTTP/1.1: {cause}"))
         response.force_close()
         return response

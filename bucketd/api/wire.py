@@ -49,7 +49,8 @@ JSON_PATCH = "application/json-patch+json"
 OFF_LOOP_BYTES = 64 * 1024  # parsing more than this would hold up everybody else
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')  # RFC 9110 §8.8.3
-_HEADERS = {"Content-Type": JSON, "Cache-Control": "no-store", "Server": "bucketd"}
+_BASE = {"Cache-Control": "no-store", "Server": "bucketd"}
+_HEADERS = {"Content-Type": JSON, **_BASE}
 
 
 # --- answers
@@ -71,7 +72,7 @@ def success(members: dict[str, Any], status: int = 200) -> web.Response:
 
 
 def not_modified(now: Snapshot) -> web.Response:
-    return web.Response(status=304, headers={"ETag": f'"{now.etag}"', "Cache-Control": "no-store"})
+    return web.Response(status=304, headers={"ETag": f'"{now.etag}"', **_BASE})
 
 
 def refused(error: BucketdError) -> web.Response:
