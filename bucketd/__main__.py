@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--socket", metavar="PATH", help="default: bucketd.sock in --runtime-dir")
     parser.add_argument("--log-level", metavar="LEVEL", help=", ".join(settings_module.LEVELS))
     parser.add_argument(
+        "--unsafe-filesystem",
+        action="store_true",
+        help="accept a state directory where a power cut may cost acknowledged writes",
+    )
+    parser.add_argument(
         "--check-config", action="store_true", help="show what is in force, and end"
     )
     parser.add_argument("--version", action="version", version=f"bucketd {__version__}")
@@ -62,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _load(options: argparse.Namespace) -> Settings:
     flags = {key: getattr(options, name) for name, key in _FLAGS.items() if getattr(options, name)}
+    if options.unsafe_filesystem:
+        flags["store.unsafe_filesystem"] = "true"
     settings = settings_module.load(flags, options.config, os.environ)
     operators(settings)
     return settings

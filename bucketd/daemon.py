@@ -18,8 +18,9 @@ from .contexts import Contexts
 from .model import timestamp
 from .server import Server, bind
 from .settings import Settings, SettingsError
-from .store import disk
-from .store.files import FileStore
+from .store import disk, filesystem
+from .store.files import FileStore, Options
+from .store.journal import JournalError
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 60.0
@@ -53,12 +54,7 @@ class Daemon:
         runtime = _take_runtime_dir(settings)
         sock = bind(settings.socket.path, settings.socket_mode)
         place = os.stat(settings.socket.path)
-        self._store = FileStore(
-            os.dup(root),
-            settings.paths.state_dir,
-            settings.store.cache_bytes,
-            settings.store.lock_timeout_seconds,
-        )
+        self._store = _open_store(root, settings, _check_filesystem(settings))
         self._contexts = Contexts(runtime, **_context_limits(settings))
         self._services = Services(
             Buckets(self._store, settings.limits.max_bucket_bytes),
@@ -124,6 +120,41 @@ class Daemon:
 
 
 _COUNTS = ("devices", "buckets", "device_buckets", "quarantined_files")
+
+
+def _check_filesystem(settings: Settings) -> str | None:
+    """Why the state directory cannot keep the promise, where that was accepted."""
+    path = settings.paths.state_dir
+    cause = filesystem.unfit(path)
+    if cause is None:
+        return None
+    if not settings.store.unsafe_filesystem:
+        raise StartError(
+            f"cannot keep buckets safely in {path}: {cause}, so a power cut may cost "
+            "acknowledged writes; give a directory on a local disk with --state-dir, "
+            "or accept that with --unsafe-filesystem"
+        )
+    log.warning("a power cut may cost acknowledged writes in %s: %s", path, cause)
+    return cause
+
+
+def _open_store(root: int, settings: Settings, unsafe: str | None) -> FileStore:
+    store = settings.store
+    options = Options(
+        cache_bytes=store.cache_bytes,
+        lock_timeout=store.lock_timeout_seconds,
+        journal_bytes=store.journal_bytes,
+        relaxed_seconds=store.relaxed_seconds if store.durability == "relaxed" else None,
+        unsafe=unsafe,
+    )
+    try:
+        return FileStore(os.dup(root), settings.paths.state_dir, options)
+    except JournalError as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(
+            f"cannot open the journal in {settings.paths.state_dir}: {error.strerror}"
+        ) from error
 
 
 def _context_limits(settings: Settings) -> dict[str, Any]:

@@ -48,7 +48,11 @@ class BucketKey:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is stored at one moment: ``bucket`` as compact JSON; revision 0 when nothing is."""
+    """What is stored at one moment: ``bucket`` as compact JSON; revision 0 when nothing is.
+
+    ``recovered`` is (revision, reason) where just now the last good generation
+    took the place of a file that could not be read.
+    """
 
     bucket: bytes = b"{}"
     revision: int = 0
@@ -56,6 +60,7 @@ class Snapshot:
     automation: str | None = None
     created_at: str | None = None
     updated_at: str | None = None
+    recovered: tuple[int, str] | None = None
 
 
 ABSENT = Snapshot()

@@ -59,6 +59,10 @@ class ContextLimits:
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
+    durability: str = "strict"
+    relaxed_seconds: float = 1.0
+    journal_bytes: int = 8 * 1024 * 1024
+    unsafe_filesystem: bool = False
     cache_bytes: int = 64 * 1024 * 1024
     lock_timeout_seconds: float = 10.0
 
@@ -177,15 +181,28 @@ def _convert(name: str, value: Any, default: Any, origin: str) -> Any:
             return tuple(_text(item).strip() for item in items if item != "")
         if isinstance(default, str):
             return _text(value)
+        if isinstance(default, bool):
+            return _truth(value)
         return _positive(value, type(default))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, KeyError):
         kind = "a list of texts" if isinstance(default, tuple) else _KINDS[type(default)]
         raise SettingsError(
             f"cannot use {name} = {value!r} ({origin}): it must be {kind}"
         ) from None
 
 
-_KINDS = {str: "a text", int: "a whole number over 0", float: "a number over 0"}
+_KINDS = {
+    bool: "true or false",
+    str: "a text",
+    int: "a whole number over 0",
+    float: "a number over 0",
+}
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "1": True, "false": False, "0": False}[_text(value).lower()]
 
 
 def _positive(value: Any, kind: type[int] | type[float]) -> int | float:
@@ -213,6 +230,12 @@ def _checked(settings: Settings) -> Settings:
         raise _unusable(settings, "socket.mode", 'it must be an octal text such as "0666"')
     if settings.log.level not in LEVELS:
         raise _unusable(settings, "log.level", f"it must be one of {', '.join(LEVELS)}")
+    if settings.store.durability not in ("strict", "relaxed"):
+        raise _unusable(settings, "store.durability", 'it must be "strict" or "relaxed"')
+    if settings.store.journal_bytes < 2 * settings.limits.max_bucket_bytes + 65536:
+        raise _unusable(
+            settings, "store.journal_bytes", "it must hold two buckets of the largest size"
+        )
     if settings.contexts.ttl_seconds > settings.contexts.max_ttl_seconds:
         raise _unusable(settings, "contexts.ttl_seconds", "it is over contexts.max_ttl_seconds")
     return settings

@@ -61,7 +61,17 @@ def result(label: str, now: Snapshot) -> web.Response:
     headers = dict(_HEADERS)
     if now.etag is not None:
         headers["ETag"] = f'"{now.etag}"'
-    body = b'{"success":true,"%s":%s,"revision":%d}' % (label.encode(), now.bucket, now.revision)
+    recovered = b""
+    if now.recovered is not None:
+        revision, reason = now.recovered
+        what = orjson.dumps({"revision": revision, "reason": reason})
+        recovered = b',"recovered_from":' + what
+    body = b'{"success":true,"%s":%s,"revision":%d%s}' % (
+        label.encode(),
+        now.bucket,
+        now.revision,
+        recovered,
+    )
     return web.Response(body=body, headers=headers)
 
 

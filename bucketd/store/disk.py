@@ -8,6 +8,7 @@ a caller may be told.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import logging
 import os
@@ -24,6 +25,8 @@ import portalocker
 from ..errors import BucketdError, Internal, Overloaded, ReadOnly, StorageFull
 
 log = logging.getLogger(__name__)
+_libc = ctypes.CDLL(None, use_errno=True)
+_BLOCK = 1024 * 1024
 MAX_FILE_BYTES = 64 * 1024 * 1024
 QUARANTINE = "quarantine"
 WRITE_LOCK, DAEMON_LOCK = "write.lock", "daemon.lock"
@@ -138,9 +141,13 @@ def names(root: int, parts: tuple[str, ...]) -> list[str]:
 
 
 def write(
-    root: int, parts: tuple[str, ...], name: str, text_for: Callable[[int], bytes]
+    root: int,
+    parts: tuple[str, ...],
+    name: str,
+    text_for: Callable[[int], bytes],
+    durably: bool = True,
 ) -> Signature:
-    """Put a whole new file in place, atomically and durably (directory included).
+    """Put a whole new file in place atomically, and durably unless the journal covers it.
 
     ``text_for`` gets the inode that the text will have. Raises OutcomeUnknown
     when only the last step, making the rename durable, failed.
@@ -148,17 +155,20 @@ def write(
     with directory(root, parts, create=True) as parent:
         temporary = f".{name}.tmp"
         try:
-            signature = _write_new(parent, temporary, text_for)
+            signature = _write_new(parent, temporary, text_for, durably)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=parent)
             raise
-        _sync_entries(parent)
+        if durably:
+            _sync_entries(parent)
         return signature
 
 
-def _write_new(parent: int, name: str, text_for: Callable[[int], bytes]) -> Signature:
+def _write_new(
+    parent: int, name: str, text_for: Callable[[int], bytes], durably: bool
+) -> Signature:
     # A crash may have left one behind; whatever it is, it is never written through.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=parent)
@@ -168,17 +178,19 @@ def _write_new(parent: int, name: str, text_for: Callable[[int], bytes]) -> Sign
         rest = memoryview(text_for(os.fstat(fd).st_ino))
         while rest:
             rest = rest[os.write(fd, rest) :]
-        os.fsync(fd)
+        if durably:
+            os.fsync(fd)
         return Signature.of(os.fstat(fd))
     finally:
         os.close(fd)
 
 
-def remove(root: int, parts: tuple[str, ...], name: str) -> None:
-    """Unlink a file durably; no error where there is none."""
-    with directory(root, parts) as parent, contextlib.suppress(FileNotFoundError):
+def remove(root: int, parts: tuple[str, ...], name: str, durably: bool = True) -> None:
+    """Unlink a file; no error where there is none."""
+    with contextlib.suppress(FileNotFoundError), directory(root, parts) as parent:
         os.unlink(name, dir_fd=parent)
-        _sync_entries(parent)
+        if durably:
+            _sync_entries(parent)
 
 
 def quarantine(root: int, parts: tuple[str, ...], name: str) -> Callable[[], None]:
@@ -207,6 +219,49 @@ def _move_back(root: int, parts: tuple[str, ...], name: str, quarantined: str) -
     with directory(root, parts) as parent, directory(root, (QUARANTINE,)) as ward:
         os.rename(quarantined, name, src_dir_fd=ward, dst_dir_fd=parent)
         _sync_entries(parent)
+
+
+def open_log(parent: int, name: str, size: int) -> int:
+    """A descriptor of a file of at least ``size`` bytes, zero-filled and reserved where new."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o600, dir_fd=parent)
+    try:
+        have = os.fstat(fd).st_size
+        while have < size:
+            # Written, not only reserved: else each fdatasync would also write metadata.
+            have += os.pwrite(fd, bytes(min(_BLOCK, size - have)), have)
+        os.fsync(fd)
+        os.fsync(parent)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_at(fd: int, length: int, offset: int) -> bytes:
+    return os.pread(fd, length, offset)
+
+
+def write_at(fd: int, text: bytes, offset: int) -> None:
+    rest = memoryview(text)
+    while rest:
+        done = os.pwrite(fd, rest, offset)
+        rest, offset = rest[done:], offset + done
+
+
+def close(fd: int) -> None:
+    os.close(fd)
+
+
+def sync_data(fd: int) -> None:
+    os.fdatasync(fd)
+
+
+def sync_all(root: int) -> None:
+    """Make everything on the state directory's file system durable (syncfs(2), Linux 5.8)."""
+    if _libc.syncfs(root) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _sync_entries(parent: int) -> None:

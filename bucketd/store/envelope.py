@@ -36,6 +36,7 @@ class Stored:
     snapshot: Snapshot
     key: BucketKey
     sealed: bool
+    base: str | None = None  # the ETag that its seal names, even where the seal is broken
 
 
 def write(key: BucketKey, snapshot: Snapshot, inode: int) -> bytes:
@@ -68,11 +69,11 @@ def read(text: bytes, inode: int, mtime_ns: int) -> Stored:
         raise Unreadable(error.message) from None
     etag, sealed_inode, checksum = _split(seal)
     if etag and checksum == _checksum(envelope, etag):
-        return Stored(_with_etag(snapshot, etag), key, sealed=True)
+        return Stored(_with_etag(snapshot, etag), key, sealed=True, base=etag)
     if sealed_inode == inode:
         raise Unreadable("its checksum does not hold, so its bytes were damaged where they lie")
-    etag = hashlib.sha256(b"%d.%d." % (inode, mtime_ns) + text).hexdigest()[:16]
-    return Stored(_with_etag(snapshot, etag), key, sealed=False)
+    derived = hashlib.sha256(b"%d.%d." % (inode, mtime_ns) + text).hexdigest()[:16]
+    return Stored(_with_etag(snapshot, derived), key, sealed=False, base=etag or None)
 
 
 def _fields(envelope: dict[str, Any]) -> tuple[BucketKey, Snapshot]:

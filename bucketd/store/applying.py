@@ -1,0 +1,127 @@
+"""What one commit does to a bucket, decided in memory: the rules, without threads or locks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..errors import BucketCorrupt, BucketdError, Internal
+from ..model import ABSENT, BucketKey, Change, Guard, Snapshot, timestamp
+from . import journal
+from .bucketfiles import BucketFiles, Loaded
+from .journal import Journal, Record
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Commit:
+    """One change that waits; ``change`` None takes the file as it is, adopted or healed."""
+
+    key: BucketKey
+    change: Change | None
+    guard: Guard
+    automation: str | None = None
+    future: asyncio.Future[Snapshot] | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a round has come to before it is journaled."""
+
+    size: int = 0
+    after: dict[BucketKey, Snapshot] = field(default_factory=dict)
+    payloads: list[bytes] = field(default_factory=list)
+    answers: list[tuple[Commit, Any]] = field(default_factory=list)
+
+
+class Applier:
+    """Applies commits to what is newest: of the batch, of ``dirty``, or of the file.
+
+    ``corrupt`` collects the buckets whose unreadable file goes to the
+    quarantine before the next write of it.
+    """
+
+    def __init__(
+        self, files: BucketFiles, log_: Journal, dirty: Mapping[BucketKey, Snapshot]
+    ) -> None:
+        self._files, self._journal, self._dirty = files, log_, dirty
+        self.corrupt: set[BucketKey] = set()
+
+    def outcome(self, commit: Commit, batch: Batch) -> Snapshot | BucketdError:
+        try:
+            return self._apply(commit, batch)
+        except BucketdError as error:
+            return error
+        except Exception:
+            log.exception("a change failed in a way that was not foreseen")
+            return Internal("cannot write the bucket: an internal error, see the daemon's log")
+
+    def _apply(self, commit: Commit, batch: Batch) -> Snapshot:
+        key, change = commit.key, commit.change
+        try:
+            loaded = self._current(key, batch)
+        except BucketCorrupt as error:
+            good = self._last_good(key)
+            if change is not None and change.blind and not commit.guard:
+                self.corrupt.add(key)
+                last = good or ABSENT
+                return self._enter(batch, key, last, _next(last, change.apply(None), commit))
+            if good is None:
+                raise
+            healed = self._heal(commit, batch, good, error)
+            return replace(healed, recovered=(good.revision, error.message))
+        return self._change(commit, batch, loaded)
+
+    def _change(self, commit: Commit, batch: Batch, loaded: Loaded) -> Snapshot:
+        key, change, now = commit.key, commit.change, loaded.snapshot
+        commit.guard.check(now, key)
+        stored = now.bucket if now.revision else None
+        after = change.apply(stored) if change is not None else stored
+        if after == stored:
+            return now if loaded.sealed else self._enter(batch, key, now, now)
+        return self._enter(batch, key, now, _next(now, after, commit))
+
+    def _heal(self, commit: Commit, batch: Batch, good: Snapshot, error: BucketCorrupt) -> Snapshot:
+        """Put the last good generation in the place of a file that cannot be read; then go on."""
+        log.error("%s; recovered revision %d", error.message, good.revision)
+        self.corrupt.add(commit.key)
+        self._enter(batch, commit.key, good, good)
+        return self._change(commit, batch, Loaded(good, sealed=True))
+
+    def _last_good(self, key: BucketKey) -> Snapshot | None:
+        """The newest generation known besides the file: of the cache, or of the journal."""
+        entry = self._files.cached(key)
+        if entry is not None:
+            return entry.snapshot
+        record = self._journal.find(key)
+        return record.after if record is not None and record.after.revision else None
+
+    def _current(self, key: BucketKey, batch: Batch) -> Loaded:
+        newest = batch.after.get(key) or self._dirty.get(key)
+        return Loaded(newest, sealed=True) if newest is not None else self._files.load(key)
+
+    def _enter(self, batch: Batch, key: BucketKey, before: Snapshot, after: Snapshot) -> Snapshot:
+        payload = journal.encode(Record(key, before.etag, after))
+        batch.payloads.append(payload)
+        batch.size += journal.framed(payload)
+        batch.after[key] = after
+        return after
+
+
+def _next(before: Snapshot, bucket: bytes | None, commit: Commit) -> Snapshot:
+    if bucket is None:
+        return ABSENT
+    now = timestamp()
+    return Snapshot(
+        bucket=bucket,
+        revision=before.revision + 1,
+        etag=secrets.token_hex(8),
+        automation=commit.automation or before.automation,
+        created_at=before.created_at or now,
+        updated_at=now,
+    )

@@ -1,0 +1,142 @@
+"""Bucket files as snapshots: read through the cache, written, set aside. Synchronous."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..errors import BucketCorrupt, BucketdError
+from ..model import ABSENT, BucketKey, Snapshot
+from . import disk, envelope, naming
+from .cache import Cache, Entry
+
+log = logging.getLogger(__name__)
+_IN_THE_WAY = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a file says; not ``sealed`` when somebody else than the daemon wrote it."""
+
+    snapshot: Snapshot
+    sealed: bool
+
+
+_NOTHING = Loaded(ABSENT, sealed=True)
+
+
+class BucketFiles:
+    """The files below one state directory. Safe for readers on any thread and one writer."""
+
+    def __init__(self, root: int, path: str, cache_bytes: int) -> None:
+        self.root, self.path = root, path
+        self.writes = 0
+        self._cache = Cache(cache_bytes)
+        self._guard = threading.Lock()
+
+    def peek(self, key: BucketKey) -> Snapshot | None:
+        """The snapshot where it takes one ``stat`` to know it; None where the file must be read."""
+        try:
+            signature = disk.signature(self.root, *naming.parts(key))
+        except OSError as error:
+            raise self.unreadable(key, error) from error
+        if signature is None:
+            return ABSENT
+        entry = self.cached(key)
+        return entry.snapshot if entry is not None and entry.signature == signature else None
+
+    def load(self, key: BucketKey) -> Loaded:
+        """What the file says now. Raises BucketCorrupt for one that is no envelope of ``key``."""
+        # Before the file: what is known then is never newer than what is read.
+        known = self.cached(key)
+        where = naming.parts(key)
+        try:
+            if known is not None and known.signature == disk.signature(self.root, *where):
+                return Loaded(known.snapshot, known.sealed)
+            text, signature = disk.read(self.root, *where)
+            stored = envelope.read(text, signature.inode, signature.mtime_ns)
+            if stored.key != key:
+                raise envelope.Unreadable(f"it says that it is {stored.key}")
+        except FileNotFoundError:
+            self._forget(key)
+            return _NOTHING
+        except disk.NotAFile as error:
+            raise self._corrupt(key, error.strerror) from error
+        except envelope.Unreadable as error:
+            raise self._corrupt(key, str(error)) from error
+        except OSError as error:
+            raise self.unreadable(key, error) from error
+        snapshot, sealed = _reconcile(stored, known)
+        self._remember(key, Entry(snapshot, signature, sealed))
+        return Loaded(snapshot, sealed)
+
+    def put(self, key: BucketKey, snapshot: Snapshot) -> None:
+        """Make the file say this; ABSENT removes it. Atomic, not durable. Raises OSError."""
+        where = naming.parts(key)
+        self.writes += 1
+        if snapshot.revision == 0:
+            disk.remove(self.root, *where, durably=False)
+            self._forget(key)
+            return
+        signature = disk.write(
+            self.root,
+            *where,
+            lambda inode: envelope.write(key, snapshot, inode),
+            durably=False,
+        )
+        self._remember(key, Entry(snapshot, signature, sealed=True))
+
+    def set_aside(self, key: BucketKey) -> Callable[[], None]:
+        """Keep the file in the quarantine as well; returns how to undo that. Raises OSError."""
+        return disk.quarantine(self.root, *naming.parts(key))
+
+    def cached(self, key: BucketKey) -> Entry | None:
+        with self._guard:
+            return self._cache.get(key)
+
+    def cache_use(self) -> tuple[int, int]:
+        """Entries and bytes."""
+        with self._guard:
+            return len(self._cache), self._cache.bytes
+
+    def name(self, key: BucketKey) -> str:
+        directories, name = naming.parts(key)
+        return "/".join((self.path, *directories, name))
+
+    def unreadable(self, key: BucketKey, error: OSError) -> BucketdError:
+        if error.errno in _IN_THE_WAY:
+            return self._corrupt(key, error.strerror)
+        return disk.refusal(f"read {self.name(key)}", error)
+
+    def _corrupt(self, key: BucketKey, cause: str | None) -> BucketCorrupt:
+        return BucketCorrupt(
+            f"cannot read {key}: {self.name(key)} is damaged ({cause}); it was left untouched. "
+            "Put a good file in its place, or replace or delete the bucket"
+        )
+
+    def _remember(self, key: BucketKey, entry: Entry) -> None:
+        with self._guard:
+            self._cache.put(key, entry)
+
+    def _forget(self, key: BucketKey) -> None:
+        with self._guard:
+            self._cache.drop(key)
+
+
+def _reconcile(stored: envelope.Stored, known: Entry | None) -> tuple[Snapshot, bool]:
+    """The snapshot that a file stands for, given what was last known of that bucket.
+
+    A file that the daemon did not write, or that it wrote and somebody brought
+    back, is one more revision than the newest that is known.
+    """
+    found = stored.snapshot
+    last = known.snapshot if known is not None else ABSENT
+    if found.etag == last.etag or (stored.sealed and found.revision > last.revision):
+        return replace(found, revision=max(found.revision, last.revision)), stored.sealed
+    revision = max(found.revision, last.revision) + 1
+    etag = found.etag if not stored.sealed else secrets.token_hex(8)
+    return replace(found, revision=revision, etag=etag), False

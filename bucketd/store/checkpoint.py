@@ -1,0 +1,76 @@
+"""How far the files are durable: ``syncfs`` on a thread of its own, so that no commit waits."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from . import disk
+from .journal import Position
+
+log = logging.getLogger(__name__)
+INTERVAL_SECONDS = 5.0
+
+
+class Checkpoint:
+    """``durable``: every change journaled before this place stands durably in its file."""
+
+    def __init__(self, root: int, durable: Position) -> None:
+        self._root = root
+        self._durable = self._noted = durable
+        self._target = durable
+        self._running: Future[None] | None = None
+        self._began = 0.0
+        self._thread = ThreadPoolExecutor(1, "bucketd-syncfs")
+
+    @property
+    def durable(self) -> Position:
+        """As of now, picking up what has finished meanwhile."""
+        if self._running is not None and self._running.done():
+            error = self._running.exception()
+            self._running = None
+            if error is None:
+                self._durable = self._target
+            else:
+                log.error("cannot make files durable, the journal keeps their content: %s", error)
+        return self._durable
+
+    def covers(self, place: Position) -> bool:
+        return not self.durable < place
+
+    def news(self) -> bool:
+        """Whether ``durable`` has moved since the last time that this said so."""
+        moved = self._noted < self.durable
+        self._noted = self._durable
+        return moved
+
+    def open_until(self, end: Position) -> bool:
+        """Whether there is anything left to do for data up to ``end``."""
+        return self.durable < end or self._noted < self._durable
+
+    def due(self, end: Position, halfway: Position, idle: bool) -> bool:
+        """Whether to begin for data up to ``end``: now and then when idle, else once a segment."""
+        if self._running is not None or not self._target < end:
+            return False
+        if self._target < halfway <= end:
+            return True
+        return idle and time.monotonic() >= self._began + INTERVAL_SECONDS
+
+    def start(self, target: Position) -> None:
+        """Begin; files must hold all changes before ``target``."""
+        self._target, self._began = target, time.monotonic()
+        self._running = self._thread.submit(disk.sync_all, self._root)
+
+    def wait(self, target: Position) -> None:
+        """Make all before ``target`` durable now. Raises OSError."""
+        if self._running is not None:
+            self._running.exception()
+        if not self.covers(target):
+            self.start(target)
+            assert self._running is not None  # noqa: S101  (just started)
+            self._running.result()
+            self._durable = target
+
+    def close(self) -> None:
+        self._thread.shutdown()

@@ -1,0 +1,116 @@
+"""After a crash: bring every file to what the journal says was acknowledged.
+
+For each bucket the journal gives a chain of ETags, from the state before its
+first record to the last. What the file shows decides:
+
+    the last ETag, also below an edit made since    it is current: leave it
+    an earlier one, or nothing                      it is behind: complete it
+    an edit made upon an earlier one                keep it in quarantine, complete the file
+    unreadable                                      the same
+    sealed by the daemon, and not in the chain      newer than the journal: leave it
+
+Doing it twice is doing it once, so a crash in here is no other case.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ..model import ABSENT, BucketKey, Snapshot
+from . import disk, envelope, naming
+from .bucketfiles import BucketFiles
+from .journal import Journal, JournalError, Record
+
+log = logging.getLogger(__name__)
+LOCK_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class _Chain:
+    """What one bucket went through: ``etags`` of all states but the last, and the last."""
+
+    etags: set[str | None] = field(default_factory=set)
+    last: Snapshot = ABSENT
+
+    def add(self, record: Record) -> None:
+        self.etags.add(record.base)
+        if self.last.etag is not None:
+            self.etags.add(self.last.etag)
+        self.last = record.after
+        self.etags.discard(self.last.etag)
+
+
+def replay_under(lock: disk.WriteLock, files: BucketFiles, journal: Journal) -> int:
+    """``replay`` what the journal holds, with the lock; how many files had to be completed."""
+    if not journal.replay:
+        return 0
+    if not lock.acquire(LOCK_SECONDS, lambda: False):
+        raise JournalError(
+            f"cannot complete the files after a crash: another program has held write.lock "
+            f"for over {LOCK_SECONDS:g} s; end that program"
+        )
+    try:
+        return replay(files, journal.replay)
+    except OSError as error:
+        raise JournalError(
+            f"cannot complete the files after a crash: {error.strerror}; nothing is lost, "
+            "mend that and start again"
+        ) from error
+    finally:
+        lock.release()
+
+
+def replay(files: BucketFiles, records: Iterable[Record]) -> int:
+    """Complete the files, durably; how many had to be. Raises OSError."""
+    chains: dict[BucketKey, _Chain] = {}
+    for record in records:
+        chains.setdefault(record.key, _Chain()).add(record)
+    behind = [(key, chain) for key, chain in chains.items() if _is_behind(files, key, chain)]
+    for key, chain in behind:
+        files.put(key, chain.last)
+    if chains:
+        disk.sync_all(files.root)
+    if behind:
+        log.info("completed %d of %d files from the journal", len(behind), len(chains))
+    return len(behind)
+
+
+def _is_behind(files: BucketFiles, key: BucketKey, chain: _Chain) -> bool:
+    """Whether the file is to be written anew; what would be lost by that is set aside first."""
+    try:
+        text, signature = disk.read(files.root, *naming.parts(key))
+    except FileNotFoundError:
+        return chain.last.revision > 0
+    except disk.NotAFile as error:
+        return _set_aside(files, key, str(error.strerror))
+    if not text:
+        return True  # what a power cut leaves of a file whose data had not been written yet
+    try:
+        stored = envelope.read(text, signature.inode, signature.mtime_ns)
+        if stored.key != key:
+            raise envelope.Unreadable(f"it says that it is {stored.key}")
+    except envelope.Unreadable as error:
+        return _set_aside(files, key, str(error))
+    return _is_older(files, key, chain, stored)
+
+
+def _is_older(files: BucketFiles, key: BucketKey, chain: _Chain, stored: envelope.Stored) -> bool:
+    last, now = chain.last, stored.snapshot
+    if stored.base is not None and stored.base == last.etag:
+        return False
+    if now.etag in chain.etags:
+        return True
+    if stored.sealed:
+        log.warning("%s: its file is newer than the journal, so it stays", key)
+        return False
+    if stored.base is None and last.revision and now.revision >= last.revision:
+        return False
+    return _set_aside(files, key, "it was edited upon a state that was not the newest")
+
+
+def _set_aside(files: BucketFiles, key: BucketKey, why: str) -> bool:
+    log.warning("%s: its file goes to the quarantine and is completed: %s", key, why)
+    files.set_aside(key)
+    return True
