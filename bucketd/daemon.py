@@ -21,6 +21,7 @@ from .settings import Settings, SettingsError
 from .store import disk, filesystem
 from .store.files import FileStore, Options
 from .store.journal import JournalError
+from .store.locks import hold_daemon_lock
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 60.0
@@ -171,7 +172,7 @@ def _take_state_dir(settings: Settings) -> int:
     path = settings.paths.state_dir
     try:
         root = disk.open_root(path)
-        held, holder = disk.hold_daemon_lock(root)
+        held, holder = hold_daemon_lock(root)
     except OSError as error:
         raise StartError(
             f"cannot use the state directory {path}: {error.strerror}; "

@@ -31,6 +31,7 @@ from .applying import Applier, Batch, Commit
 from .bucketfiles import BucketFiles
 from .checkpoint import Checkpoint
 from .journal import Journal
+from .locks import WriteLock
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Committer:
         self,
         files: BucketFiles,
         log_: Journal,
-        lock: disk.WriteLock,
+        lock: WriteLock,
         lock_timeout: float,
         relaxed_seconds: float | None,
     ) -> None:
@@ -342,14 +343,16 @@ class Committer:
             self._flush()
             if self.behind is None and self.failure is None:
                 self._checkpoint.wait(self._journal.position)
-                self._close_journal()
+                self._note_all_durable()
         except OSError:
             log.exception("cannot finish the journal; the next start completes the files")
         finally:
             if self._held_since is not None:
                 self._lock.release()
 
-    def _close_journal(self) -> None:
+    def _note_all_durable(self) -> None:
+        if self._journal.nothing_to_note:
+            return
         payload = journal.encode_checkpoint(self._journal.position)
         if not self._journal.fits(journal.framed(payload)):
             self._journal.begin_segment()

@@ -14,23 +14,18 @@ import logging
 import os
 import secrets
 import stat
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-import portalocker
-
 from ..errors import BucketdError, Internal, Overloaded, ReadOnly, StorageFull
 
 log = logging.getLogger(__name__)
-_libc = ctypes.CDLL(None, use_errno=True)
+syncfs = ctypes.CDLL(None, use_errno=True).syncfs
 _BLOCK = 1024 * 1024
 MAX_FILE_BYTES = 64 * 1024 * 1024
 QUARANTINE = "quarantine"
-WRITE_LOCK, DAEMON_LOCK = "write.lock", "daemon.lock"
-EXCLUSIVE = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -81,12 +76,14 @@ def open_root(path: str) -> int:
 
 
 @contextlib.contextmanager
-def directory(root: int, parts: tuple[str, ...], create: bool = False) -> Iterator[int]:
-    """A descriptor of the directory at ``parts`` below ``root``; made durably with ``create``."""
+def directory(
+    root: int, parts: tuple[str, ...], create: bool = False, durably: bool = True
+) -> Iterator[int]:
+    """A descriptor of the directory at ``parts`` below ``root``; made with ``create``."""
     here = os.dup(root)
     try:
         for part in parts:
-            below = _enter(here, part, create)
+            below = _enter(here, part, create, durably)
             os.close(here)
             here = below
         yield here
@@ -94,7 +91,7 @@ def directory(root: int, parts: tuple[str, ...], create: bool = False) -> Iterat
         os.close(here)
 
 
-def _enter(parent: int, name: str, create: bool) -> int:
+def _enter(parent: int, name: str, create: bool, durably: bool) -> int:
     try:
         return os.open(name, _DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
@@ -102,7 +99,8 @@ def _enter(parent: int, name: str, create: bool) -> int:
             raise
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
-    os.fsync(parent)
+    if durably:
+        os.fsync(parent)
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
@@ -152,7 +150,7 @@ def write(
     ``text_for`` gets the inode that the text will have. Raises OutcomeUnknown
     when only the last step, making the rename durable, failed.
     """
-    with directory(root, parts, create=True) as parent:
+    with directory(root, parts, create=True, durably=durably) as parent:
         temporary = f".{name}.tmp"
         try:
             signature = _write_new(parent, temporary, text_for, durably)
@@ -199,9 +197,8 @@ def quarantine(root: int, parts: tuple[str, ...], name: str) -> Callable[[], Non
     A second link to a file, so that it still stands where it was until
     something readable is renamed over it. A directory can only be moved.
     """
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     place = "-".join(piece[:60] for piece in (*parts[1:2], name.removesuffix(".json")))
-    new = f"{stamp}-{secrets.token_hex(4)}-{place}.json"
+    new = f"{_stamp()}-{place}.json"
     with directory(root, parts) as parent, directory(root, (QUARANTINE,), create=True) as ward:
         if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
             os.rename(name, new, src_dir_fd=parent, dst_dir_fd=ward)
@@ -213,6 +210,17 @@ def quarantine(root: int, parts: tuple[str, ...], name: str) -> Callable[[], Non
         _sync_entries(parent)
     log.warning("kept %s as %s/%s", "/".join((*parts, name)), QUARANTINE, new)
     return undo
+
+
+def keep_copy(root: int, name: str, text: bytes) -> None:
+    """Put a copy of something damaged into ``quarantine/``, before it is overwritten."""
+    new = f"{_stamp()}-{name}"
+    write(root, (QUARANTINE,), new, lambda _inode: text)
+    log.error("%s is damaged; kept a copy as %s/%s", name, QUARANTINE, new)
+
+
+def _stamp() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
 def _move_back(root: int, parts: tuple[str, ...], name: str, quarantined: str) -> None:
@@ -259,7 +267,7 @@ def sync_data(fd: int) -> None:
 
 def sync_all(root: int) -> None:
     """Make everything on the state directory's file system durable (syncfs(2), Linux 5.8)."""
-    if _libc.syncfs(root) != 0:
+    if syncfs(root) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
@@ -269,69 +277,3 @@ def _sync_entries(parent: int) -> None:
         os.fsync(parent)
     except OSError as error:
         raise OutcomeUnknown(error.errno, error.strerror) from error
-
-
-def hold_daemon_lock(root: int) -> tuple[int | None, str]:
-    """Take ``<state>/daemon.lock`` for the life of the descriptor returned, and write our pid in.
-
-    Returns (None, what its holder wrote) where another process has it.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(DAEMON_LOCK, flags, 0o600, dir_fd=root)
-    try:
-        portalocker.lock(fd, EXCLUSIVE)
-    except portalocker.exceptions.AlreadyLocked:
-        holder = os.read(fd, 100).decode(errors="replace").strip()
-        os.close(fd)
-        return None, holder
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-    return fd, str(os.getpid())
-
-
-class WriteLock:
-    """``<state>/write.lock``: whoever holds it may change bucket files.
-
-    A side file that is never renamed or unlinked: after the rename of a locked
-    data file two holders would lock two inodes. One descriptor for the
-    daemon's life, through ``flock``, so ``flock(1)`` takes the very same lock.
-    """
-
-    def __init__(self, root: int) -> None:
-        self._root = root
-        self._fd = self._open()
-
-    def acquire(self, timeout: float, give_up: Callable[[], bool]) -> bool:
-        """Wait for at most ``timeout`` seconds, or until ``give_up()``; whether it is held now."""
-        deadline, pause = time.monotonic() + timeout, 0.0005
-        while True:
-            try:
-                portalocker.lock(self._fd, EXCLUSIVE)
-            except portalocker.exceptions.AlreadyLocked:
-                if give_up() or time.monotonic() > deadline:
-                    return False
-                time.sleep(pause)
-                pause = min(pause * 2, 0.02)
-                continue
-            if self._still_in_place():
-                return True
-            # Somebody unlinked the file: our lock excludes nobody any more.
-            self.close()
-            self._fd = self._open()
-
-    def release(self) -> None:
-        portalocker.unlock(self._fd)
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-    def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(WRITE_LOCK, flags, 0o600, dir_fd=self._root)
-
-    def _still_in_place(self) -> bool:
-        try:
-            there = os.stat(WRITE_LOCK, dir_fd=self._root, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return there.st_ino == os.fstat(self._fd).st_ino

@@ -14,12 +14,13 @@ from typing import Any
 
 from ..errors import BucketCorrupt
 from ..model import BucketKey, Change, Guard, Snapshot
-from . import disk, listing, recovery
+from . import listing, recovery
 from .applying import Commit
 from .base import Filter, Page
 from .bucketfiles import BucketFiles
 from .committer import Committer
 from .journal import Journal
+from .locks import WriteLock
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class FileStore:
         self._root, self._options = root, options
         self._files = BucketFiles(root, path, options.cache_bytes)
         self._counts = listing.Counts(root)
-        journal, lock = Journal(root, options.journal_bytes), disk.WriteLock(root)
+        journal, lock = Journal(root, options.journal_bytes), WriteLock(root)
         self._damaged = journal.damaged
         self._replayed = recovery.replay_under(lock, self._files, journal)
         self._committer = Committer(

@@ -76,13 +76,23 @@ class Journal:
         self._size = segment_bytes
         with disk.directory(root, (DIRECTORY,), create=True) as parent:
             self._fds = [disk.open_log(parent, name, segment_bytes) for name in NAMES]
-        logs = [read_log(disk.read_at(fd, segment_bytes, 0)) for fd in self._fds]
+        texts = [disk.read_at(fd, segment_bytes, 0) for fd in self._fds]
+        logs = [read_log(text) for text in texts]
+        for name, text, log in zip(NAMES, texts, logs, strict=True):
+            if log is not None and log.damaged:
+                disk.keep_copy(root, f"journal-{name}", text)
         found = sorted((log for log in logs if log is not None), key=lambda log: log.generation)
         self.damaged = any(log.damaged for log in found)
         self.replay = _after_checkpoint(found)
         self._generation = max((log.generation for log in found), default=0)
         newest = next((i for i, log in enumerate(logs) if log and log is found[-1]), 1)
         self._active, self._offset = newest, self._size  # the next append begins a new segment
+        self._opened_at = self.position
+
+    @property
+    def nothing_to_note(self) -> bool:
+        """Whether a stop now would leave nothing to replay, just as it is."""
+        return not self.replay and self.position == self._opened_at
 
     @property
     def most_at_once(self) -> int:
@@ -119,9 +129,7 @@ class Journal:
     def append(self, payloads: list[bytes]) -> int:
         """Write records at the end; how many bytes. They are durable only after ``sync``."""
         text = b"".join(frame(self._generation, payload) for payload in payloads)
-        # A zero frame behind them ends the log where an earlier, longer write may have been cut.
-        room = self._offset + len(text) + _FRAME.size <= self._size
-        disk.write_at(self._fds[self._active], text + bytes(_FRAME.size) * room, self._offset)
+        disk.write_at(self._fds[self._active], text, self._offset)
         self._offset += len(text)
         return len(text)
 

@@ -22,6 +22,7 @@ from ..model import ABSENT, BucketKey, Snapshot
 from . import disk, envelope, naming
 from .bucketfiles import BucketFiles
 from .journal import Journal, JournalError, Record
+from .locks import WriteLock
 
 log = logging.getLogger(__name__)
 LOCK_SECONDS = 30.0
@@ -42,7 +43,7 @@ class _Chain:
         self.etags.discard(self.last.etag)
 
 
-def replay_under(lock: disk.WriteLock, files: BucketFiles, journal: Journal) -> int:
+def replay_under(lock: WriteLock, files: BucketFiles, journal: Journal) -> int:
     """``replay`` what the journal holds, with the lock; how many files had to be completed."""
     if not journal.replay:
         return 0

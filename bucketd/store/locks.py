@@ -1,0 +1,78 @@
+"""The two locks of a state directory, both through ``flock`` on side files."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import portalocker
+
+WRITE_LOCK, DAEMON_LOCK = "write.lock", "daemon.lock"
+EXCLUSIVE = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
+
+
+def hold_daemon_lock(root: int) -> tuple[int | None, str]:
+    """Take ``<state>/daemon.lock`` for the life of the descriptor returned, and write our pid in.
+
+    Returns (None, what its holder wrote) where another process has it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(DAEMON_LOCK, flags, 0o600, dir_fd=root)
+    try:
+        portalocker.lock(fd, EXCLUSIVE)
+    except portalocker.exceptions.AlreadyLocked:
+        holder = os.read(fd, 100).decode(errors="replace").strip()
+        os.close(fd)
+        return None, holder
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    return fd, str(os.getpid())
+
+
+class WriteLock:
+    """``<state>/write.lock``: whoever holds it may change bucket files.
+
+    A side file that is never renamed or unlinked: after the rename of a locked
+    data file two holders would lock two inodes. One descriptor for the
+    daemon's life, through ``flock``, so ``flock(1)`` takes the very same lock.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._fd = self._open()
+
+    def acquire(self, timeout: float, give_up: Callable[[], bool]) -> bool:
+        """Wait for at most ``timeout`` seconds, or until ``give_up()``; whether it is held now."""
+        deadline, pause = time.monotonic() + timeout, 0.0005
+        while True:
+            try:
+                portalocker.lock(self._fd, EXCLUSIVE)
+            except portalocker.exceptions.AlreadyLocked:
+                if give_up() or time.monotonic() > deadline:
+                    return False
+                time.sleep(pause)
+                pause = min(pause * 2, 0.02)
+                continue
+            if self._still_in_place():
+                return True
+            # Somebody unlinked the file: our lock excludes nobody any more.
+            self.close()
+            self._fd = self._open()
+
+    def release(self) -> None:
+        portalocker.unlock(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(WRITE_LOCK, flags, 0o600, dir_fd=self._root)
+
+    def _still_in_place(self) -> bool:
+        try:
+            there = os.stat(WRITE_LOCK, dir_fd=self._root, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return there.st_ino == os.fstat(self._fd).st_ino
