@@ -1,0 +1,42 @@
+// Compile the client and examples/login-session.ts where that is due, and run the example here.
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const example = join(root, "..", "..", "examples", "login-session.ts");
+const home = join(root, "build", "example");
+const program = join(home, "login-session.js");
+
+/** Runs tsc, unless `output` is newer than all `inputs`. */
+function compile(project, output, inputs) {
+  const newest = Math.max(...inputs.map((path) => statSync(path).mtimeMs));
+  if (existsSync(output) && statSync(output).mtimeMs > newest) return;
+  const tsc = join(root, "node_modules", "typescript", "bin", "tsc");
+  if (!existsSync(tsc)) stop("cannot compile the example: run `npm --prefix client/node ci` once before");
+  try {
+    execFileSync(process.execPath, [tsc, "-p", join(root, project)], { stdio: ["ignore", 2, 2] });
+  } catch {
+    stop("cannot compile the example: see above");
+  }
+}
+
+function stop(error) {
+  console.error(error);
+  process.exit(1);
+}
+
+/** Lets the compiled example import the client by its name. */
+function installClient() {
+  const modules = join(home, "node_modules");
+  mkdirSync(modules, { recursive: true });
+  writeFileSync(join(home, "package.json"), '{ "type": "module" }\n');
+  if (!existsSync(join(modules, "bucketd-client"))) symlinkSync(root, join(modules, "bucketd-client"));
+}
+
+const sources = readdirSync(join(root, "src")).map((name) => join(root, "src", name));
+compile("tsconfig.json", join(root, "dist", "index.mjs"), sources);
+compile("tsconfig.example.json", program, [example]);
+installClient();
+await import(pathToFileURL(program).href);

@@ -1,0 +1,152 @@
+import { readFileSync, statSync } from "node:fs";
+import { InvalidRequestError, NoJobContextError } from "./errors.js";
+
+/** Which bucket is meant and by what right; resolved anew for each call. */
+export interface Target {
+  readonly socket: string;
+  /** The bucket's path, percent-encoded. */
+  readonly path: string;
+  readonly token?: string;
+  readonly field: "bucket" | "deviceBucket";
+  /** The names, when a trusted caller gives them. */
+  readonly named?: { device: string; job: string | null; automation: string | null };
+}
+
+export interface BucketOptions {
+  /** Token of a context; default `BUCKETD_TOKEN`, or the file that `BUCKETD_TOKEN_FILE` names. */
+  token?: string;
+  /** Names the context instead of a token, for a trusted local caller (an operator). */
+  device?: string;
+  /** The job on that device; without it the device bucket is meant. */
+  job?: string;
+  /** The automation whose schema applies; only together with `device`. */
+  automation?: string;
+  /** The device bucket of the context instead of its job's bucket. */
+  deviceBucket?: boolean;
+  /** Path of the daemon's socket; default `BUCKETD_SOCKET`, then the usual places. */
+  socket?: string;
+  /** Milliseconds a call may take; default 5 s to reach a daemon, 30 s until its answer is in. */
+  timeout?: number;
+}
+
+const LONGEST_MS = 2 ** 31 - 1; // of a timer
+
+const WAY_OUT =
+  "run the program in a job context: bucketctl run --device DEVICE --job JOB -- your-command";
+
+/** The bucket that `options` and, where they are silent, the environment mean. */
+export function resolve(options: BucketOptions): Target {
+  refuseTimeout(options.timeout);
+  const socket = options.socket ?? socketPath();
+  const field = options.deviceBucket ? "deviceBucket" : "bucket";
+  if (options.device !== undefined) return { socket, ...fromNames(options, options.device) };
+  refuseStrayNames(options);
+  const token = options.token ?? tokenOfEnvironment();
+  if (token !== undefined) return { socket, ...fromToken(token, field) };
+  return { socket, ...fromEnvironment(field) };
+}
+
+/** The daemon's socket, as the environment has it now. */
+export function socketPath(): string {
+  const { XDG_RUNTIME_DIR: runtime } = process.env;
+  const named = variable("BUCKETD_SOCKET");
+  if (named !== undefined) return named;
+  const own = runtime ? `${runtime}/bucketd/bucketd.sock` : undefined;
+  const exists = own !== undefined && statSync(own, { throwIfNoEntry: false }) !== undefined;
+  return exists ? own : "/run/bucketd/bucketd.sock";
+}
+
+type Bound = Omit<Target, "socket">;
+
+function fromToken(token: string, field: Target["field"]): Bound {
+  if (!/^[\x21-\x7e]+$/.test(token)) {
+    throw new NoJobContextError(`cannot use the token: it is empty or not a token's text; ${WAY_OUT}`);
+  }
+  return { path: field === "bucket" ? "/v1/bucket" : "/v1/device/bucket", token, field };
+}
+
+function fromNames(options: BucketOptions, device: string): Bound {
+  if (options.token !== undefined) {
+    throw new InvalidRequestError("cannot name the context: give a token or a device, not both");
+  }
+  const ofDevice = options.deviceBucket || options.job === undefined;
+  return named(device, ofDevice ? null : options.job!, options.automation ?? null);
+}
+
+function refuseTimeout(timeout: number | undefined): void {
+  if (timeout === undefined || (timeout > 0 && timeout <= LONGEST_MS)) return;
+  throw new InvalidRequestError(`cannot wait ${timeout} ms: a timeout is more than 0 and at most ${LONGEST_MS}`);
+}
+
+function refuseStrayNames(options: BucketOptions): void {
+  if (options.job === undefined && options.automation === undefined) return;
+  throw new InvalidRequestError("cannot name the context: a job or an automation needs a device");
+}
+
+function fromEnvironment(field: Target["field"]): Bound {
+  const device = variable("BUCKETD_DEVICE");
+  const job = variable("BUCKETD_JOB");
+  if (device === undefined) {
+    throw new NoJobContextError(
+      `cannot tell which bucket is meant: there is no job context (neither BUCKETD_TOKEN nor BUCKETD_DEVICE is set); ${WAY_OUT}`,
+    );
+  }
+  if (field === "bucket" && job === undefined) {
+    throw new NoJobContextError(
+      `cannot tell which bucket is meant: the context has a device but no job (BUCKETD_JOB is not set); ${WAY_OUT}`,
+    );
+  }
+  return named(device, field === "bucket" ? job! : null, variable("BUCKETD_AUTOMATION") ?? null);
+}
+
+function named(device: string, job: string | null, automation: string | null): Bound {
+  const base = `/v1/devices/${segment(device, "device")}`;
+  const path = job === null ? `${base}/bucket` : `${base}/jobs/${segment(job, "job")}/bucket`;
+  return {
+    path,
+    field: job === null ? "deviceBucket" : "bucket",
+    named: { device, job, automation },
+  };
+}
+
+/** The request target of a call: the bucket's own path or `path`, with its query. */
+export function locate(target: Target, path = target.path, query: readonly string[] = []): string {
+  const automation = target.named?.automation ?? null;
+  const all = automation === null ? query : [`automation=${quote(automation, "automation")}`, ...query];
+  return all.length === 0 ? path : `${path}?${all.join("&")}`;
+}
+
+/** `name` as one path segment that no one mistakes for `.` or `..`. */
+function segment(name: string, what: string): string {
+  if (typeof name !== "string" || name === "") {
+    throw new InvalidRequestError(`cannot use the ${what}: its name has to be a text of 1 to 128 characters`);
+  }
+  if (/^\.\.?$/.test(name)) return name.replaceAll(".", "%2E");
+  return quote(name, what);
+}
+
+/** `text` percent-encoded but for letters, digits and `-_.~`. */
+export function quote(text: string, what: string): string {
+  try {
+    const hex = (char: string) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`;
+    return encodeURIComponent(text).replace(/[!'()*]/g, hex);
+  } catch {
+    throw new InvalidRequestError(`cannot use the ${what}: it contains a lone surrogate`);
+  }
+}
+
+function tokenOfEnvironment(): string | undefined {
+  const file = variable("BUCKETD_TOKEN_FILE");
+  const token = variable("BUCKETD_TOKEN");
+  if (token !== undefined || file === undefined) return token;
+  try {
+    return readFileSync(file, "utf8").trim();
+  } catch (error) {
+    const cause = (error as NodeJS.ErrnoException).code ?? "unreadable";
+    throw new NoJobContextError(`cannot read the token file ${file}: ${cause}; ${WAY_OUT}`);
+  }
+}
+
+function variable(name: string): string | undefined {
+  return process.env[name] || undefined;
+}

@@ -1,0 +1,84 @@
+import type { Detail } from "./types.js";
+
+export interface BucketErrorOptions {
+  /** HTTP status of the daemon's answer; 0 when there was none. */
+  status?: number;
+  details?: Detail[];
+  /** The current revision, where the answer tells it (a guard that failed). */
+  revision?: number;
+}
+
+/**
+ * What a `Bucket` rejects with.
+ *
+ *     BucketError
+ *     ├── InvalidRequestError      invalid_json, invalid_request, unsupported_media_type, …
+ *     ├── NoJobContextError        no_job_context
+ *     ├── ForbiddenError           forbidden
+ *     ├── NotFoundError            not_found
+ *     ├── PatchFailedError         patch_failed
+ *     ├── PreconditionFailedError  precondition_failed; carries `revision`
+ *     ├── TooLargeError            too_large
+ *     ├── SchemaViolationError     schema_violation; `details` has every violation
+ *     ├── UnavailableError         too_many_requests, overloaded, shutting_down, read_only
+ *     ├── StoreError               bucket_corrupt, storage_full, internal
+ *     └── TransportError           there is no whole answer from the daemon
+ *         ├── DaemonUnreachableError  daemon_unreachable: nothing was sent
+ *         ├── TimeoutError            timeout
+ *         └── ConnectionLostError     connection_lost
+ */
+export class BucketError extends Error {
+  readonly code: string;
+  readonly status: number;
+  readonly details: Detail[] | undefined;
+  readonly revision: number | undefined;
+
+  constructor(message: string, code: string, options: BucketErrorOptions = {}) {
+    super(message);
+    this.name = new.target.name;
+    this.code = code;
+    this.status = options.status ?? 0;
+    this.details = options.details;
+    this.revision = options.revision;
+  }
+}
+
+export class InvalidRequestError extends BucketError {
+  constructor(message: string, code = "invalid_request", options?: BucketErrorOptions) {
+    super(message, code, options);
+  }
+}
+
+export class NoJobContextError extends BucketError {
+  constructor(message: string, code = "no_job_context", options?: BucketErrorOptions) {
+    super(message, code, options);
+  }
+}
+
+export class ForbiddenError extends BucketError {}
+export class NotFoundError extends BucketError {}
+export class PatchFailedError extends BucketError {}
+export class PreconditionFailedError extends BucketError {}
+export class TooLargeError extends BucketError {}
+export class SchemaViolationError extends BucketError {}
+export class UnavailableError extends BucketError {}
+export class StoreError extends BucketError {}
+export class TransportError extends BucketError {}
+
+export class DaemonUnreachableError extends TransportError {
+  constructor(message: string) {
+    super(message, "daemon_unreachable");
+  }
+}
+
+export class TimeoutError extends TransportError {
+  constructor(message: string) {
+    super(message, "timeout");
+  }
+}
+
+export class ConnectionLostError extends TransportError {
+  constructor(message: string) {
+    super(message, "connection_lost");
+  }
+}

@@ -1,0 +1,111 @@
+import * as http from "node:http";
+import type { Socket } from "node:net";
+
+/** One request; `path` is percent-encoded, `body` JSON text. */
+export interface Wire {
+  readonly method: string;
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: string | undefined;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: http.IncomingHttpHeaders;
+  readonly text: string;
+}
+
+/** The daemon certainly did not take the request. `cause` is the system's error. */
+export class NotSent extends Error {
+  constructor(readonly reason: NodeJS.ErrnoException) {
+    super(reason.message);
+  }
+}
+
+/** The connection ended after the request and before its whole answer. */
+export class Lost extends Error {}
+
+/** No whole answer in the time given. */
+export class TooSlow extends Error {}
+
+class KeptConnections extends http.Agent {
+  override createConnection(
+    ...args: Parameters<http.Agent["createConnection"]>
+  ): ReturnType<http.Agent["createConnection"]> {
+    const socket = super.createConnection(...args) as Socket;
+    // A connection whose other end is closed must leave the pool at once, not after the
+    // shutdown of its own end, or the next request would be given it.
+    socket.once("end", () => socket.destroy());
+    return socket;
+  }
+}
+
+// Idle connections of an http.Agent are unref'd: they keep no process alive.
+const kept = new KeptConnections({ keepAlive: true, maxSockets: 16, maxFreeSockets: 16 });
+
+/** Send one request over a kept connection and read its whole answer, within `ms`. */
+export async function exchange(socketPath: string, wire: Wire, ms: number): Promise<Answer> {
+  await seeClosedConnections();
+  return new Promise((resolve, reject) => {
+    const { method, path } = wire;
+    const request = http.request({ agent: kept, socketPath, method, path, headers: headersOf(wire) });
+    const timer = setTimeout(() => {
+      reject(new TooSlow());
+      request.destroy();
+    }, ms);
+    let answering = false;
+    request.once("response", (response) => {
+      answering = true;
+      readAnswer(response).then(resolve, reject);
+    });
+    request.on("error", (error) => {
+      // Once the answer has begun it alone decides: a daemon that refuses a large body
+      // answers and closes, and the rest of the body then fails to be written.
+      if (!answering) reject(classify(error));
+    });
+    request.once("close", () => clearTimeout(timer));
+    request.end(wire.body);
+  });
+}
+
+/**
+ * Let the event loop poll once. A connection that the daemon closed while this process was
+ * busy or idle is known to the kernel, but to Node only after a poll; the first turn may
+ * resume behind the poll that has just been made, the second cannot.
+ */
+async function seeClosedConnections(): Promise<void> {
+  if (Object.keys(kept.freeSockets).length === 0) return;
+  await new Promise((turn) => setImmediate(turn));
+  await new Promise((turn) => setImmediate(turn));
+}
+
+function headersOf(wire: Wire): Record<string, string> {
+  const length: Record<string, string> =
+    wire.body === undefined ? {} : { "Content-Length": String(Buffer.byteLength(wire.body)) };
+  return { Accept: "application/json", ...wire.headers, ...length };
+}
+
+function readAnswer(response: http.IncomingMessage): Promise<Answer> {
+  const chunks: Buffer[] = [];
+  response.on("data", (chunk: Buffer) => chunks.push(chunk));
+  response.on("error", () => undefined); // "close" follows, and `complete` tells the outcome
+  return new Promise((resolve, reject) => {
+    response.once("close", () => {
+      if (!response.complete) return reject(new Lost());
+      const text = Buffer.concat(chunks).toString("utf8");
+      return resolve({ status: response.statusCode ?? 0, headers: response.headers, text });
+    });
+  });
+}
+
+/**
+ * What an error before any answer tells. On a unix socket the system reports EPIPE when the
+ * other end was closed before the request was written whole, and ECONNRESET when it was
+ * closed with a part of the request unread: either way nobody has the whole request. An
+ * orderly end (Node's "socket hang up", which has no `syscall`) leaves the outcome open.
+ */
+function classify(error: NodeJS.ErrnoException): Error {
+  if (error.syscall === "connect" || error.code === "EPIPE") return new NotSent(error);
+  if (error.code === "ECONNRESET" && error.syscall) return new NotSent(error);
+  return new Lost();
+}

@@ -1,0 +1,87 @@
+/**
+ * What the buckets of this program hold. Empty here; fill it by augmentation and
+ * `agent.utils` is typed without a cast:
+ *
+ *     declare module "bucketd-client" {
+ *       interface BucketTypes { bucket: LoginBucket; deviceBucket: PhoneBucket }
+ *     }
+ */
+export interface BucketTypes {}
+
+/** A bucket of which nothing is known: text keys, any JSON. */
+export type AnyBucket = Record<string, any>;
+
+/** The type of the (device, job) bucket: that of `BucketTypes`, else any JSON. */
+export type BucketData = BucketTypes extends { bucket: infer B } ? B : AnyBucket;
+
+/** The type of the device bucket: that of `BucketTypes`, else any JSON. */
+export type DeviceBucketData = BucketTypes extends { deviceBucket: infer B } ? B : AnyBucket;
+
+/** An unreadable file was replaced by its last good generation. */
+export interface RecoveredFrom {
+  revision: number;
+  reason: string;
+}
+
+/** One violation: `path` is a JSON Pointer into the bucket. */
+export interface Detail {
+  path?: string;
+  message?: string;
+  keyword?: string;
+  [more: string]: any;
+}
+
+export interface BucketSuccess<T = BucketData> {
+  success: true;
+  /** The whole bucket; `{}` when none is stored. */
+  bucket: T;
+  /** 1 when created, one more with every change; 0 when no bucket is stored. */
+  revision: number;
+  recovered_from?: RecoveredFrom;
+}
+
+export interface DeviceBucketSuccess<T = DeviceBucketData> {
+  success: true;
+  /** The whole device bucket; `{}` when none is stored. */
+  deviceBucket: T;
+  /** 1 when created, one more with every change; 0 when no bucket is stored. */
+  revision: number;
+  recovered_from?: RecoveredFrom;
+}
+
+export interface Failure {
+  success: false;
+  /** One sentence a person can act on. */
+  error: string;
+  /** What to branch on, such as `no_job_context` or `schema_violation`. */
+  code: string;
+  details?: Detail[];
+}
+
+export type BucketResult<T = BucketData> = BucketSuccess<T> | Failure;
+export type DeviceBucketResult<T = DeviceBucketData> = DeviceBucketSuccess<T> | Failure;
+
+/** The right to use one bucket, as the daemon sees it. */
+export interface Context {
+  device: string;
+  /** null for a context of the device bucket alone. */
+  job: string | null;
+  automation: string | null;
+  /** RFC 3339, UTC; null when the context is named by a trusted caller and never expires. */
+  expires_at: string | null;
+  /** Whether a schema applies; absent when the context is named by a trusted caller. */
+  schema?: boolean;
+}
+
+/** A bucket together with what a guarded write needs; `etag` is null when no bucket is stored. */
+export interface Snapshot<T = AnyBucket> {
+  bucket: T;
+  revision: number;
+  etag: string | null;
+}
+
+/** One step of a JSON Patch (RFC 6902). */
+export type JsonPatchOperation =
+  | { op: "add" | "replace" | "test"; path: string; value: any }
+  | { op: "remove"; path: string }
+  | { op: "move" | "copy"; from: string; path: string };

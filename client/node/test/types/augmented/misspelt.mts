@@ -1,0 +1,3 @@
+import { agent } from "bucketd-client";
+
+await agent.utils.bucket.set({ sesionToken: "abc" });

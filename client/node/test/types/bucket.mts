@@ -1,0 +1,48 @@
+// The throwing face, generic.
+import { Bucket, BucketError, ConnectionLostError, type BucketOptions, type Context, type Snapshot } from "bucketd-client";
+
+interface Counter {
+  count: number;
+  label?: string;
+}
+
+const options: BucketOptions = { device: "d", job: "j", automation: "a", timeout: 100 };
+const bucket = new Bucket<Counter>(options);
+const all: Counter = await bucket.get();
+const some: { count?: number } = await bucket.get("count");
+const snapshot: Snapshot<Counter> = await bucket.snapshot();
+const context: Context = await bucket.context();
+await bucket.set({ label: "x" });
+await bucket.replace({ count: 1 });
+await bucket.update((b) => {
+  b.count += 1;
+});
+await bucket.update(async (b) => ({ ...b, count: b.count + 1 }));
+await bucket.remove("label");
+await bucket.mergePatch({ label: null });
+await bucket.jsonPatch([{ op: "add", path: "/count", value: 1 }, { op: "remove", path: "/label" }]);
+const cleared: void = await bucket.clear();
+console.log(all, some, snapshot.etag, context.job, cleared);
+
+const anything = await new Bucket().get();
+console.log(anything.a.b.c);
+
+try {
+  await bucket.get();
+} catch (error) {
+  if (error instanceof ConnectionLostError) console.log(error.code);
+  if (error instanceof BucketError) console.log(error.status, error.details?.[0]?.path, error.revision);
+}
+
+// @ts-expect-error not a key
+await bucket.get("cuont");
+// @ts-expect-error a wrong type
+await bucket.set({ count: "1" });
+// @ts-expect-error a key that is missing
+await bucket.replace({ label: "x" });
+// @ts-expect-error not a key
+await bucket.remove("cuont");
+// @ts-expect-error no such operation
+await bucket.jsonPatch([{ op: "put", path: "/a", value: 1 }]);
+
+export {};

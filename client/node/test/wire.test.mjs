@@ -1,0 +1,53 @@
+// Golden cases: a call in an environment, the request it must make, the answer it is given
+// and what must come of it. `request: null` means that nothing may be sent; a header that is
+// null must be absent; `result` and `raises` name the members that matter, `returns` is exact.
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+import { Bucket, agent } from "../dist/index.mjs";
+import { Fake, answer } from "./support/fake.mjs";
+import { environment } from "./support/temp.mjs";
+
+const folders = [new URL("wire/", import.meta.url), new URL("../../../tests/wire/", import.meta.url)].filter(existsSync);
+const files = folders.flatMap((folder) => readdirSync(folder).map((name) => new URL(name, folder)));
+const cases = files.flatMap((file) => JSON.parse(readFileSync(file, "utf8")));
+
+function subject({ on, options }, socket) {
+  if (on === "Bucket") return new Bucket({ ...options, socket });
+  return { "agent.bucket": agent.utils.bucket, "agent.deviceBucket": agent.utils.deviceBucket }[on];
+}
+
+function assertRequest(made, wanted) {
+  assert.deepEqual([made.method, made.target], [wanted.method, wanted.target]);
+  for (const [name, value] of Object.entries(wanted.headers)) assert.equal(made.headers[name] ?? null, value, name);
+  const body = made.body ? JSON.parse(made.body) : undefined;
+  assert.deepEqual(body, wanted.body);
+}
+
+function assertMembers(actual, wanted) {
+  for (const [name, value] of Object.entries(wanted)) assert.deepEqual(actual[name], value, name);
+}
+
+async function assertOutcome(call, wanted) {
+  if (wanted.raises) {
+    const error = await call.then(() => assert.fail("the call was to fail"), (reason) => reason);
+    return assertMembers(error, wanted.raises);
+  }
+  const value = await call;
+  if (wanted.result) return assertMembers(value, wanted.result);
+  return assert.deepEqual(value, wanted.returns);
+}
+
+for (const wanted of cases) {
+  test(`wire: ${wanted.name}`, async (t) => {
+    const { response } = wanted;
+    const fake = await Fake.start(t, () => answer(response.status, response.body, response.headers));
+    environment(t, { ...wanted.env, BUCKETD_SOCKET: fake.path });
+    const { method, args } = wanted.call;
+    await assertOutcome(subject(wanted.call, fake.path)[method](...args), wanted);
+    assert.equal(fake.requests.length, wanted.request ? 1 : 0);
+    if (wanted.request) assertRequest(fake.requests[0], wanted.request);
+  });
+}
+
+test("there are wire cases", () => assert.ok(cases.length > 20));
