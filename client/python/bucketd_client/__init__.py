@@ -1,0 +1,72 @@
+"""The bucket of your automation: state that outlives it, kept by bucketd on this host.
+
+    from bucketd_client import agent            results, never exceptions
+    from bucketd_client.aio import agent        the same, awaited
+    from bucketd_client import Bucket           dicts, and exceptions
+
+Names are imported when they are first used, so that importing this costs next to nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # type checkers read it as True; importing typing would cost 10 ms
+
+if TYPE_CHECKING:
+    from ._agent import agent as agent
+    from ._bucket import AsyncBucket as AsyncBucket
+    from ._bucket import Bucket as Bucket
+    from ._bucket import Snapshot as Snapshot
+    from ._errors import CODES as CODES
+    from ._errors import BucketCorrupt as BucketCorrupt
+    from ._errors import BucketError as BucketError
+    from ._errors import ConnectionLost as ConnectionLost
+    from ._errors import DaemonUnreachable as DaemonUnreachable
+    from ._errors import Forbidden as Forbidden
+    from ._errors import InternalError as InternalError
+    from ._errors import InvalidJson as InvalidJson
+    from ._errors import InvalidRequest as InvalidRequest
+    from ._errors import NoJobContext as NoJobContext
+    from ._errors import NotFound as NotFound
+    from ._errors import PatchFailed as PatchFailed
+    from ._errors import PreconditionFailed as PreconditionFailed
+    from ._errors import SchemaViolation as SchemaViolation
+    from ._errors import Timeout as Timeout
+    from ._errors import TooLarge as TooLarge
+    from ._errors import Unavailable as Unavailable
+    from ._results import BucketResult as BucketResult
+    from ._results import BucketSuccess as BucketSuccess
+    from ._results import DeviceBucketResult as DeviceBucketResult
+    from ._results import DeviceBucketSuccess as DeviceBucketSuccess
+    from ._results import Failure as Failure
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "_agent": ("agent",),
+    "_bucket": ("AsyncBucket", "Bucket", "Snapshot"),
+    "_errors": (
+        *("CODES", "BucketCorrupt", "BucketError", "ConnectionLost", "DaemonUnreachable"),
+        *("Forbidden", "InternalError", "InvalidJson", "InvalidRequest", "NoJobContext"),
+        *("NotFound", "PatchFailed", "PreconditionFailed", "SchemaViolation", "Timeout"),
+        *("TooLarge", "Unavailable"),
+    ),
+    "_results": (
+        *("BucketResult", "BucketSuccess", "DeviceBucketResult", "DeviceBucketSuccess"),
+        "Failure",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*_HOME_OF, "__version__"]

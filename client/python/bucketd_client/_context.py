@@ -1,0 +1,117 @@
+"""Which daemon, and which bucket: from arguments, or from the environment at call time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from ._errors import error
+
+SYSTEM_SOCKET = "/run/bucketd/bucketd.sock"
+HOW_TO_GET_ONE = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.~")
+
+
+def socket_path(environ: Mapping[str, str]) -> str:
+    """``BUCKETD_SOCKET``, else the user's daemon where there is one, else the system's."""
+    if given := environ.get("BUCKETD_SOCKET"):
+        return given
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.path.exists(path := f"{runtime}/bucketd/bucketd.sock"):
+        return path
+    return SYSTEM_SOCKET
+
+
+def escape(text: str) -> str:
+    """Percent-encode a path segment or query value; one of dots alone too, lest it be resolved."""
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:
+        raise error(
+            "invalid_request", "cannot use a name or key with a lone surrogate in it"
+        ) from None
+    if not raw.strip(b"."):
+        return "%2E" * len(raw)
+    return "".join(chr(b) if b in _PLAIN else f"%{b:02X}" for b in raw)
+
+
+class Scope(NamedTuple):
+    """One bucket: by the token that opens it, or named for an operator."""
+
+    token: str | None
+    device: str | None
+    job: str | None
+    automation: str | None
+    device_bucket: bool
+
+    @property
+    def label(self) -> str:
+        """The member of a result that the bucket is in."""
+        named_device = self.token is None and self.job is None
+        return "deviceBucket" if self.device_bucket or named_device else "bucket"
+
+    def target(self, keys: Iterable[str] = ()) -> str:
+        """Path and query of its route."""
+        query = [f"key={escape(key)}" for key in keys]
+        if self.token is not None:
+            path = "/v1/device/bucket" if self.device_bucket else "/v1/bucket"
+        elif self.label == "deviceBucket":
+            path = f"/v1/devices/{escape(self.device or '')}/bucket"
+        else:
+            path = f"/v1/devices/{escape(self.device or '')}/jobs/{escape(self.job or '')}/bucket"
+            if self.automation is not None:
+                query.append(f"automation={escape(self.automation)}")
+        return path + ("?" + "&".join(query) if query else "")
+
+    def headers(self) -> dict[str, str]:
+        return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+
+
+def from_environment(environ: Mapping[str, str], device_bucket: bool = False) -> Scope:
+    """The context that a runner gave this process; NoJobContext where it gave none."""
+    token = _token(environ)
+    device, job = environ.get("BUCKETD_DEVICE"), environ.get("BUCKETD_JOB")
+    automation = environ.get("BUCKETD_AUTOMATION")
+    if token is not None:
+        return Scope(token, device, job, automation, device_bucket)
+    if not device:
+        raise error(
+            "no_job_context", f"no job context: this process was given none; {HOW_TO_GET_ONE}"
+        )
+    if device_bucket:
+        return Scope(None, device, None, None, True)
+    if not job:
+        raise error(
+            "no_job_context",
+            f"no job context: BUCKETD_DEVICE is set, BUCKETD_JOB is not; {HOW_TO_GET_ONE}",
+        )
+    return Scope(None, device, job, automation or None, False)
+
+
+def named(device: str, job: str | None, automation: str | None, device_bucket: bool) -> Scope:
+    """A bucket that the caller names, as an operator."""
+    device_bucket = device_bucket or job is None
+    return Scope(
+        None,
+        device,
+        None if device_bucket else job,
+        None if device_bucket else automation,
+        device_bucket,
+    )
+
+
+def _token(environ: Mapping[str, str]) -> str | None:
+    if token := environ.get("BUCKETD_TOKEN"):
+        return token
+    path = environ.get("BUCKETD_TOKEN_FILE")
+    if not path:
+        return None
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, UnicodeDecodeError) as cause:
+        reason = getattr(cause, "strerror", None) or "it is no token"
+        raise error(
+            "no_job_context", f"no job context: cannot read BUCKETD_TOKEN_FILE {path}: {reason}"
+        ) from None

@@ -1,0 +1,137 @@
+"""Everything that can go wrong, as one tree.
+
+BucketError
+├── InvalidRequest             what was asked is not a request: 400 and its kin
+│   ├── InvalidJson            data that JSON cannot hold, or that would be rounded
+│   └── PatchFailed            a JSON Patch that does not apply
+├── NoJobContext               no token, or one that opens nothing (any more)
+├── Forbidden                  this user may not do this
+├── NotFound                   no such thing
+├── PreconditionFailed         the bucket is another than the one you guarded; ``revision`` tells
+├── TooLarge                   over the size limit
+├── SchemaViolation            the bucket would break its schema; ``details`` lists how
+├── Unavailable                worth another try: busy, stopping, read-only, or storage full
+│   ├── DaemonUnreachable      nobody serves the socket
+│   └── Timeout                no answer in time
+├── ConnectionLost             the outcome of a write is not known: read before you repeat
+├── BucketCorrupt              the stored file cannot be read
+└── InternalError              a defect, of the daemon or of what answers in its place
+
+``code`` is one of the closed list ``CODES``: the daemon's, and three of the client's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BucketError(Exception):
+    """``code``, ``status`` (of HTTP; None without an answer), ``details``, ``revision``."""
+
+    def __init__(
+        self,
+        message: str,
+        code: str = "internal",
+        status: int | None = None,
+        details: list[Any] | None = None,
+        revision: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.status = status
+        self.details = details or []
+        self.revision = revision
+
+
+class InvalidRequest(BucketError):
+    pass
+
+
+class InvalidJson(InvalidRequest):
+    pass
+
+
+class PatchFailed(InvalidRequest):
+    pass
+
+
+class NoJobContext(BucketError):
+    pass
+
+
+class Forbidden(BucketError):
+    pass
+
+
+class NotFound(BucketError):
+    pass
+
+
+class PreconditionFailed(BucketError):
+    pass
+
+
+class TooLarge(BucketError):
+    pass
+
+
+class SchemaViolation(BucketError):
+    pass
+
+
+class Unavailable(BucketError):
+    pass
+
+
+class DaemonUnreachable(Unavailable):
+    pass
+
+
+class Timeout(Unavailable):
+    pass
+
+
+class ConnectionLost(BucketError):
+    pass
+
+
+class BucketCorrupt(BucketError):
+    pass
+
+
+class InternalError(BucketError):
+    pass
+
+
+CODES: dict[str, type[BucketError]] = {
+    "bucket_corrupt": BucketCorrupt,
+    "connection_lost": ConnectionLost,
+    "daemon_unreachable": DaemonUnreachable,
+    "forbidden": Forbidden,
+    "internal": InternalError,
+    "invalid_json": InvalidJson,
+    "invalid_request": InvalidRequest,
+    "method_not_allowed": InvalidRequest,
+    "no_job_context": NoJobContext,
+    "not_acceptable": InvalidRequest,
+    "not_found": NotFound,
+    "overloaded": Unavailable,
+    "patch_failed": PatchFailed,
+    "precondition_failed": PreconditionFailed,
+    "read_only": Unavailable,
+    "request_timeout": Unavailable,
+    "schema_conflict": InvalidRequest,
+    "schema_violation": SchemaViolation,
+    "shutting_down": Unavailable,
+    "storage_full": Unavailable,
+    "timeout": Timeout,
+    "too_large": TooLarge,
+    "too_many_requests": Unavailable,
+    "unsupported_media_type": InvalidRequest,
+}
+
+
+def error(code: str, message: str, **more: Any) -> BucketError:
+    """The exception that stands for a code; InternalError for one of a newer daemon."""
+    return CODES.get(code, InternalError)(message, code, **more)

@@ -1,0 +1,110 @@
+"""What ``agent`` gives back instead of raising: an object that is a mapping as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Union
+
+from ._errors import BucketError
+
+
+class _Result(Mapping[str, Any]):
+    """The members of the daemon's answer, by name and by key."""
+
+    __slots__ = ("_members",)
+
+    def __init__(self, members: Mapping[str, Any]) -> None:
+        self._members = dict(members)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._members[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._members!r})"
+
+
+class _Success(_Result):
+    __slots__ = ()
+
+    @property
+    def success(self) -> Literal[True]:
+        return True
+
+    @property
+    def revision(self) -> int:
+        """0 where no bucket is stored."""
+        return int(self._members["revision"])
+
+    @property
+    def recovered_from(self) -> dict[str, Any] | None:
+        """Revision and reason, where the last good generation replaced an unreadable file."""
+        found: dict[str, Any] | None = self._members.get("recovered_from")
+        return found
+
+
+class BucketSuccess(_Success):
+    """``bucket`` is the whole bucket."""
+
+    __slots__ = ()
+
+    @property
+    def bucket(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._members["bucket"]
+        return found
+
+
+class DeviceBucketSuccess(_Success):
+    """``deviceBucket`` (or ``device_bucket``) is the whole device bucket."""
+
+    __slots__ = ()
+
+    @property
+    def deviceBucket(self) -> dict[str, Any]:  # noqa: N802  (the same name in every language)
+        found: dict[str, Any] = self._members["deviceBucket"]
+        return found
+
+    @property
+    def device_bucket(self) -> dict[str, Any]:
+        return self.deviceBucket
+
+
+class Failure(_Result):
+    """``error`` is a sentence for people, ``code`` one of the closed list, for programs."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, cause: BucketError) -> Failure:
+        members: dict[str, Any] = {"success": False, "error": cause.message, "code": cause.code}
+        if cause.details:
+            members["details"] = cause.details
+        if cause.revision is not None:
+            members["revision"] = cause.revision
+        return cls(members)
+
+    @property
+    def success(self) -> Literal[False]:
+        return False
+
+    @property
+    def error(self) -> str:
+        return str(self._members["error"])
+
+    @property
+    def code(self) -> str:
+        return str(self._members["code"])
+
+    @property
+    def details(self) -> list[Any]:
+        found: list[Any] = self._members.get("details", [])
+        return found
+
+
+BucketResult = Union[BucketSuccess, Failure]
+DeviceBucketResult = Union[DeviceBucketSuccess, Failure]
