@@ -78,6 +78,7 @@ class FileStore:
         return await asyncio.to_thread(listing.page, self._root, only, cursor, limit)
 
     async def check(self) -> dict[str, Any]:
+        await self._committer.settle()
         cached, cached_bytes = self._files.cache_use()
         relaxed, problem = self._options.relaxed_seconds, self._committer.problem
         return {

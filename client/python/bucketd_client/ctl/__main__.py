@@ -1,0 +1,7 @@
+"""``python -m bucketd_client.ctl``."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

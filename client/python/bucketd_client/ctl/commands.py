@@ -1,0 +1,126 @@
+"""Every command of bucketctl, as one table: what it takes, what it is for, where its code is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Option(NamedTuple):
+    """``--name``; ``value`` is the placeholder of its argument, empty for a switch."""
+
+    name: str
+    value: str
+    help: str
+
+
+class Command(NamedTuple):
+    """One row. ``place`` is module:function; ``arguments`` as the usage line shows them."""
+
+    name: str
+    arguments: str
+    summary: str
+    options: tuple[Option, ...]
+    example: str
+    place: str
+    needs: int = 0
+    most: int = 10**6
+
+    def function(self) -> Callable[[Options], int]:
+        from importlib import import_module
+
+        module, _, name = self.place.partition(":")
+        found: Callable[[Options], int] = getattr(import_module(f".{module}", __package__), name)
+        return found
+
+
+class Options(NamedTuple):
+    """What was typed: option values by name (switches: ""), and the rest in order."""
+
+    given: dict[str, str]
+    arguments: list[str]
+
+    def get(self, name: str) -> str | None:
+        return self.given.get(name)
+
+    def has(self, name: str) -> bool:
+        return name in self.given
+
+
+DAEMON = (
+    Option("socket", "PATH", "the daemon's socket (else $BUCKETD_SOCKET, else the usual places)"),
+    Option("timeout", "SECONDS", "how long to wait (5 to reach the daemon, 30 for its answer)"),
+    Option("json", "", "print the daemon's whole answer as JSON"),
+    Option("curl", "", "print the same request as a curl command, and send nothing"),
+)
+NAMES = (
+    Option("device", "D", "name the device, as an operator"),
+    Option("job", "J", "name the job (without it the device bucket is meant)"),
+    Option("automation", "A", "name the automation whose schema applies"),
+)
+TARGET = (
+    *NAMES,
+    Option("device-bucket", "", "the bucket that all jobs on the device share"),
+    *DAEMON,
+)
+GUARD = (Option("if-match", "ETAG", "write only if the bucket still has this ETag"),)
+DATA = (Option("data", "OBJ", "a JSON object; - reads it from standard input"),)
+FILTER = (
+    Option("device", "D", "only of this device"),
+    Option("job", "J", "only of this job"),
+    Option("automation", "A", "only of this automation"),
+    Option("limit", "N", "at most so many"),
+)
+TTL = (Option("ttl", "SECONDS", "how long the context lives (the daemon's default: a day)"),)
+
+COMMANDS = (
+    Command(
+        "clear", "", "remove the whole bucket", TARGET + GUARD,
+        "bucketctl clear --device phone-1 --job login", "buckets:clear", most=0,
+    ),
+    Command(
+        "context create", "", "mint a job context and print its token", NAMES + TTL + DAEMON,
+        "bucketctl context create --device phone-1 --job login --ttl 3600", "contexts:create",
+        most=0,
+    ),
+    Command(
+        "context list", "", "all live contexts, without their tokens", DAEMON,
+        "bucketctl context list", "contexts:show", most=0,
+    ),
+    Command(
+        "context revoke", "ID", "end a context now", DAEMON,
+        "bucketctl context revoke 44ac2528550b93f9", "contexts:revoke", 1, 1,
+    ),
+    Command(
+        "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
+        (*TARGET, Option("raw", "", "with one KEY: a text without its quotes")),
+        "bucketctl get --device phone-1 --job login sessionToken --raw", "buckets:get",
+    ),
+    Command(
+        "list", "", "all stored buckets", FILTER + DAEMON,
+        "bucketctl list --device phone-1", "listing:show", most=0,
+    ),
+    Command(
+        "replace", "[-]", "put a whole new bucket in place", TARGET + GUARD + DATA,
+        "bucketctl replace --device phone-1 --job login --data '{\"loggedIn\": false}'",
+        "buckets:replace", most=1,
+    ),
+    Command(
+        "run", "-- COMMAND…", "run a command in a job context of its own",
+        NAMES + TTL + DAEMON[:2],
+        "bucketctl run --device phone-1 --job login -- python3 automation.py", "run:run", 1,
+    ),
+    Command(
+        "set", "[KEY=TEXT | KEY:=JSON]…", "set keys, keep all others; print the whole bucket",
+        TARGET + GUARD + DATA,
+        "bucketctl set --device phone-1 --job login sessionToken=s3cr3t loggedIn:=true",
+        "buckets:set_keys",
+    ),
+    Command(
+        "status", "", "how the daemon is", DAEMON, "bucketctl status", "listing:status", most=0
+    ),
+    Command(
+        "unset", "KEY…", "remove keys, keep all others", TARGET + GUARD,
+        "bucketctl unset --device phone-1 --job login sessionToken", "buckets:unset", 1,
+    ),
+)  # fmt: skip

@@ -1,0 +1,27 @@
+"""The same request for curl. A token is never shown: the command takes it from the environment."""
+
+from __future__ import annotations
+
+import os
+from shlex import quote
+
+
+def command(
+    path: str, method: str, target: str, headers: dict[str, str], body: bytes | None
+) -> str:
+    """A line for a POSIX shell."""
+    words = ["curl", "--silent", "--show-error", "--path-as-is", "--unix-socket", quote(path)]
+    if method != "GET":
+        words += ["--request", method]
+    for name, value in headers.items():
+        if name == "Authorization":
+            words += ["--header", f'"Authorization: Bearer {_token_reference()}"']
+        else:
+            words += ["--header", quote(f"{name}: {value}")]
+    if body is not None:
+        words += ["--data-binary", quote(body.decode())]
+    return " ".join([*words, quote(f"http://bucketd{target}")])
+
+
+def _token_reference() -> str:
+    return "$BUCKETD_TOKEN" if os.environ.get("BUCKETD_TOKEN") else '$(cat "$BUCKETD_TOKEN_FILE")'

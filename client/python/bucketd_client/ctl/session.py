@@ -1,0 +1,66 @@
+"""One call of bucketctl to the daemon: which bucket, over which socket; or as a curl command."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .. import _calls, _context
+from .commands import Options
+from .parser import Usage
+
+
+class Shown(Exception):
+    """The curl command was printed instead; nothing was sent."""
+
+
+class Session:
+    """Socket and time limit of one command line."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.path = options.get("socket") or _context.socket_path(os.environ)
+        self.timeout = _seconds(options, "timeout")
+
+    def scope(self) -> _context.Scope:
+        """The bucket that the options name, else the environment's context."""
+        device, job = self.options.get("device"), self.options.get("job")
+        automation, shared = self.options.get("automation"), self.options.has("device-bucket")
+        if device is None and (job is not None or automation is not None):
+            raise Usage("cannot tell which bucket: --job and --automation need --device")
+        if device is not None:
+            return _context.named(device, job, automation, shared)
+        return _context.from_environment(os.environ, shared)
+
+    def call(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> _calls.Reply:
+        """The answer; raises BucketError, or Shown with ``--curl``."""
+        headers = dict(headers or {})
+        if self.options.has("curl"):
+            from .curl import command
+
+            print(command(self.path, method, target, headers, body))
+            sys.stdout.flush()
+            raise Shown
+        return _calls.call(
+            method, target, path=self.path, headers=headers, body=body, timeout=self.timeout
+        )
+
+
+def _seconds(options: Options, name: str) -> float | None:
+    text = options.get(name)
+    if text is None:
+        return None
+    try:
+        number = float(text)
+        if not 0 < number < float("inf"):
+            raise ValueError
+    except ValueError:
+        raise Usage(f"cannot use --{name} {text}: it must be a number of seconds over 0") from None
+    return number
