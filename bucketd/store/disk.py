@@ -120,13 +120,22 @@ def read(root: int, parts: tuple[str, ...], name: str) -> tuple[bytes, Signature
     with directory(root, parts) as parent:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         fd = os.open(name, flags, dir_fd=parent)
-    with open(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise NotAFile(errno.EINVAL, "it is not a regular file")
         if status.st_size > MAX_FILE_BYTES:
             raise NotAFile(errno.EFBIG, f"it has {status.st_size} bytes")
-        return file.read(), Signature.of(status)
+        return _read_all(fd, status.st_size), Signature.of(status)
+    finally:
+        os.close(fd)
+
+
+def _read_all(fd: int, size: int) -> bytes:
+    text = b""
+    while chunk := os.read(fd, size + 1 - len(text)):
+        text += chunk
+    return text
 
 
 def names(root: int, parts: tuple[str, ...]) -> list[str]:

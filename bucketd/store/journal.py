@@ -4,7 +4,7 @@ Two segments below ``<state>/journal/``, preallocated and zero-filled, so that
 ``fdatasync`` writes data alone. Format, version 1, little-endian:
 
     segment   header, padded to 4096 bytes, then records up to the segment's end
-    header    magic "bucketdJ", version u32, CRC-32 u32 of the generation, generation u64
+    header    magic "bucketdJ", version u32, CRC-32 u32 of all else in it, generation u64
     record    tag u32, length u32, CRC-32 u32, payload of that length, zeros up to a multiple of 4
     tag       CRC-32 of the generation, so that a record can be searched for
     CRC-32    (RFC 1952) of generation u64, length u32 and payload
@@ -20,7 +20,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -77,7 +77,7 @@ class Journal:
         with disk.directory(root, (DIRECTORY,), create=True) as parent:
             self._fds = [disk.open_log(parent, name, segment_bytes) for name in NAMES]
         texts = [disk.read_at(fd, segment_bytes, 0) for fd in self._fds]
-        logs = [read_log(text) for text in texts]
+        logs = _read_logs(texts)
         for name, text, log in zip(NAMES, texts, logs, strict=True):
             if log is not None and log.damaged:
                 disk.keep_copy(root, f"journal-{name}", text)
@@ -122,8 +122,10 @@ class Journal:
         """Go on in the other segment; all that it held must be durable in files."""
         self._active = 1 - self._active
         self._generation += 1
-        header = _HEADER.pack(MAGIC, VERSION, _tag(self._generation), self._generation)
-        disk.write_at(self._fds[self._active], header.ljust(HEADER_BYTES, b"\0"), 0)
+        header = _header(VERSION, self._generation).ljust(HEADER_BYTES, b"\0")
+        disk.write_at(self._fds[self._active], header, 0)
+        # On its own, so that a header which does not check has no record behind it.
+        self.sync()
         self._offset = HEADER_BYTES
 
     def append(self, payloads: list[bytes]) -> int:
@@ -154,6 +156,11 @@ class Journal:
 def framed(payload: bytes) -> int:
     """How many bytes a payload takes in the journal."""
     return _FRAME.size + len(payload) + (-len(payload) % 4)
+
+
+def _header(version: int, generation: int) -> bytes:
+    crc = zlib.crc32(struct.pack("<8sIQ", MAGIC, version, generation))
+    return _HEADER.pack(MAGIC, version, crc, generation)
 
 
 def frame(generation: int, payload: bytes) -> bytes:
@@ -193,17 +200,35 @@ def encode_checkpoint(upto: Position) -> bytes:
 
 
 def read_log(text: bytes) -> Log | None:
-    """Parse a segment; None where it was never begun. Raises JournalError for a foreign one."""
-    if len(text) < HEADER_BYTES or not any(text[: _HEADER.size]):
+    """Parse a segment; None where it was never (wholly) begun.
+
+    Raises JournalError for one of another version.
+    """
+    if len(text) < HEADER_BYTES:
         return None
-    magic, version, crc, generation = _HEADER.unpack_from(text)
-    if magic == MAGIC and version != VERSION:
+    _, version, _, generation = _HEADER.unpack_from(text)
+    if text[: _HEADER.size] != _header(version, generation):
+        return None
+    if version != VERSION:
         raise JournalError(
             f"cannot read the journal: it has format version {version}, this bucketd "
             f"reads {VERSION}; start the bucketd that wrote it once, and stop it cleanly"
         )
-    if magic != MAGIC or crc != _tag(generation):
-        return Log(0, [], None, 0, damaged=True)
+    return _read_records(text, generation)
+
+
+def _read_logs(texts: list[bytes]) -> list[Log | None]:
+    """All segments; one whose header rotted is known by the records that stand behind it."""
+    logs = [read_log(text) for text in texts]
+    known = max((log.generation for log in logs if log), default=0)
+    for index, text in enumerate(texts):
+        if logs[index] is None:
+            found = [_read_records(text, g) for g in (known + 1, known - 1) if g > 0]
+            logs[index] = next((replace(f, damaged=True) for f in found if f.records), None)
+    return logs
+
+
+def _read_records(text: bytes, generation: int) -> Log:
     records: list[tuple[Position, Record]] = []
     checkpoint, end = None, HEADER_BYTES
     for offset, payload in _payloads(text, generation, HEADER_BYTES):
