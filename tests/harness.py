@@ -228,9 +228,7 @@ def pair(device: str, job: str | None = None) -> str:
 
 
 def escape(name: str) -> str:
-    return "".join(
-        chr(b) if chr(b).isalnum() and b < 128 else f"%{b:02X}" for b in name.encode()
-    )
+    return "".join(chr(b) if chr(b).isalnum() and b < 128 else f"%{b:02X}" for b in name.encode())
 
 
 def encode_request(
