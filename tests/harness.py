@@ -96,6 +96,8 @@ class Daemon:
 
     def environ(self, env: dict[str, str] | None = None) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("BUCKETD_")}
+        # Durability is not what these tests are about, and /tmp may be in memory.
+        clean["BUCKETD_STORE_UNSAFE_FILESYSTEM"] = "true"
         return {**clean, **self.env, **(env or {})}
 
     def start(self, *args: str, env: dict[str, str] | None = None) -> Daemon:

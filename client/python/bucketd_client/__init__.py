@@ -13,9 +13,9 @@ TYPE_CHECKING = False  # type checkers read it as True; importing typing would c
 
 if TYPE_CHECKING:
     from ._agent import agent as agent
-    from ._bucket import AsyncBucket as AsyncBucket
+    from ._aiobucket import AsyncBucket as AsyncBucket
+    from ._asks import Snapshot as Snapshot
     from ._bucket import Bucket as Bucket
-    from ._bucket import Snapshot as Snapshot
     from ._errors import CODES as CODES
     from ._errors import BucketCorrupt as BucketCorrupt
     from ._errors import BucketError as BucketError
@@ -27,9 +27,14 @@ if TYPE_CHECKING:
     from ._errors import InvalidRequest as InvalidRequest
     from ._errors import NoJobContext as NoJobContext
     from ._errors import NotFound as NotFound
+    from ._errors import Overloaded as Overloaded
     from ._errors import PatchFailed as PatchFailed
     from ._errors import PreconditionFailed as PreconditionFailed
+    from ._errors import ReadOnly as ReadOnly
+    from ._errors import RequestTimeout as RequestTimeout
     from ._errors import SchemaViolation as SchemaViolation
+    from ._errors import ShuttingDown as ShuttingDown
+    from ._errors import StorageFull as StorageFull
     from ._errors import Timeout as Timeout
     from ._errors import TooLarge as TooLarge
     from ._errors import Unavailable as Unavailable
@@ -43,11 +48,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "_agent": ("agent",),
-    "_bucket": ("AsyncBucket", "Bucket", "Snapshot"),
+    "_aiobucket": ("AsyncBucket",),
+    "_asks": ("Snapshot",),
+    "_bucket": ("Bucket",),
     "_errors": (
-        *("CODES", "BucketCorrupt", "BucketError", "ConnectionLost", "DaemonUnreachable"),
+        *("BucketCorrupt", "BucketError", "CODES", "ConnectionLost", "DaemonUnreachable"),
         *("Forbidden", "InternalError", "InvalidJson", "InvalidRequest", "NoJobContext"),
-        *("NotFound", "PatchFailed", "PreconditionFailed", "SchemaViolation", "Timeout"),
+        *("NotFound", "Overloaded", "PatchFailed", "PreconditionFailed", "ReadOnly"),
+        *("RequestTimeout", "SchemaViolation", "ShuttingDown", "StorageFull", "Timeout"),
         *("TooLarge", "Unavailable"),
     ),
     "_results": (

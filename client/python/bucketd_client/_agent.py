@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable, TypeVar
 
 from . import _context
-from ._calls import JSON, Reply, bucket_call
-from ._errors import BucketError, error
+from ._calls import JSON, bucket_call, encode, whole
+from ._errors import BucketError
 from ._results import (
     BucketResult,
     BucketSuccess,
@@ -21,20 +21,35 @@ from ._results import (
     Failure,
 )
 
-
-def _get(device_bucket: bool) -> Reply:
-    return _call("GET", device_bucket)
-
-
-def _set(device_bucket: bool, data: Mapping[str, Any]) -> Reply:
-    if not isinstance(data, Mapping):
-        raise error("invalid_request", "cannot set: the data must be a mapping of keys to values")
-    return _call("PATCH", device_bucket, data=dict(data), media_type=JSON)
+S = TypeVar("S")
+Success = Callable[[Mapping[str, Any]], S]
 
 
-def _call(method: str, device_bucket: bool, **more: Any) -> Reply:
-    scope = _context.from_environment(os.environ, device_bucket)
-    return bucket_call(scope, method, path=_context.socket_path(os.environ), **more)
+def json_of(data: Any) -> bytes | Failure:
+    """The data as it is now, or why it has no JSON."""
+    try:
+        return encode(whole(data))
+    except BucketError as cause:
+        return Failure.of(cause)
+
+
+def result(
+    kind: Success[S],
+    device_bucket: bool,
+    body: bytes | Failure | None = None,
+    began: float | None = None,
+) -> S | Failure:
+    """The bucket, after ``body`` was set in it where there is one, or what went wrong."""
+    if isinstance(body, Failure):
+        return body
+    method, media_type = ("GET", None) if body is None else ("PATCH", JSON)
+    try:
+        scope = _context.from_environment(os.environ, device_bucket)
+        path = _context.socket_path(os.environ)
+        reply = bucket_call(scope, method, path=path, body=body, media_type=media_type, began=began)
+    except BucketError as cause:
+        return Failure.of(cause)
+    return kind(reply.members)
 
 
 class BucketOfJob:
@@ -42,17 +57,11 @@ class BucketOfJob:
 
     def get(self) -> BucketResult:
         """The whole bucket, ``{}`` where none is stored yet."""
-        try:
-            return BucketSuccess(_get(False).members)
-        except BucketError as cause:
-            return Failure.of(cause)
+        return result(BucketSuccess, False)
 
     def set(self, data: Mapping[str, Any]) -> BucketResult:
         """Set these keys, keep all others; the whole bucket as it is then."""
-        try:
-            return BucketSuccess(_set(False, data).members)
-        except BucketError as cause:
-            return Failure.of(cause)
+        return result(BucketSuccess, False, json_of(data))
 
 
 class BucketOfDevice:
@@ -60,17 +69,11 @@ class BucketOfDevice:
 
     def get(self) -> DeviceBucketResult:
         """The whole device bucket, ``{}`` where none is stored yet."""
-        try:
-            return DeviceBucketSuccess(_get(True).members)
-        except BucketError as cause:
-            return Failure.of(cause)
+        return result(DeviceBucketSuccess, True)
 
     def set(self, data: Mapping[str, Any]) -> DeviceBucketResult:
         """Set these keys, keep all others; the whole device bucket as it is then."""
-        try:
-            return DeviceBucketSuccess(_set(True, data).members)
-        except BucketError as cause:
-            return Failure.of(cause)
+        return result(DeviceBucketSuccess, True, json_of(data))
 
 
 class Utils:

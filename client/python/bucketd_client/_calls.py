@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from . import _wire
@@ -30,9 +30,12 @@ def call(
     headers: dict[str, str],
     body: bytes | None = None,
     timeout: float | None = None,
+    began: float | None = None,
 ) -> Reply:
     """The members of a success; a refusal as its BucketError."""
-    answer = _wire.request(method, target, body=body, headers=headers, path=path, timeout=timeout)
+    answer = _wire.request(
+        method, target, body=body, headers=headers, path=path, timeout=timeout, began=began
+    )
     members = _members(answer)
     if answer.status >= 400 or members.get("success") is not True:
         raise error(
@@ -50,40 +53,78 @@ def bucket_call(
     method: str,
     *,
     path: str,
-    data: Any = None,
+    body: bytes | None = None,
     media_type: str | None = None,
     keys: Iterable[str] = (),
     guard: dict[str, str] | None = None,
     timeout: float | None = None,
+    began: float | None = None,
 ) -> Reply:
-    """One verb on one bucket; ``data`` is sent as JSON where a ``media_type`` is given."""
+    """One verb on one bucket; its members, which hold the bucket as ``scope.label``."""
     headers = {**scope.headers(), **(guard or {})}
-    body = None
     if media_type is not None:
         headers["Content-Type"] = media_type
-        body = encode(data)
-    return call(method, scope.target(keys), path=path, headers=headers, body=body, timeout=timeout)
+    reply = call(
+        method,
+        scope.target(keys),
+        path=path,
+        headers=headers,
+        body=body,
+        timeout=timeout,
+        began=began,
+    )
+    if not isinstance(reply.members.get(scope.label), dict):
+        raise error("internal", f"cannot read the answer: it holds no {scope.label}")
+    return reply
+
+
+def whole(data: Any) -> dict[str, Any]:
+    """The data as a dict; InvalidRequest for what is no mapping."""
+    if not isinstance(data, Mapping):
+        kind = type(data).__name__
+        raise error("invalid_request", f"cannot send a {kind}: the data must be a mapping")
+    try:
+        return dict(data)
+    except Exception as problem:  # whatever a mapping of somebody else's may raise
+        raise error("invalid_request", f"cannot send the data: {_said(problem)}") from problem
 
 
 def encode(data: Any) -> bytes:
-    """Strict JSON; InvalidRequest for what has none: NaN, sets, cycles, keys that are no texts."""
-    if isinstance(data, dict) and not all(isinstance(key, str) for key in data):
-        raise error("invalid_request", "cannot send the data: its keys must be texts")
+    """Strict JSON; InvalidRequest for what has none, or would come back as something else."""
     try:
+        _check_keys(data, "")
         return json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
         cause = "it has a lone surrogate"
     except RecursionError:
         cause = "it is nested too deep, or contains itself"
-    except (TypeError, ValueError) as problem:
-        cause = str(problem)
+    except Exception as problem:  # from the data's own methods, or changed by another thread
+        cause = _said(problem)
     raise error("invalid_request", f"cannot send the data as JSON: {cause}")
+
+
+def _check_keys(value: Any, place: str) -> None:
+    """``json`` makes texts of numbers and of None, so such a key would not be found again."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} at {place!r} is no text")
+            if isinstance(inner, (dict, list, tuple)):
+                _check_keys(inner, f"{place}/{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            if isinstance(inner, (dict, list, tuple)):
+                _check_keys(inner, f"{place}/{index}")
+
+
+def _said(problem: Exception) -> str:
+    return str(problem) or type(problem).__name__
 
 
 def _members(answer: _wire.Answer) -> dict[str, Any]:
     try:
         members = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         members = None
     if not isinstance(members, dict):
         raise error(

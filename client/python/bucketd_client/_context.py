@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ._errors import error
 
 SYSTEM_SOCKET = "/run/bucketd/bucketd.sock"
+MAX_TOKEN_FILE = 4096
 HOW_TO_GET_ONE = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.~")
 
@@ -44,6 +45,11 @@ class Scope(NamedTuple):
     job: str | None
     automation: str | None
     device_bucket: bool
+
+    def __repr__(self) -> str:
+        """Without the token: a repr ends up in logs."""
+        token = None if self.token is None else "…"
+        return f"Scope(token={token}, device={self.device!r}, job={self.job!r})"
 
     @property
     def label(self) -> str:
@@ -109,9 +115,11 @@ def _token(environ: Mapping[str, str]) -> str | None:
         return None
     try:
         with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except (OSError, UnicodeDecodeError) as cause:
-        reason = getattr(cause, "strerror", None) or "it is no token"
-        raise error(
-            "no_job_context", f"no job context: cannot read BUCKETD_TOKEN_FILE {path}: {reason}"
-        ) from None
+            if token := file.read(MAX_TOKEN_FILE).strip():
+                return token
+        cause = "it is empty"
+    except OSError as failure:
+        cause = failure.strerror or str(failure)
+    except UnicodeDecodeError:
+        cause = "it holds no token"
+    raise error("no_job_context", f"no job context: cannot read BUCKETD_TOKEN_FILE {path}: {cause}")

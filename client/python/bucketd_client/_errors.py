@@ -10,7 +10,12 @@ BucketError
 ├── PreconditionFailed         the bucket is another than the one you guarded; ``revision`` tells
 ├── TooLarge                   over the size limit
 ├── SchemaViolation            the bucket would break its schema; ``details`` lists how
-├── Unavailable                worth another try: busy, stopping, read-only, or storage full
+├── Unavailable                not now; what was asked may be right
+│   ├── Overloaded             too many at once
+│   ├── ShuttingDown           the daemon is stopping, and did not do it
+│   ├── ReadOnly               the daemon writes nothing at present
+│   ├── StorageFull            no space left; nothing changed
+│   ├── RequestTimeout         the daemon waited too long for the request
 │   ├── DaemonUnreachable      nobody serves the socket
 │   └── Timeout                no answer in time
 ├── ConnectionLost             the outcome of a write is not known: read before you repeat
@@ -84,6 +89,26 @@ class Unavailable(BucketError):
     pass
 
 
+class Overloaded(Unavailable):
+    pass
+
+
+class ShuttingDown(Unavailable):
+    pass
+
+
+class ReadOnly(Unavailable):
+    pass
+
+
+class StorageFull(Unavailable):
+    pass
+
+
+class RequestTimeout(Unavailable):
+    pass
+
+
 class DaemonUnreachable(Unavailable):
     pass
 
@@ -116,22 +141,22 @@ CODES: dict[str, type[BucketError]] = {
     "no_job_context": NoJobContext,
     "not_acceptable": InvalidRequest,
     "not_found": NotFound,
-    "overloaded": Unavailable,
+    "overloaded": Overloaded,
     "patch_failed": PatchFailed,
     "precondition_failed": PreconditionFailed,
-    "read_only": Unavailable,
-    "request_timeout": Unavailable,
+    "read_only": ReadOnly,
+    "request_timeout": RequestTimeout,
     "schema_conflict": InvalidRequest,
     "schema_violation": SchemaViolation,
-    "shutting_down": Unavailable,
-    "storage_full": Unavailable,
+    "shutting_down": ShuttingDown,
+    "storage_full": StorageFull,
     "timeout": Timeout,
     "too_large": TooLarge,
-    "too_many_requests": Unavailable,
+    "too_many_requests": Overloaded,
     "unsupported_media_type": InvalidRequest,
 }
 
 
 def error(code: str, message: str, **more: Any) -> BucketError:
-    """The exception that stands for a code; InternalError for one of a newer daemon."""
-    return CODES.get(code, InternalError)(message, code, **more)
+    """The exception that stands for a code; BucketError itself for one of a newer daemon."""
+    return CODES.get(code, BucketError)(message, code, **more)

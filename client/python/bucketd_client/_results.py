@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from ._errors import BucketError
 
@@ -104,6 +104,20 @@ class Failure(_Result):
     def details(self) -> list[Any]:
         found: list[Any] = self._members.get("details", [])
         return found
+
+    @property
+    def revision(self) -> int | None:
+        """That of the bucket now, where the refusal tells it."""
+        found: int | None = self._members.get("revision")
+        return found
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """``result.bucket`` of a failure says what failed, not only that it has no bucket."""
+            if name.startswith("_"):  # copying and unpickling ask before there are members
+                raise AttributeError(name)
+            raise AttributeError(f"the result has no {name!r}: {self._members['error']}")
 
 
 BucketResult = Union[BucketSuccess, Failure]

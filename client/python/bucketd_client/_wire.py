@@ -1,4 +1,4 @@
-"""HTTP/1.1 over a unix socket, on a bare ``socket``: one write, one read, a kept connection.
+"""One call over a unix socket, on a bare ``socket``: one write, one read, a kept connection.
 
 What may be repeated when a connection breaks follows from what the other end
 has seen. Nothing was sent, or sending ended in EPIPE, or the answer is
@@ -11,28 +11,24 @@ without an answer leaves the outcome open: reads are repeated, a write fails.
 from __future__ import annotations
 
 import os
-import select
 import socket
-import threading
+import stat
 import time
-from typing import NamedTuple, NoReturn
 
-from ._errors import error
+from ._errors import BucketError, error
+from ._http import Answer, Reader, encode
+from ._pool import Pool
 
-MAX_ANSWER = 256 * 1024 * 1024
+__all__ = ["Answer", "request"]
+
 REACH_SECONDS, ANSWER_SECONDS = 5.0, 30.0
-KEPT = 8  # idle connections for each socket path
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
+LONGEST_SOCKET_PATH = 107
 _CHUNK = 65536
-_AGAIN = (503, 429)
-_SAFE_AGAIN = (b'"shutting_down"', b'"overloaded"', b'"too_many_requests"')
-
-
-class Answer(NamedTuple):
-    """Header names in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
+_READS = ("GET", "HEAD")
+# Refusals that promise that nothing was done, and that a later try may be better.
+_BUSY = (b'"overloaded"', b'"too_many_requests"')
+_STOPPING = b'"shutting_down"'
 
 
 class _NotTaken(Exception):
@@ -40,58 +36,31 @@ class _NotTaken(Exception):
 
 
 class _Lost(Exception):
-    """The connection ended in good order, and without an answer."""
+    """The connection ended in good order, and without a whole answer."""
 
 
-class _Pool:
-    """Idle connections by path. A fork leaves the child none of its parent's."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._idle: dict[str, list[socket.socket]] = {}
-        self._pid = os.getpid()
-
-    def take(self, path: str) -> socket.socket | None:
-        if self._pid != os.getpid():
-            self.forget()
-        with self._lock:
-            idle = self._idle.get(path, [])
-            while idle:
-                sock = idle.pop()
-                if _is_open(sock):
-                    return sock
-                sock.close()
-        return None
-
-    def give(self, path: str, sock: socket.socket) -> None:
-        with self._lock:
-            idle = self._idle.setdefault(path, [])
-            if self._pid == os.getpid() and len(idle) < KEPT:
-                idle.append(sock)
-                return
-        sock.close()
-
-    def forget(self) -> None:
-        """In a forked child: the connections are the parent's, and so may be the lock."""
-        theirs, self._idle = self._idle, {}
-        self._lock, self._pid = threading.Lock(), os.getpid()
-        for sockets in theirs.values():
-            for sock in sockets:
-                sock.close()  # our copy of the descriptor; the parent's stays open
-
-
-_pool = _Pool()
+_pool = Pool()
 os.register_at_fork(after_in_child=_pool.forget)
 
 
-def _is_open(sock: socket.socket) -> bool:
-    """Whether an idle connection has neither been closed by the daemon nor sent anything."""
-    try:
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        return not poll.poll(0)
-    except (OSError, ValueError):
-        return False
+class _Tries:
+    """When there may be another try, and until when an answer is waited for."""
+
+    def __init__(self, timeout: float | None, began: float) -> None:
+        self.reach_seconds = REACH_SECONDS if timeout is None else timeout
+        self.answer_seconds = ANSWER_SECONDS if timeout is None else timeout
+        self.answer_by = began + self.answer_seconds
+        self._reach_by = began + self.reach_seconds
+        self._pause = FIRST_PAUSE
+
+    def again(self, at_least: float = 0.0) -> bool:
+        """Wait for the next try, at least so many seconds; False where no time is left for it."""
+        pause = max(self._pause, at_least)
+        if time.monotonic() + pause >= self._reach_by:
+            return False
+        time.sleep(pause)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        return True
 
 
 def request(
@@ -102,43 +71,34 @@ def request(
     headers: dict[str, str] | None = None,
     path: str,
     timeout: float | None = None,
+    began: float | None = None,
 ) -> Answer:
     """One answer of the daemon.
 
     While nobody serves the socket, or the daemon says that it is busy or
     stopping, it is tried again for ``timeout`` seconds (5); an answer may take
-    as long (30). Raises DaemonUnreachable, Timeout, or for a write whose
-    outcome is open ConnectionLost.
+    as long (30). Both count from ``began`` on (``time.monotonic()``; now).
+    Raises DaemonUnreachable, Timeout, or for a write whose outcome is open
+    ConnectionLost.
     """
-    text = _encode(method, target, body, headers or {})
-    began = time.monotonic()
-    deadline = began + (REACH_SECONDS if timeout is None else timeout)
-    answer_by = began + (ANSWER_SECONDS if timeout is None else timeout)
-    waited = deadline - began
-    pause = 0.005
+    text = encode(method, target, body, headers or {})
+    tries = _Tries(timeout, time.monotonic() if began is None else began)
+    if time.monotonic() >= tries.answer_by:
+        raise error("timeout", f"cannot make the {method}: its time was over before its turn came")
     while True:
+        failure: BaseException | None = None
         try:
-            answer = _exchange(text, method, path, answer_by)
-            if not _says_again(answer) or time.monotonic() + pause >= deadline:
+            answer = _exchange(text, method, path, tries.answer_by)
+            pause = _wait_asked_for(answer)
+            if pause is None or not tries.again(pause):
                 return answer
-        except (FileNotFoundError, ConnectionRefusedError, _NotTaken) as cause:
-            if time.monotonic() + pause >= deadline:
-                _unreachable(path, waited, cause)
-        except _Lost:
-            if method not in ("GET", "HEAD"):
-                raise error(
-                    "connection_lost",
-                    f"cannot tell whether the {method} was done: the daemon closed the connection "
-                    "without an answer; read the bucket before you repeat it",
-                ) from None
-            if time.monotonic() + pause >= deadline:
-                _unreachable(path, waited, None)
+            continue
         except (TimeoutError, socket.timeout):
-            raise _too_slow(method, answer_by - began) from None
-        except OSError as cause:
-            _unreachable(path, 0, cause)
-        time.sleep(pause)
-        pause = min(pause * 2, 0.1)
+            raise _too_slow(method, tries.answer_seconds) from None
+        except (OSError, _NotTaken, _Lost) as cause:
+            failure = cause
+        if not _may_pass(failure, method, path) or not tries.again():
+            raise _final(failure, method, path, tries.reach_seconds) from None
 
 
 def _exchange(text: bytes, method: str, path: str, deadline: float) -> Answer:
@@ -181,71 +141,33 @@ def _send(sock: socket.socket, text: bytes, deadline: float) -> None:
 
 
 def _receive(sock: socket.socket, method: str, deadline: float) -> tuple[Answer, bool]:
-    buffer = b""
-    while True:
-        end = buffer.find(b"\r\n\r\n")
-        if end >= 0:
-            status, headers = _parse_head(buffer[:end])
-            buffer = buffer[end + 4 :]
-            if status != 100:
-                break
-            continue
-        chunk = _recv(sock, deadline, first=not buffer)
-        buffer += chunk
-    keep = headers.get("connection", "").lower() != "close"
-    if method == "HEAD" or status in (204, 304):
-        return Answer(status, headers, b""), keep
-    length = headers.get("content-length", "")
-    if not length.isdecimal() or int(length) > MAX_ANSWER:
-        raise error("internal", "cannot read the answer: this is no answer of bucketd")
-    parts, have = [buffer], len(buffer)
-    while have < int(length):
-        chunk = _recv(sock, deadline, first=False)
-        parts.append(chunk)
-        have += len(chunk)
-    body = b"".join(parts)
-    return Answer(status, headers, body[: int(length)]), keep and have == int(length)
+    begun = False
+
+    def receive() -> bytes:
+        nonlocal begun
+        sock.settimeout(_left(deadline))
+        try:
+            chunk = sock.recv(_CHUNK)
+        except ConnectionResetError:
+            raise (_Lost if begun else _NotTaken) from None
+        if not chunk:
+            raise _Lost
+        begun = True
+        return chunk
+
+    return Reader(receive).answer(method)
 
 
-def _recv(sock: socket.socket, deadline: float, first: bool) -> bytes:
-    sock.settimeout(_left(deadline))
-    try:
-        chunk = sock.recv(_CHUNK)
-    except ConnectionResetError:
-        raise (_NotTaken if first else _Lost) from None
-    if not chunk:
-        raise _Lost
-    return chunk
-
-
-def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
-    lines = head.decode("latin-1").split("\r\n")
-    try:
-        status = int(lines[0].split(" ", 2)[1])
-    except (IndexError, ValueError):
-        raise error("internal", "cannot read the answer: this is no HTTP server") from None
-    pairs = (line.partition(":") for line in lines[1:])
-    return status, {name.lower(): value.strip() for name, _, value in pairs}
-
-
-def _encode(method: str, target: str, body: bytes | None, headers: dict[str, str]) -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", "Host: bucketd"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    if body is not None:
-        lines.append(f"Content-Length: {len(body)}")
-    if any("\r" in line or "\n" in line for line in lines):
-        raise error("invalid_request", "cannot send the request: a header has a line break in it")
-    try:
-        return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
-    except UnicodeEncodeError:
-        raise error(
-            "invalid_request", "cannot send the request: a header is not plain text"
-        ) from None
-
-
-def _says_again(answer: Answer) -> bool:
-    """A refusal that promises that nothing was done, and that a later try may be better."""
-    return answer.status in _AGAIN and any(code in answer.body for code in _SAFE_AGAIN)
+def _wait_asked_for(answer: Answer) -> float | None:
+    """Seconds before another try; None where the answer is not to be tried again."""
+    if answer.status not in (429, 503):
+        return None
+    if _STOPPING in answer.body:
+        return 0.0  # its successor serves when it is ready, which no Retry-After can know
+    if not any(code in answer.body for code in _BUSY):
+        return None
+    asked = answer.headers.get("retry-after", "")
+    return float(asked) if asked.isascii() and asked.isdecimal() else 0.0
 
 
 def _left(deadline: float) -> float:
@@ -255,15 +177,49 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _too_slow(method: str, timeout: float) -> Exception:
-    known = "" if method in ("GET", "HEAD") else "; whether it was done is not known"
-    return error("timeout", f"cannot finish the {method}: no answer within {timeout:g} s{known}")
+def _may_pass(failure: BaseException, method: str, path: str) -> bool:
+    """Whether a repetition is safe, and has a chance."""
+    if isinstance(failure, _Lost):
+        return method in _READS
+    if isinstance(failure, ConnectionRefusedError):
+        return _no_socket(path) is None
+    return isinstance(failure, (_NotTaken, FileNotFoundError, BlockingIOError))
 
 
-def _unreachable(path: str, waited: float, cause: Exception | None) -> NoReturn:
-    reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else "no answer"
-    how_long = f" for {waited:g} s" if waited else ""
-    raise error(
+def _no_socket(path: str) -> str | None:
+    """Why no daemon can ever answer at this path, if so."""
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        return f"a socket's path has at most {LONGEST_SOCKET_PATH} bytes"
+    try:
+        return None if stat.S_ISSOCK(os.stat(path).st_mode) else "it is no socket"
+    except OSError:
+        return None  # connecting has told more
+
+
+def _final(failure: BaseException, method: str, path: str, waited: float) -> BucketError:
+    if isinstance(failure, _Lost) and method not in _READS:
+        return error(
+            "connection_lost",
+            f"cannot tell whether the {method} was done: the daemon closed the connection "
+            "without a whole answer; read the bucket before you repeat it",
+        )
+    cause = _no_socket(path) or _cause(failure)
+    how_long = f" for {waited:g} s" if _may_pass(failure, method, path) else ""
+    return error(
         "daemon_unreachable",
-        f"cannot reach bucketd on {path}: {reason.lower()}{how_long}; is bucketd running?",
-    ) from None
+        f"cannot reach bucketd on {path}: {cause}{how_long}; is bucketd running? "
+        "BUCKETD_SOCKET names its socket",
+    )
+
+
+def _cause(failure: BaseException) -> str:
+    if isinstance(failure, BlockingIOError):
+        return "it takes no further connections"
+    if isinstance(failure, OSError):
+        return (failure.strerror or str(failure)).lower()
+    return "it closes each connection without an answer"
+
+
+def _too_slow(method: str, seconds: float) -> BucketError:
+    known = "" if method in _READS else "; whether it was done is not known"
+    return error("timeout", f"cannot finish the {method}: no answer within {seconds:g} s{known}")

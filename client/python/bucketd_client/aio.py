@@ -1,19 +1,15 @@
-"""The same for asyncio: ``agent`` with awaitable verbs, and ``AsyncBucket``.
-
-Each call runs on a thread of the loop's default pool, over the same kept
-connections as the synchronous client: one transport to get right, calls are
-short, and nothing is bound to one loop.
-"""
+"""The same for asyncio: ``agent`` with awaitable verbs, and ``AsyncBucket``."""
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from ._agent import BucketOfDevice, BucketOfJob
-from ._bucket import AsyncBucket
-from ._results import BucketResult, DeviceBucketResult
+from ._agent import json_of, result
+from ._aiobucket import AsyncBucket
+from ._results import BucketResult, BucketSuccess, DeviceBucketResult, DeviceBucketSuccess
+from ._threads import off_loop
 
 __all__ = ["AsyncBucket", "agent"]
 
@@ -21,25 +17,25 @@ __all__ = ["AsyncBucket", "agent"]
 class AsyncBucketOfJob:
     """The bucket of this job on this device."""
 
-    _calls = BucketOfJob()
-
     async def get(self) -> BucketResult:
-        return await asyncio.to_thread(self._calls.get)
+        """The whole bucket, ``{}`` where none is stored yet."""
+        return await off_loop(result, BucketSuccess, False, began=time.monotonic())
 
     async def set(self, data: Mapping[str, Any]) -> BucketResult:
-        return await asyncio.to_thread(self._calls.set, data)
+        """Set these keys, keep all others; the whole bucket as it is then."""
+        return await off_loop(result, BucketSuccess, False, json_of(data), time.monotonic())
 
 
 class AsyncBucketOfDevice:
     """The bucket that all jobs on this device share."""
 
-    _calls = BucketOfDevice()
-
     async def get(self) -> DeviceBucketResult:
-        return await asyncio.to_thread(self._calls.get)
+        """The whole device bucket, ``{}`` where none is stored yet."""
+        return await off_loop(result, DeviceBucketSuccess, True, began=time.monotonic())
 
     async def set(self, data: Mapping[str, Any]) -> DeviceBucketResult:
-        return await asyncio.to_thread(self._calls.set, data)
+        """Set these keys, keep all others; the whole device bucket as it is then."""
+        return await off_loop(result, DeviceBucketSuccess, True, json_of(data), time.monotonic())
 
 
 class AsyncUtils:

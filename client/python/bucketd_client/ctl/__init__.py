@@ -7,8 +7,12 @@ Nothing is imported that the command at hand does not need.
 
 from __future__ import annotations
 
-import os
 import sys
+
+TYPE_CHECKING = False  # type checkers read it as True; importing typing would cost 10 ms
+
+if TYPE_CHECKING:
+    from .._errors import BucketError
 
 STATUS = {
     "no_job_context": 3,
@@ -22,41 +26,49 @@ STATUS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status."""
-    from .._errors import BucketError
-    from . import parser
-
     try:
-        command, options = parser.parse(sys.argv[1:] if argv is None else argv)
-        return command.function()(options)
-    except parser.Help as answer:
-        return _finish(str(answer))
-    except parser.Usage as problem:
-        return _complain(str(problem), 2)
-    except BucketError as problem:
-        return _complain(problem.message, STATUS.get(problem.code, 1), problem.details)
-    except BrokenPipeError:
-        # Whoever read our output has gone; point stdout elsewhere, or the exit would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        return 141  # what a shell says of SIGPIPE
+    except OSError as problem:
+        return _complain(f"cannot finish: {problem.strerror or problem}", 1)
+    except Exception as problem:
+        return _complain(f"a defect of bucketctl: {type(problem).__name__}: {problem}", 1)
 
 
-def _finish(text: str) -> int:
-    print(text)
-    sys.stdout.flush()
-    return 0
+def _run(argv: list[str]) -> int:
+    from .._errors import BucketError
+    from .parser import Help, Usage, parse
+
+    try:
+        command, options = parse(argv)
+        return command.function()(options)
+    except Help as answer:
+        from .output import write
+
+        write(str(answer))
+        return 0
+    except Usage as problem:
+        return _complain(str(problem), 2)
+    except BucketError as problem:
+        return _complain(problem.message, _status_of(problem), problem.details)
+
+
+def _status_of(problem: BucketError) -> int:
+    if problem.status is None and problem.code in ("invalid_request", "invalid_json"):
+        return 2  # refused before anything was sent
+    return STATUS.get(problem.code, 1)
 
 
 def _complain(message: str, status: int, details: list[object] | None = None) -> int:
-    print(f"bucketctl: {_printable(message)}", file=sys.stderr)
+    from .output import warn
+
+    warn(message)
     for detail in details or []:
         shown = detail
         if isinstance(detail, dict) and "message" in detail:
             shown = f"{detail.get('path', '')}: {detail['message']}"
-        print(f"  {_printable(str(shown))}", file=sys.stderr)
+        warn(str(shown), before="  ")
     return status
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import _calls
+from .._errors import error
 from . import output
 from .commands import Options
 from .parser import Usage
@@ -25,8 +26,6 @@ def get(options: Options) -> int:
     if len(keys) != 1:
         return output.show(bucket)
     if keys[0] not in bucket:
-        from .._errors import error
-
         raise error("not_found", f"cannot get {keys[0]!r}: the bucket has no such key")
     value = bucket[keys[0]]
     if options.has("raw") and isinstance(value, str):
@@ -36,13 +35,10 @@ def get(options: Options) -> int:
 
 
 def set_keys(options: Options) -> int:
-    data = _data(options)
-    for word in options.arguments:
-        key, value = _assignment(word)
-        data[key] = value
-    if not data and options.get("data") is None:
-        raise Usage("cannot set: give KEY=TEXT, KEY:=JSON or --data OBJ")
-    return _write(options, "PATCH", data=data)
+    data, words = _data(options)
+    if data is None and not words:
+        raise Usage("cannot set: give KEY=TEXT, KEY:=JSON, --data OBJ, or - for standard input")
+    return _write(options, "PATCH", data={**(data or {}), **dict(map(_assignment, words))})
 
 
 def unset(options: Options) -> int:
@@ -50,14 +46,10 @@ def unset(options: Options) -> int:
 
 
 def replace(options: Options) -> int:
-    if options.arguments not in ([], ["-"]) or (options.arguments and options.has("data")):
+    data, words = _data(options)
+    if data is None or words:
         raise Usage("cannot replace: give --data OBJ, or - to read it from standard input")
-    if options.arguments:
-        options.given["data"] = "-"
-        options.arguments.clear()
-    if not options.has("data"):
-        raise Usage("cannot replace: give --data OBJ, or - to read it from standard input")
-    return _write(options, "PUT", data=_data(options))
+    return _write(options, "PUT", data=data)
 
 
 def clear(options: Options) -> int:
@@ -92,7 +84,10 @@ def _ask(
         reply = session.call(method, scope.target(keys or ()), headers=headers, body=body)
     except Shown:
         return None, {}
-    return reply, reply.members[scope.label]
+    bucket = reply.members.get(scope.label)
+    if not isinstance(bucket, dict):
+        raise error("internal", "cannot read the answer: this is no answer of bucketd")
+    return reply, bucket
 
 
 def _assignment(word: str) -> tuple[str, Any]:
@@ -105,25 +100,46 @@ def _assignment(word: str) -> tuple[str, Any]:
     return key[:-1], _json(value, f"the value of {key[:-1]!r}")
 
 
-def _data(options: Options) -> dict[str, Any]:
-    if options.arguments == ["-"] and not options.has("data"):
-        options.arguments.clear()
-        options.given["data"] = "-"
-    text = options.get("data")
+def _data(options: Options) -> tuple[dict[str, Any] | None, list[str]]:
+    """What ``--data`` or ``-`` gives (None for neither), and the other words."""
+    words = [word for word in options.arguments if word != "-"]
+    dashes, text = len(options.arguments) - len(words), options.get("data")
+    if dashes + (text is not None) > 1:
+        raise Usage("cannot take the data twice: give --data OBJ, or - once")
+    if dashes or text == "-":
+        text = _standard_input()
     if text is None:
-        return {}
-    value = _json(sys.stdin.read() if text == "-" else text, "the data")
+        return None, words
+    value = _json(text, "the data")
     if not isinstance(value, dict):
         raise Usage("cannot use the data: it must be a JSON object, such as '{\"loggedIn\": true}'")
-    return value
+    return value, words
+
+
+def _standard_input() -> str:
+    if sys.stdin is None:
+        raise Usage("cannot read the data: standard input is closed")
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as problem:
+        raise Usage(f"cannot read the data: it is no UTF-8: {problem}") from None
 
 
 def _json(text: str, what: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as problem:
+        return json.loads(text, parse_constant=_refuse, parse_float=_float)
+    except RecursionError:
+        raise Usage(f"cannot read {what} as JSON: it is nested too deep") from None
+    except ValueError as problem:
         raise Usage(f"cannot read {what} as JSON: {problem}") from None
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _float(text: str) -> float:
+    # Python would read it as infinity, which no JSON can hold.
+    if float(text) in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is too large for a number")
+    return float(text)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

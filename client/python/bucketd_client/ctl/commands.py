@@ -15,7 +15,10 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """One row. ``place`` is module:function; ``arguments`` as the usage line shows them."""
+    """One row. ``place`` is module:function; ``arguments`` as the usage line shows them.
+
+    ``example`` and ``notes`` may have several lines; ``needs`` and ``most`` count arguments.
+    """
 
     name: str
     arguments: str
@@ -25,6 +28,7 @@ class Command(NamedTuple):
     place: str
     needs: int = 0
     most: int = 10**6
+    notes: str = ""
 
     def function(self) -> Callable[[Options], int]:
         from importlib import import_module
@@ -50,7 +54,7 @@ class Options(NamedTuple):
 DAEMON = (
     Option("socket", "PATH", "the daemon's socket (else $BUCKETD_SOCKET, else the usual places)"),
     Option("timeout", "SECONDS", "how long to wait (5 to reach the daemon, 30 for its answer)"),
-    Option("json", "", "print the daemon's whole answer as JSON"),
+    Option("json", "", "print the daemon's whole answer as JSON, with the bucket's etag"),
     Option("curl", "", "print the same request as a curl command, and send nothing"),
 )
 NAMES = (
@@ -73,6 +77,24 @@ FILTER = (
 )
 TTL = (Option("ttl", "SECONDS", "how long the context lives (the daemon's default: a day)"),)
 
+SET_NOTES = """\
+KEY ends at the first = of the word: what follows is a text. Where := comes first it is
+JSON. So a key may hold dots, slashes, blanks, or nothing at all; one that holds = or ends
+in a colon goes into --data. A text stays a text: n=1 sets "1", n:=1 sets 1.
+With --data (or -) the words come on top of it."""
+GET_NOTES = """\
+One KEY prints its value, and exit status 1 says that the bucket has no such key. Several
+print an object of those that are there. A bucket that was never written is {}."""
+LIST_NOTES = """\
+Not on a terminal: one JSON array, a bucket a line (bucketctl list | jq '.[].job')."""
+CONTEXTS_NOTES = """\
+Not on a terminal: one JSON array, a context a line (bucketctl context list | jq '.[].id')."""
+RUN_NOTES = """\
+The command finds its bucket through BUCKETD_SOCKET and BUCKETD_TOKEN; it also gets
+BUCKETD_DEVICE, BUCKETD_JOB and BUCKETD_AUTOMATION. Signals are passed on, and the exit
+status is the command's: 128+n if signal n ended it, 127 not found, 126 not executable.
+The context ends with the command."""
+
 COMMANDS = (
     Command(
         "clear", "", "remove the whole bucket", TARGET + GUARD,
@@ -80,12 +102,13 @@ COMMANDS = (
     ),
     Command(
         "context create", "", "mint a job context and print its token", NAMES + TTL + DAEMON,
-        "bucketctl context create --device phone-1 --job login --ttl 3600", "contexts:create",
-        most=0,
+        "bucketctl context create --device phone-1 --job login --ttl 3600\n"
+        "export BUCKETD_TOKEN=$(bucketctl context create --device phone-1 --job login | jq -r "
+        ".token)", "contexts:create", most=0,
     ),
     Command(
         "context list", "", "all live contexts, without their tokens", DAEMON,
-        "bucketctl context list", "contexts:show", most=0,
+        "bucketctl context list", "contexts:show", most=0, notes=CONTEXTS_NOTES,
     ),
     Command(
         "context revoke", "ID", "end a context now", DAEMON,
@@ -94,27 +117,32 @@ COMMANDS = (
     Command(
         "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
         (*TARGET, Option("raw", "", "with one KEY: a text without its quotes")),
+        "bucketctl get --device phone-1 --job login\n"
         "bucketctl get --device phone-1 --job login sessionToken --raw", "buckets:get",
+        notes=GET_NOTES,
     ),
     Command(
         "list", "", "all stored buckets", FILTER + DAEMON,
-        "bucketctl list --device phone-1", "listing:show", most=0,
+        "bucketctl list --device phone-1", "listing:show", most=0, notes=LIST_NOTES,
     ),
     Command(
         "replace", "[-]", "put a whole new bucket in place", TARGET + GUARD + DATA,
-        "bucketctl replace --device phone-1 --job login --data '{\"loggedIn\": false}'",
+        "bucketctl replace --device phone-1 --job login --data '{\"loggedIn\": false}'\n"
+        "bucketctl replace --device phone-1 --job login - < bucket.json",
         "buckets:replace", most=1,
     ),
     Command(
         "run", "-- COMMAND…", "run a command in a job context of its own",
         NAMES + TTL + DAEMON[:2],
         "bucketctl run --device phone-1 --job login -- python3 automation.py", "run:run", 1,
+        notes=RUN_NOTES,
     ),
     Command(
-        "set", "[KEY=TEXT | KEY:=JSON]…", "set keys, keep all others; print the whole bucket",
+        "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",
         TARGET + GUARD + DATA,
-        "bucketctl set --device phone-1 --job login sessionToken=s3cr3t loggedIn:=true",
-        "buckets:set_keys",
+        "bucketctl set --device phone-1 --job login sessionToken=s3cr3t loggedIn:=true\n"
+        "echo '{\"loggedIn\": true}' | bucketctl set --device phone-1 --job login -",
+        "buckets:set_keys", notes=SET_NOTES,
     ),
     Command(
         "status", "", "how the daemon is", DAEMON, "bucketctl status", "listing:status", most=0

@@ -6,7 +6,7 @@ from .. import _calls, _context
 from . import output
 from .commands import Options
 from .parser import Usage
-from .session import Session, Shown, _seconds
+from .session import Session, Shown, seconds
 
 
 def mint(session: Session) -> _calls.Reply:
@@ -16,7 +16,7 @@ def mint(session: Session) -> _calls.Reply:
     if device is None:
         raise Usage("cannot make a context: name its device with --device D (and --job J)")
     names = {name: options.get(name) for name in ("device", "job", "automation")}
-    body = {**names, "ttl_seconds": _seconds(options, "ttl")}
+    body = {**names, "ttl_seconds": seconds(options, "ttl")}
     given = {name: value for name, value in body.items() if value is not None}
     headers = {"Content-Type": _calls.JSON}
     return session.call("POST", "/v1/contexts", headers=headers, body=_calls.encode(given))
@@ -46,14 +46,17 @@ def show(options: Options) -> int:
         return 0
     if options.has("json"):
         return output.show_answer(reply)
-    columns = {
-        "ID": lambda row: row["id"],
-        "DEVICE": lambda row: output.plain(row["device"]),
-        "JOB": lambda row: output.plain(row["job"] or "-"),
-        "AUTOMATION": lambda row: output.plain(row["automation"] or "-"),
-        "EXPIRES": lambda row: output.age(row["expires_at"]),
-    }
-    return output.show_rows(reply.members["contexts"], columns, "no contexts")
+    return output.show_rows(reply.members["contexts"], COLUMNS, "no contexts")
+
+
+COLUMNS: output.Columns = {
+    "ID": lambda row: row["id"],
+    "DEVICE": lambda row: row["device"],
+    "JOB": lambda row: row["job"] or "-",
+    "AUTOMATION": lambda row: row["automation"] or "-",
+    "CREATED": lambda row: output.age(row["created_at"]),
+    "EXPIRES": lambda row: output.age(row["expires_at"]),
+}
 
 
 def revoke(options: Options) -> int:
@@ -64,5 +67,5 @@ def revoke(options: Options) -> int:
         return 0
     if options.has("json") or not output.on_terminal():
         return output.show_answer(reply)
-    output.write(f"context {context_id} revoked")
+    output.write(f"context {output.plain(context_id)} revoked")
     return 0

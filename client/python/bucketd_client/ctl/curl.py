@@ -9,18 +9,22 @@ from shlex import quote
 def command(
     path: str, method: str, target: str, headers: dict[str, str], body: bytes | None
 ) -> str:
-    """A line for a POSIX shell."""
+    """A line for a POSIX shell, which prints the daemon's answer."""
     words = ["curl", "--silent", "--show-error", "--path-as-is", "--unix-socket", quote(path)]
     if method != "GET":
         words += ["--request", method]
     for name, value in headers.items():
-        if name == "Authorization":
-            words += ["--header", f'"Authorization: Bearer {_token_reference()}"']
-        else:
-            words += ["--header", quote(f"{name}: {value}")]
+        words += ["--header", _header(name, value)]
     if body is not None:
         words += ["--data-binary", quote(body.decode())]
     return " ".join([*words, quote(f"http://bucketd{target}")])
+
+
+def _header(name: str, value: str) -> str:
+    if name == "Authorization":
+        return f'"Authorization: Bearer {_token_reference()}"'
+    # To curl a colon with nothing behind it means: leave this header out.
+    return quote(f"{name}: {value}" if value else f"{name};")
 
 
 def _token_reference() -> str:

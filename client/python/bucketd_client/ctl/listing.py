@@ -15,25 +15,27 @@ PAGE = 1000
 
 
 def show(options: Options) -> int:
-    session, most = Session(options), _limit(options)
+    pages = _pages(Session(options), _limit(options))
     try:
         if options.has("json"):
-            return output.show({"success": True, "buckets": list(_rows(session, most))})
-        columns = {
-            "DEVICE": lambda row: output.plain(row["device"]),
-            "JOB": lambda row: output.plain(row["job"]) if row["job"] is not None else "(device)",
-            "AUTOMATION": lambda row: output.plain(row["automation"] or "-"),
-            "REVISION": lambda row: str(row["revision"]),
-            "SIZE": lambda row: output.size(row["size"]),
-            "UPDATED": lambda row: output.age(row["updated_at"]),
-        }
-        return output.show_rows(_rows(session, most), columns, "no buckets")
+            return output.show(_joined(pages))
+        return output.show_rows(_rows(pages), COLUMNS, "no buckets")
     except Shown:
         return 0
 
 
-def _rows(session: Session, most: int | None) -> Iterator[dict[str, Any]]:
-    """Page after page, until the end or the limit."""
+COLUMNS: output.Columns = {
+    "DEVICE": lambda row: row["device"],
+    "JOB": lambda row: "(device)" if row["job"] is None else row["job"],
+    "AUTOMATION": lambda row: row["automation"] or "-",
+    "REVISION": lambda row: str(row["revision"]),
+    "SIZE": lambda row: output.size(row["size"]),
+    "UPDATED": lambda row: output.age(row["updated_at"]),
+}
+
+
+def _pages(session: Session, most: int | None) -> Iterator[dict[str, Any]]:
+    """Answer after answer, until the end or the limit."""
     filters = [
         f"{name}={escape(value)}"
         for name in ("device", "job", "automation")
@@ -44,19 +46,31 @@ def _rows(session: Session, most: int | None) -> Iterator[dict[str, Any]]:
         page = PAGE if most is None else min(PAGE, most)
         query = [*filters, f"limit={page}", *([f"cursor={cursor}"] if cursor else [])]
         members = session.call("GET", "/v1/buckets?" + "&".join(query)).members
-        yield from members["buckets"]
+        yield members
         most = None if most is None else most - len(members["buckets"])
         cursor = members["next_cursor"]
+
+
+def _rows(pages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for members in pages:
+        yield from members["buckets"]
         _warn_unreadable(members.get("unreadable", []))
 
 
-def _warn_unreadable(paths: list[str]) -> None:
-    import sys
+def _joined(pages: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """All pages as one answer, in the form of the last."""
+    joined: dict[str, Any] = {}
+    for members in pages:
+        for name in ("buckets", "unreadable"):
+            if name in members or name in joined:
+                members[name] = joined.get(name, []) + members.get(name, [])
+        joined = members
+    return joined
 
+
+def _warn_unreadable(paths: list[str]) -> None:
     for path in paths:
-        print(
-            f"bucketctl: left out, because it cannot be read: {output.plain(path)}", file=sys.stderr
-        )
+        output.warn(f"left out, because it cannot be read: {path}")
 
 
 def _limit(options: Options) -> int | None:
@@ -75,18 +89,21 @@ def status(options: Options) -> int:
         return 0
     if options.has("json") or not output.on_terminal():
         return output.show_answer(reply)
-    members = {name: value for name, value in reply.members.items() if name != "success"}
-    for name, value in members.items():
+    for name, value in reply.members.items():
         if isinstance(value, dict):
             output.write(f"{name}:")
             for inner, inner_value in value.items():
-                output.write(f"  {inner:<20} {_plain(inner_value)}")
-        else:
-            output.write(f"{name:<22} {_plain(value)}")
+                _line(f"  {inner}", inner_value)
+        elif name != "success":
+            _line(name, value)
     return 0
 
 
-def _plain(value: object) -> str:
+def _line(name: str, value: object) -> None:
     if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "-" if value is None else str(value)
+        text = "yes" if value else "no"
+    elif isinstance(value, int) and name.endswith("bytes"):
+        text = output.size(value)
+    else:
+        text = "-" if value is None else str(value)
+    output.write(f"{name:<24} {output.plain(text)}")

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
-from .._calls import Reply
+if TYPE_CHECKING:
+    from .._calls import Reply
+
+    Columns = dict[str, Callable[[dict[str, Any]], str]]
 
 
 def on_terminal() -> bool:
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def show(value: Any) -> int:
     """One JSON value: indented on a terminal, on one line elsewhere."""
-    write(json.dumps(value, ensure_ascii=False, indent=2 if on_terminal() else None))
+    if on_terminal():
+        write(_harmless(json.dumps(value, ensure_ascii=False, indent=2)))
+    else:
+        write(json.dumps(value, ensure_ascii=False))
     return 0
 
 
@@ -27,14 +33,28 @@ def show_answer(reply: Reply) -> int:
 
 def write(text: str) -> None:
     """A line in UTF-8, whatever the locale is."""
+    if sys.stdout is None:
+        raise OSError("standard output is closed")
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
     sys.stdout.buffer.flush()
 
 
-def show_rows(rows: Iterable[dict[str, Any]], columns: dict[str, Any], empty: str) -> int:
+def warn(message: str, before: str = "bucketctl: ") -> None:
+    """One line on standard error, where there is one."""
+    if sys.stderr is None:
+        return
+    line = before + plain(message.replace("\n", " "))
+    try:
+        sys.stderr.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
+        sys.stderr.buffer.flush()
+    except OSError:
+        pass  # nobody is left to be told
+
+
+def show_rows(rows: Iterable[dict[str, Any]], columns: Columns, empty: str) -> int:
     """A table on a terminal (``columns``: header → row → text); else a JSON array, a row a line."""
     if on_terminal():
-        lines = [[text(row) for text in columns.values()] for row in rows]
+        lines = [[plain(text(row)) for text in columns.values()] for row in rows]
         write(_table(list(columns), lines) if lines else empty)
         return 0
     separator = "["
@@ -46,17 +66,35 @@ def show_rows(rows: Iterable[dict[str, Any]], columns: dict[str, Any], empty: st
 
 
 def _table(headers: list[str], lines: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(headers, *lines)]
-    rows = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
-        for line in [headers, *lines]
-    ]
-    return "\n".join(rows)
+    rows = [headers, *lines]
+    widths = [max(map(_width, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join(c + " " * (w - _width(c)) for c, w in zip(row, widths)).rstrip() for row in rows
+    )
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal it takes."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in text)
 
 
 def plain(text: str) -> str:
-    """A name that cannot disturb a terminal."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    """A text that cannot disturb a terminal."""
+    return "".join(c if _is_harmless(c) else f"\\u{ord(c):04x}" for c in text)
+
+
+def _harmless(text: str) -> str:
+    """The same JSON, the control characters that JSON lets stand escaped as well."""
+    return "\n".join(map(plain, text.split("\n")))
+
+
+def _is_harmless(char: str) -> bool:
+    # Joiners make one emoji of several; beyond U+FFFF JSON's \u would need a pair.
+    return char.isprintable() or char in "\u200d\u00a0\u3000" or ord(char) > 0xFFFF
 
 
 def size(count: int) -> str:
@@ -66,7 +104,7 @@ def size(count: int) -> str:
 
 
 def age(timestamp: str | None) -> str:
-    """How long ago, in its largest unit."""
+    """How long ago, or how soon, in its largest unit."""
     if not timestamp:
         return "-"
     from datetime import datetime, timezone

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 
 from .._errors import BucketError
+from . import output
 from .commands import Options
 from .contexts import mint
 from .parser import Usage
@@ -21,7 +21,13 @@ PASSED_ON = {
     signal.SIGUSR1,
     signal.SIGUSR2,
 }
-SENT_BY_KERNEL = 128  # si_code of a signal that a terminal raised: the child got it as well
+ENDING = PASSED_ON - {signal.SIGUSR1, signal.SIGUSR2}
+FROM_KEYBOARD = {signal.SIGINT, signal.SIGQUIT}
+SENT_BY_KERNEL = 128  # si_code of a signal that a terminal raised
+_OURS = {
+    *("BUCKETD_SOCKET", "BUCKETD_TOKEN", "BUCKETD_TOKEN_FILE"),
+    *("BUCKETD_DEVICE", "BUCKETD_JOB", "BUCKETD_AUTOMATION"),
+}
 
 
 def run(options: Options) -> int:
@@ -29,11 +35,15 @@ def run(options: Options) -> int:
     if options.get("device") is None:
         raise Usage("cannot run: name the context with --device D --job J")
     session = Session(options)
+    session.reach()  # a wait for the daemon happens here, where Ctrl-C still ends it
+    # From before there is a context until it is revoked: no signal may end us in between.
+    mask: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, signal.SIGCHLD})
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would never come
     context = mint(session).members
-    # From before the child is there until it has ended: none may slip in between.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, signal.SIGCHLD})
     try:
-        return _run_child(options.arguments, _environment(session, context))
+        if early := ENDING & set(signal.sigpending()):
+            return 128 + int(min(early))
+        return _run_child(options.arguments, _environment(session, context), mask)
     finally:
         _revoke(session, str(context["id"]))
 
@@ -49,39 +59,40 @@ def _environment(session: Session, context: dict[str, str | None]) -> dict[str, 
     return environ
 
 
-_OURS = {
-    *("BUCKETD_SOCKET", "BUCKETD_TOKEN", "BUCKETD_TOKEN_FILE"),
-    *("BUCKETD_DEVICE", "BUCKETD_JOB", "BUCKETD_AUTOMATION"),
-}
+def _run_child(command: list[str], environ: dict[str, str], mask: set[int]) -> int:
+    def restore() -> None:
+        # Python's own handler would swallow a Ctrl-C between here and exec.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-
-def _run_child(command: list[str], environ: dict[str, str]) -> int:
     try:
-        child = subprocess.Popen(command, env=environ, preexec_fn=_unblock)  # noqa: PLW1509
+        child = subprocess.Popen(command, env=environ, preexec_fn=restore)  # noqa: PLW1509
     except FileNotFoundError:
-        print(f"bucketctl: cannot run {command[0]}: command not found", file=sys.stderr)
+        output.warn(f"cannot run {command[0]}: command not found")
         return 127
     except OSError as problem:
-        print(f"bucketctl: cannot run {command[0]}: {problem.strerror}", file=sys.stderr)
+        output.warn(f"cannot run {command[0]}: {problem.strerror}")
         return 126
     while child.poll() is None:
         arrived = signal.sigwaitinfo({*PASSED_ON, signal.SIGCHLD})
-        by_terminal = arrived.si_code == SENT_BY_KERNEL
-        if arrived.si_signo != signal.SIGCHLD and not by_terminal:
+        if arrived.si_signo != signal.SIGCHLD and not _has_it(child.pid, arrived):
             child.send_signal(arrived.si_signo)
     status = child.returncode
     return 128 - status if status < 0 else status
 
 
-def _unblock() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*PASSED_ON, signal.SIGCHLD})
+def _has_it(child: int, arrived: signal.struct_siginfo) -> bool:
+    """Whether the terminal sent it to the child as well: to its whole foreground group.
+
+    Not so a hang-up, which may come to the leader of the session alone.
+    """
+    from_keyboard = arrived.si_code == SENT_BY_KERNEL and arrived.si_signo in FROM_KEYBOARD
+    return from_keyboard and os.getpgid(child) == os.getpgrp()
 
 
 def _revoke(session: Session, context_id: str) -> None:
     try:
         session.call("DELETE", f"/v1/contexts/{context_id}")
     except BucketError as problem:
-        print(
-            f"bucketctl: the context was not revoked and ends by itself: {problem}",
-            file=sys.stderr,
-        )
+        output.warn(f"the context was not revoked and ends by itself: {problem}")

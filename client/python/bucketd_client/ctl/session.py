@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 
-from .. import _calls, _context
+from .. import _calls, _context, _wire
+from . import output
 from .commands import Options
 from .parser import Usage
+
+MOST_SECONDS = 1e9  # thirty years; the system's own clocks take no more than a few centuries
 
 
 class Shown(Exception):
@@ -20,7 +22,7 @@ class Session:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.path = options.get("socket") or _context.socket_path(os.environ)
-        self.timeout = _seconds(options, "timeout")
+        self.timeout = seconds(options, "timeout")
 
     def scope(self) -> _context.Scope:
         """The bucket that the options name, else the environment's context."""
@@ -31,6 +33,10 @@ class Session:
         if device is not None:
             return _context.named(device, job, automation, shared)
         return _context.from_environment(os.environ, shared)
+
+    def reach(self) -> None:
+        """Wait until the daemon answers; raises BucketError where it does not."""
+        _wire.request("GET", "/healthz", path=self.path, timeout=self.timeout)
 
     def call(
         self,
@@ -45,21 +51,21 @@ class Session:
         if self.options.has("curl"):
             from .curl import command
 
-            print(command(self.path, method, target, headers, body))
-            sys.stdout.flush()
+            output.write(command(self.path, method, target, headers, body))
             raise Shown
         return _calls.call(
             method, target, path=self.path, headers=headers, body=body, timeout=self.timeout
         )
 
 
-def _seconds(options: Options, name: str) -> float | None:
+def seconds(options: Options, name: str) -> float | None:
+    """The value of an option in seconds; None where it is not given."""
     text = options.get(name)
     if text is None:
         return None
     try:
         number = float(text)
-        if not 0 < number < float("inf"):
+        if not 0 < number <= MOST_SECONDS:
             raise ValueError
     except ValueError:
         raise Usage(f"cannot use --{name} {text}: it must be a number of seconds over 0") from None

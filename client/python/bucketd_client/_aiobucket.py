@@ -1,0 +1,84 @@
+"""``AsyncBucket``: the verbs of ``Bucket``, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import Any, Callable
+
+from . import _asks
+from ._asks import Ask, Asking, B, Rounds, Snapshot
+from ._errors import PreconditionFailed
+from ._threads import off_loop
+
+
+class AsyncBucket(Asking[B]):
+    """``Bucket`` for asyncio. Blocks no loop, and is usable from any number of them.
+
+    A call that is cancelled after it was sent is not taken back: read what became of it.
+    """
+
+    async def _await(self, ask: Ask) -> Snapshot[B]:
+        return await off_loop(self._answer, ask, began=time.monotonic())
+
+    async def get(self, *keys: str) -> B:
+        """The bucket, ``{}`` where none is stored; with keys only those that it has."""
+        return (await self._await(_asks.reading(keys))).bucket
+
+    async def snapshot(self) -> Snapshot[B]:
+        """The bucket with its revision and ETag."""
+        return await self._await(_asks.reading())
+
+    async def set(
+        self, data: Mapping[str, Any] | None = None, /, *, if_match: str | None = None, **more: Any
+    ) -> B:
+        """Set these keys, keep all others. A key called ``if_match`` goes into ``data``."""
+        return (await self._await(_asks.setting(data, more, if_match))).bucket
+
+    async def replace(self, data: Mapping[str, Any], *, if_match: str | None = None) -> B:
+        """The whole bucket anew."""
+        return (await self._await(_asks.replacing(data, _asks.matching(if_match)))).bucket
+
+    async def remove(self, *keys: str, if_match: str | None = None) -> B:
+        """Remove these keys; those that are not there are no error."""
+        return (await self._await(_asks.removing(keys, if_match))).bucket
+
+    async def clear(self, *, if_match: str | None = None) -> None:
+        """Remove the bucket."""
+        await self._await(_asks.clearing(if_match))
+
+    async def merge_patch(self, patch: Mapping[str, Any], *, if_match: str | None = None) -> B:
+        """RFC 7396: objects merge at every depth, ``None`` removes."""
+        return (await self._await(_asks.merging(patch, if_match))).bucket
+
+    async def json_patch(
+        self, operations: Iterable[Mapping[str, Any]], *, if_match: str | None = None
+    ) -> B:
+        """RFC 6902: all operations or none."""
+        return (await self._await(_asks.patching(operations, if_match))).bucket
+
+    async def update(self, function: Callable[[B], B | Awaitable[B | None] | None]) -> B:
+        """Compare-and-swap; ``function`` runs on the loop, and may be a coroutine function.
+
+        It may run several times, each time on the newest bucket, so it should do nothing
+        else. Raises PreconditionFailed where others have been faster for 30 s.
+        """
+        rounds = Rounds()
+        while True:
+            now = await self.snapshot()
+            changed = function(now.bucket)
+            if inspect.isawaitable(changed):
+                changed = await changed
+            after = now.bucket if changed is None else changed
+            try:
+                return (await self._await(_asks.replacing(after, now.guard))).bucket
+            except PreconditionFailed:
+                if rounds.over():
+                    raise
+            await asyncio.sleep(rounds.pause())
+
+    async def context(self) -> dict[str, Any]:
+        """Device, job, automation and expiry; of a token also whether a schema applies."""
+        return await off_loop(self._context, began=time.monotonic())

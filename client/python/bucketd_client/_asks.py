@@ -1,0 +1,184 @@
+"""What both faces of the client ask: verbs as plain data, and whose bucket they are about."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast
+
+from . import _context
+from ._calls import JSON, JSON_PATCH, MERGE_PATCH, bucket_call, call, encode, whole
+from ._context import Scope
+from ._errors import error
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
+else:
+    from typing import TypeVar
+
+    B = TypeVar("B")
+
+UPDATE_SECONDS = 30.0
+LONGEST_PAUSE = 0.05
+
+
+@dataclass(frozen=True)
+class Snapshot(Generic[B]):
+    """A bucket at one moment.
+
+    ``etag`` is None and ``revision`` 0 where none is stored; ``recovered_from`` has revision
+    and reason where the last good generation replaced an unreadable file.
+    """
+
+    bucket: B
+    revision: int
+    etag: str | None
+    recovered_from: dict[str, Any] | None = None
+
+    @property
+    def guard(self) -> dict[str, str]:
+        """The header that lets a write pass only while nobody else has written."""
+        return {"If-None-Match": "*"} if self.etag is None else {"If-Match": self.etag}
+
+
+class Ask(NamedTuple):
+    """One verb, with its data as it was when it was asked for."""
+
+    method: str
+    body: bytes | None = None
+    media_type: str | None = None
+    keys: tuple[str, ...] = ()
+    guard: dict[str, str] | None = None
+
+
+def reading(keys: tuple[str, ...] = ()) -> Ask:
+    return Ask("GET", keys=keys)
+
+
+def setting(data: Any, more: dict[str, Any], if_match: str | None) -> Ask:
+    merged = {**({} if data is None else whole(data)), **more}
+    return Ask("PATCH", encode(merged), JSON, guard=matching(if_match))
+
+
+def replacing(data: Any, guard: dict[str, str] | None) -> Ask:
+    return Ask("PUT", encode(whole(data)), JSON, guard=guard)
+
+
+def removing(keys: tuple[str, ...], if_match: str | None) -> Ask:
+    if not keys:
+        raise error("invalid_request", "cannot remove: name a key, or use clear()")
+    return Ask("DELETE", keys=keys, guard=matching(if_match))
+
+
+def clearing(if_match: str | None) -> Ask:
+    return Ask("DELETE", guard=matching(if_match))
+
+
+def merging(patch: Any, if_match: str | None) -> Ask:
+    return Ask("PATCH", encode(whole(patch)), MERGE_PATCH, guard=matching(if_match))
+
+
+def patching(operations: Iterable[Mapping[str, Any]], if_match: str | None) -> Ask:
+    body = encode([whole(each) for each in operations])
+    return Ask("PATCH", body, JSON_PATCH, guard=matching(if_match))
+
+
+def matching(if_match: str | None) -> dict[str, str] | None:
+    return None if if_match is None else {"If-Match": if_match}
+
+
+class Rounds:
+    """The pauses of a compare-and-swap loop."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + UPDATE_SECONDS
+        self._pause = 0.001
+
+    def over(self) -> bool:
+        return time.monotonic() > self._until
+
+    def pause(self) -> float:
+        """Seconds: at random, so that rivals fall out of step, and longer from round to round."""
+        pause = random.random() * self._pause  # noqa: S311  (nobody has to be kept from guessing it)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        return pause
+
+
+class Asking(Generic[B]):
+    """Whose bucket, and how to reach the daemon."""
+
+    def __init__(
+        self,
+        *,
+        token: str | None = None,
+        device: str | None = None,
+        job: str | None = None,
+        automation: str | None = None,
+        device_bucket: bool = False,
+        socket: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """The context of the environment, of a ``token``, or of the names given.
+
+        ``device`` alone, or ``device_bucket``, means the device bucket.
+        ``socket`` is the daemon's path; ``timeout`` bounds each call in seconds
+        (default: 5 to reach the daemon, 30 until its answer).
+        """
+        if token is not None and any(name is not None for name in (device, job, automation)):
+            raise error("invalid_request", "cannot use a token and names: give either")
+        if job is not None and device is None:
+            raise error("invalid_request", "cannot use a job without its device")
+        if automation is not None and job is None:
+            raise error("invalid_request", "cannot use an automation without device and job")
+        self._token, self._device, self._job = token, device, job
+        self._automation, self._device_bucket = automation, device_bucket
+        self._socket, self._timeout = socket, timeout
+
+    def __repr__(self) -> str:
+        """Never with the token: a repr ends up in logs."""
+        names = {"device": self._device, "job": self._job, "automation": self._automation}
+        said = [f"{name}={value!r}" for name, value in names.items() if value is not None]
+        said += ["token=…"] if self._token is not None else []
+        said += ["device_bucket=True"] if self._device_bucket else []
+        return f"{type(self).__name__}({', '.join(said)})"
+
+    def _scope(self) -> Scope:
+        if self._token is not None:
+            return Scope(self._token, None, None, None, self._device_bucket)
+        if self._device is not None:
+            return _context.named(self._device, self._job, self._automation, self._device_bucket)
+        return _context.from_environment(os.environ, self._device_bucket)
+
+    def _path(self) -> str:
+        return self._socket or _context.socket_path(os.environ)
+
+    def _answer(self, ask: Ask, began: float | None = None) -> Snapshot[B]:
+        scope, path = self._scope(), self._path()
+        reply = bucket_call(scope, path=path, timeout=self._timeout, began=began, **ask._asdict())
+        members = reply.members
+        return Snapshot(
+            cast("B", members[scope.label]),
+            members.get("revision", 0),
+            reply.etag,
+            members.get("recovered_from"),
+        )
+
+    def _context(self, began: float | None = None) -> dict[str, Any]:
+        scope = self._scope()
+        if scope.token is None:
+            names = {"device": scope.device, "job": scope.job, "automation": scope.automation}
+            return {**names, "expires_at": None}
+        reply = call(
+            "GET",
+            "/v1/context",
+            path=self._path(),
+            headers=scope.headers(),
+            timeout=self._timeout,
+            began=began,
+        )
+        return {name: value for name, value in reply.members.items() if name != "success"}

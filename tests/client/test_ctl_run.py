@@ -1,0 +1,228 @@
+"""``bucketctl run``: the context, the signals, and the exit status of the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ctl_shell import CTL, Shell, read_terminal, session_leader
+from fake import Seen, answer, fake
+from harness import Daemon
+
+
+@pytest.fixture
+def ctl(shared_daemon: Daemon) -> Shell:
+    return Shell(shared_daemon)
+
+
+@pytest.fixture
+def at(request: pytest.FixtureRequest) -> list[str]:
+    """Options that name a bucket of this test alone."""
+    return ["--device", request.node.name, "--job", "login"]
+
+
+def test_run_shows_the_child_its_context(ctl: Shell, at: list[str]) -> None:
+    done = ctl("run", *at, "--automation", "auto", "--", "env", env={"BUCKETD_TOKEN_FILE": "/x"})
+    given = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    ours = {name: value for name, value in given.items() if name.startswith("BUCKETD_")}
+    token = ours.pop("BUCKETD_TOKEN")
+    assert len(token) >= 43
+    assert ours == {
+        "BUCKETD_SOCKET": ctl.daemon.socket,
+        "BUCKETD_DEVICE": at[1],
+        "BUCKETD_JOB": "login",
+        "BUCKETD_AUTOMATION": "auto",
+    }
+    assert ctl.daemon.request("GET", "/v1/bucket", token=token).status == 401  # revoked by now
+
+
+def test_run_in_a_job_and_list_after_it(ctl: Shell, at: list[str]) -> None:
+    inner = " ".join(CTL)
+    done = ctl("run", *at, "--", "sh", "-c", f"{inner} set token=t >/dev/null && {inner} get token")
+    assert done.stdout == '"t"\n'
+    assert [row["job"] for row in ctl.json("list", *at[:2])] == ["login"]
+
+
+def test_run_for_a_device_alone(ctl: Shell, at: list[str]) -> None:
+    inner = " ".join(CTL)
+    done = ctl("run", *at[:2], "--", "sh", "-c", f"{inner} set --device-bucket a=1; {inner} get")
+    assert json.loads(done.stdout) == {"a": "1"}
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["sh", "-c", "exit 7"], 7),
+        (["sh", "-c", "kill -KILL $$"], 137),
+        (["no-such-command-here"], 127),
+        (["/"], 126),
+    ],
+)
+def test_run_passes_on_the_exit_status(
+    ctl: Shell, at: list[str], command: list[str], status: int
+) -> None:
+    assert ctl("run", *at, "--", *command).returncode == status
+    assert not [row for row in ctl.json("context", "list") if row["device"] == at[1]]
+
+
+@pytest.fixture
+def running(ctl: Shell, at: list[str], tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A child that says which signal it got."""
+    script = "import signal, sys, time\n"
+    script += "def got(number, frame): print(signal.Signals(number).name); sys.exit(9)\n"
+    script += "for name in sys.argv[1].split(): signal.signal(getattr(signal, name), got)\n"
+    script += "print('ready', flush=True)\ntime.sleep(20)\n"
+    names = "SIGINT SIGTERM SIGHUP SIGQUIT SIGUSR1 SIGUSR2"
+    process = subprocess.Popen(
+        [*CTL, "run", *at, "--", sys.executable, "-c", script, names],
+        env=ctl.environ,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"])
+def test_run_passes_on_signals(
+    ctl: Shell, at: list[str], running: subprocess.Popen[bytes], name: str
+) -> None:
+    running.send_signal(getattr(signal, name))
+    assert running.wait(10) == 9
+    assert running.stdout is not None
+    assert running.stdout.read() == f"{name}\n".encode()
+    assert not [row for row in ctl.json("context", "list") if row["device"] == at[1]]
+
+
+def test_run_without_its_daemon_at_the_end(daemon: Daemon) -> None:
+    environ = {**os.environ, "BUCKETD_SOCKET": daemon.socket}
+    process = subprocess.Popen(
+        [*CTL, "run", "--device", "d", "--timeout", "1", "--", "sh", "-c", "sleep 0.7; exit 5"],
+        env=environ,
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(0.4)
+    daemon.kill()
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 5
+    assert b"was not revoked" in said
+
+
+def test_what_follows_the_command_belongs_to_it(ctl: Shell, at: list[str]) -> None:
+    assert ctl("run", *at, "echo", "--help", "--", "x").stdout == "--help -- x\n"
+    assert ctl("run", *at, "--", "echo", "--", "--json").stdout == "-- --json\n"
+
+
+def test_run_hands_on_the_signal_masks_as_they_were(ctl: Shell, at: list[str]) -> None:
+    show = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]
+    plain = subprocess.run(show, capture_output=True, text=True).stdout
+    assert ctl("run", *at, "--", *show).stdout == plain
+    deaf = ctl.line(f"trap '' HUP; bucketctl run {' '.join(at)} -- sh -c 'kill -HUP $$; echo on'")
+    assert deaf.stdout == "on\n"
+
+
+def ignore_children() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def test_run_under_a_parent_that_ignores_its_children(ctl: Shell, at: list[str]) -> None:
+    done = subprocess.run(
+        [*CTL, "run", *at, "--", "sh", "-c", "sleep 0.2; exit 4"],
+        env=ctl.environ,
+        preexec_fn=ignore_children,
+        timeout=10,
+    )
+    assert done.returncode == 4
+
+
+COUNTER = """
+import signal, sys, time
+got = []
+for name in ("SIGINT", "SIGHUP"):
+    signal.signal(getattr(signal, name), lambda number, frame: got.append(number))
+print("ready", flush=True)
+while not got:
+    time.sleep(0.02)
+time.sleep(0.3)
+open(sys.argv[1], "w").write(repr(list(map(int, got))))
+sys.exit(9)
+"""
+
+
+@pytest.mark.parametrize(("key", "got"), [(b"\x03", [2]), (None, [1])])
+def test_a_terminals_signals_arrive_once(
+    ctl: Shell, at: list[str], tmp_path: Path, key: bytes | None, got: list[int]
+) -> None:
+    """Ctrl-C, which the kernel gives to both; a hang-up, which it gives to bucketctl alone."""
+    report = tmp_path / "got"
+    words = [*CTL, "run", *at, "--", sys.executable, "-c", COUNTER, str(report)]
+    ours, process = session_leader(words, ctl.environ)
+    try:
+        read_terminal(ours, until="ready")
+        if key is not None:
+            os.write(ours, key)
+            read_terminal(ours)
+    finally:
+        os.close(ours)
+    assert process.wait(10) == 9
+    assert json.loads(report.read_text()) == got
+    assert not ctl.contexts_of(at[1])
+
+
+def test_ctrl_c_ends_the_wait_for_a_daemon(ctl: Shell, at: list[str]) -> None:
+    words = ["run", *at, "--socket", "/nope/b.sock", "--timeout", "20", "--", "true"]
+    process = subprocess.Popen([*CTL, *words], env=ctl.environ, stderr=subprocess.PIPE)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=5)
+    assert (process.returncode, said) == (130, b"")
+
+
+CONTEXT = {"id": "c1", "token": "t", "device": "d", "job": None, "automation": None}
+
+
+def test_a_signal_while_the_context_is_made_revokes_it(ctl: Shell, at: list[str]) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def script(connection: socket.socket, seen: Seen, _number: int) -> bool:
+        if seen.method == "POST":
+            started[0].send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        answer(connection, 200, {"success": True, **CONTEXT})
+        return True
+
+    with fake(script) as server:
+        words = [*CTL, "run", *at, "--socket", server.path, "--", "it-is-not-even-looked-for"]
+        with subprocess.Popen(words, env=ctl.environ, stdout=subprocess.PIPE) as process:
+            started.append(process)
+            said, _ = process.communicate(timeout=10)
+    assert (process.returncode, said) == (143, b"")
+    assert [seen.method for seen in server.seen] == ["GET", "POST", "DELETE"]
+
+
+def test_a_revocation_that_is_refused_is_a_warning(ctl: Shell, at: list[str]) -> None:
+    def script(connection: socket.socket, seen: Seen, _number: int) -> bool:
+        if seen.method == "DELETE":
+            refusal = {"success": False, "error": "cannot revoke it: why", "code": "internal"}
+            answer(connection, 500, refusal)
+        else:
+            answer(connection, 201, {"success": True, **CONTEXT})
+        return True
+
+    with fake(script) as server:
+        done = ctl("run", *at, "--socket", server.path, "--", "sh", "-c", "exit 3")
+    assert done.returncode == 3
+    assert "was not revoked" in done.stderr
+    assert "cannot revoke it: why" in done.stderr

@@ -1,0 +1,223 @@
+"""bucketctl when something is wrong: exit status, message, never a traceback; and its help."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from bucketd_client.ctl.commands import COMMANDS
+from ctl_shell import CTL, Shell
+from fake import Seen, answer, fake
+from harness import REPO, Daemon
+
+
+@pytest.fixture
+def ctl(shared_daemon: Daemon) -> Shell:
+    return Shell(shared_daemon)
+
+
+@pytest.fixture
+def at(request: pytest.FixtureRequest) -> list[str]:
+    """Options that name a bucket of this test alone."""
+    return ["--device", request.node.originalname, "--job", "login"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ([], 0, ""),
+        (["gte"], 2, "did you mean get?"),
+        (["get", "--devcie", "x"], 2, "did you mean --device?"),
+        (["get", "--device"], 2, "needs a value"),
+        (["get", "--json=1"], 2, "takes no value"),
+        (["get", "--job", "j"], 2, "need --device"),
+        (["get", "-x"], 2, "goes behind --"),
+        (["--json", "get"], 2, "the command comes first"),
+        (["context", "crate"], 2, "did you mean create?"),
+        (["get"], 3, "bucketctl run --device"),
+        (["get", "--device", "d", "--job", "j", "none"], 1, "no such key"),
+        (["get", "--device", "d", "--raw"], 2, "exactly one KEY"),
+        (["get", "--device", "d", "--timeout", "soon"], 2, "number of seconds"),
+        (["set", "--device", "d", "--job", "j"], 2, "KEY=TEXT"),
+        (["set", "--device", "d", "--job", "j", "word"], 2, "KEY=TEXT"),
+        (["set", "--device", "d", "--job", "j", "n:=NaN"], 2, "NaN is not JSON"),
+        (["set", "--device", "d", "--job", "j", "n:=1e400"], 2, "1e400 is too large"),
+        (["set", "--device", "d", "--job", "j", "n:=" + "[" * 99999], 2, "nested too deep"),
+        (["set", "--device", "d", "--job", "j", "n:=18446744073709551616"], 1, "outside"),
+        (["set", "--device", "d", "--job", "j", "--data", "{}", "-"], 2, "data twice"),
+        (["set", "--device", "d", "--job", "j", "--if-match", "", "a=1"], 1, "If-Match"),
+        (["set", "--device", "d", "--job", "j", "--if-match", "a\nb", "a=1"], 2, "line break"),
+        (["set", "--device", "d", "--job", "j", "--data", "[1]"], 2, "JSON object"),
+        (["replace", "--device", "d", "--job", "j"], 2, "--data OBJ"),
+        (["unset", "--device", "d", "--job", "j"], 2, "usage: bucketctl unset"),
+        (["set", "--device", "", "--job", "j", "a=1"], 1, "device name"),
+        (["set", "--device", "d\n", "--job", "j", "a=1"], 1, "control character"),
+        (["context"], 2, "context create"),
+        (["context", "create"], 2, "--device D"),
+        (["context", "revoke", "none"], 1, "none with this id"),
+        (["list", "--limit", "0"], 2, "whole number"),
+        (["run", "--", "true"], 2, "--device D"),
+        (["run", "--device", "d", "--job", "j"], 2, "usage: bucketctl run"),
+    ],
+)
+def test_exit_status_and_message(ctl: Shell, words: list[str], status: int, said: str) -> None:
+    done = ctl(*words)
+    assert done.returncode == status, done
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    if status:
+        assert done.stdout == ""
+        assert done.stderr.startswith("bucketctl: ")
+
+
+ON_A_BUCKET = ["clear", "get", "set a=1", "unset a", "replace --data {}"]
+OPERATORS = ["list", "status", "context list", "context create --device d", "context revoke x"]
+RUN = "run --device d --socket /nope/b.sock --timeout 0.1 -- true"
+
+
+@pytest.mark.parametrize("command", [f"{c} --device d" for c in ON_A_BUCKET] + [*OPERATORS, RUN])
+def test_no_daemon_is_status_4(ctl: Shell, command: str) -> None:
+    done = ctl(*command.split(), "--socket", "/nope/b.sock", "--timeout", "0.1")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "is bucketd running?" in done.stderr
+
+
+@pytest.mark.parametrize("command", ON_A_BUCKET)
+def test_no_context_is_status_3(ctl: Shell, command: str) -> None:
+    assert ctl(*command.split()).returncode == 3
+    assert ctl(*command.split(), env={"BUCKETD_TOKEN": "none"}).returncode == 3
+
+
+def test_schema_violation_is_status_5_and_lists_them(ctl: Shell, at: list[str]) -> None:
+    refusal = {
+        "success": False,
+        "error": "cannot set the bucket",
+        "code": "schema_violation",
+        "details": [{"path": "/n", "message": "must be a number", "keyword": "type"}],
+    }
+
+    def script(connection: socket.socket, _seen: Seen, _number: int) -> bool:
+        answer(connection, 422, refusal)
+        return True
+
+    with fake(script) as server:
+        done = ctl("set", *at, "n=x", "--socket", server.path)
+    assert done.returncode == 5
+    assert done.stderr == "bucketctl: cannot set the bucket\n  /n: must be a number\n"
+
+
+def test_arguments_that_are_no_utf8(ctl: Shell) -> None:
+    done = subprocess.run(
+        [*map(str.encode, CTL), b"get", b"--device", b"\xff", b"--job", b"j"],
+        env=ctl.environ,
+        capture_output=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"bucketctl: cannot")
+
+
+@pytest.mark.parametrize("words", [["get", "--device", "d"], ["list"], ["--help"]])
+def test_a_reader_that_has_gone_is_told_nothing(ctl: Shell, words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*CTL, *words], env=ctl.environ, stdout=writing, stderr=subprocess.PIPE, timeout=10
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", *(command.name for command in COMMANDS)],
+)
+def test_help(ctl: Shell, command: str) -> None:
+    done = ctl(*command.split(), "--help")
+    assert ctl("help", *command.split()).stdout == done.stdout == ctl(*command.split(), "-h").stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: bucketctl")
+    if command:
+        assert "\nexample" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_version(ctl: Shell) -> None:
+    assert ctl("--version").stdout.startswith("bucketctl 0.")
+
+
+def test_get_imports_nothing_heavy(ctl: Shell, at: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "bucketd_client.ctl", "get", *at],
+        env=ctl.environ,
+        capture_output=True,
+        text=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"argparse", "http.client", "urllib.request", "asyncio", "subprocess"}
+
+
+def test_the_installed_command(ctl: Shell) -> None:
+    command = Path(sys.executable).with_name("bucketctl")
+    done = subprocess.run([command, "status"], env=ctl.environ, capture_output=True, cwd=REPO)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("set AT - <&-", 2, "standard input is closed"),
+        ("get AT >&-", 1, "standard output is closed"),
+        ("get AT >/dev/full", 1, "No space left on device"),
+        ("list --json >/dev/full", 1, "No space left on device"),
+        ("--help >/dev/full", 1, "No space left on device"),
+        ("get AT none 2>&-", 1, ""),
+        ("get AT none 2>/dev/full", 1, ""),
+        ("set AT n=$(printf '\\377')", 2, "lone surrogate"),
+        ('set AT --data "{\\"$(printf \'\\377\')\\":1}"', 2, "lone surrogate"),
+        ("$(printf '\\377')", 2, "no such command"),
+        ("get AT --timeout 1e300", 2, "number of seconds"),
+    ],
+)
+def test_odd_surroundings(ctl: Shell, at: list[str], line: str, status: int, said: str) -> None:
+    done = ctl.line("bucketctl " + line.replace("AT", shlex.join(at)))
+    assert (done.returncode, done.stdout) == (status, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == (1 if said else 0)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b'{"success": true}', b'{"success": true, "bucket": 1}']
+)
+def test_an_answer_of_something_else(ctl: Shell, at: list[str], body: bytes) -> None:
+    def script(connection: socket.socket, _seen: Seen, _number: int) -> bool:
+        answer(connection, 200, body)
+        return True
+
+    with fake(script) as server:
+        done = ctl("get", *at, "key", "--socket", server.path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("bucketctl: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_is_status_130(ctl: Shell, at: list[str]) -> None:
+    words = ["get", *at, "--socket", "/nope/b.sock", "--timeout", "20"]
+    process = subprocess.Popen([*CTL, *words], env=ctl.environ, stderr=subprocess.PIPE)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=5)
+    assert (process.returncode, said) == (130, b"")
+
+
+def test_stdin_that_is_no_utf8(ctl: Shell, at: list[str]) -> None:
+    done = ctl.line(f'printf \'{{"a": "\\377"}}\' | bucketctl set {shlex.join(at)} -')
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no UTF-8" in done.stderr
+    assert ctl.json("get", *at) == {}

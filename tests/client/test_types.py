@@ -1,0 +1,101 @@
+"""What a type checker says of code that uses the client: right is accepted, wrong refused."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import REPO
+
+ACCEPTED = """
+from typing import Any, TypedDict
+
+from bucketd_client import AsyncBucket, Bucket, BucketError, agent
+from bucketd_client import aio
+
+class Login(TypedDict):
+    sessionToken: str
+    loggedIn: bool
+
+result = agent.utils.bucket.get()
+if result.success:
+    token = result.bucket.get("sessionToken")
+    revision: int = result.revision
+else:
+    text: str = result.error
+    code: str = result.code
+    now: int | None = result.revision
+
+device = agent.utils.deviceBucket.set({"model": "p7"})
+if device.success:
+    model: Any = device.deviceBucket["model"]
+
+login: Bucket[Login] = Bucket(device="d", job="j")
+stored: str = login.get()["sessionToken"]
+updated: Login = login.update(lambda bucket: {**bucket, "loggedIn": True})
+at: str = login.snapshot().bucket["sessionToken"]
+plain: dict[str, Any] = Bucket().set(a=1)
+login.update(lambda bucket: bucket.update({"loggedIn": False}))
+
+async def play() -> None:
+    answer = await aio.agent.utils.bucket.get()
+    if not answer.success:
+        print(answer.error)
+    other: AsyncBucket[Login] = AsyncBucket(token="t")
+    logged_in: bool = (await other.get())["loggedIn"]
+    await other.update(log_out)
+
+async def log_out(bucket: Login) -> None:
+    bucket["loggedIn"] = False
+"""
+REFUSED = {
+    "result = agent.utils.bucket.get(); result.bucket": "bucket",
+    "result = agent.utils.bucket.get(); result.error": "error",
+    "agent.utils.bucket.set([1])": "arg-type",
+    "login: Bucket[Login] = Bucket(); login.get()['token']": "typeddict-item",
+    "login: Bucket[Login] = Bucket(); n: int = login.get()['sessionToken']": "assignment",
+    "login: Bucket[Login] = Bucket(); login.snapshot().bucket['token']": "typeddict-item",
+    "login: Bucket[Login] = Bucket(); login.update(lambda bucket: 1)": "arg-type",
+    "Bucket().snapshot().revision = 1": "misc",
+    "Bucket(devise='d')": "call-arg",
+    "AsyncBucket(devise='d')": "call-arg",
+    "Bucket(device=1)": "arg-type",
+    "Bucket().sett(a=1)": "attr-defined",
+}
+PREFIX = """
+from typing import TypedDict
+from bucketd_client import AsyncBucket, Bucket, agent
+
+class Login(TypedDict):
+    sessionToken: str
+
+"""
+
+
+def mypy(path: Path) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(path)],
+        cwd=REPO / "client" / "python",
+        capture_output=True,
+        text=True,
+    )
+    return ran.stdout + ran.stderr
+
+
+@pytest.mark.timeout(300)
+def test_types(tmp_path: Path) -> None:
+    """One run for all of them: most of its time goes into starting."""
+    lines = [f"{line}  # refused {n}" for n, line in enumerate(REFUSED)]
+    accepted, refused = tmp_path / "accepted.py", tmp_path / "refused.py"
+    accepted.write_text(ACCEPTED)
+    refused.write_text(PREFIX + "\n".join(f"def f{n}() -> None: {x}" for n, x in enumerate(lines)))
+    assert mypy(accepted) == ""
+    said = mypy(refused)
+    offset = PREFIX.count("\n")
+    for number, (line, hint) in enumerate(REFUSED.items(), 1):
+        errors = re.findall(rf"refused\.py:{offset + number}: error: (.*)", said)
+        assert errors, f"mypy accepts {line}:\n{said}"
+        assert any(hint in error for error in errors), errors
