@@ -127,17 +127,18 @@ class Connection(web.RequestHandler):
         response.force_close()
         return response
 
-    def close_idle(self) -> None:
-        """End the connection once nothing is in progress on it.
+    def begin_drain(self) -> None:
+        """Read no further request; end the connection now if none is in progress.
 
-        Reading stops first: what a client sends from then on stays unread in the
-        kernel, which tells the client by ECONNRESET that it was not acted upon.
+        What a client sends from here on stays unread in the kernel, which tells
+        it by ECONNRESET that nobody acted upon it.
         """
-        if self.transport is not None and not self._request_in_progress and not self._messages:
-            self.transport.pause_reading()
+        request = self._current_request
+        if self.transport is None or (request is not None and not request.content.is_eof()):
+            return  # a body is on its way; its answer closes the connection
+        self.transport.pause_reading()
+        if not self._request_in_progress and not self._messages:
             self.force_close()
-        else:
-            self.close()
 
     def _header_too_slow(self, seconds: float) -> None:
         self._refuse(
@@ -190,7 +191,7 @@ class Server(web.Server):
         self.services.draining = True
         for connection in self.connections:
             if isinstance(connection, Connection):
-                connection.close_idle()
+                connection.begin_drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while any(c._request_in_progress for c in self.connections):
