@@ -1,0 +1,186 @@
+"""The demo behind ``make demo``: log in, lose the daemon to SIGKILL, resume.
+
+It runs a daemon and the login automation in a scratch directory, checks what
+each step showed, and ends with status 0 only if all of it was as it should be.
+Standard library only; ``bucketd`` and ``bucketctl`` are those beside the Python
+that runs this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+from demo_tools import Daemon, Failed, check, choose_automation, command, cross, output, run, title
+
+DEVICE, JOB = "phone-1", "login"
+BUCKET = f"/v1/devices/{DEVICE}/jobs/{JOB}/bucket"
+LOGGED_IN = [
+    "login: no session stored, logging in as demo-user",
+    "login: session stored (revision 1)",
+]
+RESUMED = ["login: resuming the stored session, no login needed"]
+NEXT = """
+Where to go next:
+  README.md            five minutes of use: a daemon of your own, bucketctl, curl
+  examples/            this automation in TypeScript, Python and sh, to copy from
+  client/node          the TypeScript client
+  client/python        the Python client and bucketctl
+  ARCHITECTURE.md      how the daemon keeps its promises
+"""
+
+
+class Demo:
+    """The steps; each raises Failed unless it shows what it should."""
+
+    def __init__(self, daemon: Daemon, automation: list[str]) -> None:
+        self._daemon, self._automation = daemon, automation
+        self._environ = {"BUCKETD_SOCKET": daemon.socket}
+        self._token = ""
+        self._bucket: Any = None
+
+    def play(self) -> None:
+        steps = (
+            ("Start a daemon", self.start),
+            ("Task iteration 1: there is no session yet", self.log_in),
+            ("Kill the daemon, so that it has no time to save anything", self.kill),
+            ("Start it again", self.start_again),
+            ("Task iteration 2: the session is still there", self.resume),
+            ("The bucket is a JSON file on disk", self.show_file),
+            ("The same over the socket, with nothing but curl", self.show_over_socket),
+            ("What a script gets outside a job context", self.outside),
+        )
+        for number, (name, step) in enumerate(steps, 1):
+            title(number, name)
+            step()
+        print(f"\nAll {len(steps)} steps showed what they should.")
+
+    def start(self) -> None:
+        self._daemon.start()
+        check(True, "it answers on its socket", "")
+        command(f"export BUCKETD_SOCKET={self._daemon.socket}")
+
+    def log_in(self) -> None:
+        said = self._iterate()
+        check(said == LOGGED_IN, "it logged in", _expected(LOGGED_IN))
+        _, minted = self._daemon.ask("POST", "/v1/contexts", {"device": DEVICE, "job": JOB})
+        self._token = minted["token"]
+        self._bucket = self._ask_with_token()
+        stored = bool(self._bucket.get("sessionToken")) and self._bucket.get("loggedIn") is True
+        check(stored, "it stored its session", "there is no session in the bucket")
+
+    def kill(self) -> None:
+        self._daemon.kill()
+        check(not self._daemon.answers(), "nobody answers on its socket", "something answers")
+
+    def start_again(self) -> None:
+        self._daemon.start()
+        same = self._ask_with_token() == self._bucket
+        check(same, "a token from before the kill still opens the same bucket", "it has changed")
+
+    def resume(self) -> None:
+        check(self._iterate() == RESUMED, "it resumed, without a login", _expected(RESUMED))
+
+    def show_file(self) -> None:
+        path = self._daemon.state / "devices" / DEVICE / "jobs" / f"{JOB}.json"
+        command(f"cat {path}")
+        if not path.is_file():
+            raise Failed("there is no such file")
+        output(path.read_text())
+        same = json.loads(path.read_text())["bucket"] == self._bucket
+        private = stat.S_IMODE(path.stat().st_mode) == 0o600
+        check(same, "it holds the session of iteration 1", "it holds something else")
+        check(private, "nobody but its owner can read it (mode 0600)", "others can read it")
+
+    def show_over_socket(self) -> None:
+        url = f"http://localhost{BUCKET}"
+        argv = ["curl", "--silent", "--unix-socket", self._daemon.socket, url]
+        if shutil.which("curl") is None:
+            print("   curl is not here (apt install curl); bucketctl asks the same:")
+            argv = ["bucketctl", "get", "--device", DEVICE, "--job", JOB, "--json"]
+        command(shlex.join(argv).replace(" http", " \\\n       http"))
+        status, said, error = run(argv, self._environ)
+        output(said + error)
+        same = status == 0 and json.loads(said).get("bucket") == self._bucket
+        check(same, "the same bucket", "this is not the bucket")
+
+    def outside(self) -> None:
+        command(shlex.join(self._automation))
+        status, said, error = run(self._automation, self._environ)
+        output(said + error)
+        told = error.startswith("login: cannot use the bucket:") and "bucketctl run" in error
+        check(status == 1 and told, "no bucket, and how to get one (exit status 1)",
+              f"it should say so and exit with 1; its exit status is {status}")  # fmt: skip
+
+    def _iterate(self) -> list[str]:
+        """One task iteration; what the automation printed."""
+        argv = ["bucketctl", "run", "--device", DEVICE, "--job", JOB, "--", *self._automation]
+        command(shlex.join(argv).replace(" -- ", " -- \\\n       "))
+        status, said, error = run(argv, self._environ)
+        output(said + error)
+        if status:
+            raise Failed(f"the automation ended with status {status}")
+        return said.splitlines()
+
+    def _ask_with_token(self) -> Any:
+        return self._daemon.ask("GET", "/v1/bucket", token=self._token)[1].get("bucket", {})
+
+
+def _expected(lines: list[str]) -> str:
+    return "expected was\n     " + "\n     ".join(lines)
+
+
+def main() -> int:
+    """Play it; 0 when each step showed what it should, 1 when one did not."""
+    options = _parser().parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    with tempfile.TemporaryDirectory(prefix="bucketd-demo-", dir=_short_base()) as scratch:
+        daemon = Daemon(Path(scratch))
+        try:
+            automation = shlex.split(options.automation) or choose_automation()
+            Demo(daemon, automation).play()
+        except (Failed, OSError, ValueError) as failure:
+            print(f"   {cross()} {failure}\n\nThe demo failed at this step.", flush=True)
+            print(daemon.log(), end="", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("\nStopped.")
+            return 130
+        finally:
+            daemon.stop()
+    print(NEXT, end="")
+    return 0
+
+
+def _short_base() -> str | None:
+    """Where scratch directories go, unless no socket's path could be that long."""
+    return None if len(tempfile.gettempdir()) <= 60 else "/tmp"  # noqa: S108
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Log in, lose the daemon to SIGKILL, resume.")
+    parser.add_argument(
+        "--automation",
+        metavar="COMMAND",
+        default="",
+        help="run this in place of the login automation, to try one of your own: the demo "
+        "fails unless it prints what examples/login_session.py prints",
+    )
+    return parser
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
