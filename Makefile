@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
-	node -e 'process.exit(+process.versions.node.split(".")[0] < 18)' && echo yes)
+	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
 .PHONY: help venv node lint test test-python test-node demo clean
 
@@ -56,6 +56,6 @@ demo: venv
 	@$(BIN)/python examples/demo.py
 
 clean:
-	rm -rf .venv client/node/node_modules client/node/dist build *.egg-info \
+	rm -rf .venv client/node/node_modules client/node/dist client/node/build build *.egg-info \
 		client/python/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
