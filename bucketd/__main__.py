@@ -27,6 +27,8 @@ _FLAGS = {
 def main(argv: list[str] | None = None) -> int:
     """Run the daemon; the exit status: 0 stopped as told, 1 could not start, 2 usage."""
     options = _parser().parse_args(argv)
+    os.umask(0o022)  # modes are given where files are made; a stricter umask would break them
+    _hold_standard_streams()
     try:
         settings = _load(options)
         if options.check_config:
@@ -72,6 +74,15 @@ def _load(options: argparse.Namespace) -> Settings:
     settings = settings_module.load(flags, options.config, os.environ)
     operators(settings)
     return settings
+
+
+def _hold_standard_streams() -> None:
+    """Where a standard stream is closed, no file of ours may get its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
 
 
 def _print_settings(settings: Settings) -> int:

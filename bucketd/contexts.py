@@ -118,7 +118,7 @@ class Contexts:
     def _store(self, context: Context) -> None:
         text = json.dumps(asdict(context)).encode()
         try:
-            disk.write(self._root, (DIRECTORY,), _file(context), lambda _inode: text)
+            disk.write(self._root, (DIRECTORY,), _file(context), lambda _birth: text)
         except OSError as error:
             raise disk.refusal("store the context", error) from error
 
@@ -127,7 +127,7 @@ class Contexts:
         if name.startswith("."):
             return
         try:
-            context = Context(**json.loads(disk.read(self._root, (DIRECTORY,), name)[0]))
+            context = Context(**json.loads(disk.read(self._root, (DIRECTORY,), name).text))
             BucketKey.checked(context.device, context.job)
             expired = context.expires <= time.time()
         except (OSError, ValueError, TypeError, InvalidRequest) as error:

@@ -167,11 +167,17 @@ def _context_limits(settings: Settings) -> dict[str, Any]:
     }
 
 
+# What may be in a directory that nobody else has a use for, so that it may be closed to others.
+_OURS = {"devices", "journal", "quarantine", "write.lock", "daemon.lock", "lost+found"}
+
+
 def _take_state_dir(settings: Settings) -> int:
     """A descriptor of the state directory, held alone for the life of this process."""
     path = settings.paths.state_dir
     try:
         root = disk.open_root(path)
+        if _OURS.issuperset(os.listdir(root)):
+            os.fchmod(root, 0o700)  # made by somebody else, with their umask
         held, holder = hold_daemon_lock(root)
     except OSError as error:
         raise StartError(

@@ -81,11 +81,11 @@ def _clear_stale(path: str) -> None:
 class Connection(web.RequestHandler):
     """One peer: its identity from the kernel, and a limit on how long a header may take."""
 
-    __slots__ = ("_header_timer", "_limits", "peer")
+    __slots__ = ("_header_timer", "_limits", "_services", "peer")
 
     def __init__(self, server: Server, **options: Any) -> None:
         super().__init__(server, **options)
-        self._limits = server.limits
+        self._services, self._limits = server.services, server.limits
         self._header_timer: asyncio.TimerHandle | None = None
         self.peer = access.Peer(0, -1, frozenset())
 
@@ -97,6 +97,8 @@ class Connection(web.RequestHandler):
             self._refuse(Overloaded("cannot serve one more connection; try again in a moment"))
             return
         self.peer = access.Peer.of(transport.get_extra_info("socket"))
+        if self._services.draining:
+            self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_header_timer()
@@ -104,7 +106,7 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._messages or self._request_in_progress:
+        if self.busy:
             self._stop_header_timer()
         elif self._header_timer is None:
             # Bytes came, but no whole header: from here on the clock runs.
@@ -127,6 +129,11 @@ class Connection(web.RequestHandler):
         response.force_close()
         return response
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request was read and is not answered yet."""
+        return self._request_in_progress or bool(self._messages)
+
     def begin_drain(self) -> None:
         """Read no further request; end the connection now if none is in progress.
 
@@ -137,7 +144,7 @@ class Connection(web.RequestHandler):
         if self.transport is None or (request is not None and not request.content.is_eof()):
             return  # a body is on its way; its answer closes the connection
         self.transport.pause_reading()
-        if not self._request_in_progress and not self._messages:
+        if not self.busy:
             self.force_close()
 
     def _header_too_slow(self, seconds: float) -> None:
@@ -194,6 +201,6 @@ class Server(web.Server):
                 connection.begin_drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while any(c._request_in_progress for c in self.connections):
+                while any(c.busy for c in self.connections if isinstance(c, Connection)):
                     await asyncio.sleep(0.01)
         await self.shutdown(1.0)

@@ -114,9 +114,16 @@ def load(flags: Mapping[str, str], config: str | None, environ: Mapping[str, str
 
 def _files(config: str | None, environ: Mapping[str, str]) -> list[Path]:
     main = Path(config or _default_config(environ))
-    if not main.exists():
+    try:
+        main.stat()
+    except FileNotFoundError as error:
         if config:
-            raise SettingsError(f"cannot read {main}: there is no such file")
+            raise SettingsError(f"cannot read {main}: there is no such file") from error
+        return []
+    except OSError as error:
+        # A home that this user may not enter, as after setpriv, holds no settings of this user.
+        if config or is_system(environ):
+            raise SettingsError(f"cannot read {main}: {error.strerror}") from error
         return []
     return [main, *sorted(main.with_suffix(".d").glob("*.toml"))]
 
@@ -184,7 +191,7 @@ def _convert(name: str, value: Any, default: Any, origin: str) -> Any:
         if isinstance(default, bool):
             return _truth(value)
         return _positive(value, type(default))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         kind = "a list of texts" if isinstance(default, tuple) else _KINDS[type(default)]
         raise SettingsError(
             f"cannot use {name} = {value!r} ({origin}): it must be {kind}"

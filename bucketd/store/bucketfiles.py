@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import secrets
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..errors import BucketCorrupt, BucketdError
 from ..model import ABSENT, BucketKey, Snapshot
-from . import disk, envelope, naming
+from . import disk, envelope, naming, quarantine
 from .cache import Cache, Entry
 
 log = logging.getLogger(__name__)
-_IN_THE_WAY = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +54,19 @@ class BucketFiles:
         try:
             if known is not None and known.signature == disk.signature(self.root, *where):
                 return Loaded(known.snapshot, known.sealed)
-            text, signature = disk.read(self.root, *where)
-            stored = envelope.read(text, signature.inode, signature.mtime_ns)
+            content = disk.read(self.root, *where)
+            stored = envelope.read(content)
             if stored.key != key:
                 raise envelope.Unreadable(f"it says that it is {stored.key}")
         except FileNotFoundError:
             self._forget(key)
             return _NOTHING
-        except disk.NotAFile as error:
-            raise self._corrupt(key, error.strerror) from error
         except envelope.Unreadable as error:
             raise self._corrupt(key, str(error)) from error
         except OSError as error:
             raise self.unreadable(key, error) from error
         snapshot, sealed = _reconcile(stored, known)
-        self._remember(key, Entry(snapshot, signature, sealed))
+        self._remember(key, Entry(snapshot, content.signature, sealed))
         return Loaded(snapshot, sealed)
 
     def put(self, key: BucketKey, snapshot: Snapshot) -> None:
@@ -82,17 +77,28 @@ class BucketFiles:
             disk.remove(self.root, *where, durably=False)
             self._forget(key)
             return
-        signature = disk.write(
-            self.root,
-            *where,
-            lambda inode: envelope.write(key, snapshot, inode),
-            durably=False,
-        )
+        try:
+            signature = self._write(key, snapshot)
+        except OSError as error:
+            if not disk.in_the_way(error):
+                raise
+            quarantine.clear_way(self.root, where[0])
+            signature = self._write(key, snapshot)
         self._remember(key, Entry(snapshot, signature, sealed=True))
 
-    def set_aside(self, key: BucketKey) -> Callable[[], None]:
-        """Keep the file in the quarantine as well; returns how to undo that. Raises OSError."""
-        return disk.quarantine(self.root, *naming.parts(key))
+    def _write(self, key: BucketKey, snapshot: Snapshot) -> disk.Signature:
+        return disk.write(
+            self.root,
+            *naming.parts(key),
+            lambda birth: envelope.write(key, snapshot, birth),
+            durably=False,
+        )
+
+    def set_aside(self, key: BucketKey) -> None:
+        """Keep whatever stands there in the quarantine as well. Raises OSError."""
+        parts, name = naming.parts(key)
+        quarantine.clear_way(self.root, parts)
+        quarantine.keep_file(self.root, parts, name)
 
     def cached(self, key: BucketKey) -> Entry | None:
         with self._guard:
@@ -108,7 +114,7 @@ class BucketFiles:
         return "/".join((self.path, *directories, name))
 
     def unreadable(self, key: BucketKey, error: OSError) -> BucketdError:
-        if error.errno in _IN_THE_WAY:
+        if disk.in_the_way(error):
             return self._corrupt(key, error.strerror)
         return disk.refusal(f"read {self.name(key)}", error)
 

@@ -182,7 +182,7 @@ class Committer:
         """How long to wait for a commit before there is something else to do; None: forever."""
         if self.behind is not None:
             return RETRY_SECONDS
-        if self.dirty:
+        if self._held_since is not None:
             return LINGER_SECONDS
         if self._unsynced_since is not None and self._relaxed is not None:
             return max(0.0, self._unsynced_since + self._relaxed - time.monotonic())

@@ -1,4 +1,4 @@
-"""The only module that opens files below the state directory: short functions over descriptors.
+"""System calls below the state directory: short functions over descriptors.
 
 Every path is walked from one descriptor of the state directory with O_NOFOLLOW,
 so no symbolic link in it is ever followed. They raise OSError; ``refusal`` turns that into what
@@ -10,26 +10,25 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import logging
+import fcntl
 import os
-import secrets
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
 
 from ..errors import BucketdError, Internal, Overloaded, ReadOnly, StorageFull
 
-log = logging.getLogger(__name__)
 syncfs = ctypes.CDLL(None, use_errno=True).syncfs
 _BLOCK = 1024 * 1024
 MAX_FILE_BYTES = 64 * 1024 * 1024
-QUARANTINE = "quarantine"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_IN_THE_WAY = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR)
+# linux/fs.h: _IOR('v', 1, long); the file systems that have generations fill in 32 bits.
+_FS_IOC_GETVERSION = 0x80087601
 
 
 class OutcomeUnknown(OSError):
@@ -51,6 +50,25 @@ class Signature:
     @classmethod
     def of(cls, status: os.stat_result) -> Signature:
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def birth_of(fd: int) -> str:
+    """Tells a file from any other of its file system, also from a later one with its inode.
+
+    A freed inode goes to the next file that is made, so its number alone would not. Where there
+    are no generations (tmpfs), it is all there is.
+    """
+    inode = os.fstat(fd).st_ino
+    try:
+        found = fcntl.ioctl(fd, _FS_IOC_GETVERSION, bytes(8))
+    except OSError:
+        return str(inode)
+    return f"{inode}-{struct.unpack_from('=I', found)[0]}"
+
+
+def in_the_way(error: OSError) -> bool:
+    """Whether it failed because of something that is no file, or no directory, of ours."""
+    return isinstance(error, NotAFile) or error.errno in _IN_THE_WAY
 
 
 def refusal(doing: str, error: OSError) -> BucketdError:
@@ -112,11 +130,23 @@ def signature(root: int, parts: tuple[str, ...], name: str) -> Signature | None:
     except FileNotFoundError:
         if os.fstat(root).st_nlink == 0:
             raise OSError(errno.ENOENT, "the state directory was removed") from None
+        # That stat went through links on the way; nothing behind one is ours to call absent.
+        with contextlib.suppress(FileNotFoundError), directory(root, parts):
+            pass
         return None
 
 
-def read(root: int, parts: tuple[str, ...], name: str) -> tuple[bytes, Signature]:
-    """A regular file's bytes and the signature of just that file; FileNotFoundError without one."""
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A regular file's bytes, and the signature and birth of just that file."""
+
+    text: bytes
+    signature: Signature
+    birth: str
+
+
+def read(root: int, parts: tuple[str, ...], name: str) -> Content:
+    """A regular file; FileNotFoundError where there is nothing."""
     with directory(root, parts) as parent:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         fd = os.open(name, flags, dir_fd=parent)
@@ -126,7 +156,7 @@ def read(root: int, parts: tuple[str, ...], name: str) -> tuple[bytes, Signature
             raise NotAFile(errno.EINVAL, "it is not a regular file")
         if status.st_size > MAX_FILE_BYTES:
             raise NotAFile(errno.EFBIG, f"it has {status.st_size} bytes")
-        return _read_all(fd, status.st_size), Signature.of(status)
+        return Content(_read_all(fd, status.st_size), Signature.of(status), birth_of(fd))
     finally:
         os.close(fd)
 
@@ -151,12 +181,12 @@ def write(
     root: int,
     parts: tuple[str, ...],
     name: str,
-    text_for: Callable[[int], bytes],
+    text_for: Callable[[str], bytes],
     durably: bool = True,
 ) -> Signature:
     """Put a whole new file in place atomically, and durably unless the journal covers it.
 
-    ``text_for`` gets the inode that the text will have. Raises OutcomeUnknown
+    ``text_for`` gets the birth of the file it will stand in. Raises OutcomeUnknown
     when only the last step, making the rename durable, failed.
     """
     with directory(root, parts, create=True, durably=durably) as parent:
@@ -169,12 +199,12 @@ def write(
                 os.unlink(temporary, dir_fd=parent)
             raise
         if durably:
-            _sync_entries(parent)
+            sync_entries(parent)
         return signature
 
 
 def _write_new(
-    parent: int, name: str, text_for: Callable[[int], bytes], durably: bool
+    parent: int, name: str, text_for: Callable[[str], bytes], durably: bool
 ) -> Signature:
     # A crash may have left one behind; whatever it is, it is never written through.
     with contextlib.suppress(FileNotFoundError):
@@ -182,7 +212,7 @@ def _write_new(
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(name, flags, 0o600, dir_fd=parent)
     try:
-        rest = memoryview(text_for(os.fstat(fd).st_ino))
+        rest = memoryview(text_for(birth_of(fd)))
         while rest:
             rest = rest[os.write(fd, rest) :]
         if durably:
@@ -197,45 +227,7 @@ def remove(root: int, parts: tuple[str, ...], name: str, durably: bool = True) -
     with contextlib.suppress(FileNotFoundError), directory(root, parts) as parent:
         os.unlink(name, dir_fd=parent)
         if durably:
-            _sync_entries(parent)
-
-
-def quarantine(root: int, parts: tuple[str, ...], name: str) -> Callable[[], None]:
-    """Keep whatever stands there, unchanged, in ``quarantine/`` as well; returns how to undo that.
-
-    A second link to a file, so that it still stands where it was until
-    something readable is renamed over it. A directory can only be moved.
-    """
-    place = "-".join(piece[:60] for piece in (*parts[1:2], name.removesuffix(".json")))
-    new = f"{_stamp()}-{place}.json"
-    with directory(root, parts) as parent, directory(root, (QUARANTINE,), create=True) as ward:
-        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-            os.rename(name, new, src_dir_fd=parent, dst_dir_fd=ward)
-            undo = partial(_move_back, root, parts, name, new)
-        else:
-            os.link(name, new, src_dir_fd=parent, dst_dir_fd=ward, follow_symlinks=False)
-            undo = partial(remove, root, (QUARANTINE,), new)
-        _sync_entries(ward)
-        _sync_entries(parent)
-    log.warning("kept %s as %s/%s", "/".join((*parts, name)), QUARANTINE, new)
-    return undo
-
-
-def keep_copy(root: int, name: str, text: bytes) -> None:
-    """Put a copy of something damaged into ``quarantine/``, before it is overwritten."""
-    new = f"{_stamp()}-{name}"
-    write(root, (QUARANTINE,), new, lambda _inode: text)
-    log.error("%s is damaged; kept a copy as %s/%s", name, QUARANTINE, new)
-
-
-def _stamp() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-
-
-def _move_back(root: int, parts: tuple[str, ...], name: str, quarantined: str) -> None:
-    with directory(root, parts) as parent, directory(root, (QUARANTINE,)) as ward:
-        os.rename(quarantined, name, src_dir_fd=ward, dst_dir_fd=parent)
-        _sync_entries(parent)
+            sync_entries(parent)
 
 
 def open_log(parent: int, name: str, size: int) -> int:
@@ -281,7 +273,8 @@ def sync_all(root: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _sync_entries(parent: int) -> None:
+def sync_entries(parent: int) -> None:
+    """Make renames and links in a directory durable."""
     try:
         os.fsync(parent)
     except OSError as error:

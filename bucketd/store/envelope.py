@@ -1,13 +1,14 @@
 """A bucket file's text: the envelope around a bucket, read and written.
 
 Besides names, revision and times the envelope holds a ``seal``: the bucket's
-ETag, the inode the file was written to, and a checksum over everything but that
-inode. It tells three cases apart that look alike otherwise:
+ETag, the birth of the file it was written to (inode and generation), and a
+checksum over everything but that birth. It tells three cases apart that look
+alike otherwise:
 
 - the seal holds: the file is as the daemon wrote it;
-- it does not, or there is none, and the inode is another: somebody edited the
-  file by write-and-rename, which they may, and need not know about seals;
-- it does not, and the inode is the same: the bytes rotted in place.
+- it does not, or there is none, and this is another file: somebody edited it by
+  write-and-rename, which they may, and need not know about seals;
+- it does not, and this is the same file: the bytes rotted in place.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import orjson
 from .. import strictjson
 from ..errors import BadInput
 from ..model import BucketKey, Snapshot, check_name
+from . import disk
 
 FORMAT = "bucketd/1"
 
@@ -39,7 +41,7 @@ class Stored:
     base: str | None = None  # the ETag that its seal names, even where the seal is broken
 
 
-def write(key: BucketKey, snapshot: Snapshot, inode: int) -> bytes:
+def write(key: BucketKey, snapshot: Snapshot, birth: str) -> bytes:
     """The file's whole text: indented JSON with a final newline."""
     envelope = {
         "format": FORMAT,
@@ -51,7 +53,7 @@ def write(key: BucketKey, snapshot: Snapshot, inode: int) -> bytes:
         "updated_at": snapshot.updated_at,
         "bucket": orjson.loads(snapshot.bucket),
     }
-    seal = f"{snapshot.etag}.{inode}.{_checksum(envelope, snapshot.etag)}"
+    seal = f"{snapshot.etag}.{birth}.{_checksum(envelope, snapshot.etag)}"
     bucket = envelope.pop("bucket")
     return orjson.dumps(
         {**envelope, "seal": seal, "bucket": bucket},
@@ -59,20 +61,22 @@ def write(key: BucketKey, snapshot: Snapshot, inode: int) -> bytes:
     )
 
 
-def read(text: bytes, inode: int, mtime_ns: int) -> Stored:
+def read(content: disk.Content) -> Stored:
     """Parse a file's text; raise Unreadable for what is no envelope, or rotted."""
+    text = content.text
     try:
         envelope = strictjson.loads_object(text, "the file")
         seal = envelope.pop("seal", None)
         key, snapshot = _fields(envelope)
     except BadInput as error:
         raise Unreadable(error.message) from None
-    etag, sealed_inode, checksum = _split(seal)
+    etag, birth, checksum = _split(seal)
     if etag and checksum == _checksum(envelope, etag):
         return Stored(_with_etag(snapshot, etag), key, sealed=True, base=etag)
-    if sealed_inode == inode:
+    if birth == content.birth:
         raise Unreadable("its checksum does not hold, so its bytes were damaged where they lie")
-    derived = hashlib.sha256(b"%d.%d." % (inode, mtime_ns) + text).hexdigest()[:16]
+    told = f"{content.birth}.{content.signature.mtime_ns}.".encode()
+    derived = hashlib.sha256(told + text).hexdigest()[:16]
     return Stored(_with_etag(snapshot, derived), key, sealed=False, base=etag or None)
 
 
@@ -99,11 +103,9 @@ def _text_or_none(envelope: dict[str, Any], name: str) -> str | None:
     return value
 
 
-def _split(seal: Any) -> tuple[str, int, str]:
+def _split(seal: Any) -> tuple[str, str, str]:
     pieces = seal.split(".") if isinstance(seal, str) else []
-    if len(pieces) != 3 or not (pieces[1].isascii() and pieces[1].isdecimal()):
-        return "", -1, ""
-    return pieces[0], int(pieces[1][:20]), pieces[2]
+    return (pieces[0], pieces[1], pieces[2]) if len(pieces) == 3 else ("", "", "")
 
 
 def _checksum(envelope: dict[str, Any], etag: str | None) -> str:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from ..model import ABSENT, BucketKey, Snapshot
-from . import disk
+from . import disk, quarantine
 
 DIRECTORY = "journal"
 NAMES = ("0.log", "1.log")
@@ -80,7 +80,7 @@ class Journal:
         logs = _read_logs(texts)
         for name, text, log in zip(NAMES, texts, logs, strict=True):
             if log is not None and log.damaged:
-                disk.keep_copy(root, f"journal-{name}", text)
+                quarantine.keep_copy(root, f"journal-{name}", text)
         found = sorted((log for log in logs if log is not None), key=lambda log: log.generation)
         self.damaged = any(log.damaged for log in found)
         self.replay = _after_checkpoint(found)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from ..errors import InvalidRequest
-from . import disk, envelope, naming
+from . import disk, envelope, naming, quarantine
 from .base import Filter, Page, Row
 
 MAX_READ = 20_000  # files that one page may look into, so that a filter without hits ends in time
@@ -56,8 +56,7 @@ def _job_files(root: int, home: tuple[str, ...], job: str | None) -> list[str]:
 
 def _row(root: int, place: Place, unreadable: list[str]) -> Row | None:
     try:
-        text, signature = disk.read(root, *place)
-        stored = envelope.read(text, signature.inode, signature.mtime_ns)
+        stored = envelope.read(disk.read(root, *place))
         if naming.parts(stored.key) != place:
             raise envelope.Unreadable("it names another bucket")
     except FileNotFoundError:
@@ -119,7 +118,7 @@ def _count(root: int) -> dict[str, int]:
         home = (naming.DEVICES, device)
         jobs += len(_job_files(root, home, None))
         device_buckets += disk.signature(root, home, naming.DEVICE_FILE) is not None
-    quarantined = len(disk.names(root, (disk.QUARANTINE,)))
+    quarantined = quarantine.count(root)
     return {
         "devices": len(devices),
         "buckets": jobs,

@@ -81,15 +81,17 @@ def replay(files: BucketFiles, records: Iterable[Record]) -> int:
 def _is_behind(files: BucketFiles, key: BucketKey, chain: _Chain) -> bool:
     """Whether the file is to be written anew; what would be lost by that is set aside first."""
     try:
-        text, signature = disk.read(files.root, *naming.parts(key))
+        content = disk.read(files.root, *naming.parts(key))
     except FileNotFoundError:
         return chain.last.revision > 0
-    except disk.NotAFile as error:
+    except OSError as error:
+        if not disk.in_the_way(error):
+            raise
         return _set_aside(files, key, str(error.strerror))
-    if not text:
+    if not content.text:
         return True  # what a power cut leaves of a file whose data had not been written yet
     try:
-        stored = envelope.read(text, signature.inode, signature.mtime_ns)
+        stored = envelope.read(content)
         if stored.key != key:
             raise envelope.Unreadable(f"it says that it is {stored.key}")
     except envelope.Unreadable as error:
