@@ -106,7 +106,7 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.busy:
+        if self._messages or self._request_in_progress:
             self._stop_header_timer()
         elif self._header_timer is None:
             # Bytes came, but no whole header: from here on the clock runs.
@@ -132,7 +132,8 @@ class Connection(web.RequestHandler):
     @property
     def busy(self) -> bool:
         """Whether a request was read and is not answered yet."""
-        return self._request_in_progress or bool(self._messages)
+        # aiohttp's loop waits on this future when, and only when, it has nothing to answer.
+        return self._waiter is None or self._waiter.done()
 
     def begin_drain(self) -> None:
         """Read no further request; end the connection now if none is in progress.

@@ -16,7 +16,7 @@ import pytest
 
 from bucketd.errors import BucketCorrupt
 from bucketd.model import BucketKey, Snapshot, timestamp
-from bucketd.store import disk, journal, recovery
+from bucketd.store import disk, journal, quarantine, recovery
 from bucketd.store.bucketfiles import BucketFiles
 from bucketd.store.journal import Journal, Record
 
@@ -145,7 +145,7 @@ def test_a_rotted_file_is_completed_from_the_journal(home: str) -> None:
     log = Journal(root, SEGMENT)
     assert recovery.replay(files, log.replay) == 1
     assert BucketFiles(root, home, 1 << 20).load(KEY).snapshot == records[-1].after
-    kept = list(Path(home, disk.QUARANTINE).iterdir())
+    kept = list(Path(home, quarantine.QUARANTINE).iterdir())
     assert [p.read_bytes() for p in kept] == [damaged]
     log.close()
     os.close(root)
