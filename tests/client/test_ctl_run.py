@@ -148,11 +148,11 @@ def test_run_under_a_parent_that_ignores_its_children(ctl: Shell, at: list[str])
 
 
 COUNTER = """
-import signal, sys, time
+import os, signal, sys, time
 got = []
 for name in ("SIGINT", "SIGHUP"):
     signal.signal(getattr(signal, name), lambda number, frame: got.append(number))
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 while not got:
     time.sleep(0.02)
 time.sleep(0.3)
@@ -170,7 +170,7 @@ def test_a_terminals_signals_arrive_once(
     words = [*CTL, "run", *at, "--", sys.executable, "-c", COUNTER, str(report)]
     ours, process = session_leader(words, ctl.environ)
     try:
-        read_terminal(ours, until="ready")
+        read_terminal(ours, until="ready\r\n")
         if key is not None:
             os.write(ours, key)
             read_terminal(ours)
