@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -25,16 +26,18 @@ import pytest
 from bucketd import changes
 from bucketd.errors import BucketdError
 from bucketd.model import ABSENT, BucketKey, Change, Guard
-from bucketd.store import committer, disk
+from bucketd.store import committer, disk, naming, quarantine
 from bucketd.store.files import FileStore, Options
 from bucketd.store.journal import JournalError
 
 OPTIONS = Options(1 << 20, 1.0, 16 * 1024, None)
 KEYS = (BucketKey("phone", "hot"), BucketKey("phone", "other"), BucketKey("tablet"))
+ROTTEN = BucketKey("rotten", "job")
+UNREADABLE = b"not what a bucket holds"
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "EROFS", "EACCES", "EINTR", "SHORT")
 FALLIBLE = (
     *("open", "read", "write", "pread", "pwrite", "fsync", "fdatasync", "rename", "unlink"),
-    *("mkdir", "stat", "fstat", "dup", "syncfs"),
+    *("mkdir", "stat", "fstat", "dup", "syncfs", "link"),
 )
 
 
@@ -96,11 +99,11 @@ class Witness:
 
     async def check(self, store: FileStore, firm: bool) -> list[str]:
         wrong = []
-        for key in KEYS:
+        for key in (*KEYS, ROTTEN):
             try:
                 now = await store.read(key)
             except BucketdError as error:
-                if firm:
+                if firm and UNREADABLE not in self.allowed[key]:
                     wrong.append(f"{key}: {error.message}")
                 continue
             shown = None if now == ABSENT or now.revision == 0 else now.bucket
@@ -119,6 +122,7 @@ async def workload(path: str, witness: Witness) -> list[str]:
         await witness.commit(store, other, changes.replace({"n": number}))
         wrong += await witness.check(store, firm=False)
         await asyncio.sleep(0.004)
+    await witness.commit(store, ROTTEN, changes.replace({"n": 1}))
     await witness.commit(store, device, changes.merge({"d": 1}))
     await witness.commit(store, other, changes.clear())
     await asyncio.sleep(0.004)
@@ -132,15 +136,24 @@ def run(fault: FaultyOs) -> tuple[Witness, list[str]]:
     witness = Witness()
     quick = mock.patch.multiple(committer, LINGER_SECONDS=0.001, RETRY_SECONDS=0.01)
     with tempfile.TemporaryDirectory(prefix="bd-") as path:
+        _plant_damage(path, witness)
         with (
             quick,
             mock.patch.object(disk, "os", fault),
+            mock.patch.object(quarantine, "os", fault),
             mock.patch.object(disk, "syncfs", fault.syncfs),
             contextlib.suppress(OSError, JournalError),
         ):
             wrong = asyncio.run(workload(path, witness))
             return witness, wrong + asyncio.run(_look(path, witness, fault))
         return witness, asyncio.run(_look(path, witness, fault))
+
+
+def _plant_damage(path: str, witness: Witness) -> None:
+    place = Path(path, *naming.parts(ROTTEN)[0])
+    place.mkdir(parents=True)
+    (place / naming.parts(ROTTEN)[1]).write_bytes(UNREADABLE)
+    witness.allowed[ROTTEN] = [UNREADABLE]
 
 
 async def _look(path: str, witness: Witness, fault: FaultyOs) -> list[str]:

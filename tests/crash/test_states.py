@@ -25,6 +25,7 @@ from bucketd import changes
 from bucketd.errors import BucketdError
 from bucketd.model import ABSENT, BucketKey, Change, Guard, Snapshot
 from bucketd.store import committer, disk, journal, recovery
+from bucketd.store import quarantine as quarantine_module
 from bucketd.store.bucketfiles import BucketFiles
 from bucketd.store.files import FileStore, Options
 from bucketd.store.journal import Journal
@@ -40,8 +41,8 @@ Workload = Callable[["Session"], Awaitable[None]]
 class Session:
     """Runs commits and notes in the recording when each was asked for and when acknowledged."""
 
-    def __init__(self, recorder: Recorder, root: str) -> None:
-        self.recorder, self.root = recorder, root
+    def __init__(self, recorder: Recorder, root: str, rounds: int) -> None:
+        self.recorder, self.root, self.rounds = recorder, root, rounds
         self.store: FileStore | None = None
 
     def open(self) -> None:
@@ -65,7 +66,7 @@ class Session:
 async def sets_and_recycling(session: Session) -> None:
     """A hot bucket, others beside it, deletion and re-creation, until both segments were reused."""
     session.open()
-    for number in range(60):
+    for number in range(session.rounds):
         await session.set(HOT, n=number, pad="x" * 700)
         if number % 3 == 0:
             await asyncio.gather(session.set(OTHER, n=number), session.set(DEVICE, n=number))
@@ -77,7 +78,7 @@ async def sets_and_recycling(session: Session) -> None:
 
 async def stop_and_start(session: Session) -> None:
     """Clean stops, and a start without one, each followed by more."""
-    for number in range(4):
+    for number in range(session.rounds // 15):
         session.open()
         await session.set(HOT, n=number)
         await session.set(DEVICE, n=number)
@@ -113,14 +114,15 @@ def recording(root: str) -> Iterator[Recorder]:
     recorder = Recorder(root)
     with (
         mock.patch.object(disk, "os", recorder),
+        mock.patch.object(quarantine_module, "os", recorder),
         mock.patch.object(disk, "syncfs", recorder.syncfs),
     ):
         yield recorder
 
 
-def record(workload: Workload) -> list[Op]:
+def record(workload: Workload, rounds: int = 60) -> list[Op]:
     async def run(recorder: Recorder, root: str) -> None:
-        await workload(Session(recorder, root))
+        await workload(Session(recorder, root, rounds))
 
     with tempfile.TemporaryDirectory(prefix="bd-") as root, recording(root) as recorder:
         asyncio.run(run(recorder, root))
@@ -206,7 +208,7 @@ def _judge(
 @pytest.mark.timeout(1800)
 def test_every_crash_state_recovers(workload: Workload, crash_scale: float) -> None:
     began = time.monotonic()
-    ops = record(workload)
+    ops = record(workload, rounds=160 if crash_scale >= 1 else 60)
     assert any(op.kind == "ack" for op in ops)
     tried, wrong = violations(ops, every=1 if crash_scale >= 1 else 9)
     print(
