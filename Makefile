@@ -4,12 +4,14 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv node lint test test-python test-node demo clean
+.PHONY: help venv node lint test test-python test-node demo crash bench clean
 
 help:
 	@echo "make demo    the login automation over a daemon that is killed in between"
 	@echo "make test    all tests, Python and (where Node 18 or newer is) TypeScript"
 	@echo "make lint    style, types, and who may import whom"
+	@echo "make crash   the long form of the proofs that nothing is lost"
+	@echo "make bench   figures beside those of Redis, etcd, SQLite and plain files"
 	@echo "make venv    only prepare .venv, with bucketd and bucketctl in it"
 	@echo "make clean   remove everything that was built"
 
@@ -43,7 +45,7 @@ test-python: venv
 
 ifeq ($(NODE),yes)
 test-node: venv node
-	cd client/node && npm run --silent build && npm test --silent
+	cd client/node && npm test --silent
 else
 test-node:
 	@echo "Node 18 or newer is not here, so the TypeScript tests are left out."
@@ -54,6 +56,15 @@ demo: node
 endif
 demo: venv
 	@$(BIN)/python examples/demo.py
+
+# The long proofs: killed, cut, failed, rotted, at full length (some need root).
+crash: venv
+	CRASH_SCALE=1 $(BIN)/pytest -p no:xdist -rs -s tests/crash
+
+# Side by side with what one would use instead; peers that are not installed are named.
+bench: venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check redis diskcache || true
+	@$(BIN)/python -m bench $(BENCH)
 
 clean:
 	rm -rf .venv client/node/node_modules client/node/dist client/node/build build *.egg-info \

@@ -81,15 +81,15 @@ class Contexts:
             )
         token, now = secrets.token_urlsafe(32), time.time()
         context = Context(
-            secrets.token_hex(8), _hash(token), key.device, key.job, automation, now, now + ttl
+            secrets.token_hex(8), hash_of(token), key.device, key.job, automation, now, now + ttl
         )
         self._store(context)
         self._add(context)
         return context, token
 
-    def find(self, token: str) -> Context | None:
+    def find(self, token_hash: str) -> Context | None:
         """The live context that a token opens. Found by its hash, so timing tells nothing of it."""
-        context = self._by_hash.get(_hash(token))
+        context = self._by_hash.get(token_hash)
         return context if context is not None and context.expires > time.time() else None
 
     def list(self) -> list[Context]:
@@ -160,7 +160,8 @@ class Contexts:
         self._by_id.pop(context.id, None)
 
 
-def _hash(token: str) -> str:
+def hash_of(token: str) -> str:
+    """What is kept of a token: its SHA-256, in hex."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -113,7 +113,7 @@ class Daemon:
         self._services.buckets = Buckets(self._store, new.limits.max_bucket_bytes)
         self._services.operators = operators(new)
         self._services.body_timeout = new.limits.body_timeout_seconds
-        self._server.limits = new.limits
+        self._server.take_limits(new.limits)
         for section in ("paths", "socket", "store"):
             if getattr(new, section) != getattr(self._settings, section):
                 log.warning("a change in [%s] takes effect at the next start", section)

@@ -8,7 +8,6 @@ hold one, so only those are read a second time with exact integers.
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import orjson
@@ -16,7 +15,8 @@ import orjson
 from .errors import InvalidJson
 
 MAX_DEPTH = 250  # orjson writes 254 levels; the envelope around a bucket needs its own
-_LONG_DIGITS = re.compile(rb"[0-9]{19}")
+_DIGITS_ONLY = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
+_LONG_RUN = b"0" * 19
 _LOWEST, _HIGHEST = -(2**63), 2**64 - 1
 
 
@@ -24,7 +24,7 @@ def loads(text: bytes, what: str = "the request body") -> Any:
     """Parse UTF-8 JSON; raise InvalidJson for anything that could not be given back as it came."""
     try:
         value = orjson.loads(text)
-        if _LONG_DIGITS.search(text):
+        if _LONG_RUN in text.translate(_DIGITS_ONLY):  # a tenth of the time of a pattern
             json.loads(text, parse_int=_exact_int)
     except (ValueError, RecursionError) as error:
         raise InvalidJson(f"cannot read {what}: {_cause(error)}") from None
@@ -70,7 +70,9 @@ def same(one: bytes, other: bytes) -> bool:
         return True
     if len(one) != len(other):
         return False
-    return _sorted(one) == _sorted(other)
+    before, after = orjson.loads(one), orjson.loads(other)
+    # Python holds 1, 1.0 and true for equal, JSON does not.
+    return before == after and _sorted(before) == _sorted(after)
 
 
 def depth(value: Any) -> int:
@@ -102,8 +104,8 @@ def _exact_int(digits: str) -> int:
     return value
 
 
-def _sorted(text: bytes) -> bytes:
-    return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS)
+def _sorted(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def _too_deep(what: str) -> InvalidJson:

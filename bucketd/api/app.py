@@ -1,86 +1,119 @@
-"""From a request to a handler and back: match, identify, check access, call, answer."""
+"""From a request to a handler and back, in two steps: what it means, and what is answered.
+
+What a request's head means depends on nothing but its bytes, so it may be kept
+for the next request with the same head. Who asks, and whether they may, is
+found out for each request.
+"""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
-from aiohttp import HttpVersion10, HttpVersion11, web
-
+from ..contexts import hash_of
 from ..errors import BucketdError, Forbidden, Internal, InvalidRequest, ShuttingDown
 from ..model import BucketKey, check_name
-from . import access, wire
-from .call import Call, Query, Services, Target
+from . import access, buckets, wire
+from .call import Body, Call, Query, Services, Target
 from .routes import Route, match
+from .wire import Answer, Headers
 
 log = logging.getLogger(__name__)
-_VERSIONS = (HttpVersion11, HttpVersion10)
 
 
-async def handle(services: Services, peer: access.Peer, request: web.BaseRequest) -> web.Response:
-    """Answer one request; every refusal becomes the error envelope."""
-    try:
-        return await _answer(services, peer, request)
-    except BucketdError as error:
-        response = wire.refused(error)
-    except Exception as error:
-        if isinstance(error, ConnectionError):
-            raise
-        log.exception("a request failed in a way that was not foreseen")
-        response = wire.refused(
-            Internal("cannot answer: an internal error, see the daemon's log for its cause")
-        )
-    if services.draining or not request.content.is_eof():
-        response.force_close()
-    return response
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What the head of a request asks for, whoever sends it: its row, and the names in it."""
+
+    route: Route
+    names: dict[str, str]
+    query: Query
+    headers: Headers
+    has_authorization: bool
+    token_hash: str | None
+    named: Target | None
 
 
-async def _answer(services: Services, peer: access.Peer, request: web.BaseRequest) -> web.Response:
-    _refuse_browsers_and_other_protocols(request)
-    path, query_text = wire.split_target(request.raw_path)
-    route, names = match(request.method, path)
-    if services.draining and route.access is not access.anyone:
-        raise ShuttingDown("cannot answer: the daemon is stopping; try again in a moment")
-    caller = _identify(services, peer, request)
-    route.access(caller)
-    wire.check_accept(request)
-    query = wire.parse_query(query_text, frozenset(route.parameters.split()))
-    target = _target(route, caller, names, query)
-    return await route.handler(Call(services, request, caller, names, query, target))
-
-
-def _refuse_browsers_and_other_protocols(request: web.BaseRequest) -> None:
-    if request.version not in _VERSIONS:
-        raise InvalidRequest("cannot answer: this is an HTTP/1.1 server")
-    if "Origin" in request.headers or "Referer" in request.headers:
+def understand(method: str, target: str, headers: Headers) -> Meaning:
+    """What a head means. Raises BucketdError where no caller could be given what it asks for."""
+    if "Origin" in headers or "Referer" in headers:
         raise Forbidden(
             "cannot answer a browser: a request with Origin or Referer is refused, "
             "so that no web page can reach buckets through a proxy of this socket"
         )
-
-
-def _identify(services: Services, peer: access.Peer, request: web.BaseRequest) -> access.Caller:
-    values = request.headers.getall("Authorization", [])
+    path, text = wire.split_target(target)
+    route, names = match(method, path)
+    query = wire.parse_query(text, frozenset(route.parameters.split()))
+    wire.check_accept(headers)
+    values = headers.getall("Authorization", [])
     if len(values) > 1:
         raise InvalidRequest("cannot tell who asks: there are several Authorization headers")
-    context = None
-    if values:
-        scheme, _, token = values[0].partition(" ")
-        if scheme.lower() == "bearer":
-            context = services.contexts.find(token.strip())
-    return access.Caller(services.operators.include(peer), bool(values), context)
+    scheme, _, token = values[0].partition(" ") if values else ("", "", "")
+    return Meaning(
+        route=route,
+        names=names,
+        query=query,
+        headers=headers,
+        has_authorization=bool(values),
+        token_hash=hash_of(token.strip()) if scheme.lower() == "bearer" else None,
+        named=_named(route, names, query),
+    )
 
 
-def _target(
-    route: Route, caller: access.Caller, names: dict[str, str], query: Query
-) -> Target | None:
-    """The bucket that the route is about: named in its path, or the one that the token opens."""
+def _named(route: Route, names: dict[str, str], query: Query) -> Target | None:
+    """The bucket that a path names, where it names one."""
+    if "device" not in names or not route.path.endswith("/bucket"):
+        return None
+    automation = query.get("automation", [None])[0]
+    if automation is not None:
+        check_name(automation, "automation")
+    return Target(BucketKey.checked(names["device"], names.get("job")), automation)
+
+
+async def answer(services: Services, peer: access.Peer, meaning: Meaning, body: Body) -> Answer:
+    """Answer one request; every refusal becomes the error envelope."""
+    try:
+        return await meaning.route.handler(_call(services, peer, meaning, body))
+    except BucketdError as error:
+        return wire.refused(error)
+    except Exception as error:
+        if isinstance(error, ConnectionError):
+            raise
+        log.exception("a request failed in a way that was not foreseen")
+        return wire.refused(
+            Internal("cannot answer: an internal error, see the daemon's log for its cause")
+        )
+
+
+def answer_now(
+    services: Services, peer: access.Peer, meaning: Meaning, body: Body
+) -> Answer | None:
+    """The same for a bucket that is read and known; None for all that takes waiting, or fails."""
+    if meaning.route.handler is not buckets.read:
+        return None
+    try:
+        return buckets.read_now(_call(services, peer, meaning, body))
+    except BucketdError:
+        return None
+
+
+def _call(services: Services, peer: access.Peer, meaning: Meaning, body: Body) -> Call:
+    """Identify the caller, check its access, and find the bucket that it may have."""
+    route = meaning.route
+    if services.draining and route.access is not access.anyone:
+        raise ShuttingDown("cannot answer: the daemon is stopping; try again in a moment")
+    token = meaning.token_hash
+    context = None if token is None else services.contexts.find(token)
+    caller = access.Caller(services.operators.include(peer), meaning.has_authorization, context)
+    route.access(caller)
+    target = meaning.named or _opened(route, caller)
+    return Call(services, meaning.headers, body, caller, meaning.names, meaning.query, target)
+
+
+def _opened(route: Route, caller: access.Caller) -> Target | None:
+    """The bucket that a token opens, on a route that is about a bucket."""
     if not route.path.endswith("/bucket"):
         return None
-    if "device" in names:
-        automation = query.get("automation", [None])[0]
-        if automation is not None:
-            check_name(automation, "automation")
-        return Target(BucketKey.checked(names["device"], names.get("job")), automation)
     device_only = route.access is access.any_context
     key = access.key_of(caller.context, device_only=device_only)
     automation = None if device_only or caller.context is None else caller.context.automation

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import orjson
-from aiohttp import web
 
 from .. import changes
 from ..errors import InvalidRequest
@@ -15,40 +14,50 @@ from ..store.base import Filter
 from ..strictjson import as_object
 from . import wire
 from .call import Call, Target
+from .wire import Answer
 
 MAX_PAGE = 1000
 
 
-async def read(call: Call) -> web.Response:
-    target, guard = _target(call), wire.guard(call.request)
-    now = await call.services.buckets.get(target.key)
+async def read(call: Call) -> Answer:
+    return _shown(call, await call.services.buckets.get(_target(call).key))
+
+
+def read_now(call: Call) -> Answer | None:
+    """The same where it takes no waiting; None where it would."""
+    now = call.services.buckets.known(_target(call).key)
+    return None if now is None else _shown(call, now)
+
+
+def _shown(call: Call, now: Snapshot) -> Answer:
+    target, guard = _target(call), wire.guard(call.headers)
     if not guard.unmatched(now):
         return wire.not_modified(now)
     guard.check(now, target.key)
     return wire.result(target.label, _select(now, call.query.get("key")))
 
 
-async def patch(call: Call) -> web.Response:
-    target, guard = _target(call), wire.guard(call.request)
-    kind = wire.media_type(call.request, tuple(_PATCHES))
+async def patch(call: Call) -> Answer:
+    target, guard = _target(call), wire.guard(call.headers)
+    kind = wire.media_type(call.headers, tuple(_PATCHES))
     change = _PATCHES[kind](await call.json(), call.services.buckets.max_bytes)
     return await _commit(call, target, guard, change)
 
 
-async def put(call: Call) -> web.Response:
-    target, guard = _target(call), wire.guard(call.request)
-    wire.media_type(call.request, (wire.JSON,))
+async def put(call: Call) -> Answer:
+    target, guard = _target(call), wire.guard(call.headers)
+    wire.media_type(call.headers, (wire.JSON,))
     return await _commit(call, target, guard, changes.replace(as_object(await call.json())))
 
 
-async def delete(call: Call) -> web.Response:
-    target, guard = _target(call), wire.guard(call.request)
+async def delete(call: Call) -> Answer:
+    target, guard = _target(call), wire.guard(call.headers)
     keys = call.query.get("key")
     change = changes.clear() if keys is None else changes.remove(keys)
     return await _commit(call, target, guard, change)
 
 
-async def list_all(call: Call) -> web.Response:
+async def list_all(call: Call) -> Answer:
     only = Filter(call.one("device"), call.one("job"), call.one("automation"))
     limit = _limit(call.one("limit"))
     page = await call.services.buckets.list(only, call.one("cursor"), limit)
@@ -61,7 +70,7 @@ async def list_all(call: Call) -> web.Response:
     return wire.success(members)
 
 
-async def _commit(call: Call, target: Target, guard: Guard, change: Change) -> web.Response:
+async def _commit(call: Call, target: Target, guard: Guard, change: Change) -> Answer:
     buckets = call.services.buckets
     now = await buckets.change(target.key, change, guard, target.automation)
     return wire.result(target.label, now)

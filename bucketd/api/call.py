@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
-
 from ..buckets import Buckets
 from ..contexts import Contexts
 from ..model import BucketKey
@@ -40,12 +38,17 @@ class Target:
         return "bucket" if self.key.job is not None else "deviceBucket"
 
 
+# Reads a body of at most so many bytes; TooLarge, RequestTimeout or InvalidRequest otherwise.
+Body = Callable[[int, float], Awaitable[bytes]]
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request: ``names`` from its path and ``query``, decoded; ``target`` on bucket routes."""
 
     services: Services
-    request: web.BaseRequest
+    headers: wire.Headers
+    body: Body
     caller: access.Caller
     names: dict[str, str]
     query: Query
@@ -54,11 +57,11 @@ class Call:
     async def json(self) -> Any:
         """The body; InvalidJson, TooLarge or RequestTimeout where it is none."""
         limit, timeout = self.services.buckets.max_bytes, self.services.body_timeout
-        return await wire.read_json(self.request, limit, timeout)
+        return await wire.parse_json(await self.body(limit, timeout))
 
     def one(self, name: str) -> str | None:
         """The value of a parameter that is given at most once."""
         return self.query.get(name, [None])[0]
 
 
-Handler = Callable[[Call], Awaitable[web.Response]]
+Handler = Callable[[Call], Awaitable[wire.Answer]]

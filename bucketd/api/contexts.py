@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from aiohttp import web
-
 from ..contexts import Context
 from ..errors import InvalidRequest, NoJobContext
 from ..strictjson import as_object
 from . import wire
 from .call import Call
+from .wire import Answer
 
 _MEMBERS = ("device", "job", "automation", "ttl_seconds")
 
 
-async def own(call: Call) -> web.Response:
+async def own(call: Call) -> Answer:
     """The context of the caller's token."""
     context = call.caller.context
     if context is None:
@@ -23,8 +22,8 @@ async def own(call: Call) -> web.Response:
     return wire.success({**_scope(context), "schema": False})
 
 
-async def create(call: Call) -> web.Response:
-    wire.media_type(call.request, (wire.JSON,))
+async def create(call: Call) -> Answer:
+    wire.media_type(call.headers, (wire.JSON,))
     body = as_object(await call.json())
     if unknown := [name for name in body if name not in _MEMBERS]:
         raise InvalidRequest(
@@ -36,12 +35,12 @@ async def create(call: Call) -> web.Response:
     return wire.success({"id": context.id, "token": token, **_scope(context)}, 201)
 
 
-async def list_all(call: Call) -> web.Response:
+async def list_all(call: Call) -> Answer:
     contexts = await asyncio.to_thread(call.services.contexts.list)
     return wire.success({"contexts": [_public(context) for context in contexts]})
 
 
-async def revoke(call: Call) -> web.Response:
+async def revoke(call: Call) -> Answer:
     await asyncio.to_thread(call.services.contexts.revoke, call.names["id"])
     return wire.success({"id": call.names["id"]})
 

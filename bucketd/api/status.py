@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from ..errors import ShuttingDown
 from . import wire
 from .call import Call
+from .wire import Answer
 
 
-async def health(_call: Call) -> web.Response:
+async def health(_call: Call) -> Answer:
     """Alive: the event loop answers."""
     return wire.success({"status": "ok"})
 
 
-async def ready(call: Call) -> web.Response:
+async def ready(call: Call) -> Answer:
     """Ready to serve; not any more while draining."""
     if call.services.draining:
         raise ShuttingDown("not ready: the daemon is stopping")
     return wire.success({"status": "ready"})
 
 
-async def status(call: Call) -> web.Response:
+async def status(call: Call) -> Answer:
     return wire.success(await call.services.status())

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import orjson
-from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from .. import strictjson
 from ..errors import (
     BucketdError,
     InvalidRequest,
     NotAcceptable,
-    RequestTimeout,
     TooLarge,
     UnsupportedMediaType,
 )
@@ -53,10 +55,38 @@ _BASE = {"Cache-Control": "no-store", "Server": "bucketd"}
 _HEADERS = {"Content-Type": JSON, **_BASE}
 
 
+Headers = CIMultiDictProxy[str]
+
+
 # --- answers
 
 
-def result(label: str, now: Snapshot) -> web.Response:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is sent back: everything but length, date and the fate of the connection."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=lambda: _HEADERS)
+    close: bool = False
+
+    def closing(self) -> Answer:
+        """The same as the last answer of its connection."""
+        return replace(self, close=True)
+
+    def encode(self, date: str) -> bytes:
+        """As bytes of HTTP/1.1."""
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        if self.status != HTTPStatus.NOT_MODIFIED:
+            lines.append(f"Content-Length: {len(self.body)}")
+        lines.append(f"Date: {date}")
+        if self.close:
+            lines.append("Connection: close")
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + self.body
+
+
+def result(label: str, now: Snapshot) -> Answer:
     """``{"success": true, "bucket": {…}, "revision": n}`` with its ETag."""
     headers = dict(_HEADERS)
     if now.etag is not None:
@@ -72,20 +102,20 @@ def result(label: str, now: Snapshot) -> web.Response:
         now.revision,
         recovered,
     )
-    return web.Response(body=body, headers=headers)
+    return Answer(body, headers=headers)
 
 
-def success(members: dict[str, Any], status: int = 200) -> web.Response:
+def success(members: dict[str, Any], status: int = 200) -> Answer:
     """``{"success": true, …members}``."""
     body = orjson.dumps({"success": True} | members)
-    return web.Response(status=status, body=body, headers=_HEADERS)
+    return Answer(body, status)
 
 
-def not_modified(now: Snapshot) -> web.Response:
-    return web.Response(status=304, headers={"ETag": f'"{now.etag}"', **_BASE})
+def not_modified(now: Snapshot) -> Answer:
+    return Answer(status=304, headers={"ETag": f'"{now.etag}"', **_BASE})
 
 
-def refused(error: BucketdError) -> web.Response:
+def refused(error: BucketdError) -> Answer:
     """The error envelope with its status and the headers that belong to it."""
     headers = dict(_HEADERS)
     if error.code in RETRY_AFTER:
@@ -94,16 +124,7 @@ def refused(error: BucketdError) -> web.Response:
         headers["WWW-Authenticate"] = "Bearer"
     if allowed := error.extra.get("allow"):
         headers["Allow"] = allowed
-    return web.Response(status=STATUS[error.code], body=_error_body(error), headers=headers)
-
-
-def refused_raw(error: BucketdError) -> bytes:
-    """The same as bytes, for a connection that is closed before there is a request."""
-    body, status = _error_body(error), STATUS[error.code]
-    return (
-        b"HTTP/1.1 %d Refused\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-        b"Retry-After: 1\r\nConnection: close\r\n\r\n%s" % (status, len(body), body)
-    )
+    return Answer(_error_body(error), STATUS[error.code], headers)
 
 
 def _error_body(error: BucketdError) -> bytes:
@@ -158,9 +179,9 @@ def parse_query(text: str, allowed: frozenset[str]) -> dict[str, list[str]]:
     return found
 
 
-def check_accept(request: web.BaseRequest) -> None:
+def check_accept(headers: Headers) -> None:
     """NotAcceptable where an Accept header leaves no room for JSON."""
-    accept = ",".join(request.headers.getall("Accept", []))
+    accept = ",".join(headers.getall("Accept", []))
     if not accept.strip():
         return
     best: tuple[int, float] = (-1, 0.0)
@@ -185,13 +206,15 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-def media_type(request: web.BaseRequest, allowed: tuple[str, ...]) -> str:
+def media_type(headers: Headers, allowed: tuple[str, ...]) -> str:
     """The body's media type; JSON where none is named. UnsupportedMediaType for any other."""
+    if headers.get("Content-Type") == JSON and "Content-Encoding" not in headers:
+        return JSON  # all four writes take it
     kind, *parameters = (
-        piece.strip().lower() for piece in request.headers.get("Content-Type", JSON).split(";")
+        piece.strip().lower() for piece in headers.get("Content-Type", JSON).split(";")
     )
     charsets = [p.partition("=")[2].strip('"') for p in parameters if p.startswith("charset=")]
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    encoding = headers.get("Content-Encoding", "identity").lower()
     if kind not in allowed or encoding != "identity" or set(charsets) - {"utf-8", "utf8"}:
         raise UnsupportedMediaType(
             f"cannot read the request body: send it as {' or '.join(allowed)}, "
@@ -200,54 +223,29 @@ def media_type(request: web.BaseRequest, allowed: tuple[str, ...]) -> str:
     return kind
 
 
-async def read_json(request: web.BaseRequest, limit: int, timeout: float) -> Any:
-    """The body as JSON, read within ``timeout`` seconds and parsed off the loop when large."""
-    text = await _read_body(request, limit, timeout)
+async def parse_json(text: bytes) -> Any:
+    """The body as JSON, off the loop when it is large."""
     if len(text) > OFF_LOOP_BYTES:
         return await asyncio.to_thread(strictjson.loads, text)
     return strictjson.loads(text)
 
 
-async def _read_body(request: web.BaseRequest, limit: int, timeout: float) -> bytes:
-    declared = request.content_length
-    if declared is not None and declared > limit:
-        raise _body_too_large(f"{declared} bytes", limit)
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    content, chunks, size = request.content, [], 0
-    try:
-        async with asyncio.timeout(timeout):
-            while chunk := await content.readany():
-                size += len(chunk)
-                if size > limit:
-                    raise _body_too_large(f"over {limit} bytes", limit)
-                chunks.append(chunk)
-    except TimeoutError:
-        raise RequestTimeout(
-            f"cannot read the request body: it was not complete after {timeout:g} s"
-        ) from None
-    except web.RequestPayloadError as error:
-        raise InvalidRequest(f"cannot read the request body: {error}") from None
-    return b"".join(chunks)
-
-
-def _body_too_large(size: str, limit: int) -> TooLarge:
+def body_too_large(size: str, limit: int) -> TooLarge:
     return TooLarge(f"cannot read the request body: it has {size}, allowed are {limit}")
 
 
-def guard(request: web.BaseRequest) -> Guard:
+def guard(headers: Headers) -> Guard:
     """If-Match and If-None-Match as a Guard; InvalidRequest for one that is empty or none."""
-    headers = request.headers
     if "If-Match" not in headers and "If-None-Match" not in headers:
         return _UNGUARDED
-    return Guard(_tags(request, "If-Match"), _tags(request, "If-None-Match"))
+    return Guard(_tags(headers, "If-Match"), _tags(headers, "If-None-Match"))
 
 
 _UNGUARDED = Guard()
 
 
-def _tags(request: web.BaseRequest, header: str) -> Tags | None:
-    values = request.headers.getall(header, None)
+def _tags(headers: Headers, header: str) -> Tags | None:
+    values = headers.getall(header, None)
     if values is None:
         return None
     text = ",".join(values).strip()

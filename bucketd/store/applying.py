@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from .bucketfiles import BucketFiles, Loaded
 from .journal import Journal, Record
 
 log = logging.getLogger(__name__)
+_OF_THIS_PROCESS = secrets.token_hex(6)  # an ETag never repeats, and need not be a secret
+_numbers = itertools.count(1)
 
 
 @dataclass(slots=True)
@@ -120,7 +123,7 @@ def _next(before: Snapshot, bucket: bytes | None, commit: Commit) -> Snapshot:
     return Snapshot(
         bucket=bucket,
         revision=before.revision + 1,
-        etag=secrets.token_hex(8),
+        etag=f"{_OF_THIS_PROCESS}{next(_numbers):06x}",
         automation=commit.automation or before.automation,
         created_at=before.created_at or now,
         updated_at=now,

@@ -47,6 +47,9 @@ class Store(Protocol):
     async def read(self, key: BucketKey) -> Snapshot:
         """What is stored under the key; ``ABSENT`` when nothing is."""
 
+    def known(self, key: BucketKey) -> Snapshot | None:
+        """What ``read`` would give, where it is known without waiting; None where it is not."""
+
     async def commit(
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> Snapshot:

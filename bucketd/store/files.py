@@ -52,12 +52,11 @@ class FileStore:
             self._files, journal, lock, options.lock_timeout, options.relaxed_seconds
         )
 
+    def known(self, key: BucketKey) -> Snapshot | None:
+        return self._committer.dirty.get(key) or self._files.peek(key)
+
     async def read(self, key: BucketKey) -> Snapshot:
-        dirty = self._committer.dirty
-        newest = dirty.get(key)
-        if newest is not None:
-            return newest
-        known = self._files.peek(key)
+        known = self.known(key)
         if known is not None:
             return known
         try:
@@ -66,7 +65,7 @@ class FileStore:
             return await self._committer.run(Commit(key, None, Guard()))
         if not loaded.sealed:
             self._committer.adopt(key)
-        return dirty.get(key, loaded.snapshot)
+        return self._committer.dirty.get(key, loaded.snapshot)
 
     async def commit(
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None

@@ -1,0 +1,46 @@
+"""``python -m bench``: everything side by side, and a table of ratios."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from . import probes, works
+from .peers import Bucketd
+from .report import Report
+
+WORKS = (works.single_gets, works.single_sets, works.many_gets, works.many_sets)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="the figures as JSON")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work, to try it out")
+    parser.add_argument("--million", action="store_true", help="with 1,000,000 buckets on disk too")
+    parser.add_argument("--only", metavar="WORD", default="", help="works whose name has this word")
+    options = parser.parse_args()
+    report = Report()
+
+    def scale(times: int) -> int:
+        return max(20, times // 10) if options.quick else times
+
+    # Beside the checkout rather than in /tmp, which may be in memory.
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=os.environ.get("BENCH_DIR", ".")) as at:
+        home = Path(at).resolve()
+        for work in WORKS:
+            if options.only in work.__name__:
+                with Bucketd(home).running():
+                    work(Bucketd(home), home, report, scale)
+        for probe in probes.PROBES:
+            if options.only in probe.__name__:
+                probe(home, report, scale)
+        if options.million:
+            probes.million(home, report, scale)
+    print(report.as_json() if options.json else report.as_table())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,105 @@
+"""Many at once: a closed loop over raw connections, and over threads. The same for every peer."""
+
+from __future__ import annotations
+
+import re
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from .timing import Samples
+
+Connect = Callable[[], socket.socket]
+Request = Callable[[int, int], bytes]
+
+
+def over_connections(
+    connect: Connect, request: Request, connections: int, total: int
+) -> Callable[[Samples], None]:
+    """Each connection sends its next request when its answer is whole; ``total`` a round.
+
+    ``request(connection, number)`` gives the bytes. Answers are HTTP with a Content-Length.
+    """
+    socks = [connect() for _ in range(connections)]
+    for sock in socks:
+        sock.setblocking(False)
+    counter = iter(range(10**9))
+
+    def run(samples: Samples) -> None:
+        selector = selectors.EpollSelector()
+        begun: dict[int, float] = {}
+        left = total
+
+        def send(index: int) -> None:
+            begun[index] = time.perf_counter()
+            socks[index].sendall(request(index, next(counter)))
+
+        start = time.perf_counter()
+        for index, sock in enumerate(socks):
+            selector.register(sock, selectors.EVENT_READ, index)
+            send(index)
+        waiting = connections
+        buffers = [b""] * connections
+        while waiting:
+            for key, _ in selector.select():
+                index = key.data
+                text = socks[index].recv(262144)
+                if buffers[index]:
+                    text = buffers[index] + text
+                if not is_whole(text):
+                    buffers[index] = text
+                    continue
+                buffers[index] = b""
+                samples.seconds.append(time.perf_counter() - begun[index])
+                left -= 1
+                if left >= waiting:
+                    send(index)
+                else:
+                    waiting -= 1
+        samples.rates.append(total / (time.perf_counter() - start))
+        selector.close()
+
+    return run
+
+
+_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+
+
+def is_whole(text: bytes) -> bool:
+    """Whether this is all of an answer; RuntimeError where it is no success."""
+    end = text.find(b"\r\n\r\n")
+    if end < 0:
+        return False
+    if not text.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(f"not a success: {text[:300]!r}")
+    length = _LENGTH.search(text, 0, end)
+    if length is None:
+        return text.endswith(b"0\r\n\r\n")
+    return len(text) >= end + 4 + int(length[1])
+
+
+def over_threads(
+    make: Callable[[int], Callable[[int], object]], threads: int, total: int
+) -> Callable[[Samples], None]:
+    """``threads`` threads, each with its own ``make(thread)`` and a share of ``total`` a round."""
+    calls = [make(index) for index in range(threads)]
+    counter = iter(range(10**9))
+
+    def run(samples: Samples) -> None:
+        def work(call: Callable[[int], object]) -> None:
+            for _ in range(total // threads):
+                start = time.perf_counter()
+                call(next(counter))
+                samples.seconds.append(time.perf_counter() - start)
+
+        workers = [threading.Thread(target=work, args=(call,)) for call in calls]
+        start = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        samples.rates.append(total // threads * threads / (time.perf_counter() - start))
+
+    return run

@@ -1,0 +1,279 @@
+"""What users would pick instead: started here, spoken to as their users do, ended here.
+
+A peer that is not installed raises Missing; the table then names it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import importlib
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+Setter = Callable[[str, bytes], object]
+
+
+class Missing(Exception):
+    """The peer is not installed; the message says which package brings it."""
+
+
+def _module(name: str, package: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise Missing(f"pip install {package}") from None
+
+
+@contextmanager
+def process(words: list[str], ready: Callable[[], bool], log: Path) -> Iterator[subprocess.Popen]:
+    """A server of ours, from when it answers until the end of the block."""
+    with log.open("wb") as out:
+        server = subprocess.Popen(words, stdout=out, stderr=out)
+    try:
+        deadline = time.monotonic() + 20
+        while not ready():
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{words[0]} did not get ready: {log.read_text()[-500:]}")
+            time.sleep(0.01)
+        yield server
+    finally:
+        server.terminate()
+        try:
+            server.wait(15)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def answers(path: str | tuple[str, int]) -> Callable[[], bool]:
+    def ready() -> bool:
+        family = socket.AF_UNIX if isinstance(path, str) else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            return sock.connect_ex(path) == 0
+
+    return ready
+
+
+class Bucketd:
+    """The daemon of this checkout, strict, on a directory of this run."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.state, self.socket = home / "state", str(home / "run" / "bucketd.sock")
+
+    @contextmanager
+    def running(self, *more: str) -> Iterator[subprocess.Popen]:
+        words = [sys.executable, "-m", "bucketd", "--state-dir", str(self.state)]
+        words += ["--runtime-dir", str(self.home / "run"), "--log-level", "warning", *more]
+        with process(words, answers(self.socket), self.home / "bucketd.log") as server:
+            yield server
+
+    def connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(self.socket)
+        return sock
+
+    def client(self, device: str, job: str = "job") -> Any:
+        from bucketd_client import Bucket
+
+        return Bucket(device=device, job=job, socket=self.socket)
+
+    @staticmethod
+    def get(device: str, job: str = "job") -> bytes:
+        return f"GET /v1/devices/{device}/jobs/{job}/bucket HTTP/1.1\r\nHost: b\r\n\r\n".encode()
+
+    @staticmethod
+    def patch(device: str, body: bytes, job: str = "job") -> bytes:
+        head = f"PATCH /v1/devices/{device}/jobs/{job}/bucket HTTP/1.1\r\nHost: b\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+
+@contextmanager
+def redis(home: Path) -> Iterator[Any]:
+    """redis-py on a unix socket, to a server that fsyncs every write before it answers."""
+    if shutil.which("redis-server") is None:
+        raise Missing("apt install redis-server")
+    module = _module("redis", "redis")
+    path = str(home / "redis.sock")
+    words = ["redis-server", "--port", "0", "--unixsocket", path, "--dir", str(home)]
+    words += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+    with process(words, answers(path), home / "redis.log"):
+        yield module.Redis(unix_socket_path=path)
+
+
+class Etcd:
+    """etcd through its v3 JSON gateway, over a kept connection."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.address = address
+
+    def connect(self) -> socket.socket:
+        sock = socket.create_connection(self.address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    @staticmethod
+    def put(key: str, value: bytes) -> bytes:
+        pair = {"key": base64.b64encode(key.encode()).decode()}
+        body = json.dumps({**pair, "value": base64.b64encode(value).decode()}).encode()
+        head = f"POST /v3/kv/put HTTP/1.1\r\nHost: e\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+
+@contextmanager
+def etcd(home: Path) -> Iterator[Etcd]:
+    if shutil.which("etcd") is None:
+        raise Missing("apt install etcd-server")
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        client, peer = one.getsockname()[1], two.getsockname()[1]
+    urls = [f"http://127.0.0.1:{port}" for port in (client, peer)]
+    words = ["etcd", "--data-dir", str(home / "etcd"), "--listen-client-urls", urls[0]]
+    words += ["--advertise-client-urls", urls[0], "--listen-peer-urls", urls[1]]
+    words += ["--initial-advertise-peer-urls", urls[1], "--initial-cluster", f"default={urls[1]}"]
+    with process(words, answers(("127.0.0.1", client)), home / "etcd.log"):
+        time.sleep(2)  # its election
+        yield Etcd(("127.0.0.1", client))
+
+
+def sqlite(home: Path) -> Setter:
+    """A connection of the calling thread: WAL, and a sync at every commit."""
+    path, local = home / "peer.sqlite", threading.local()
+
+    def connection() -> sqlite3.Connection:
+        if not hasattr(local, "it"):
+            local.it = sqlite3.connect(path, isolation_level=None, timeout=60)
+            local.it.execute("PRAGMA journal_mode=WAL")
+            local.it.execute("PRAGMA synchronous=FULL")
+            local.it.execute("CREATE TABLE IF NOT EXISTS t (k TEXT PRIMARY KEY, v BLOB)")
+        return local.it
+
+    def put(key: str, value: bytes) -> None:
+        connection().execute("INSERT OR REPLACE INTO t VALUES (?, ?)", (key, value))
+
+    return put
+
+
+def diskcache(home: Path) -> Setter:
+    """diskcache as it comes, but with sync at every commit as the others have."""
+    cache = _module("diskcache", "diskcache").Cache(str(home / "diskcache"))
+    cache.reset("sqlite_synchronous", 2)
+    put: Setter = cache.set
+    return put
+
+
+def safe_write(home: Path) -> Setter:
+    """What a careful script does: temporary file, fsync, rename, fsync of the directory."""
+    place = home / "plain"
+    place.mkdir(exist_ok=True)
+    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+
+    def put(key: str, value: bytes) -> None:
+        name = str(place / key)
+        temporary = f"{name}.{threading.get_ident()}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.write(fd, value)
+        os.fsync(fd)
+        os.close(fd)
+        os.rename(temporary, name)
+        os.fsync(directory)
+
+    return put
+
+
+def bare_append(home: Path) -> Setter:
+    """The limit below all others: one append to a preallocated file, one fdatasync."""
+    fd = os.open(home / "append", os.O_RDWR | os.O_CREAT, 0o600)
+    size, at = 16 * 1024 * 1024, 0
+    os.write(fd, bytes(size))
+    os.fsync(fd)
+
+    def put(_key: str, value: bytes) -> None:
+        nonlocal at
+        os.pwrite(fd, value, at)
+        at = (at + len(value)) % (size - 65536)
+        os.fdatasync(fd)
+
+    return put
+
+
+ECHO = """
+import os, socket, sys
+server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+server.bind(sys.argv[1]); server.listen()
+while True:
+    sock, _ = server.accept()
+    while chunk := sock.recv(262144):
+        sock.sendall(chunk)
+"""
+
+AIOHTTP = """
+import sys
+from aiohttp import web
+body = open(sys.argv[2], "rb").read()
+async def get(request):
+    return web.Response(body=body, content_type="application/json")
+app = web.Application()
+app.router.add_get("/{tail:.*}", get)
+web.run_app(app, path=sys.argv[1], print=None, access_log=None)
+"""
+
+
+@contextmanager
+def echo(home: Path) -> Iterator[socket.socket]:
+    """A connected socket whose other end sends back what it gets."""
+    path = str(home / "echo.sock")
+    with (
+        process([sys.executable, "-c", ECHO, path], lambda: Path(path).exists(), home / "echo.log"),
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock,
+    ):
+        while sock.connect_ex(path) != 0:
+            time.sleep(0.01)
+        yield sock
+
+
+@contextmanager
+def minimal_aiohttp(home: Path, body: bytes) -> Iterator[Callable[[], socket.socket]]:
+    """A handler of three lines that answers these bytes, on asyncio's own loop."""
+    path, file = str(home / "aiohttp.sock"), home / "aiohttp.body"
+    file.write_bytes(body)
+    words = [sys.executable, "-c", AIOHTTP, path, str(file)]
+
+    def connect() -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(path)
+        return sock
+
+    with process(words, answers(path), home / "aiohttp.log"):
+        yield connect
+
+
+def whole(recv: Callable[[int], bytes], size: int) -> None:
+    while size > 0:
+        size -= len(recv(262144))
+
+
+@contextlib.contextmanager
+def available(manager: Any, note: Callable[[str], None], name: str) -> Iterator[Any]:
+    """The peer, or None with a note where it is missing."""
+    with contextlib.ExitStack() as stack:
+        try:
+            peer = stack.enter_context(manager)
+        except Missing as cause:
+            note(f"{name} is not here ({cause})")
+            peer = None
+        yield peer

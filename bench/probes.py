@@ -1,0 +1,239 @@
+"""What else costs: starting, importing, system calls, syncs, memory, and a million buckets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from .load import over_connections
+from .peers import Bucketd, answers
+from .report import Report, micro
+from .timing import Samples, alternate, one_by_one, percentile
+from .works import Scale, _patch, value_of
+
+HTTP_CLIENT = """
+import http.client, json, socket, sys
+class Connection(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX); self.sock.connect(sys.argv[1])
+connection = Connection("localhost")
+connection.request("GET", "/v1/devices/d/jobs/job/bucket")
+print(json.loads(connection.getresponse().read())["bucket"])
+"""
+
+
+def commands(home: Path, report: Report, scale: Scale) -> None:
+    """Whole processes: bucketctl, the import of the client, the start of the daemon."""
+    daemon, python = Bucketd(home), sys.executable
+    ctl = str(Path(python).parent / "bucketctl")
+    names = {
+        "bucketctl": [ctl, "get", "--device", "d", "--job", "job"],
+        "python": [python, "-c", "pass"],
+        "http.client": [python, "-c", HTTP_CLIENT, daemon.socket],
+        "import": [python, "-c", "import bucketd_client; bucketd_client.Bucket"],
+    }
+    environ = {**os.environ, "BUCKETD_SOCKET": daemon.socket}
+    with daemon.running():
+        daemon.client("d").replace({"n": 1})
+        found = alternate(
+            {n: one_by_one(lambda _, w=w: _run(w, environ), scale(10)) for n, w in names.items()}, 5
+        )
+    ours = found["bucketctl"].p50
+    for peer, goal in (("python", 1.5), ("http.client", 0.5)):
+        name = "python -c pass" if peer == "python" else "python with http.client"
+        theirs = found[peer].p50
+        report.add(
+            "bucketctl get, whole process", micro(ours), name, micro(theirs), ours / theirs, "<=",
+            goal,
+        )  # fmt: skip
+    extra = found["import"].p50 - found["python"].p50
+    report.add("import bucketd_client", micro(extra), "10 ms", "10.0 ms", extra / 0.010, "<=", 1.0)
+
+
+def start(home: Path, report: Report, scale: Scale) -> None:
+    """From exec to the first answer, beside the imports that it needs."""
+    imports = [sys.executable, "-c", "import aiohttp.web, orjson, uvloop"]
+
+    def ready(_number: int) -> None:
+        with Bucketd(home).running():
+            pass
+
+    def to_ready(samples: Samples) -> None:
+        for _ in range(scale(5) // 4 or 1):
+            began = time.perf_counter()
+            with Bucketd(home).running():
+                samples.seconds.append(time.perf_counter() - began)
+
+    found = alternate(
+        {"bucketd": to_ready, "imports": one_by_one(lambda _: _run(imports, None), 5)}, 3
+    )
+    ours, theirs = found["bucketd"].p50, found["imports"].p50
+    report.add(
+        "start to ready", micro(ours), "its imports alone", micro(theirs), ours / theirs, "<=", 1.3
+    )
+
+
+def system_calls(home: Path, report: Report, scale: Scale) -> None:
+    if shutil.which("strace") is None:
+        report.note("strace is not here (apt install strace)")
+        return
+    daemon, times = Bucketd(home), scale(2000)
+    with daemon.running() as server:
+        daemon.client("d").replace(value_of(1024, 1))
+        request = daemon.get("d")
+        run = over_connections(daemon.connect, lambda *_: request, 1, times)
+        run(Samples())
+        counted = _traced(server.pid, home, lambda: run(Samples()))
+        calls = sum(counted.values()) / times
+        report.add("system calls per get", f"{calls:.1f}", "5", "5", calls / 5, "<=", 1.0)
+        sets = over_connections(daemon.connect, _patch(64), 64, times)
+        before = daemon_status(daemon)
+        sets(Samples())
+        after = daemon_status(daemon)
+        syncs = sum(after[n] - before[n] for n in ("journal_syncs", "file_syncs")) / times
+        report.add("syncs per set, 64 connections", f"{syncs:.3f}", "0.05", "0.05",
+                   syncs / 0.05, "<=", 1.0)  # fmt: skip
+
+
+def device_bytes(home: Path, report: Report, scale: Scale) -> None:
+    """What reaches the disk for each set of a hot bucket, beside the loop of safe writes."""
+    from .peers import safe_write
+    from .works import text_of
+
+    daemon, times = Bucketd(home), scale(4000)
+    with daemon.running():
+        run = over_connections(daemon.connect, _patch(16, hot=True), 16, times)
+        run(Samples())
+        before = _written(home)
+        run(Samples())
+        os.sync()
+        ours = (_written(home) - before) / times
+    put = safe_write(home)
+    before = _written(home)
+    for number in range(times // 4):
+        put("hot", text_of(1024, number))
+    os.sync()
+    theirs = (_written(home) - before) / (times // 4)
+    if theirs == 0:
+        report.note("this disk does not count what is written to it")
+        return
+    report.add("bytes written per set of a hot bucket", f"{ours:.0f} B", "safe write",
+               f"{theirs:.0f} B", ours / theirs, "<=", 0.3)  # fmt: skip
+
+
+def memory(home: Path, report: Report, _scale: Scale) -> None:
+    daemon = Bucketd(home)
+    with daemon.running() as server:
+        idle = _resident(server.pid)
+        report.add("memory, idle", f"{idle:.0f} MiB", "60 MiB", "60 MiB", idle / 60, "<=", 1.0)
+
+
+PROBES = (commands, start, system_calls, device_bytes, memory)
+
+
+def million(home: Path, report: Report, scale: Scale) -> None:
+    """The same with 1,000,000 bucket files on disk: start, get, set, memory."""
+    few, many = home / "few", home / "many"
+    plant(few, 100)
+    plant(many, 1_000_000)
+    starts: dict[str, list[float]] = {"few": [], "many": []}
+    for _ in range(5):
+        for name, place in (("few", few), ("many", many)):
+            began = time.perf_counter()
+            with Bucketd(place).running():
+                starts[name].append(time.perf_counter() - began)
+    one, two = (percentile(starts[name], 50) for name in ("many", "few"))
+    report.add("start, 1,000,000 buckets", micro(one), "100 buckets", micro(two), one / two,
+               "<=", 1.5)  # fmt: skip
+    with Bucketd(few).running(), Bucketd(many).running() as server:
+        gets = {n: Bucketd(p) for n, p in (("few", few), ("many", many))}
+        for work, goal in (("get", 1.2), ("set", 1.2)):
+            found = alternate({n: _spread(work, b, n, scale) for n, b in gets.items()}, 5)
+            a, b = found["many"].p50, found["few"].p50
+            report.add(f"{work} p50, 1,000,000 buckets", micro(a), "100 buckets", micro(b), a / b,
+                       "<=", goal)  # fmt: skip
+        connect = Bucketd(many).connect
+        run = over_connections(
+            connect,
+            lambda _c, n: Bucketd.get(f"d{n % 1000}", f"j{n // 1000 % 1000}"),
+            16,
+            1_000_000,
+        )
+        run(Samples())
+        used = _resident(server.pid)
+        report.add("memory after 1,000,000 distinct gets", f"{used:.0f} MiB", "64 + 60 MiB",
+                   "124 MiB", used / 124, "<=", 1.0)  # fmt: skip
+
+
+def _spread(work: str, daemon: Bucketd, name: str, scale: Scale):  # type: ignore[no-untyped-def]
+    """Requests to a hundred buckets in turn, the same hundred every round."""
+    buckets = [daemon.client(f"d{n}", "j0") for n in range(100 if name == "many" else 10)]
+
+    def call(number: int) -> object:
+        bucket = buckets[number % len(buckets)]
+        return bucket.get() if work == "get" else bucket.set({"n": number})
+
+    return one_by_one(call, scale(500))
+
+
+def plant(home: Path, count: int) -> None:
+    """Bucket files as they would be after years, without going through the daemon."""
+    jobs = min(1000, max(10, count // 1000))
+    for device in range(count // jobs):
+        place = home / "state" / "devices" / f"d{device}" / "jobs"
+        place.mkdir(parents=True)
+        for job in range(jobs):
+            document = {
+                "format": "bucketd/1", "device": f"d{device}", "job": f"j{job}",
+                "automation": None, "revision": 1, "created_at": "2026-01-01T00:00:00.000000Z",
+                "updated_at": "2026-01-01T00:00:00.000000Z", "bucket": {"n": job},
+            }  # fmt: skip
+            (place / f"j{job}.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+def daemon_status(daemon: Bucketd) -> dict[str, int]:
+    with daemon.connect() as sock:
+        sock.sendall(b"GET /v1/status HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n")
+        text = b""
+        while chunk := sock.recv(65536):
+            text += chunk
+    store: dict[str, int] = json.loads(text.partition(b"\r\n\r\n")[2])["store"]
+    return store
+
+
+def _run(words: list[str], environ: dict[str, str] | None) -> None:
+    subprocess.run(words, env=environ, stdout=subprocess.DEVNULL, check=True)
+
+
+def _traced(pid: int, home: Path, work) -> dict[str, int]:  # type: ignore[no-untyped-def]
+    log = home / "strace"
+    tracer = subprocess.Popen(["strace", "-f", "-c", "-o", str(log), "-p", str(pid)],
+                              stderr=subprocess.DEVNULL)  # fmt: skip
+    time.sleep(1)
+    work()
+    tracer.send_signal(2)
+    tracer.wait(10)
+    rows = re.findall(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$",
+                      log.read_text(), re.M)  # fmt: skip
+    return {name: int(count) for count, name in rows if name != "total"}
+
+
+def _resident(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
+
+def _written(home: Path) -> int:
+    """Bytes written so far to the device that holds this directory (sectors of 512 bytes)."""
+    number = os.stat(home).st_dev
+    path = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
+    return int(path.read_text().split()[6]) * 512 if path.exists() else 0
+
+
+__all__ = ["PROBES", "answers", "million"]

@@ -1,0 +1,170 @@
+"""What automations do all day: get and set, alone and many at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from . import peers
+from .load import over_connections, over_threads
+from .peers import Bucketd, Etcd
+from .report import Report, micro, per_second
+from .timing import Samples, alternate, one_by_one
+
+SIZES = (100, 1024, 16 * 1024)
+Scale = Callable[[int], int]
+
+
+def value_of(size: int, number: int) -> dict[str, object]:
+    return {"n": number, "pad": "x" * (size - 30)}
+
+
+def text_of(size: int, number: int) -> bytes:
+    return json.dumps(value_of(size, number)).encode()
+
+
+def single_gets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None:
+    """One client, one request after another: its latency."""
+    with (
+        peers.available(peers.redis(home), report.note, "redis") as redis,
+        peers.echo(home) as echo,
+    ):
+        for size in SIZES:
+            device, text = f"get-{size}", text_of(size, 1)
+            bucket = daemon.client(device)
+            bucket.replace(value_of(size, 1))
+            runs = {"bucketd": one_by_one(lambda _, b=bucket: b.get(), scale(500))}
+            runs["echo"] = one_by_one(lambda _, t=text: _echo(echo, t), scale(500))
+            if redis is not None:
+                redis.set("get", text)
+                runs["redis"] = one_by_one(lambda _: json.loads(redis.get("get")), scale(500))
+            found = alternate(runs, 5)
+            work, ours = f"get {_size(size)}, one client, p50", micro(found["bucketd"].p50)
+            _p50(report, work, ours, found, "redis", 0.7)
+            _p50(report, work, ours, found, "echo", 3.5)
+
+
+def single_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None:
+    with (
+        peers.available(peers.redis(home), report.note, "redis") as redis,
+        peers.available(peers.etcd(home), report.note, "etcd") as etcd,
+    ):
+        plain, append = peers.safe_write(home), peers.bare_append(home)
+        for size in SIZES:
+            bucket, key = daemon.client(f"set-{size}"), f"set-{size}"
+            runs = {
+                "bucketd": one_by_one(lambda n, b=bucket, s=size: b.set(value_of(s, n)), scale(200))
+            }
+            runs["bucketd get"] = one_by_one(lambda _, b=bucket: b.get(), scale(200))
+            for name, put in {"safe write": plain, "append + fdatasync": append}.items():
+                runs[name] = _put(put, key, size, scale)
+            if redis is not None:
+                runs["redis"] = _put(redis.set, key, size, scale)
+            if etcd is not None:
+                runs["etcd"] = over_connections(etcd.connect, _etcd(size), 1, scale(200))
+            found = alternate(runs, 5)
+            work, ours = f"set {_size(size)}, one client, p50", micro(found["bucketd"].p50)
+            _p50(report, work, ours, found, "redis", 1.0)
+            _p50(report, work, ours, found, "etcd", 0.4)
+            bound = 0.7 * found["safe write"].p50 + found["bucketd get"].p50
+            name = "0.7 x safe write + get"
+            report.add(work, ours, name, micro(bound), found["bucketd"].p50 / bound, "<=", 1.0)
+            _p50(report, work, ours, found, "append + fdatasync", 4.0)
+
+
+def many_gets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None:
+    """Sixteen connections, from one load generator that is the same for both."""
+    daemon.client("many").replace(value_of(1024, 1))
+    answer = json.dumps({"success": True, "bucket": value_of(1024, 1), "revision": 1}).encode()
+    with peers.minimal_aiohttp(home, answer) as connect:
+        request = daemon.get("many")
+        found = alternate(
+            {
+                "bucketd": over_connections(daemon.connect, lambda *_: request, 16, scale(4000)),
+                "aiohttp": over_connections(connect, lambda *_: request, 16, scale(4000)),
+            },
+            5,
+        )
+    _rate(report, "get 1 KiB, 16 connections", found, "aiohttp", 2.0)
+
+
+def many_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None:
+    with peers.available(peers.etcd(home), report.note, "etcd") as etcd:
+        for count, goal in ((16, 3.0), (64, 5.0)):
+            runs = {"bucketd": over_connections(daemon.connect, _patch(count), count, scale(2000))}
+            runs |= _threads(home, report, count, scale)
+            if etcd is not None:
+                runs["etcd"] = over_connections(etcd.connect, _etcd(1024), count, scale(1000))
+            found = alternate(runs, 3)
+            work = f"set 1 KiB, {count} buckets and connections"
+            _rate(report, work, found, "safe write", goal)
+            _rate(report, work, found, "etcd", 2.0)
+            _rate(report, work, found, "sqlite FULL", 3.0)
+            _rate(report, work, found, "diskcache", 3.0)
+        runs = {"bucketd": over_connections(daemon.connect, _patch(16, hot=True), 16, scale(2000))}
+        runs["safe write"] = _threads(home, report, 16, scale, hot=True)["safe write"]
+        _rate(report, "set 1 KiB, one hot bucket, 16 connections", alternate(runs, 3),
+              "safe write", 5.0)  # fmt: skip
+
+
+def _threads(
+    home: Path, report: Report, count: int, scale: Scale, hot: bool = False
+) -> dict[str, Callable[[Samples], None]]:
+    setters: dict[str, peers.Setter] = {"safe write": peers.safe_write(home)}
+    if not hot:
+        setters["sqlite FULL"] = peers.sqlite(home)
+        try:
+            setters["diskcache"] = peers.diskcache(home)
+        except peers.Missing as cause:
+            report.note(f"diskcache is not here ({cause})")
+
+    def made(put: peers.Setter) -> Callable[[Samples], None]:
+        def make(index: int) -> Callable[[int], object]:
+            key = "hot" if hot else f"t{index}"
+            return lambda number: put(key, text_of(1024, number))
+
+        return over_threads(make, count, scale(640))
+
+    return {name: made(put) for name, put in setters.items()}
+
+
+def _patch(count: int, hot: bool = False) -> Callable[[int, int], bytes]:
+    def request(connection: int, number: int) -> bytes:
+        device = "hot" if hot else f"many-{count}-{connection}"
+        return Bucketd.patch(device, text_of(1024, number))
+
+    return request
+
+
+def _etcd(size: int) -> Callable[[int, int], bytes]:
+    return lambda connection, number: Etcd.put(f"k{connection}", text_of(size, number))
+
+
+def _put(put: peers.Setter, key: str, size: int, scale: Scale) -> Callable[[Samples], None]:
+    return one_by_one(lambda number: put(key, text_of(size, number)), scale(200))
+
+
+def _echo(sock: object, text: bytes) -> None:
+    sock.sendall(text)  # type: ignore[attr-defined]
+    peers.whole(sock.recv, len(text))  # type: ignore[attr-defined]
+
+
+def _p50(
+    report: Report, work: str, ours: str, found: dict[str, Samples], peer: str, goal: float
+) -> None:
+    if peer in found:
+        ratio = found["bucketd"].p50 / found[peer].p50
+        report.add(work, ours, peer, micro(found[peer].p50), ratio, "<=", goal)
+
+
+def _rate(report: Report, work: str, found: dict[str, Samples], peer: str, goal: float) -> None:
+    if peer in found:
+        ours, theirs = found["bucketd"], found[peer]
+        shown = f"{per_second(ours.rate)} (p99 {micro(ours.p99)})"
+        other = f"{per_second(theirs.rate)} (p99 {micro(theirs.p99)})"
+        report.add(work, shown, peer, other, ours.rate / theirs.rate, ">=", goal)
+
+
+def _size(size: int) -> str:
+    return f"{size} B" if size < 1024 else f"{size // 1024} KiB"

@@ -1,0 +1,262 @@
+"""One peer's connection: who it is, how long it may take, and heads that it repeats.
+
+aiohttp parses and paces; a request whose head was seen before, and which came
+as one piece while nothing else was going on, is answered without its help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.helpers import rfc822_formatted_time
+
+from .api import access, app, wire
+from .api.call import Body, Services
+from .errors import BucketdError, InvalidRequest, Overloaded, RequestTimeout
+from .repeats import END, LONGEST, Repeats
+from .settings import Limits
+
+log = logging.getLogger(__name__)
+MAX_LINE = 32 * 1024  # two names of 128 emoji and a few keys, percent-encoded
+LINGER_SECONDS = 2.0  # how long an upload that was refused is read on, so that its sender hears why
+_VERSIONS = (HttpVersion11, HttpVersion10)
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all connections have in common. A reload replaces ``limits``."""
+
+    services: Services
+    limits: Limits
+    repeats: Repeats
+
+
+class Connection(web.RequestHandler):
+    """A peer on the socket. What it sends is read in order, one request at a time."""
+
+    __slots__ = (
+        *("_early", "_fed", "_fresh", "_head", "_header_timer", "_limits"),
+        *("_repeating", "_shared", "peer"),
+    )
+
+    def __init__(self, manager: web.Server, shared: Shared, **options: Any) -> None:
+        super().__init__(
+            manager,
+            access_log=None,  # type: ignore[arg-type]  # its server itself passes None
+            auto_decompress=False,
+            keepalive_timeout=shared.limits.idle_timeout_seconds,
+            lingering_time=LINGER_SECONDS,
+            max_line_size=MAX_LINE,
+            tcp_keepalive=False,
+            **options,
+        )
+        self._shared, self._limits = shared, shared.limits
+        self._header_timer: asyncio.TimerHandle | None = None
+        self.peer = access.Peer(0, -1, frozenset())
+        self._fresh = True  # aiohttp's loop has not begun, so it does not wait yet
+        # Bytes given to aiohttp since no request was under way, and the head they began with.
+        self._fed, self._head = 0, b""
+        self._repeating: asyncio.Task[None] | None = None
+        self._early = b""  # what came while a repeated request was under way
+
+    # --- from the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._manager is not None and len(self._manager.connections) > (
+            self._limits.max_connections
+        ):
+            self._refuse(Overloaded("cannot serve one more connection; try again in a moment"))
+            return
+        self.peer = access.Peer.of(transport.get_extra_info("socket"))
+        if self._shared.services.draining:
+            self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_header_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._repeating is not None:
+            self._early += data
+            if self.transport is not None:
+                self.transport.pause_reading()
+            return
+        if self._fed == 0:
+            idle, self._fresh = self._fresh or self._waits, False
+            if idle and self._answer_repeat(data):
+                return
+            end = data.find(END, 0, LONGEST)
+            self._head = data[: end + len(END)] if end >= 0 else b""
+        self._fed += len(data)
+        super().data_received(data)
+        if self._messages or self._request_in_progress:
+            self._stop_header_timer()
+        elif self._header_timer is None:
+            # Bytes came, but no whole header: from here on the clock runs.
+            seconds = self._limits.header_timeout_seconds
+            self._header_timer = self._loop.call_later(seconds, self._header_too_slow, seconds)
+
+    # --- requests that aiohttp has parsed
+
+    async def respond(self, request: web.BaseRequest) -> web.Response:
+        """The answer to one request, as aiohttp wants it."""
+        answer = await self._answer(request)
+        response = web.Response(body=answer.body, status=answer.status, headers=answer.headers)
+        if answer.status == 304:
+            response = web.Response(status=304, headers=answer.headers)
+        if self._shared.services.draining or not request.content.is_eof():
+            response.force_close()
+        return response
+
+    async def _answer(self, request: web.BaseRequest) -> wire.Answer:
+        try:
+            if request.version not in _VERSIONS:
+                raise InvalidRequest("cannot answer: this is an HTTP/1.1 server")
+            meaning = app.understand(request.method, request.raw_path, request.headers)
+        except BucketdError as error:
+            return wire.refused(error)
+        answer = await app.answer(self._shared.services, self.peer, meaning, body_of(request))
+        length = request.content_length or 0
+        if request.content.is_eof() and self._fed == len(self._head) + length:
+            # All that came was this request: the next byte begins a new one.
+            self._fed = 0
+            usual = request.version == HttpVersion11 and request.method == meaning.route.method
+            if usual and answer.status == 200:
+                self._shared.repeats.keep(self._head, meaning, length)
+        return answer
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002  (the name is aiohttp's)
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What aiohttp's parser refuses, in our envelope; the connection is closed after it."""
+        if status >= 500:
+            log.error("a request failed in a way that was not foreseen", exc_info=exc)
+        # What follows a colon there repeats what was sent, and that may be a token.
+        cause = (message or "it is malformed").partition(":")[0]
+        answer = wire.refused(InvalidRequest(f"cannot read the request as HTTP/1.1: {cause}"))
+        response = web.Response(body=answer.body, status=answer.status, headers=answer.headers)
+        response.force_close()
+        return response
+
+    # --- requests whose head was seen before
+
+    def _answer_repeat(self, data: bytes) -> bool:
+        """Begin to answer it, if it is one; False where aiohttp has to read it."""
+        known = self._shared.repeats.find(data)
+        if known is None:
+            return False
+        meaning, content = known
+        services = self._shared.services
+
+        async def body(limit: int, _seconds: float) -> bytes:
+            if len(content) > limit:
+                raise wire.body_too_large(f"{len(content)} bytes", limit)
+            return content
+
+        answer = app.answer_now(services, self.peer, meaning, body)
+        if answer is not None:
+            self._send(answer)
+            return True
+
+        async def later() -> None:
+            answer = await app.answer(services, self.peer, meaning, body)
+            self._repeating = None
+            self._send(answer.closing() if services.draining else answer)
+            self._go_on()
+
+        self._repeating = self._loop.create_task(later())
+        return True
+
+    def _send(self, answer: wire.Answer) -> None:
+        if self._manager is not None:
+            self._manager.requests_count += 1
+        if self.transport is None:
+            return
+        self.transport.write(answer.encode(rfc822_formatted_time()))
+        self._next_keepalive_close_time = self._loop.time() + self._limits.idle_timeout_seconds
+        if answer.close:
+            self.force_close()
+
+    def _go_on(self) -> None:
+        early, self._early = self._early, b""
+        if early and self.transport is not None and not self._force_close:
+            self.transport.resume_reading()
+            self.data_received(early)
+
+    # --- the end
+
+    @property
+    def _waits(self) -> bool:
+        """Whether aiohttp's loop has nothing to answer: then, and only then, it waits on this."""
+        return self._waiter is not None and not self._waiter.done() and not self._force_close
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request was read and is not answered yet."""
+        return self._repeating is not None or self._waiter is None or self._waiter.done()
+
+    def begin_drain(self) -> None:
+        """Read no further request; end the connection now if none is in progress.
+
+        What a client sends from here on stays unread in the kernel, which tells
+        it by ECONNRESET that nobody acted upon it.
+        """
+        request = self._current_request
+        if self.transport is None or (request is not None and not request.content.is_eof()):
+            return  # a body is on its way; its answer closes the connection
+        self.transport.pause_reading()
+        if not self.busy:
+            self.force_close()
+
+    def _header_too_slow(self, seconds: float) -> None:
+        self._refuse(
+            RequestTimeout(
+                f"cannot read the request: its header was not complete after {seconds:g} s"
+            )
+        )
+
+    def _refuse(self, error: Overloaded | RequestTimeout) -> None:
+        self._send(wire.refused(error).closing())
+        self.force_close()
+
+    def _stop_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+
+def body_of(request: web.BaseRequest) -> Body:
+    """Reads the body of a request that aiohttp receives; bounded in size and time."""
+
+    async def body(limit: int, seconds: float) -> bytes:
+        declared = request.content_length
+        if declared is not None and declared > limit:
+            raise wire.body_too_large(f"{declared} bytes", limit)
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        chunks, size = [], 0
+        try:
+            async with asyncio.timeout(seconds):
+                while chunk := await request.content.readany():
+                    size += len(chunk)
+                    if size > limit:
+                        raise wire.body_too_large(f"over {limit} bytes", limit)
+                    chunks.append(chunk)
+        except TimeoutError:
+            raise RequestTimeout(
+                f"cannot read the request body: it was not complete after {seconds:g} s"
+            ) from None
+        except web.RequestPayloadError as error:
+            raise InvalidRequest(f"cannot read the request body: {error}") from None
+        return b"".join(chunks)
+
+    return body
