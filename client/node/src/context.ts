@@ -32,7 +32,7 @@ export interface BucketOptions {
 const LONGEST_MS = 2 ** 31 - 1; // of a timer
 
 const WAY_OUT =
-  "run the program in a job context: bucketctl run --device DEVICE --job JOB -- your-command";
+  "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND";
 
 /** The bucket that `options` and, where they are silent, the environment mean. */
 export function resolve(options: BucketOptions): Target {

@@ -17,7 +17,7 @@ test("outside a job context nothing is contacted, and the way out is told", asyn
     assert.equal(result.success, false);
     assert.equal(result.code, "no_job_context");
     assert.match(result.error, /no job context/);
-    assert.match(result.error, /bucketctl run --device DEVICE --job JOB -- your-command/);
+    assert.match(result.error, /bucketctl run --device DEVICE --job JOB -- COMMAND/);
   }
   await assert.rejects(new Bucket().get(), NoJobContextError);
   assert.equal(fake.connections, 0);
