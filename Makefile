@@ -40,8 +40,17 @@ lint: venv
 
 test: test-python test-node
 
-test-python: venv
+test-python: venv .venv/json-schema-suite
 	$(BIN)/pytest -n 2
+
+# The public JSON Schema test suite, out of a source package; without it its tests are left out.
+.venv/json-schema-suite: | venv
+	@mkdir -p .venv/suite && cd .venv/suite && \
+		../bin/pip download --quiet --disable-pip-version-check --no-deps \
+			--no-binary jsonschema jsonschema==4.23.0 && \
+		tar -xzf jsonschema-*.tar.gz && mv jsonschema-*/json/tests ../json-schema-suite || \
+		echo "The JSON Schema test suite cannot be had, so its tests are left out."
+	@rm -rf .venv/suite
 
 ifeq ($(NODE),yes)
 test-node: venv node

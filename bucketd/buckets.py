@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .errors import TooLarge
+from .errors import BucketdError, SchemaViolation, TooLarge
 from .model import BucketKey, Change, Guard, Snapshot
+from .schemas.registry import Registry
 from .store.base import Filter, Page, Store
 
+if TYPE_CHECKING:
+    from .schemas.compiled import Compiled
+
 LARGEST_SHOWN = 3
+PAGE = 1000
+Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +25,7 @@ class Buckets:
     """Buckets as their users know them. ``max_bytes`` bounds the compact JSON of each."""
 
     store: Store
+    schemas: Registry
     max_bytes: int
 
     async def get(self, key: BucketKey) -> Snapshot:
@@ -31,21 +38,53 @@ class Buckets:
     async def change(
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> Snapshot:
-        """Apply the change; TooLarge when the bucket would grow over the limit."""
-        return await self.store.commit(key, self._bounded(key, change), guard, automation)
+        """Apply the change; TooLarge or SchemaViolation for what the bucket may not become."""
+
+        def check(before: bytes | None, after: bytes, bound: str | None) -> None:
+            # One that is over a limit lowered since may still shrink or stay.
+            if len(after) > max(self.max_bytes, len(before or b"")):
+                raise self._too_large(key, after)
+            self._check_schema(key, after, bound)
+
+        return await self.store.commit(key, replace(change, check=check), guard, automation)
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         return await self.store.list(only, cursor, limit)
 
-    def _bounded(self, key: BucketKey, change: Change) -> Change:
-        def apply(stored: bytes | None) -> bytes | None:
-            after = change.apply(stored)
-            # One that is over a limit lowered since may still shrink or stay.
-            if after is not None and len(after) > max(self.max_bytes, len(stored or b"")):
-                raise self._too_large(key, after)
-            return after
+    async def violations_of(self, automation: str, schema: Compiled, most: int) -> tuple[Rows, int]:
+        """Which stored buckets of an automation a schema would refuse: the first, and how many."""
+        details: Rows = []
+        count, cursor = 0, None
+        while True:
+            page = await self.store.list(Filter(automation=automation), cursor, PAGE)
+            for row in page.rows:
+                wrong = await self._violations(BucketKey(row.device, row.job), schema)
+                count += bool(wrong)
+                if wrong and len(details) < most:
+                    details.append({"device": row.device, "job": row.job, "violations": wrong})
+            cursor = page.next_cursor
+            if cursor is None:
+                return details, count
 
-        return replace(change, apply=apply)
+    async def _violations(self, key: BucketKey, schema: Compiled) -> Rows:
+        try:
+            now = await self.store.read(key)
+        except BucketdError:
+            return []  # unreadable: that is reported elsewhere, and no schema mends it
+        return schema.violations(orjson.loads(now.bucket)) if now.revision else []
+
+    def _check_schema(self, key: BucketKey, after: bytes, automation: str | None) -> None:
+        schema = self.schemas.find(automation)
+        wrong = schema.violations(orjson.loads(after)) if schema is not None else []
+        if not wrong:
+            return
+        first = wrong[0]
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise SchemaViolation(
+            f"cannot set {key}: by the schema of {automation!r}, "
+            f"{first['path'] or 'the bucket'} {first['message']}{more}",
+            details=wrong,
+        )
 
     def _too_large(self, key: BucketKey, after: bytes) -> TooLarge:
         sizes = {k: len(orjson.dumps(v)) for k, v in orjson.loads(after).items()}

@@ -16,6 +16,8 @@ from .api.call import Services
 from .buckets import Buckets
 from .contexts import Contexts
 from .model import timestamp
+from .schemas.registry import Registry
+from .schemas.watching import keep_current
 from .server import Server, bind
 from .settings import Settings, SettingsError
 from .store import disk, filesystem
@@ -56,10 +58,12 @@ class Daemon:
         sock = bind(settings.socket.path, settings.socket_mode)
         place = os.stat(settings.socket.path)
         self._store = _open_store(root, settings, _check_filesystem(settings))
+        self._schemas = Registry(root, settings.paths.state_dir, settings.config_dir)
         self._contexts = Contexts(runtime, **_context_limits(settings))
         self._services = Services(
-            Buckets(self._store, settings.limits.max_bucket_bytes),
+            Buckets(self._store, self._schemas, settings.limits.max_bucket_bytes),
             self._contexts,
+            self._schemas,
             operators(settings),
             settings.limits.body_timeout_seconds,
             self._status,
@@ -68,11 +72,13 @@ class Daemon:
         listening = await self._server.serve(sock)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         log.info("serving %s, state in %s", settings.socket.path, settings.paths.state_dir)
+        watching = asyncio.create_task(keep_current(self._schemas, self._stop))
         await self._until_stopped()
         log.info("stopping")
         listening.close()
         _remove_socket(settings.socket.path, place)
         await self._server.drain(settings.limits.drain_timeout_seconds)
+        await watching
         await self._store.close()
 
     async def _until_stopped(self) -> None:
@@ -92,6 +98,10 @@ class Daemon:
             "uptime_seconds": round(time.monotonic() - self._started, 3),
             "durability": store["durability"],
             "store": store,
+            "schemas": {
+                "count": len(self._schemas.entries()),
+                "problems": self._schemas.problems(),
+            },
             "socket": self._settings.socket.path,
             "counts": {
                 **counts,
@@ -110,7 +120,7 @@ class Daemon:
             return
         logging.getLogger().setLevel(new.log.level.upper())
         self._contexts.limits(**_context_limits(new))
-        self._services.buckets = Buckets(self._store, new.limits.max_bucket_bytes)
+        self._services.buckets = Buckets(self._store, self._schemas, new.limits.max_bucket_bytes)
         self._services.operators = operators(new)
         self._services.body_timeout = new.limits.body_timeout_seconds
         self._server.take_limits(new.limits)
@@ -168,7 +178,7 @@ def _context_limits(settings: Settings) -> dict[str, Any]:
 
 
 # What may be in a directory that nobody else has a use for, so that it may be closed to others.
-_OURS = {"devices", "journal", "quarantine", "write.lock", "daemon.lock", "lost+found"}
+_OURS = {"devices", "journal", "quarantine", "schemas", "write.lock", "daemon.lock", "lost+found"}
 
 
 def _take_state_dir(settings: Settings) -> int:

@@ -3,13 +3,15 @@
 BucketdError
 ├── BadInput
 │   ├── InvalidJson            not JSON that can be kept exactly
-│   └── InvalidRequest         a name, parameter or header that is not one
+│   ├── InvalidRequest         a name, parameter, header or schema that is not one
+│   └── SchemaViolation        the bucket would break its schema; details say where
 ├── Denied
 │   ├── NoJobContext           no token, or one that opens nothing
 │   └── Forbidden              the peer may not do this, whatever it sends
 ├── NotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType, RequestTimeout
 ├── Conflict
 │   ├── PatchFailed            a JSON Patch that does not apply
+│   ├── SchemaConflict         a schema that stored buckets violate
 │   └── PreconditionFailed     a guard that does not hold; carries the revision
 ├── TooLarge                   the body or the merged bucket is over the limit
 ├── Unavailable                worth another try later
@@ -53,6 +55,10 @@ class InvalidRequest(BadInput):
     code = "invalid_request"
 
 
+class SchemaViolation(BadInput):
+    code = "schema_violation"
+
+
 class Denied(BucketdError):
     code = "forbidden"
 
@@ -91,6 +97,10 @@ class Conflict(BucketdError):
 
 class PatchFailed(Conflict):
     code = "patch_failed"
+
+
+class SchemaConflict(Conflict):
+    code = "schema_conflict"
 
 
 class PreconditionFailed(Conflict):

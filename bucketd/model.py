@@ -72,10 +72,20 @@ class Change:
 
     It returns its very argument when it changes nothing, and raises to refuse.
     A ``blind`` change does not look at what is there, so it can replace what cannot be read.
+    ``check`` raises to refuse what ``apply`` came to: given the bucket before, the one after,
+    and the automation that the pair is bound to.
     """
 
     apply: Callable[[bytes | None], bytes | None]
     blind: bool = False
+    check: Callable[[bytes | None, bytes, str | None], None] | None = None
+
+    def result(self, stored: bytes | None, automation: str | None) -> bytes | None:
+        """What it makes of the stored bucket, checked."""
+        after = self.apply(stored)
+        if after is not None and self.check is not None:
+            self.check(stored, after, automation)
+        return after
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,10 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is in force. ``origins`` tells for "section.key" where its value came from."""
+    """What is in force. ``origins`` tells for "section.key" where its value came from.
+
+    ``config_dir`` holds the settings file, and ``schemas/`` beside it.
+    """
 
     paths: Paths
     socket: Socket
@@ -84,6 +87,7 @@ class Settings:
     store: StoreSettings
     log: Log
     origins: Mapping[str, str] = field(default_factory=dict)
+    config_dir: str = ""
 
     @property
     def socket_mode(self) -> int:
@@ -109,7 +113,9 @@ def load(flags: Mapping[str, str], config: str | None, environ: Mapping[str, str
         values.update(_from_file(path))
     values.update(_from_environ(environ))
     values.update({name: (text, "command line") for name, text in flags.items()})
-    return _checked(_with_default_paths(_build(values), environ))
+    config_dir = os.path.dirname(os.path.abspath(config or _default_config(environ)))
+    settings = dataclasses.replace(_build(values), config_dir=config_dir)
+    return _checked(_with_default_paths(settings, environ))
 
 
 def _files(config: str | None, environ: Mapping[str, str]) -> list[Path]:

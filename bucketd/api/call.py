@@ -9,6 +9,7 @@ from typing import Any
 from ..buckets import Buckets
 from ..contexts import Contexts
 from ..model import BucketKey
+from ..schemas.registry import Registry
 from . import access, wire
 
 Query = dict[str, list[str]]
@@ -20,6 +21,7 @@ class Services:
 
     buckets: Buckets
     contexts: Contexts
+    schemas: Registry
     operators: access.Operators
     body_timeout: float
     status: Callable[[], Awaitable[dict[str, Any]]]

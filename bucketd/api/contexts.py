@@ -19,7 +19,8 @@ async def own(call: Call) -> Answer:
     context = call.caller.context
     if context is None:
         raise NoJobContext("no job context")
-    return wire.success({**_scope(context), "schema": False})
+    schema = call.services.schemas.find(context.automation)
+    return wire.success({**_scope(context), "schema": schema is not None})
 
 
 async def create(call: Call) -> Answer:

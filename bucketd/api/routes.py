@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import MethodNotAllowed, NotFound
-from . import access, buckets, contexts, status
+from . import access, buckets, contexts, schemas, status
 from .call import Handler
 from .wire import decode
 
@@ -52,6 +52,10 @@ ROUTES = (
     Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation"),
     Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation"),
     Route(_PAIR, "PUT", OPERATOR, buckets.put, "automation"),
+    Route("/v1/schemas", "GET", OPERATOR, schemas.list_all),
+    Route("/v1/schemas/{automation}", "DELETE", OPERATOR, schemas.remove),
+    Route("/v1/schemas/{automation}", "GET", OPERATOR, schemas.read),
+    Route("/v1/schemas/{automation}", "PUT", OPERATOR, schemas.put, "force dry_run"),
     Route("/v1/status", "GET", OPERATOR, status.status),
 )
 

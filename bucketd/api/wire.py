@@ -33,9 +33,11 @@ STATUS = {
     "not_acceptable": 406,
     "request_timeout": 408,
     "patch_failed": 409,
+    "schema_conflict": 409,
     "precondition_failed": 412,
     "too_large": 413,
     "unsupported_media_type": 415,
+    "schema_violation": 422,
     "too_many_requests": 429,
     "internal": 500,
     "bucket_corrupt": 500,
@@ -131,8 +133,7 @@ def _error_body(error: BucketdError) -> bytes:
     members = {"success": False, "error": error.message, "code": error.code}
     if error.details:
         members["details"] = error.details
-    if "revision" in error.extra:
-        members["revision"] = error.extra["revision"]
+    members |= {name: error.extra[name] for name in ("revision", "count") if name in error.extra}
     return orjson.dumps(members)
 
 

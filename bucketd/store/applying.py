@@ -73,7 +73,8 @@ class Applier:
             if change is not None and change.blind and not commit.guard:
                 self.corrupt.add(key)
                 last = good or ABSENT
-                return self._enter(batch, key, last, _next(last, change.apply(None), commit))
+                after = change.result(None, commit.automation or last.automation)
+                return self._enter(batch, key, last, _next(last, after, commit))
             if good is None:
                 raise
             healed = self._heal(commit, batch, good, error)
@@ -84,7 +85,8 @@ class Applier:
         key, change, now = commit.key, commit.change, loaded.snapshot
         commit.guard.check(now, key)
         stored = now.bucket if now.revision else None
-        after = change.apply(stored) if change is not None else stored
+        bound = commit.automation or now.automation
+        after = change.result(stored, bound) if change is not None else stored
         if after == stored:
             return now if loaded.sealed else self._enter(batch, key, now, now)
         return self._enter(batch, key, now, _next(now, after, commit))

@@ -1,0 +1,85 @@
+"""Handlers of the schema routes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ..errors import InvalidRequest, SchemaConflict
+from ..model import check_name
+from ..schemas.registry import Entry
+from . import wire
+from .call import Call
+from .wire import Answer
+
+MOST_DETAILS = 100
+
+
+async def list_all(call: Call) -> Answer:
+    entries = call.services.schemas.entries()
+    return wire.success({"schemas": [_row(entry) for entry in entries]})
+
+
+async def read(call: Call) -> Answer:
+    return wire.success(_whole(call.services.schemas.get(call.names["automation"])))
+
+
+async def put(call: Call) -> Answer:
+    """Set a schema that no stored bucket violates; with ``force`` any. ``dry_run`` only tells."""
+    from ..schemas.compiled import compile_schema
+
+    automation = check_name(call.names["automation"], "automation")
+    force, dry_run = _flag(call, "force"), _flag(call, "dry_run")
+    wire.media_type(call.headers, (wire.JSON,))
+    document = await call.json()
+    compiled = await asyncio.to_thread(compile_schema, document)
+    details, count = await call.services.buckets.violations_of(automation, compiled, MOST_DETAILS)
+    if count and not (force or dry_run):
+        raise SchemaConflict(
+            f"cannot set the schema of {automation!r}: {count} stored buckets violate it; nothing "
+            "was changed, mend them or set it with force",
+            details=details,
+            count=count,
+        )
+    if not dry_run:
+        await asyncio.to_thread(call.services.schemas.put, automation, document)
+    return wire.success(
+        {
+            "automation": automation,
+            "schema": document,
+            "json_schema": compiled.json_schema,
+            "details": details,
+            "count": count,
+            "dry_run": dry_run,
+        }
+    )
+
+
+async def remove(call: Call) -> Answer:
+    automation = call.names["automation"]
+    await asyncio.to_thread(call.services.schemas.remove, automation)
+    return wire.success({"automation": automation})
+
+
+def _flag(call: Call, name: str) -> bool:
+    text = call.one(name)
+    if text not in (None, "true", "false"):
+        raise InvalidRequest(f"cannot use {name}={text!r}: it must be true or false")
+    return text == "true"
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {
+        "automation": entry.automation,
+        "source": entry.source,
+        "path": entry.path,
+        "form": entry.compiled.form if entry.compiled is not None else None,
+        "problem": entry.problem,
+    }
+
+
+def _whole(entry: Entry) -> dict[str, Any]:
+    compiled = entry.compiled
+    shown = None if compiled is None else (compiled.document, compiled.json_schema)
+    schema, json_schema = shown or (None, None)
+    return {**_row(entry), "schema": schema, "json_schema": json_schema}
