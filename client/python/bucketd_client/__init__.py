@@ -12,6 +12,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # type checkers read it as True; importing typing would cost 10 ms
 
 if TYPE_CHECKING:
+    from ._agent import Agent as Agent
     from ._agent import agent as agent
     from ._aiobucket import AsyncBucket as AsyncBucket
     from ._asks import Snapshot as Snapshot
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "_agent": ("agent",),
+    "_agent": ("Agent", "agent"),
     "_aiobucket": ("AsyncBucket",),
     "_asks": ("Snapshot",),
     "_bucket": ("Bucket",),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Generic
 
 from . import _context
 from ._calls import JSON, bucket_call, encode, whole
@@ -20,6 +20,16 @@ from ._results import (
     DeviceBucketSuccess,
     Failure,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
+    P = TypeVar("P", bound=Mapping[str, Any], default=Mapping[str, Any])
+else:
+    from typing import TypeVar
+
+    B, P = TypeVar("B"), TypeVar("P")
 
 S = TypeVar("S")
 Success = Callable[[Mapping[str, Any]], S]
@@ -52,14 +62,14 @@ def result(
     return kind(reply.members)
 
 
-class BucketOfJob:
-    """The bucket of this job on this device."""
+class BucketOfJob(Generic[B, P]):
+    """The bucket of this job on this device; ``B`` is what it holds, ``P`` what may be set."""
 
-    def get(self) -> BucketResult:
+    def get(self) -> BucketResult[B]:
         """The whole bucket, ``{}`` where none is stored yet."""
         return result(BucketSuccess, False)
 
-    def set(self, data: Mapping[str, Any]) -> BucketResult:
+    def set(self, data: P) -> BucketResult[B]:
         """Set these keys, keep all others; the whole bucket as it is then."""
         return result(BucketSuccess, False, json_of(data))
 
@@ -76,17 +86,17 @@ class BucketOfDevice:
         return result(DeviceBucketSuccess, True, json_of(data))
 
 
-class Utils:
+class Utils(Generic[B, P]):
     """``agent.utils``."""
 
-    bucket = BucketOfJob()
+    bucket: BucketOfJob[B, P] = BucketOfJob()
     deviceBucket = device_bucket = BucketOfDevice()  # noqa: N815  (the same name in every language)
 
 
-class Agent:
-    """``agent``: what an automation is given."""
+class Agent(Generic[B, P]):
+    """``agent``: what an automation is given. ``bucketctl types`` writes one for a schema."""
 
-    utils = Utils()
+    utils: Utils[B, P] = Utils()
 
 
-agent = Agent()
+agent: Agent = Agent()

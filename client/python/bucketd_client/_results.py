@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Generic, Literal, Union
 
 from ._errors import BucketError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
+else:
+    from typing import TypeVar
+
+    B = TypeVar("B")
 
 
 class _Result(Mapping[str, Any]):
@@ -48,14 +57,14 @@ class _Success(_Result):
         return found
 
 
-class BucketSuccess(_Success):
+class BucketSuccess(_Success, Generic[B]):
     """``bucket`` is the whole bucket."""
 
     __slots__ = ()
 
     @property
-    def bucket(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._members["bucket"]
+    def bucket(self) -> B:
+        found: B = self._members["bucket"]
         return found
 
 
@@ -120,5 +129,5 @@ class Failure(_Result):
             raise AttributeError(f"the result has no {name!r}: {self._members['error']}")
 
 
-BucketResult = Union[BucketSuccess, Failure]
+BucketResult = Union[BucketSuccess[B], Failure]
 DeviceBucketResult = Union[DeviceBucketSuccess, Failure]

@@ -67,8 +67,18 @@ def _complain(message: str, status: int, details: list[object] | None = None) ->
 
     warn(message)
     for detail in details or []:
-        shown = detail
-        if isinstance(detail, dict) and "message" in detail:
-            shown = f"{detail.get('path', '')}: {detail['message']}"
-        warn(str(shown), before="  ")
+        for line in _lines_of(detail):
+            warn(line, before="  ")
     return status
+
+
+def _lines_of(detail: object) -> list[str]:
+    """One detail of a refusal in words: a violation, or the violations of one bucket."""
+    if not isinstance(detail, dict):
+        return [str(detail)]
+    if "message" in detail:
+        return [f"{detail.get('path') or 'the bucket'} {detail['message']}"]
+    if "violations" in detail:
+        lines = [line for violation in detail["violations"] for line in _lines_of(violation)]
+        return [f"{detail['device']}, {detail['job']}: {line}" for line in lines]
+    return [str(detail)]

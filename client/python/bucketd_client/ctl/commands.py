@@ -75,6 +75,13 @@ FILTER = (
     Option("automation", "A", "only of this automation"),
     Option("limit", "N", "at most so many"),
 )
+SCHEMA_NOTES = """\
+FILE is a JSON Schema (2020-12), or the field form: {"fields": [{"name", "type", …}]};
+- reads standard input."""
+TYPES_NOTES = """\
+TypeScript: a .d.ts that types agent.utils.bucket without a cast (needs json2ts, of the npm
+package json-schema-to-typescript). Python: a module with a TypedDict and a typed agent
+(needs datamodel-codegen, of the package datamodel-code-generator)."""
 TTL = (Option("ttl", "SECONDS", "how long the context lives (the daemon's default: a day)"),)
 
 SET_NOTES = """\
@@ -138,6 +145,29 @@ COMMANDS = (
         notes=RUN_NOTES,
     ),
     Command(
+        "schema check", "AUTOMATION FILE",
+        "tell which stored buckets a schema would refuse, and change nothing", DAEMON,
+        "bucketctl schema check login login.json", "schemas:check", 2, 2,
+        notes=SCHEMA_NOTES + "\nExit status 5 says that there are some.",
+    ),
+    Command(
+        "schema get", "AUTOMATION", "print a schema as it was given", DAEMON,
+        "bucketctl schema get login > login.json", "schemas:get", 1, 1,
+    ),
+    Command(
+        "schema list", "", "all schemas, and what is wrong with any", DAEMON,
+        "bucketctl schema list", "schemas:show", most=0,
+    ),
+    Command(
+        "schema remove", "AUTOMATION", "remove a schema that was set here", DAEMON,
+        "bucketctl schema remove login", "schemas:remove", 1, 1,
+    ),
+    Command(
+        "schema set", "AUTOMATION FILE", "set the schema of an automation's buckets",
+        (Option("force", "", "also if stored buckets violate it"), *DAEMON),
+        "bucketctl schema set login login.json", "schemas:put", 2, 2, notes=SCHEMA_NOTES,
+    ),
+    Command(
         "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",
         TARGET + GUARD + DATA,
         "bucketctl set --device phone-1 --job login sessionToken=s3cr3t loggedIn:=true\n"
@@ -146,6 +176,18 @@ COMMANDS = (
     ),
     Command(
         "status", "", "how the daemon is", DAEMON, "bucketctl status", "listing:status", most=0
+    ),
+    Command(
+        "types", "AUTOMATION", "write the types of an automation's bucket for an editor",
+        (
+            Option("lang", "LANGUAGE", "typescript or python"),
+            Option("output", "FILE", "write there (else to standard output)"),
+            Option("check", "FILE", "exit status 1 if this file is out of date; write nothing"),
+            *DAEMON[:2],
+        ),
+        "bucketctl types login --lang typescript --output login.bucket.d.ts\n"
+        "bucketctl types login --lang python --check login_bucket.py", "types:types", 1, 1,
+        notes=TYPES_NOTES,
     ),
     Command(
         "unset", "KEY…", "remove keys, keep all others", TARGET + GUARD,
