@@ -20,7 +20,6 @@ async def keep_current(registry: Registry, stop: asyncio.Event) -> None:
         if not watched:
             await _pause(stop)
             continue
-        await asyncio.to_thread(registry.rescan)
         changes = watchfiles.awatch(
             *watched,
             stop_event=stop,
@@ -31,9 +30,11 @@ async def keep_current(registry: Registry, stop: asyncio.Event) -> None:
             recursive=False,
         )
         try:
+            first = True  # what changed before the watch was in place
             async for changed in changes:
-                if changed:
+                if changed or first:
                     await asyncio.to_thread(registry.rescan)
+                first = False
                 if registry.directories != watched:
                     break
         except (OSError, RuntimeError, watchfiles.RustNotifyError) as error:  # type: ignore[attr-defined]

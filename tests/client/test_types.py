@@ -52,8 +52,8 @@ async def log_out(bucket: Login) -> None:
     bucket["loggedIn"] = False
 """
 REFUSED = {
-    "result = agent.utils.bucket.get(); result.bucket": "bucket",
-    "result = agent.utils.bucket.get(); result.error": "error",
+    "result = agent.utils.bucket.get(); result.buckte": "buckte",
+    "result = agent.utils.bucket.get(); n: int = result.error": "assignment",
     "agent.utils.bucket.set([1])": "arg-type",
     "login: Bucket[Login] = Bucket(); login.get()['token']": "typeddict-item",
     "login: Bucket[Login] = Bucket(); n: int = login.get()['sessionToken']": "assignment",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, Union
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Union
 
 from ._errors import BucketError
 
@@ -41,9 +41,14 @@ class _Result(Mapping[str, Any]):
 class _Success(_Result):
     __slots__ = ()
 
-    @property
-    def success(self) -> Literal[True]:
-        return True
+    success: Literal[True] = True  # no property: by an attribute type checkers tell results apart
+
+    if TYPE_CHECKING:  # see Failure.bucket
+
+        @property
+        def error(self) -> NoReturn: ...
+        @property
+        def code(self) -> NoReturn: ...
 
     @property
     def revision(self) -> int:
@@ -97,9 +102,7 @@ class Failure(_Result):
             members["revision"] = cause.revision
         return cls(members)
 
-    @property
-    def success(self) -> Literal[False]:
-        return False
+    success: Literal[False] = False
 
     @property
     def error(self) -> str:
@@ -120,7 +123,17 @@ class Failure(_Result):
         found: int | None = self._members.get("revision")
         return found
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+        # Not all type checkers tell the results apart by ``if result.success:``. To all of them
+        # "never" is no type beside the bucket's own, so the bucket keeps its type either way.
+        @property
+        def bucket(self) -> NoReturn: ...
+        @property
+        def deviceBucket(self) -> NoReturn: ...  # noqa: N802
+        @property
+        def device_bucket(self) -> NoReturn: ...
+
+    else:
 
         def __getattr__(self, name: str) -> Any:
             """``result.bucket`` of a failure says what failed, not only that it has no bucket."""

@@ -1,0 +1,121 @@
+"""What is no schema is refused with its cause, and the old one stays in force."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from harness import Daemon, pair
+
+OLD = {"fields": [{"name": "n", "type": "number"}]}
+FIELD = {"name": "a", "type": "string"}
+
+
+def doubled(depth: int) -> dict[str, Any]:
+    """One place, looked at in 2 to the ``depth`` ways."""
+    levels = {
+        f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 1 + [{"$ref": f"#/$defs/d{n + 1}"}]}
+        for n in range(depth)
+    }
+    return {"$defs": {**levels, f"d{depth}": {"type": "object"}}, "$ref": "#/$defs/d0"}
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "a number": (3, "object"),
+    "an array": ([OLD], "object"),
+    "no such type": ({"type": "strin"}, "/type"),
+    "another draft": ({"$schema": "http://json-schema.org/draft-07/schema#"}, "$schema"),
+    "a draft of nobody": ({"$schema": "https://example.com/mine"}, "$schema"),
+    "itself": ({"$ref": "#"}, "back to itself"),
+    "itself, in two steps": ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"},
+                              "b": {"allOf": [{"$ref": "#/$defs/a"}]}}}, "back to itself"),
+    "a page of the web": ({"$ref": "http://127.0.0.1:1/x"}, "outside"),
+    "a file": ({"properties": {"a": {"$ref": "file:///etc/passwd"}}}, "outside"),
+    "a place that is none": ({"$ref": "#/$defs/nope"}, "nope"),
+    "branching recursion": ({"properties": {"a": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}},
+                            "twice"),
+    "overlapping recursion": ({"properties": {"a": {"$ref": "#"}},
+                               "patternProperties": {"a": {"$ref": "#"}}}, "twice"),
+    "too many ways": (doubled(25), "ways"),
+    "a bad pattern": ({"properties": {"a": {"pattern": "("}}}, "/properties/a/pattern"),
+    "fields that are none": ({"fields": {"a": 1}}, "fields"),
+    "a field without a name": ({"fields": [{"type": "string"}]}, "fields[0]"),
+    "a field of unknown type": ({"fields": [{"name": "a", "type": "strnig"}]}, "string"),
+    "two fields of one name": ({"fields": [FIELD, FIELD]}, "fields[1]"),
+    "a field with a bad pattern": ({"fields": [{**FIELD, "pattern": "("}]}, "pattern"),
+    "an unknown attribute": ({"fields": [{**FIELD, "minLenght": 1}]}, "minLength"),
+    "an attribute of another type": ({"fields": [{**FIELD, "min": 1}]}, "'min'"),
+    "a text for a number": ({"fields": [{**FIELD, "minLength": "1"}]}, "minLength"),
+    "nested": ({"fields": [{"name": "o", "type": "object", "properties": [{"name": "x"}]}]},
+               "properties[0]"),
+    "items of no type": ({"fields": [{"name": "l", "type": "array", "items": {}}]}, "items"),
+    "something beside the fields": ({"fields": [], "feilds": []}, "feilds"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def old(shared_daemon: Daemon) -> Daemon:
+    assert shared_daemon.request("PUT", "/v1/schemas/old", OLD).status == 200
+    return shared_daemon
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused(old: Daemon, name: str) -> None:
+    document, word = BAD[name]
+    answer = old.request("PUT", "/v1/schemas/old", document)
+    assert (answer.status, answer.json["code"]) == (400, "invalid_request"), answer
+    assert answer.json["error"].startswith("cannot use the schema: ")
+    assert word in answer.json["error"]
+    assert old.request("GET", "/v1/schemas/old").json["schema"] == OLD
+    assert old.request("PUT", pair("d", "j") + "?automation=old", {"n": "x"}).status == 422
+
+
+def test_not_json_at_all(old: Daemon) -> None:
+    assert old.request("PUT", "/v1/schemas/old", b'{"type"').json["code"] == "invalid_json"
+    deep = b'{"not":' * 100_000 + b"{}" + b"}" * 100_000
+    assert old.request("PUT", "/v1/schemas/old", deep).status in (400, 413)
+    assert old.request("GET", "/v1/schemas/old").json["schema"] == OLD
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"$defs": {"t": {"properties": {"l": {"$ref": "#/$defs/t"}, "r": {"$ref": "#/$defs/t"}}}},
+         "$ref": "#/$defs/t"},
+        {"properties": {"tree": {"type": "array", "items": {"$ref": "#"}}}},
+        {"additionalProperties": {"anyOf": [{"type": "number"}, {"$ref": "#"}]}},
+        doubled(10),
+        {"properties": {f"k{n}": {"$ref": "#/$defs/text"} for n in range(500)},
+         "$defs": {"text": {"type": "string"}}},
+    ],
+)  # fmt: skip
+def test_what_is_linear_may_recurse(old: Daemon, document: Any) -> None:
+    assert old.request("PUT", "/v1/schemas/recursive", document).status == 200
+    deep: dict[str, Any] = {}
+    for _ in range(200):
+        deep = {"l": deep}
+    began = time.monotonic()
+    old.request("PUT", pair("d", "deep") + "?automation=recursive", deep)
+    assert time.monotonic() - began < 5
+
+
+def test_ten_thousand_fields(old: Daemon) -> None:
+    fields = [{"name": f"f{n}", "type": "number", "required": True} for n in range(10_000)]
+    assert old.request("PUT", "/v1/schemas/wide", {"fields": fields}).status == 200
+    target = pair("d", "wide") + "?automation=wide"
+    answer = old.request("PUT", target, {"f1": "x"})
+    assert (answer.status, len(answer.json["details"])) == (422, 10_000)
+    assert old.request("PUT", target, {f"f{n}": n for n in range(10_000)}).status == 200
+
+
+@pytest.mark.parametrize("pattern", ["^(a|a)*$", "^(a+)+$", "^(?=(a+)+$)b", r"^(a+)+\1$"])
+def test_a_pattern_that_would_run_away(old: Daemon, pattern: str) -> None:
+    """Linear where it can be; where it looks around, it gives up and refuses."""
+    schema = {"properties": {"a": {"pattern": pattern}}}
+    assert old.request("PUT", "/v1/schemas/pattern", schema).status == 200
+    began = time.monotonic()
+    body = {"a": "a" * 5000 + "!"}
+    answer = old.request("PUT", pair("d", "pattern") + "?automation=pattern", body)
+    assert answer.status == 422
+    assert time.monotonic() - began < 5

@@ -1,0 +1,150 @@
+"""Every kind of write is checked against the merged bucket, and a refusal changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from harness import Daemon, Response, pair
+
+LOGIN = {
+    "type": "object",
+    "properties": {
+        "loginTimestamp": {"type": "number"},
+        "loggedIn": {"type": "boolean"},
+        "user": {"type": "object", "properties": {"mail": {"type": "string", "format": "email"}}},
+        "token": {"type": "string", "minLength": 8, "writeOnly": True},
+        "pin": {"type": "string", "format": "password", "pattern": "^[0-9]{4}$"},
+        "cards": {"type": "array", "items": {"$ref": "#/$defs/card"}},
+    },
+    "required": ["loggedIn"],
+    "$defs": {"card": {"writeOnly": True, "type": "string", "maxLength": 4}},
+}
+GOOD = {"loggedIn": True, "loginTimestamp": 1}
+
+
+@pytest.fixture(scope="module")
+def schema(shared_daemon: Daemon) -> Daemon:
+    assert shared_daemon.request("PUT", "/v1/schemas/login", LOGIN).status == 200
+    return shared_daemon
+
+
+def stored(daemon: Daemon, job: str) -> tuple[Any, Any, Any]:
+    now = daemon.request("GET", pair("d", job))
+    return now.bucket, now.json["revision"], now.etag
+
+
+def refused(answer: Response, *expected: tuple[str, str]) -> None:
+    """422, and just these (path, keyword)."""
+    assert (answer.status, answer.json["code"]) == (422, "schema_violation"), answer
+    found = [(d["path"], d["keyword"]) for d in answer.json["details"]]
+    assert sorted(found) == sorted(expected)
+
+
+WRITES: list[tuple[str, str, Any, str]] = [
+    ("PATCH", "", {"loggedIn": "yes"}, "application/json"),
+    ("PATCH", "", {"loggedIn": None}, "application/json"),
+    ("PATCH", "", {"loggedIn": None}, "application/merge-patch+json"),
+    ("PATCH", "", [{"op": "remove", "path": "/loggedIn"}], "application/json-patch+json"),
+    ("PUT", "", {}, "application/json"),
+    ("DELETE", "?key=loggedIn", None, "application/json"),
+]
+
+
+@pytest.mark.parametrize(("method", "query", "body", "kind"), WRITES)
+def test_every_write_is_checked(
+    schema: Daemon, method: str, query: str, body: Any, kind: str
+) -> None:
+    job = f"every-{WRITES.index((method, query, body, kind))}"
+    schema.request("PUT", pair("d", job) + "?automation=login", GOOD)
+    before = stored(schema, job)
+    headers = {"Content-Type": kind} if body is not None else {}
+    answer = schema.request(method, pair("d", job) + query, body, headers)
+    assert (answer.status, answer.json["code"]) == (422, "schema_violation")
+    assert stored(schema, job) == before
+
+
+def test_the_merged_bucket_counts_not_the_request(schema: Daemon) -> None:
+    target = pair("d", "merged")
+    refused(
+        schema.request("PATCH", target + "?automation=login", {"loginTimestamp": 1}),
+        ("", "required"),
+    )
+    assert schema.request("GET", target).json["revision"] == 0
+    assert schema.request("PUT", target + "?automation=login", GOOD).status == 200
+    assert schema.request("PATCH", target, {"loginTimestamp": 2}).status == 200
+
+
+def test_the_automation_of_a_token_applies(schema: Daemon) -> None:
+    token = schema.mint("d", "token", "login")
+    assert schema.request("GET", "/v1/context", token=token).json["schema"] is True
+    refused(schema.request("PATCH", "/v1/bucket", {"loggedIn": 1}, token=token),
+            ("/loggedIn", "type"))  # fmt: skip
+    other = schema.mint("d", "token", "another")
+    assert schema.request("GET", "/v1/context", token=other).json["schema"] is False
+    assert schema.request("PATCH", "/v1/bucket", {"loggedIn": 1}, token=other).status == 200
+
+
+def test_the_automation_last_bound_applies_after_a_restart(daemon: Daemon) -> None:
+    daemon.request("PUT", "/v1/schemas/login", LOGIN)
+    daemon.request("PUT", pair("d", "bound") + "?automation=login", GOOD)
+    daemon.kill()
+    daemon.start()
+    refused(daemon.request("PATCH", pair("d", "bound"), {"loggedIn": 0}), ("/loggedIn", "type"))
+
+
+def test_the_device_bucket_has_no_schema(schema: Daemon) -> None:
+    assert schema.request("PUT", pair("d"), {"loggedIn": "anything"}).status == 200
+
+
+def test_all_violations_with_their_places(schema: Daemon) -> None:
+    wrong = {"loggedIn": 1, "loginTimestamp": "yesterday", "user": {"mail": "nobody"}}
+    answer = schema.request("PUT", pair("d", "all") + "?automation=login", wrong)
+    refused(answer, ("/loggedIn", "type"), ("/loginTimestamp", "type"), ("/user/mail", "format"))
+    messages = {d["path"]: d["message"] for d in answer.json["details"]}
+    assert messages["/loginTimestamp"] == 'must be a number, got the text "yesterday"'
+    assert (
+        '/loginTimestamp must be a number, got the text "yesterday"' in answer.json["error"]
+        or "(and 2 more)" in answer.json["error"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("token", "hunter2"), ("pin", "hunter2"), ("cards", ["ok", "hunter2"]), ("token", 77123)],
+)
+def test_a_secret_is_never_repeated(schema: Daemon, key: str, value: Any) -> None:
+    body = {"loggedIn": True, key: value}
+    answer = schema.request("PUT", pair("d", "secret") + "?automation=login", body)
+    assert answer.status == 422
+    assert b"hunter2" not in answer.body
+    assert b"77123" not in answer.body
+    assert "hunter2" not in schema.log
+
+
+def test_a_stored_bucket_that_a_new_schema_refuses(daemon: Daemon) -> None:
+    target = pair("d", "old")
+    daemon.request("PUT", target + "?automation=login", {"old": 1})
+    dry = daemon.request("PUT", "/v1/schemas/login?dry_run=true", LOGIN)
+    assert (dry.status, dry.json["count"]) == (200, 1)
+    assert daemon.request("GET", "/v1/schemas/login").status == 404
+    answer = daemon.request("PUT", "/v1/schemas/login", LOGIN)
+    assert (answer.status, answer.json["code"], answer.json["count"]) == (409, "schema_conflict", 1)
+    assert answer.json["details"] == dry.json["details"]
+    [detail] = answer.json["details"]
+    assert (detail["device"], detail["job"]) == ("d", "old")
+    assert daemon.request("PATCH", target, {"old": 2}).status == 200
+    assert daemon.request("PUT", "/v1/schemas/login?force=true", LOGIN).status == 200
+    assert daemon.request("GET", target).bucket == {"old": 2}
+    refused(daemon.request("PATCH", target, {"old": 3}), ("", "required"))
+    assert daemon.request("PATCH", target, {"loggedIn": False}).status == 200
+    assert daemon.request("DELETE", target).status == 200
+
+
+def test_a_conflict_names_the_first_hundred(daemon: Daemon) -> None:
+    with daemon.connect() as sock:
+        for number in range(120):
+            target = pair("many", f"j{number}") + "?automation=login"
+            daemon.request("PUT", target, {"n": number}, sock=sock)
+    answer = daemon.request("PUT", "/v1/schemas/login", LOGIN)
+    assert (answer.status, answer.json["count"], len(answer.json["details"])) == (409, 120, 100)
