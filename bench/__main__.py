@@ -11,7 +11,7 @@ from . import probes, works
 from .peers import Bucketd
 from .report import Report
 
-WORKS = (works.single_gets, works.single_sets, works.many_gets, works.many_sets)
+WORKS = (works.single_gets, works.single_sets, works.with_schema, works.many_gets, works.many_sets)
 
 
 def main() -> int:

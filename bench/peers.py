@@ -85,10 +85,10 @@ class Bucketd:
         sock.connect(self.socket)
         return sock
 
-    def client(self, device: str, job: str = "job") -> Any:
+    def client(self, device: str, job: str = "job", automation: str | None = None) -> Any:
         from bucketd_client import Bucket
 
-        return Bucket(device=device, job=job, socket=self.socket)
+        return Bucket(device=device, job=job, automation=automation, socket=self.socket)
 
     @staticmethod
     def get(device: str, job: str = "job") -> bytes:

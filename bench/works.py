@@ -73,6 +73,31 @@ def single_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> No
             _p50(report, work, ours, found, "append + fdatasync", 4.0)
 
 
+def with_schema(daemon: Bucketd, _home: Path, report: Report, scale: Scale) -> None:
+    """The same set, checked against a schema with a field for each key and without."""
+    fields = [{"name": f"f{n}", "type": "string", "maxLength": 100} for n in range(20)]
+    with daemon.connect() as sock:
+        body = json.dumps({"fields": [*fields, {"name": "n", "type": "number"}]}).encode()
+        head = f"PUT /v1/schemas/bench HTTP/1.1\r\nHost: b\r\nContent-Length: {len(body)}\r\n\r\n"
+        sock.sendall(head.encode() + body)
+        if not sock.recv(65536).startswith(b"HTTP/1.1 200"):
+            raise RuntimeError("the schema was refused")
+    plain, checked = daemon.client("plain"), daemon.client("checked", automation="bench")
+
+    def data(number: int) -> dict[str, object]:
+        return {**{f"f{n}": "x" * 40 for n in range(20)}, "n": number}
+
+    found = alternate(
+        {
+            "bucketd": one_by_one(lambda n: checked.set(data(n)), scale(400)),
+            "no schema": one_by_one(lambda n: plain.set(data(n)), scale(400)),
+        },
+        5,
+    )
+    _p50(report, "set 1 KiB with a schema, p50", micro(found["bucketd"].p50), found,
+         "no schema", 1.15)  # fmt: skip
+
+
 def many_gets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None:
     """Sixteen connections, from one load generator that is the same for both."""
     daemon.client("many").replace(value_of(1024, 1))

@@ -34,6 +34,7 @@ Where to go next:
   examples/            this automation in TypeScript, Python and sh, to copy from
   client/node          the TypeScript client
   client/python        the Python client and bucketctl
+  config/schemas       what a schema looks like, in both forms
   ARCHITECTURE.md      how the daemon keeps its promises
 """
 
@@ -56,6 +57,7 @@ class Demo:
             ("Task iteration 2: the session is still there", self.resume),
             ("The bucket is a JSON file on disk", self.show_file),
             ("The same over the socket, with nothing but curl", self.show_over_socket),
+            ("A wrong value: the schema refuses it, and nothing changes", self.refuse),
             ("What a script gets outside a job context", self.outside),
         )
         for number, (name, step) in enumerate(steps, 1):
@@ -111,6 +113,21 @@ class Demo:
         output(said + error)
         same = status == 0 and json.loads(said).get("bucket") == self._bucket
         check(same, "the same bucket", "this is not the bucket")
+
+    def refuse(self) -> None:
+        self._is_refused(JOB, "login-session", "loginTimestamp=yesterday", "/loginTimestamp")
+        same = self._ask_with_token() == self._bucket
+        check(same, "the bucket is as it was", "the bucket has changed")
+        self._is_refused("daily", "daily-work", "opened:=-1", "/opened")
+
+    def _is_refused(self, job: str, automation: str, assignment: str, place: str) -> None:
+        argv = ["bucketctl", "set", "--device", DEVICE, "--job", job, "--automation", automation]
+        command(shlex.join([*argv, assignment]))
+        status, said, error = run([*argv, assignment], self._environ)
+        output(said + error)
+        told = status == 5 and f"{place} must be" in error
+        check(told, f"refused by config/schemas/{automation}.json (exit status 5)",
+              f"the schema should refuse it; the exit status is {status}")  # fmt: skip
 
     def outside(self) -> None:
         command(shlex.join(self._automation))

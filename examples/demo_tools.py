@@ -97,6 +97,7 @@ class Daemon:
         self.socket = str(self.runtime / "bucketd.sock")
         self._log, self._config = scratch / "bucketd.log", scratch / "bucketd.toml"
         self._config.touch()  # so that the settings of a daemon you may have do not count here
+        shutil.copytree(ROOT / "config" / "schemas", scratch / "schemas")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

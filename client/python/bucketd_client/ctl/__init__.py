@@ -66,8 +66,9 @@ def _complain(message: str, status: int, details: list[object] | None = None) ->
     from .output import warn
 
     warn(message)
-    for detail in details or []:
-        for line in _lines_of(detail):
+    lines = [line for detail in details or [] for line in _lines_of(detail)]
+    for line in lines:
+        if line not in message or len(lines) > 1:
             warn(line, before="  ")
     return status
 
