@@ -14,7 +14,6 @@ import logging
 import secrets
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 
 from .errors import InvalidRequest, NotFound, TooManyRequests
 from .model import BucketKey, check_name, timestamp
@@ -38,11 +37,11 @@ class Context:
 
     @property
     def created_at(self) -> str:
-        return timestamp(datetime.fromtimestamp(self.created, UTC))
+        return timestamp(self.created)
 
     @property
     def expires_at(self) -> str:
-        return timestamp(datetime.fromtimestamp(self.expires, UTC))
+        return timestamp(self.expires)
 
 
 class Contexts:

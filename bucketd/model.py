@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import lru_cache
 
 from .errors import InvalidRequest, PreconditionFailed
 
@@ -132,7 +133,13 @@ class Guard:
         )
 
 
-def timestamp(at: datetime | None = None) -> str:
-    """RFC 3339 in UTC with milliseconds, such as ``2026-11-23T16:40:05.123Z``."""
-    at = at or datetime.now(UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def timestamp(at: float | None = None) -> str:
+    """A Unix time as RFC 3339 in UTC with milliseconds, such as ``2026-11-23T16:40:05.123Z``."""
+    at = time.time() if at is None else at
+    second = int(at)
+    return f"{_date_and_time(second)}.{int((at - second) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _date_and_time(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from importlib import import_module
 
 from .registry import Registry
 
@@ -13,8 +14,8 @@ LOOK_SECONDS = 0.5  # for a directory that does not exist yet, or was replaced
 
 async def keep_current(registry: Registry, stop: asyncio.Event) -> None:
     """Rescan whenever something changes in the schema directories, until ``stop``."""
-    import watchfiles  # not before the daemon serves
-
+    # Not before the daemon serves, and not on the loop: it takes a tenth of a second.
+    watchfiles = await asyncio.to_thread(import_module, "watchfiles")
     while not stop.is_set():
         watched = registry.directories
         if not watched:
@@ -37,7 +38,7 @@ async def keep_current(registry: Registry, stop: asyncio.Event) -> None:
                 first = False
                 if registry.directories != watched:
                     break
-        except (OSError, RuntimeError, watchfiles.RustNotifyError) as error:  # type: ignore[attr-defined]
+        except (OSError, RuntimeError, watchfiles.RustNotifyError) as error:
             log.error("cannot watch the schema files: %s", error)
             await _pause(stop)
 
