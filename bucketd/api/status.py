@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import resources
+
 from ..errors import ShuttingDown
 from . import wire
 from .call import Call
@@ -18,6 +21,16 @@ async def ready(call: Call) -> Answer:
     if call.services.draining:
         raise ShuttingDown("not ready: the daemon is stopping")
     return wire.success({"status": "ready"})
+
+
+async def openapi(_call: Call) -> Answer:
+    """Every route, in OpenAPI 3.1."""
+    return Answer(_openapi())
+
+
+@cache
+def _openapi() -> bytes:
+    return resources.files(__package__).joinpath("openapi.json").read_bytes()
 
 
 async def status(call: Call) -> Answer:
