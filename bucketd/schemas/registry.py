@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class Entry:
 
 
 class Registry:
-    """``find`` from any thread; all else that changes it one at a time, on a worker thread."""
+    """Safe for all threads; what reads or writes files is for worker threads."""
 
     def __init__(self, root: int, state_dir: str, config_dir: str) -> None:
         self._root = root
@@ -52,6 +53,7 @@ class Registry:
             API: os.path.join(state_dir, DIRECTORY),
             FILE: os.path.join(config_dir, DIRECTORY),
         }
+        self._turn = threading.Lock()
         self._entries: dict[str, Entry] = {}  # by path
         self._in_force: Mapping[str, Entry] = {}  # by automation; replaced whole, never changed
         self.rescan()
@@ -112,6 +114,10 @@ class Registry:
 
     def rescan(self) -> None:
         """Take up every file that has changed since the last time."""
+        with self._turn:  # an older look at the files must not come after a newer one
+            self._rescan()
+
+    def _rescan(self) -> None:
         entries: dict[str, Entry] = {}
         for source, place in self._places.items():
             for path, signature in _files(place):

@@ -110,7 +110,7 @@ def test_schema_violation_is_status_5_and_lists_them(ctl: Shell, at: list[str]) 
     with fake(script) as server:
         done = ctl("set", *at, "n=x", "--socket", server.path)
     assert done.returncode == 5
-    assert done.stderr == "bucketctl: cannot set the bucket\n  /n: must be a number\n"
+    assert done.stderr == "bucketctl: cannot set the bucket\n  /n must be a number\n"
 
 
 def test_arguments_that_are_no_utf8(ctl: Shell) -> None:
