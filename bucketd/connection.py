@@ -116,6 +116,7 @@ class Connection(web.RequestHandler):
     async def _answer(self, request: web.BaseRequest) -> wire.Answer:
         try:
             if request.version not in _VERSIONS:
+                request._version = HttpVersion11  # which the answer will be in
                 raise InvalidRequest("cannot answer: this is an HTTP/1.1 server")
             meaning = app.understand(request.method, request.raw_path, request.headers)
         except BucketdError as error:
@@ -132,7 +133,7 @@ class Connection(web.RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,  # noqa: ARG002  (the name is aiohttp's)
+        request: web.BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,
@@ -143,6 +144,7 @@ class Connection(web.RequestHandler):
         # What follows a colon there repeats what was sent, and that may be a token.
         cause = (message or "it is malformed").partition(":")[0]
         answer = wire.refused(InvalidRequest(f"cannot read the request as HTTP/1.1: {cause}"))
+        request._version = HttpVersion11  # what could not be read has none
         response = web.Response(body=answer.body, status=answer.status, headers=answer.headers)
         response.force_close()
         return response

@@ -1,0 +1,169 @@
+"""Who may do what: every route for every kind of caller, as one table."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from typing import Any
+
+import pytest
+from harness import Daemon, encode_request, pair, read_response
+
+from bucketd.api import access
+from bucketd.api.routes import ROUTES
+
+NOBODY = 65534
+BODIES: dict[tuple[str, str], Any] = {("/v1/contexts", "POST"): {"device": "made"}}
+CALLERS = ("operator", "stranger", "job token", "device token", "expired", "revoked", "garbage")
+# Status by caller, in that order; 0 where the route is used as it is meant to be.
+TABLE: dict[access.Rule, tuple[int, ...]] = {
+    access.anyone: (0, 0, 0, 0, 0, 0, 0),
+    access.job_context: (401, 401, 0, 401, 401, 401, 401),
+    access.any_context: (401, 401, 0, 0, 401, 401, 401),
+    access.operator: (0, 403, 401, 401, 401, 401, 401),
+}
+SECRET = {"whose": "of another job"}
+
+
+def ask_as(daemon: Daemon, uid: int, method: str, target: str, body: Any, token: str | None) -> Any:
+    """One request of a process of another user: status and JSON."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                sock.connect(daemon.socket)
+                sock.sendall(encode_request(method, target, body, None, token))
+                answer = read_response(sock, method)
+            os.write(theirs, json.dumps([answer.status, answer.json]).encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def tokens(shared_daemon: Daemon) -> dict[str, str | None]:
+    shared_daemon.request("PUT", pair("d", "other"), SECRET)
+    shared_daemon.request("PUT", pair("other"), SECRET)
+    expired = shared_daemon.mint("d", "other", ttl_seconds=0.01)
+    answer = shared_daemon.request("POST", "/v1/contexts", {"device": "d", "job": "other"})
+    assert shared_daemon.request("DELETE", f"/v1/contexts/{answer.json['id']}").status == 200
+    time.sleep(0.05)
+    shared_daemon.home.chmod(0o755)  # as a real runtime directory is
+    return {
+        "operator": None,
+        "stranger": None,
+        "job token": shared_daemon.mint("d", "mine"),
+        "device token": shared_daemon.mint("d"),
+        "expired": expired,
+        "revoked": answer.json["token"],
+        "garbage": "x" * 43,
+    }
+
+
+def test_every_rule_has_its_line() -> None:
+    assert {route.access for route in ROUTES} == set(TABLE)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be a stranger and an operator")
+@pytest.mark.parametrize("uid", [0, NOBODY])
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_truth_table(
+    shared_daemon: Daemon, tokens: dict[str, str | None], route: Any, caller: str, uid: int
+) -> None:
+    """The user of a peer counts only where it sends no token, except on operator routes."""
+    if caller in ("operator", "stranger") and (uid == 0) != (caller == "operator"):
+        return
+    expected = TABLE[route.access][CALLERS.index(caller)]
+    if route.access is access.operator and uid == NOBODY:
+        expected = 403
+    target = route.path
+    for name in ("device", "job", "automation", "id"):
+        target = target.replace("{" + name + "}", f"unknown-{name}")
+    body = BODIES.get((route.path, route.method), {} if route.method in ("PUT", "PATCH") else None)
+    status, said = ask_as(shared_daemon, uid, route.method, target, body, tokens[caller])
+    assert SECRET["whose"] not in json.dumps(said)
+    if expected:
+        code = "forbidden" if expected == 403 else "no_job_context"
+        assert (status, said["code"]) == (expected, code), said
+    else:
+        assert status not in (401, 403), said
+
+
+def test_a_token_opens_its_own_bucket_and_nothing_else(shared_daemon: Daemon) -> None:
+    one, two = shared_daemon.mint("own", "one"), shared_daemon.mint("own", "two")
+    for token, value in ((one, 1), (two, 2)):
+        shared_daemon.request("PUT", "/v1/bucket", {"n": value}, token=token)
+    for token, value in ((one, 1), (two, 2)):
+        assert shared_daemon.request("GET", "/v1/bucket", token=token).bucket == {"n": value}
+        assert shared_daemon.request("GET", "/v1/context", token=token).json["job"] == (
+            "one" if value == 1 else "two"
+        )
+    # With both on one connection, and each request seen before: still each its own.
+    with shared_daemon.connect() as sock:
+        for token, value in ((one, 1), (two, 2)) * 5:
+            answer = shared_daemon.request("GET", "/v1/bucket", token=token, sock=sock)
+            assert answer.bucket == {"n": value}
+
+
+def test_a_revoked_token_ends_at_once_on_a_kept_connection(shared_daemon: Daemon) -> None:
+    made = shared_daemon.request("POST", "/v1/contexts", {"device": "d", "job": "kept"}).json
+    with shared_daemon.connect() as sock:
+        for _ in range(3):
+            answer = shared_daemon.request("GET", "/v1/bucket", token=made["token"], sock=sock)
+            assert answer.status == 200
+        shared_daemon.request("DELETE", f"/v1/contexts/{made['id']}")
+        answer = shared_daemon.request("GET", "/v1/bucket", token=made["token"], sock=sock)
+        assert (answer.status, answer.json["code"]) == (401, "no_job_context")
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_contexts_outlive_the_daemon(daemon: Daemon, end: str) -> None:
+    token, short = daemon.mint("d", "j"), daemon.mint("d", "j", ttl_seconds=0.2)
+    daemon.request("PUT", "/v1/bucket", {"n": 1}, token=token)
+    getattr(daemon, end)()
+    time.sleep(0.2)
+    daemon.start()
+    assert daemon.request("GET", "/v1/bucket", token=token).bucket == {"n": 1}
+    assert daemon.request("GET", "/v1/bucket", token=short).status == 401
+    assert len(daemon.request("GET", "/v1/contexts").json["contexts"]) == 1
+
+
+def test_a_token_is_stored_nowhere(daemon: Daemon) -> None:
+    token = daemon.mint("d", "j")
+    daemon.request("GET", "/v1/bucket", token=token)
+    daemon.request("GET", "/v1/bucket?x=1", token=token)
+    daemon.request("PUT", "/v1/bucket", b"{", token=token)
+    daemon.raw(b"GET /v1/bucket HTTP/1.1\r\nAuthorization: Bearer " + token.encode() + b"\r\n\0")
+    for path in daemon.home.rglob("*"):
+        if path.is_file():
+            assert token.encode() not in path.read_bytes(), path
+    assert token not in json.dumps(daemon.request("GET", "/v1/contexts").json)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "Bearer", "Bearer ", "Basic {}", "{}", "Bearer {} x", "Bearer x{}", "Bearer\t{}x"]
+)
+def test_headers_that_open_nothing(shared_daemon: Daemon, value: str) -> None:
+    token = shared_daemon.mint("d", "j")
+    headers = {"Authorization": value.format(token)}
+    assert shared_daemon.request("GET", "/v1/bucket", headers=headers).status == 401
+    assert shared_daemon.request("GET", pair("d", "j"), headers=headers).status == 401
+
+
+def test_two_tokens_at_once(shared_daemon: Daemon) -> None:
+    token = shared_daemon.mint("d", "j").encode()
+    line = b"Authorization: Bearer " + token + b"\r\n"
+    said = shared_daemon.raw(b"GET /v1/bucket HTTP/1.1\r\nHost: b\r\nConnection: close\r\n"
+                             + line * 2 + b"\r\n")  # fmt: skip
+    assert said.startswith(b"HTTP/1.1 400")

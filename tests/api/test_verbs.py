@@ -1,0 +1,177 @@
+"""What each verb does to a bucket, its revision and its ETag."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from harness import Daemon, Response, pair
+
+MERGE, PATCH = "application/merge-patch+json", "application/json-patch+json"
+
+
+def patch(daemon: Daemon, target: str, body: Any, kind: str) -> Response:
+    return daemon.request("PATCH", target, body, {"Content-Type": kind})
+
+
+def test_get_creates_nothing(daemon: Daemon) -> None:
+    for target in (pair("d", "j"), pair("d")):
+        answer = daemon.request("GET", target)
+        assert (answer.bucket, answer.json["revision"], answer.etag) == ({}, 0, None)
+    for method, body in (("PATCH", {}), ("DELETE", None)):
+        assert daemon.request(method, pair("d", "j"), body).json["revision"] == 0
+    assert daemon.request("DELETE", f"{pair('d', 'j')}?key=a").json["revision"] == 0
+    assert not (daemon.state_dir / "devices").exists()
+    assert daemon.request("GET", "/v1/buckets").json["buckets"] == []
+
+
+def test_set_merges_shallowly(shared_daemon: Daemon) -> None:
+    target = pair("d", "merge")
+    shared_daemon.request("PATCH", target, {"a": {"x": 1, "y": 2}, "b": 1, "c": [1]})
+    answer = shared_daemon.request("PATCH", target, {"a": {"z": 3}, "b": None})
+    assert answer.bucket == {"a": {"z": 3}, "b": None, "c": [1]}
+    assert answer.json["revision"] == 2
+    assert list(answer.json) == ["success", "bucket", "revision"]
+
+
+def test_a_write_that_changes_nothing(shared_daemon: Daemon) -> None:
+    target = pair("d", "nothing")
+    first = shared_daemon.request("PUT", target, {"a": {"x": 1, "y": 2}, "b": 1})
+    for method, body in (
+        ("PATCH", {}),
+        ("PATCH", {"b": 1}),
+        ("PUT", {"b": 1, "a": {"y": 2, "x": 1}}),
+    ):
+        answer = shared_daemon.request(method, target, body)
+        assert (answer.json["revision"], answer.etag) == (1, first.etag)
+    answer = shared_daemon.request("DELETE", f"{target}?key=absent")
+    assert (answer.json["revision"], answer.etag) == (1, first.etag)
+    for body in ({"b": 1.0}, {"b": True}, {"b": "1"}):
+        assert shared_daemon.request("PATCH", target, body).json["revision"] > 1, body
+
+
+def test_replace_remove_clear(shared_daemon: Daemon) -> None:
+    target = pair("d", "replace")
+    shared_daemon.request("PUT", target, {"a": 1, "b": 2, "c": 3})
+    assert shared_daemon.request("PUT", target, {"b": 1, "c": 2}).bucket == {"b": 1, "c": 2}
+    answer = shared_daemon.request("DELETE", f"{target}?key=b&key=x")
+    assert (answer.bucket, answer.json["revision"]) == ({"c": 2}, 3)
+    answer = shared_daemon.request("DELETE", target)
+    assert (answer.bucket, answer.json["revision"], answer.etag) == ({}, 0, None)
+
+
+def test_an_etag_never_repeats(daemon: Daemon) -> None:
+    """Not after a deletion, not after a crash: revisions begin again, so they cannot tell."""
+    target, seen = pair("d", "j"), []
+    for round_number in range(3):
+        for number in range(3):
+            answer = daemon.request("PUT", target, {"n": number})
+            assert answer.json["revision"] == number + 1
+            seen.append(answer.etag)
+        daemon.request("DELETE", target)
+        if round_number:
+            daemon.kill()
+            daemon.start()
+    assert len(set(seen)) == len(seen)
+    for etag in seen:
+        headers = {"If-Match": str(etag)}
+        assert daemon.request("PUT", target, {"n": 9}, headers).status == 412
+
+
+def test_merge_patch(shared_daemon: Daemon) -> None:
+    """The examples of RFC 7396, appendix A, as far as they are objects."""
+    cases: list[tuple[Any, Any, Any]] = [
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+    ]
+    for before, change, after in cases:
+        shared_daemon.request("PUT", pair("d", "mp"), before)
+        assert patch(shared_daemon, pair("d", "mp"), change, MERGE).bucket == after, change
+
+
+def test_json_patch(shared_daemon: Daemon) -> None:
+    target = pair("d", "jp")
+    shared_daemon.request("PUT", target, {"a": [1, 2], "b": {"c/d": 1, "m~n": 2}})
+    operations = [
+        {"op": "test", "path": "/b/c~1d", "value": 1},
+        {"op": "add", "path": "/a/-", "value": 3},
+        {"op": "replace", "path": "/b/m~0n", "value": None},
+        {"op": "copy", "from": "/a", "path": "/e"},
+        {"op": "move", "from": "/b/c~1d", "path": "/f"},
+        {"op": "remove", "path": "/a/0"},
+    ]
+    answer = patch(shared_daemon, target, operations, PATCH)
+    assert answer.bucket == {"a": [2, 3], "b": {"m~n": None}, "e": [1, 2, 3], "f": 1}
+    assert answer.json["revision"] == 2
+
+
+def test_guards(shared_daemon: Daemon) -> None:
+    target = pair("d", "guards")
+    anew = {"If-None-Match": "*"}
+    first = shared_daemon.request("PUT", target, {"n": 1}, anew)
+    assert first.status == 200
+    refused = shared_daemon.request("PUT", target, {"n": 2}, anew)
+    assert (refused.status, refused.json["code"]) == (412, "precondition_failed")
+    assert refused.json["revision"] == 1
+    etag = str(first.etag)
+    for value, status in (
+        ('"other"', 412),
+        (f"W/{etag}", 412),
+        (f'"other", {etag}', 200),
+        (etag, 412),
+    ):
+        answer = shared_daemon.request("PATCH", target, {"n": value}, {"If-Match": value})
+        assert answer.status == status, value
+    assert shared_daemon.request("DELETE", target, None, {"If-Match": "*"}).status == 200
+    assert shared_daemon.request("DELETE", target, None, {"If-Match": "*"}).status == 412
+
+
+def test_not_modified(shared_daemon: Daemon) -> None:
+    target = pair("d", "304")
+    etag = str(shared_daemon.request("PUT", target, {"n": 1}).etag)
+    for value in (etag, f"W/{etag}", f'"x", {etag}', "*"):
+        answer = shared_daemon.request("GET", target, headers={"If-None-Match": value})
+        assert (answer.status, answer.body, answer.etag) == (304, b"", etag), value
+    assert shared_daemon.request("GET", target, headers={"If-None-Match": '"x"'}).status == 200
+    with shared_daemon.connect() as sock:  # and again with heads that were seen before
+        for _ in range(3):
+            answer = shared_daemon.request("GET", target, None, {"If-None-Match": etag}, sock=sock)
+            assert answer.status == 304
+
+
+def test_the_device_bucket_is_of_all_jobs(shared_daemon: Daemon) -> None:
+    one, two = shared_daemon.mint("shared", "one"), shared_daemon.mint("shared", "two")
+    answer = shared_daemon.request("PATCH", "/v1/device/bucket", {"model": "p7"}, token=one)
+    assert list(answer.json) == ["success", "deviceBucket", "revision"]
+    answer = shared_daemon.request("GET", "/v1/device/bucket", token=two)
+    assert answer.bucket == {"model": "p7"}
+    assert shared_daemon.request("GET", "/v1/bucket", token=two).bucket == {}
+    assert shared_daemon.request("GET", pair("shared")).bucket == {"model": "p7"}
+
+
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+def test_pages_of_a_list_are_the_whole(daemon: Daemon, limit: int) -> None:
+    for number in range(7):
+        job = None if number % 3 == 0 else f"j{number}"
+        daemon.request("PUT", pair(f"d{number % 2}-{number if job is None else 0}", job), {"n": 1})
+    rows, cursor = [], ""
+    while cursor is not None:
+        query = f"?limit={limit}" + (f"&cursor={cursor}" if cursor else "")
+        page = daemon.request("GET", f"/v1/buckets{query}").json
+        assert len(page["buckets"]) <= limit
+        rows += page["buckets"]
+        cursor = page["next_cursor"]
+    assert len(rows) == len({(row["device"], row["job"]) for row in rows}) == 7
+    assert {row["revision"] for row in rows} == {1}
+    assert {row["size"] for row in rows} == {len(json.dumps({"n": 1}).replace(" ", ""))}
+    assert daemon.request("GET", "/v1/buckets?limit=0").status == 400
+    assert daemon.request("GET", "/v1/buckets?cursor=nonsense").status == 400
