@@ -115,7 +115,7 @@ class Connection(web.RequestHandler):
 
     async def _answer(self, request: web.BaseRequest) -> wire.Answer:
         try:
-            if request.version not in _VERSIONS:
+            if request._version not in _VERSIONS:
                 request._version = HttpVersion11  # which the answer will be in
                 raise InvalidRequest("cannot answer: this is an HTTP/1.1 server")
             meaning = app.understand(request.method, request.raw_path, request.headers)
