@@ -56,6 +56,15 @@ def bind(path: str, mode: int) -> socket.socket:
     return sock
 
 
+def unbind(path: str, ours: os.stat_result) -> None:
+    """Unlink it unless another daemon has put its own there meanwhile."""
+    try:
+        if os.stat(path).st_ino == ours.st_ino:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
 def _clear_stale(path: str) -> None:
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
