@@ -54,6 +54,9 @@ test-node:
 	@echo "Node 18 or newer is not here, so the TypeScript tests are left out."
 endif
 
+test-systemd: venv
+	$(BIN)/pytest -m booted -v -ra tests/systemd/test_booted.py
+
 ifeq ($(NODE),yes)
 demo: node
 endif
