@@ -47,13 +47,15 @@ old_systemd() {
     [ -n "$version" ] && [ "$version" -lt 253 ]
 }
 
-# The environment is made beside the old one and takes its place at the end: an installation
-# that breaks off leaves what was there. It is built from a copy, since setuptools leaves things
-# in its source directory, and next time takes them up again.
+# $lib is a link to one of two environments. The other is made, and the link then moved to it in
+# one step: an installation that breaks off leaves what was there, and commands that begin in
+# between find all their modules. It is built from a copy of the source, since setuptools leaves
+# things in a source directory, and next time takes them up again.
 make_environment() {
-    new=$destdir$lib.new
+    new=$destdir$lib.a old=$destdir$lib.b
+    [ "$(readlink "$destdir$lib")" != bucketd.a ] || { new=$destdir$lib.b old=$destdir$lib.a; }
     source=$(mktemp -d)
-    trap 'rm -rf "$source" "$new"' EXIT
+    trap 'rm -rf "$source"' EXIT
     cp -R bucketd pyproject.toml README.md LICENSE client/python "$source"
     rm -rf "$new"
     "$python" -m venv "$new"
@@ -66,10 +68,9 @@ make_environment() {
     done
     # The daemon may not write there. The names in tracebacks are those of later.
     "$new/bin/python" -m compileall -q -s "$new" -p "$lib" "$new/lib"
-    rm -rf "$destdir$lib.old"
-    [ ! -e "$destdir$lib" ] || mv "$destdir$lib" "$destdir$lib.old"
-    mv "$new" "$destdir$lib"
-    rm -rf "$destdir$lib.old"
+    ln -sfn "$(basename "$new")" "$destdir$lib.new"
+    mv -T "$destdir$lib.new" "$destdir$lib"
+    rm -rf "$old"
 }
 
 install_all() {
@@ -101,7 +102,7 @@ uninstall_all() {
         link=$destdir$prefix/bin/$command
         [ "$(readlink "$link")" != "../lib/bucketd/bin/$command" ] || rm "$link"
     done
-    rm -rf "$destdir$lib" "$destdir$lib.new" "$destdir$lib.old"
+    rm -rf "$destdir$lib" "$destdir$lib.new" "$destdir$lib.a" "$destdir$lib.b"
     if cmp -s config/bucketd.toml "$destdir$config"; then
         rm "$destdir$config"
         rmdir "$destdir$(dirname "$config")" 2>/dev/null || :

@@ -141,8 +141,14 @@ class Machine:
 
     def command(self, script: str, user: str = "root") -> list[str]:
         """What runs ``script`` in the machine when it is run here."""
-        enter = ["nsenter", "--target", str(self._leader), "--all", "--wd=/tmp"]
-        clean = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+        enter = ["nsenter", "--target", str(self._leader), "--all"]
+        clean = [
+            "env",
+            "-i",
+            "-C",
+            "/",
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        ]
         reach = [] if user == "root" else ["runuser", "-u", user, "--"]
         return [*enter, *clean, *reach, "sh", "-c", script]
 

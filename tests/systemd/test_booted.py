@@ -23,6 +23,11 @@ SOCKET = "/run/bucketd/bucketd.sock"
 # Short, so that the watchdog need not be waited for; and every line that the log can have.
 DROP_IN = "[Service]\nWatchdogSec=4s\nEnvironment=BUCKETD_LOG_LEVEL=debug\n"
 SECRET = "kept-in-a-bucket-and-nowhere-else"
+GOING_ON = f"""
+touch /tmp/going-on
+while [ -e /tmp/going-on ]; do sleep 0.1; done
+exec bucketctl set text={SECRET}
+"""
 tokens: list[str] = []
 
 
@@ -111,11 +116,9 @@ def test_it_starts_at_boot_and_is_ready(machine: Machine) -> None:
 
 def test_directories_and_socket_are_open_to_those_they_are_for(machine: Machine) -> None:
     said = machine.run(
-        "stat -c '%U %a' /var/lib/bucketd /run/bucketd /run/bucketd/contexts /etc/bucketd; "
-        f"stat -c %a {SOCKET}"
-    ).stdout.split("\n")
-    assert said[:4] == ["bucketd 700", "bucketd 755", "bucketd 700", "root 755"]
-    assert said[4] == "666"
+        "stat -c '%U %a' /var/lib/bucketd /run/bucketd /run/bucketd/bucketd.sock /etc/bucketd"
+    )
+    assert said.stdout.splitlines() == ["bucketd 700", "bucketd 755", "root 666", "root 755"]
 
 
 def test_the_service_has_no_network_and_no_privilege(machine: Machine) -> None:
@@ -123,8 +126,7 @@ def test_the_service_has_no_network_and_no_privilege(machine: Machine) -> None:
     devices = machine.run(f"tail -n +3 {process}/net/dev").stdout
     assert re.findall(r"(\w+):", devices) == ["lo"]
     status = machine.run(f"cat {process}/status").stdout
-    assert re.findall(r"Cap(?:Prm|Eff|Bnd):\t0+\n", status) != []
-    assert "CapBnd:\t0000000000000000" in status
+    assert re.findall(r"Cap(?:Prm|Eff|Bnd|Amb):\t(\w+)", status) == ["0" * 16] * 4
     assert "NoNewPrivs:\t1" in status
     assert "Seccomp:\t2" in status
 
@@ -138,14 +140,16 @@ def test_who_may_do_what(machine: Machine) -> None:
     named = machine.run("bucketctl get --device phone --job login", "alice", check=False)
     assert (named.returncode, SECRET in named.stdout + named.stderr) == (1, False)
 
-    run = "bucketctl run --device phone --job {} -- runuser -u alice --"
+    run = "bucketctl run --device phone --job login -- runuser -u alice --"
     script = "bucketctl set n:=1 && echo $BUCKETD_TOKEN && bucketctl list"
-    own = machine.run(f"{run.format('login')} sh -c '{script}'", check=False)
+    own = machine.run(f"{run} sh -c '{script}'", check=False)
     assert own.returncode == 1  # list is not for automations
     written, token = own.stdout.splitlines()
     assert json.loads(written) == {"text": SECRET, "n": 1}
     tokens.append(token)
-    after = machine.run(f"BUCKETD_TOKEN={token} bucketctl get", "alice", check=False)
+    # Not on a command line, which the journal would note for whatever else logs.
+    machine.put("/srv/token", token)
+    after = machine.run("BUCKETD_TOKEN_FILE=/srv/token bucketctl get", "alice", check=False)
     assert after.returncode == 3  # it was revoked when the command ended
 
 
@@ -162,7 +166,7 @@ def test_a_reload_picks_up_the_configuration(machine: Machine) -> None:
     machine.wait_for("systemctl show -p StatusText bucketd | grep 'stay as they are'", 5)
     machine.run("bucketctl list", "alice")
 
-    machine.run("rm /etc/bucketd/bucketd.d/10.toml && systemctl reload bucketd.service")
+    machine.run("rm -r /etc/bucketd/bucketd.d && systemctl reload bucketd.service")
     machine.wait_for("! bucketctl list", 5, "alice")
     assert pid(machine) == before
 
@@ -179,19 +183,15 @@ def test_restarts_under_load_fail_no_call(machine: Machine) -> None:
 
 
 def test_contexts_outlive_a_restart(machine: Machine) -> None:
-    made = machine.run("bucketctl context create --device phone --job daily", check=False)
-    if made.returncode == 2:
-        made = machine.run(
-            f"{PYTHON} -c \"import http.client, socket; c = http.client.HTTPConnection('x'); "
-            "c.sock = socket.socket(socket.AF_UNIX); "
-            f"c.sock.connect('{SOCKET}'); c.request('POST', '/v1/contexts', "
-            '\'{\\"device\\": \\"phone\\", \\"job\\": \\"daily\\"}\', '
-            "{'Content-Type': 'application/json'}); print(c.getresponse().read().decode())\""
-        )
-    token = json.loads(made.stdout)["token"]
-    tokens.append(token)
-    machine.run("systemctl restart bucketd.service")
-    machine.run(f"BUCKETD_TOKEN={token} bucketctl set text={SECRET}", "alice")
+    """A job that goes on while the daemon is restarted needs no new token."""
+    run = machine.start(
+        f"bucketctl run --device phone --job daily -- runuser -u alice -- sh -c '{GOING_ON}'"
+    )
+    machine.wait_for("test -e /tmp/going-on")
+    assert machine.run("stat -c '%U %a' /run/bucketd/contexts").stdout == "bucketd 700\n"
+    machine.run("systemctl restart bucketd.service && rm /tmp/going-on")
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, said
     assert get_one(machine, "daily") == SECRET
 
 
@@ -247,7 +247,7 @@ def test_the_exposure(machine: Machine) -> None:
 def test_a_daemon_of_ones_own(machine: Machine) -> None:
     uid = machine.run("id -u alice").stdout.strip()
     machine.run("loginctl enable-linger alice")
-    machine.wait_for(f"test -S /run/user/{uid}/bus")
+    machine.wait_for(f"test -S /run/user/{uid}/systemd/private")
     own = f"export XDG_RUNTIME_DIR=/run/user/{uid} HOME=/home/alice; "
     machine.run(f"{own} systemctl --user enable --now bucketd.service", "alice")
     machine.run(f"{own} bucketctl set --device phone --job mine text=mine", "alice")
@@ -274,7 +274,7 @@ def test_the_journal_holds_no_secret(machine: Machine) -> None:
 def test_uninstall_leaves_the_buckets(machine: Machine) -> None:
     def found() -> subprocess.CompletedProcess[str]:
         places = "/usr/local /etc/systemd /etc/bucketd /lib/systemd"
-        return machine.run(f"find {places} -name '*bucketd*' ! -path '*/test.conf'")
+        return machine.run(f"find {places} -name '*bucket*' 2>/dev/null", check=False)
 
     kept = machine.run("cat /var/lib/bucketd/devices/phone/jobs/login.json").stdout
     machine.run("make -s -C /src uninstall")
