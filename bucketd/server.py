@@ -200,8 +200,10 @@ class Server(web.Server):
         return await handle(self.services, connection.peer, request)
 
     async def serve(self, sock: socket.socket) -> asyncio.Server:
-        """Begin to accept on a listening socket."""
-        return await self._loop.create_unix_server(self, sock=sock, backlog=BACKLOG)
+        """Begin to accept on a listening socket. Its path is the caller's to remove."""
+        # From Python 3.13 on the loop would unlink it by itself, also one that was handed over.
+        ours: dict[str, Any] = {"cleanup_socket": False}
+        return await self._loop.create_unix_server(self, sock=sock, backlog=BACKLOG, **ours)
 
     async def drain(self, timeout: float) -> None:
         """Answer what is in progress, at most ``timeout`` seconds long; then close everything."""
