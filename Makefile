@@ -55,7 +55,7 @@ test-node:
 endif
 
 test-systemd: venv
-	$(BIN)/pytest -m booted -v -ra tests/systemd/test_booted.py
+	$(BIN)/pytest -m booted -vv -ra tests/systemd/test_booted.py
 
 ifeq ($(NODE),yes)
 demo: node
