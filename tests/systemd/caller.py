@@ -1,7 +1,7 @@
 """Runs in the machine: writes as fast as it can through the client, until it is told to end.
 
-``caller.py JOB STOP``: prints the number of acknowledged writes, and each call
-that failed. It ends when the file STOP exists.
+``caller.py JOB STOP SECONDS``: prints the number of acknowledged writes, and each
+call that failed. It ends when the file STOP exists; a call may take SECONDS.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from bucketd_client import Bucket, BucketError
 
 job, stop = sys.argv[1], Path(sys.argv[2])
-bucket = Bucket(device="load", job=job, timeout=30)
+bucket = Bucket(device="load", job=job, timeout=float(sys.argv[3]))
 count, failures = 0, []
 while not stop.exists() and len(failures) < 5:
     try:
