@@ -1,14 +1,19 @@
 # The two commands of a newcomer are `make demo` and `make test`; each sets itself up.
 PYTHON ?= python3
+PREFIX ?= /usr/local
 BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv node lint test test-python test-node demo crash bench clean
+.PHONY: help venv node lint test test-python test-node test-systemd demo crash bench \
+	install uninstall clean
 
 help:
 	@echo "make demo    the login automation over a daemon that is killed in between"
 	@echo "make test    all tests, Python and (where Node 18 or newer is) TypeScript"
+	@echo "make test-systemd  the service, in a Debian that is booted for it (as root)"
+	@echo "make install       as a service of this host, below PREFIX (/usr/local); DESTDIR"
+	@echo "make uninstall     take that away again, and neither buckets nor changed settings"
 	@echo "make lint    style, types, and who may import whom"
 	@echo "make crash   the long form of the proofs that nothing is lost"
 	@echo "make bench   figures beside those of Redis, etcd, SQLite and plain files"
@@ -60,6 +65,9 @@ test-node:
 	@echo "Node 18 or newer is not here, so the TypeScript tests are left out."
 endif
 
+test-systemd: venv
+	$(BIN)/pytest -m booted -vv -ra tests/systemd/test_booted.py
+
 demo: venv
 ifeq ($(NODE),yes)
 	@$(MAKE) --no-print-directory node || echo "Going on without TypeScript."
@@ -74,6 +82,9 @@ crash: venv
 bench: venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check redis diskcache || true
 	@$(BIN)/python -m bench $(BENCH)
+
+install uninstall:
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" PYTHON="$(PYTHON)" sh systemd/install.sh $@
 
 clean:
 	rm -rf .venv client/node/node_modules client/node/dist client/node/build build *.egg-info \

@@ -15,6 +15,7 @@ from . import settings as settings_module
 from .daemon import Daemon, StartError, operators
 from .server import SocketError
 from .settings import Settings, SettingsError
+from .systemd import HandoverError, Manager
 
 _FLAGS = {
     "state_dir": "paths.state_dir",
@@ -34,9 +35,10 @@ def main(argv: list[str] | None = None) -> int:
         if options.check_config:
             return _print_settings(settings)
         _log_to_stderr(settings.log.level)
+        manager = Manager.from_environ(os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(Daemon(settings, lambda: _load(options)).run())
-    except (SettingsError, SocketError, StartError) as error:
+            runner.run(Daemon(settings, lambda: _load(options), manager).run())
+    except (HandoverError, SettingsError, SocketError, StartError) as error:
         print(f"bucketd: {error}", file=sys.stderr)
         return 1
     return 0

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +19,13 @@ from .contexts import Contexts
 from .model import timestamp
 from .schemas.registry import Registry
 from .schemas.watching import keep_current
-from .server import Server, bind
+from .server import Server, bind, unbind
 from .settings import Settings, SettingsError
 from .store import disk, filesystem
 from .store.files import FileStore, Options
 from .store.journal import JournalError
 from .store.locks import hold_daemon_lock
+from .systemd import Manager, report
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 60.0
@@ -44,8 +46,10 @@ def operators(settings: Settings) -> Operators:
 class Daemon:
     """One run of the daemon, from the locks to the last answer."""
 
-    def __init__(self, settings: Settings, reload: Callable[[], Settings]) -> None:
-        self._settings, self._reload = settings, reload
+    def __init__(
+        self, settings: Settings, reload: Callable[[], Settings], manager: Manager
+    ) -> None:
+        self._settings, self._reload, self._manager = settings, reload, manager
         self._started, self._started_at = time.monotonic(), timestamp()
         self._stop = asyncio.Event()
 
@@ -55,8 +59,8 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         root = _take_state_dir(settings)
         runtime = _take_runtime_dir(settings)
-        sock = bind(settings.socket.path, settings.socket_mode)
-        place = os.stat(settings.socket.path)
+        sock, place = self._take_socket()
+        self._path = sock.getsockname()
         self._store = _open_store(root, settings, _check_filesystem(settings))
         self._schemas = Registry(root, settings.paths.state_dir, settings.config_dir)
         self._contexts = Contexts(runtime, **_context_limits(settings))
@@ -71,15 +75,35 @@ class Daemon:
         self._server = Server(self._services, settings.limits)
         listening = await self._server.serve(sock)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
-        log.info("serving %s, state in %s", settings.socket.path, settings.paths.state_dir)
+        log.info("serving %s, state in %s", self._path, settings.paths.state_dir)
+        self._manager.notifier.ready(self._standing)
+        reporting = asyncio.create_task(
+            report(self._manager, lambda: self._store.stalled_seconds, lambda: self._standing)
+        )
         watching = asyncio.create_task(keep_current(self._schemas, self._stop))
         await self._until_stopped()
         log.info("stopping")
+        self._manager.notifier.stopping()
         listening.close()
-        _remove_socket(settings.socket.path, place)
+        if place is not None:
+            unbind(self._path, place)
         await self._server.drain(settings.limits.drain_timeout_seconds)
         await watching
         await self._store.close()
+        reporting.cancel()
+
+    def _take_socket(self) -> tuple[socket.socket, os.stat_result | None]:
+        """The socket to listen on, and what to remove at the end: nothing of one handed over."""
+        path, given = self._settings.socket.path, self._manager.socket
+        if given is None:
+            return bind(path, self._settings.socket_mode), os.stat(path)
+        if given.getsockname() != path:
+            log.warning("serving the socket that was handed over, and not %s", path)
+        return given, None
+
+    @property
+    def _standing(self) -> str:
+        return self._store.problem or f"serving {self._path}"
 
     async def _until_stopped(self) -> None:
         while not self._stop.is_set():
@@ -112,12 +136,19 @@ class Daemon:
         }
 
     def _on_reload(self) -> None:
-        """Take over what can change in a running daemon; a broken file changes nothing."""
+        self._manager.notifier.reloading()
+        self._manager.notifier.ready(self._take_over() or self._standing)
+
+    def _take_over(self) -> str | None:
+        """Put what can change in a running daemon in force; a broken file changes nothing.
+
+        Returns what is wrong with the settings, if anything is.
+        """
         try:
             new = self._reload()
         except SettingsError as error:
             log.error("the settings stay as they are: %s", error)
-            return
+            return f"the settings stay as they are: {error}"
         logging.getLogger().setLevel(new.log.level.upper())
         self._contexts.limits(**_context_limits(new))
         self._services.buckets = Buckets(self._store, self._schemas, new.limits.max_bucket_bytes)
@@ -128,6 +159,7 @@ class Daemon:
             if getattr(new, section) != getattr(self._settings, section):
                 log.warning("a change in [%s] takes effect at the next start", section)
         log.info("settings reloaded")
+        return None
 
 
 _COUNTS = ("devices", "buckets", "device_buckets", "quarantined_files")
@@ -216,12 +248,3 @@ def _take_runtime_dir(settings: Settings) -> int:
             "give another with --runtime-dir"
         ) from error
     return runtime
-
-
-def _remove_socket(path: str, ours: os.stat_result) -> None:
-    """Unlink it unless another daemon has put its own there meanwhile."""
-    try:
-        if os.stat(path).st_ino == ours.st_ino:
-            os.unlink(path)
-    except FileNotFoundError:
-        pass

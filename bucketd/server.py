@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import stat
+from typing import Any
 
 from aiohttp import web
 
@@ -48,6 +49,15 @@ def bind(path: str, mode: int) -> socket.socket:
         os.umask(umask)
     sock.setblocking(False)
     return sock
+
+
+def unbind(path: str, ours: os.stat_result) -> None:
+    """Unlink it unless another daemon has put its own there meanwhile."""
+    try:
+        if os.stat(path).st_ino == ours.st_ino:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def _clear_stale(path: str) -> None:
@@ -92,8 +102,10 @@ class Server(web.Server):
         self._shared.limits = limits
 
     async def serve(self, sock: socket.socket) -> asyncio.Server:
-        """Begin to accept on a listening socket."""
-        return await self._loop.create_unix_server(self, sock=sock, backlog=BACKLOG)
+        """Begin to accept on a listening socket. Its path is the caller's to remove."""
+        # From Python 3.13 on the loop would unlink it by itself, also one that was handed over.
+        ours: dict[str, Any] = {"cleanup_socket": False}
+        return await self._loop.create_unix_server(self, sock=sock, backlog=BACKLOG, **ours)
 
     async def drain(self, timeout: float) -> None:
         """Answer what is in progress, at most ``timeout`` seconds long; then close everything."""

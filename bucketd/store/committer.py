@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import threading
 import time
@@ -89,6 +90,7 @@ class Committer:
         self.failure: BucketdError | None = None  # for good: only a new process can recover
         self.behind: BucketdError | None = None  # for now: files cannot be written
         self.counters = Counters()
+        self._step_began: float | None = None  # None: nothing to do
         self._thread = threading.Thread(target=self._main, name="bucketd-commit", daemon=True)
         self._thread.start()
 
@@ -100,6 +102,14 @@ class Committer:
     @property
     def healthy(self) -> bool:
         return self._thread.is_alive() and self.problem is None
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long the thread has been at one step: 0 with nothing to do, endless if it died."""
+        began = self._step_began  # of the thread's; one read of one reference needs no lock
+        if not self._thread.is_alive():
+            return 0.0 if self._closing.is_set() else math.inf
+        return 0.0 if began is None else time.monotonic() - began
 
     async def run(self, commit: Commit) -> Snapshot:
         """The state after the commit, once it is durable; or its BucketdError."""
@@ -140,7 +150,9 @@ class Committer:
     def _main(self) -> None:
         going = True
         while going:
+            self._step_began = None
             batch, going = self._gather()
+            self._step()
             try:
                 if batch:
                     self._commit(batch)
@@ -151,6 +163,10 @@ class Committer:
                 _answer(self._loop, [(commit, self.failure) for commit in batch])
         self._finish()
         self._refuse_late()
+
+    def _step(self) -> None:
+        """A sign of progress, before each thing that may take long."""
+        self._step_began = time.monotonic()
 
     def _refuse_late(self) -> None:
         """Whoever slipped in behind the end gets an answer too."""
@@ -227,10 +243,15 @@ class Committer:
 
     def _take_lock(self) -> bool:
         try:
-            return self._lock.acquire(self._lock_timeout, self._closing.is_set)
+            return self._lock.acquire(self._lock_timeout, self._give_up)
         except OSError:
             log.exception("cannot take write.lock")
             return False
+
+    def _give_up(self) -> bool:
+        """Asked again and again while another program has the lock, which is no standstill."""
+        self._step()
+        return self._closing.is_set()
 
     def _write_journal(self, batch: Batch) -> BucketdError | None:
         """Make the batch durable; else why not. Only a failed write leaves the outcome open."""
@@ -305,6 +326,7 @@ class Committer:
         """
         self.behind = None
         for key, snapshot in list(self.dirty.items()):
+            self._step()
             try:
                 if key in self._applier.corrupt:
                     self._files.set_aside(key)

@@ -79,11 +79,11 @@ class FileStore:
     async def check(self) -> dict[str, Any]:
         await self._committer.settle()
         cached, cached_bytes = self._files.cache_use()
-        relaxed, problem = self._options.relaxed_seconds, self._committer.problem
+        relaxed = self._options.relaxed_seconds
         return {
             "engine": "file",
             "healthy": self._committer.healthy,
-            "problem": problem.message if problem else None,
+            "problem": self.problem,
             "durability": "strict" if relaxed is None else "relaxed",
             "relaxed_seconds": relaxed,
             "unsafe_filesystem": self._options.unsafe,
@@ -96,6 +96,17 @@ class FileStore:
             "replayed_files": self._replayed,
             **await asyncio.to_thread(self._counts.get),
         }
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long the engine has been at one step; it stands still if that grows."""
+        return self._committer.stalled_seconds
+
+    @property
+    def problem(self) -> str | None:
+        """Why writes are refused now, if they are."""
+        problem = self._committer.problem
+        return problem.message if problem else None
 
     async def close(self) -> None:
         await asyncio.to_thread(self._committer.close)

@@ -1,0 +1,125 @@
+#!/bin/sh
+# What `make install` and `make uninstall` do. In the environment: PREFIX, DESTDIR, PYTHON.
+set -eu
+umask 022
+cd "$(dirname "$0")/.."
+
+prefix=${PREFIX:-/usr/local}
+destdir=${DESTDIR:-}
+python=${PYTHON:-python3}
+lib=$prefix/lib/bucketd
+commands="bucketd bucketctl"
+config=/etc/bucketd/bucketd.toml
+
+# source, and where it goes below $prefix/lib
+files="
+systemd/bucketd.service systemd/system/bucketd.service
+systemd/bucketd.socket systemd/system/bucketd.socket
+systemd/before-253.conf systemd/system/bucketd.service.d/before-253.conf
+systemd/user/bucketd.service systemd/user/bucketd.service
+systemd/user/bucketd.socket systemd/user/bucketd.socket
+systemd/before-253.conf systemd/user/bucketd.service.d/before-253.conf
+systemd/sysusers.conf sysusers.d/bucketd.conf
+systemd/tmpfiles.conf tmpfiles.d/bucketd.conf
+"
+
+each_file() { # each_file COMMAND: run with source and target
+    echo "$files" | while read -r source target; do
+        [ -z "$source" ] || "$1" "$source" "$destdir$prefix/lib/$target"
+    done
+}
+
+put() {
+    case $1 in *before-253.conf) old_systemd || return 0 ;; esac
+    mkdir -p "$(dirname "$2")"
+    sed "s|/usr/local/|$prefix/|g" "$1" >"$2.new"
+    chmod 644 "$2.new"
+    mv "$2.new" "$2"
+}
+
+take() {
+    rm -f "$2"
+    rmdir "$(dirname "$2")" 2>/dev/null || :
+}
+
+old_systemd() {
+    version=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+    [ -n "$version" ] && [ "$version" -lt 253 ]
+}
+
+# $lib is a link to one of two environments. The other is made, and the link then moved to it in
+# one step: an installation that breaks off leaves what was there, and commands that begin in
+# between find all their modules. It is built from a copy of the source, since setuptools leaves
+# things in a source directory, and next time takes them up again.
+make_environment() {
+    new=$destdir$lib.a old=$destdir$lib.b
+    [ "$(readlink "$destdir$lib")" != bucketd.a ] || { new=$destdir$lib.b old=$destdir$lib.a; }
+    source=$(mktemp -d)
+    trap 'rm -rf "$source"' EXIT
+    cp -R bucketd pyproject.toml README.md LICENSE client/python "$source"
+    rm -rf "$new"
+    "$python" -m venv "$new"
+    "$new/bin/pip" install --quiet --disable-pip-version-check --no-compile \
+        -c requirements.lock "$source/python" "$source"
+    "$new/bin/pip" --quiet --disable-pip-version-check uninstall --yes pip setuptools 2>/dev/null
+    # It was made under another name than it will have.
+    grep -rlIF "$new" "$new" | while read -r file; do
+        sed -i "s|$new|$lib|g" "$file"
+    done
+    # The daemon may not write there. The names in tracebacks are those of later.
+    "$new/bin/python" -m compileall -q -s "$new" -p "$lib" "$new/lib"
+    ln -sfn "$(basename "$new")" "$destdir$lib.new"
+    mv -T "$destdir$lib.new" "$destdir$lib"
+    rm -rf "$old"
+}
+
+install_all() {
+    mkdir -p "$destdir$prefix/lib" "$destdir$prefix/bin"
+    make_environment
+    for command in $commands; do
+        ln -sfn "../lib/bucketd/bin/$command" "$destdir$prefix/bin/$command"
+    done
+    each_file put
+    if [ ! -e "$destdir$config" ]; then
+        mkdir -p "$destdir$(dirname "$config")"
+        install -m 644 config/bucketd.toml "$destdir$config"
+    fi
+    if on_this_system; then
+        systemd-sysusers "$prefix/lib/sysusers.d/bucketd.conf"
+        systemd-tmpfiles --create "$prefix/lib/tmpfiles.d/bucketd.conf"
+        systemctl daemon-reload
+        echo "Installed. To run it now and at each boot: systemctl enable --now bucketd.service"
+        echo "If it runs already: systemctl restart bucketd.service"
+    fi
+}
+
+uninstall_all() {
+    if on_this_system; then
+        systemctl --quiet disable --now bucketd.service bucketd.socket 2>/dev/null || :
+    fi
+    each_file take
+    for command in $commands; do
+        link=$destdir$prefix/bin/$command
+        [ "$(readlink "$link")" != "../lib/bucketd/bin/$command" ] || rm "$link"
+    done
+    rm -rf "$destdir$lib" "$destdir$lib.new" "$destdir$lib.a" "$destdir$lib.b"
+    if cmp -s config/bucketd.toml "$destdir$config"; then
+        rm "$destdir$config"
+        rmdir "$destdir$(dirname "$config")" 2>/dev/null || :
+    fi
+    if on_this_system; then
+        systemctl daemon-reload
+        echo "Removed. What is in /var/lib/bucketd stays, as does the user bucketd who owns it."
+    fi
+}
+
+on_this_system() { [ -z "$destdir" ] && [ -d /run/systemd/system ]; }
+
+case ${1:-} in
+install) install_all ;;
+uninstall) uninstall_all ;;
+*)
+    echo "usage: install.sh install|uninstall" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,290 @@
+"""bucketd as a service of a booted Debian: ``make test-systemd``.
+
+The tests share one machine and run in order; each leaves the service running.
+All of them add to its journal, which the last but one searches for secrets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+from machine import Machine, missing, new_machine
+
+pytestmark = [pytest.mark.booted, pytest.mark.timeout(600)]
+PYTHON = "/usr/local/lib/bucketd/bin/python"
+INSTALL = "PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels make -s -C /src install"
+SOCKET = "/run/bucketd/bucketd.sock"
+# Short, so that the watchdog need not be waited for; and every line that the log can have.
+DROP_IN = "[Service]\nWatchdogSec=4s\nEnvironment=BUCKETD_LOG_LEVEL=debug\n"
+SECRET = "kept-in-a-bucket-and-nowhere-else"
+GOING_ON = f"""
+touch /tmp/going-on
+while [ -e /tmp/going-on ]; do sleep 0.1; done
+exec bucketctl set text={SECRET}
+"""
+tokens: list[str] = []
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    """Installed with ``make install``, enabled, and booted again after that."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(f"a booted systemd {reason}")
+    with new_machine() as machine:
+        machine.run("useradd --create-home alice && useradd --create-home bob")
+        machine.run(INSTALL, timeout=300)
+        machine.put("/etc/systemd/system/bucketd.service.d/test.conf", DROP_IN)
+        machine.run("systemctl daemon-reload && systemctl enable bucketd.service")
+        machine.power_off()
+        machine.boot()
+        yield machine
+
+
+@pytest.fixture(autouse=True)
+def _still_there(machine: Machine) -> Iterator[None]:
+    yield
+    machine.wait_for("systemctl is-active bucketd.service")
+
+
+def set_one(machine: Machine, job: str, value: str) -> None:
+    machine.run(f"bucketctl set --device phone --job {job} text={value}")
+
+
+def get_one(machine: Machine, job: str) -> str:
+    got = machine.run(f"bucketctl get --device phone --job {job} --raw text")
+    return got.stdout.strip()
+
+
+def pid(machine: Machine) -> int:
+    return int(machine.property("MainPID"))
+
+
+@contextlib.contextmanager
+def calls(machine: Machine, callers: int = 4) -> Iterator[list[int]]:
+    """Callers that write all the time, and shell commands; at the end, that none has failed.
+
+    Gives the acknowledged writes of each caller, once the block has ended.
+    """
+    machine.run("rm -f /tmp/stop")
+    running = [caller(machine, n, 30) for n in range(callers)]
+    shell = "while [ ! -e /tmp/stop ]; do bucketctl set --device load --job sh a=b || echo failed; "
+    running.append(machine.start(f"{shell} done | grep -v '\"a\"'; true"))
+    acknowledged: list[int] = []
+    try:
+        time.sleep(1)
+        yield acknowledged
+        time.sleep(1)
+    finally:
+        machine.run("touch /tmp/stop")
+        said = [process.communicate(timeout=60)[0].split("\n", 1) for process in running]
+    assert [rest.strip() for _, rest in said[:-1]] == [""] * callers
+    assert said[-1] == [""]
+    acknowledged += [int(first) for first, _ in said[:-1]]
+    assert min(acknowledged) > 0
+
+
+def caller(machine: Machine, job: int, seconds: int) -> subprocess.Popen[str]:
+    return machine.start(f"{PYTHON} /src/tests/systemd/caller.py {job} /tmp/stop {seconds}")
+
+
+def assert_all_there(machine: Machine, acknowledged: list[int]) -> None:
+    for n, count in enumerate(acknowledged):
+        got = machine.run(f"bucketctl get --device load --job {n} n").stdout
+        assert int(got) == count
+
+
+# --- the tests
+
+
+def test_it_starts_at_boot_and_is_ready(machine: Machine) -> None:
+    assert machine.run("systemctl is-active bucketd.service").stdout == "active\n"
+    assert machine.property("StatusText") == f"serving {SOCKET}"
+    assert machine.property("NRestarts") == "0"
+    version = int(machine.run("systemctl --version").stdout.split()[1])
+    assert machine.property("Type") == ("notify-reload" if version >= 253 else "notify")
+    assert machine.run("systemctl --failed --no-legend").stdout == ""
+    status = json.loads(machine.run("bucketctl status").stdout)
+    assert status["pid"] == pid(machine)
+    assert status["store"]["state_dir"] == "/var/lib/bucketd"
+
+
+def test_directories_and_socket_are_open_to_those_they_are_for(machine: Machine) -> None:
+    said = machine.run(
+        "stat -c '%U %a' /var/lib/bucketd /run/bucketd /run/bucketd/bucketd.sock /etc/bucketd"
+    )
+    assert said.stdout.splitlines() == ["bucketd 700", "bucketd 755", "root 666", "root 755"]
+
+
+def test_the_service_has_no_network_and_no_privilege(machine: Machine) -> None:
+    process = f"/proc/{pid(machine)}"
+    devices = machine.run(f"tail -n +3 {process}/net/dev").stdout
+    assert re.findall(r"(\w+):", devices) == ["lo"]
+    status = machine.run(f"cat {process}/status").stdout
+    assert re.findall(r"Cap(?:Prm|Eff|Bnd|Amb):\t(\w+)", status) == ["0" * 16] * 4
+    assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
+
+
+def test_who_may_do_what(machine: Machine) -> None:
+    """A stranger without a token gets nothing, with one its own bucket and no other."""
+    set_one(machine, "login", SECRET)
+    stranger = machine.run("bucketctl list", "alice", check=False)
+    assert (stranger.returncode, stranger.stdout) == (1, "")
+    assert machine.run("bucketctl get", "alice", check=False).returncode == 3
+    named = machine.run("bucketctl get --device phone --job login", "alice", check=False)
+    assert (named.returncode, SECRET in named.stdout + named.stderr) == (1, False)
+
+    run = "bucketctl run --device phone --job login -- runuser -u alice --"
+    script = "bucketctl set n:=1 && echo $BUCKETD_TOKEN && bucketctl list"
+    own = machine.run(f"{run} sh -c '{script}'", check=False)
+    assert own.returncode == 1  # list is not for automations
+    written, token = own.stdout.splitlines()
+    assert json.loads(written) == {"text": SECRET, "n": 1}
+    tokens.append(token)
+    # Not on a command line, which the journal would note for whatever else logs.
+    machine.put("/srv/token", token)
+    after = machine.run("BUCKETD_TOKEN_FILE=/srv/token bucketctl get", "alice", check=False)
+    assert after.returncode == 3  # it was revoked when the command ended
+
+
+def test_a_reload_picks_up_the_configuration(machine: Machine) -> None:
+    before = pid(machine)
+    assert machine.run("bucketctl list", "alice", check=False).returncode == 1
+    machine.put("/etc/bucketd/bucketd.d/10.toml", '[access]\noperator_groups = ["alice"]\n')
+    machine.run("systemctl reload bucketd.service")
+    if machine.property("Type") == "notify":  # which does not wait for the end of a reload
+        machine.wait_for("bucketctl list", 5, "alice")
+    machine.run("bucketctl list", "alice")
+    assert machine.run("bucketctl list", "bob", check=False).returncode == 1
+
+    machine.put("/etc/bucketd/bucketd.d/10.toml", "[access]\noperator_group = []\n")
+    machine.run("systemctl reload bucketd.service")
+    machine.wait_for("systemctl show -p StatusText bucketd | grep 'stay as they are'", 5)
+    machine.run("bucketctl list", "alice")
+
+    machine.run("rm -r /etc/bucketd/bucketd.d && systemctl reload bucketd.service")
+    machine.wait_for("! bucketctl list", 5, "alice")
+    assert pid(machine) == before
+
+
+def test_restarts_under_load_fail_no_call(machine: Machine) -> None:
+    started = {pid(machine)}
+    with calls(machine) as acknowledged:
+        for _ in range(5):
+            machine.run("systemctl restart bucketd.service")
+            started.add(pid(machine))
+            time.sleep(0.5)
+    assert len(started) == 6
+    assert_all_there(machine, acknowledged)
+
+
+def test_contexts_outlive_a_restart(machine: Machine) -> None:
+    """A job that goes on while the daemon is restarted needs no new token."""
+    run = machine.start(
+        f"bucketctl run --device phone --job daily -- runuser -u alice -- sh -c '{GOING_ON}'"
+    )
+    machine.wait_for("test -e /tmp/going-on")
+    assert machine.run("stat -c '%U %a' /run/bucketd/contexts").stdout == "bucketd 700\n"
+    machine.run("systemctl restart bucketd.service && rm /tmp/going-on")
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, said
+    assert get_one(machine, "daily") == SECRET
+
+
+def test_an_upgrade_under_load_fails_no_call(machine: Machine) -> None:
+    with calls(machine) as acknowledged:
+        machine.run(INSTALL, timeout=300)
+        machine.run("systemctl restart bucketd.service")
+    assert_all_there(machine, acknowledged)
+
+
+def test_the_watchdog_restarts_a_daemon_that_stands_still(machine: Machine) -> None:
+    set_one(machine, "watched", "before")
+    before, restarts = pid(machine), int(machine.property("NRestarts"))
+    machine.run(f"kill -STOP {before}")
+    begun = time.monotonic()
+    assert get_one(machine, "watched") == "before"  # from the next daemon
+    assert 1 < time.monotonic() - begun < 20
+    assert pid(machine) != before
+    assert int(machine.property("NRestarts")) == restarts + 1
+    assert "Watchdog timeout" in machine.run("journalctl -u bucketd.service").stdout
+
+
+def test_killed_it_is_restarted_and_nothing_is_lost(machine: Machine) -> None:
+    for n in range(5):
+        restarts = int(machine.property("NRestarts"))
+        set_one(machine, "killed", f"{SECRET}-{n}")
+        machine.run(f"kill -KILL {pid(machine)}")
+        assert get_one(machine, "killed") == f"{SECRET}-{n}"
+        assert int(machine.property("NRestarts")) == restarts + 1
+
+
+def test_a_stop_flushes(machine: Machine) -> None:
+    """In the middle of writes: what was acknowledged is in the files, and nothing else."""
+    machine.run("rm -f /tmp/stop")
+    running = [caller(machine, n, 2) for n in range(4)]
+    time.sleep(1)
+    machine.run("systemctl stop bucketd.service bucketd.socket && touch /tmp/stop")
+    acknowledged = [int(process.communicate(timeout=60)[0].split()[0]) for process in running]
+    for n, count in enumerate(acknowledged):
+        text = machine.run(f"cat /var/lib/bucketd/devices/load/jobs/{n}.json").stdout
+        assert json.loads(text)["bucket"]["n"] == count > 0
+    assert machine.property("Result") == "success"
+    assert machine.property("ExecMainStatus") == "0"
+    assert machine.run("bucketctl status", check=False).returncode == 4
+    machine.run("systemctl start bucketd.socket")
+    assert_all_there(machine, acknowledged)  # the first call starts it
+
+
+def test_the_exposure(machine: Machine) -> None:
+    said = machine.run("systemd-analyze security --no-pager bucketd.service").stdout
+    figure = re.search(r"Overall exposure level for bucketd.service: ([\d.]+)", said)
+    assert figure is not None
+    assert float(figure[1]) <= 0.6
+
+
+def test_a_daemon_of_ones_own(machine: Machine) -> None:
+    uid = machine.run("id -u alice").stdout.strip()
+    machine.run("loginctl enable-linger alice")
+    machine.wait_for(f"test -S /run/user/{uid}/systemd/private")
+    own = f"export XDG_RUNTIME_DIR=/run/user/{uid} HOME=/home/alice; "
+    machine.run(f"{own} systemctl --user enable --now bucketd.service", "alice")
+    machine.run(f"{own} bucketctl set --device phone --job mine text=mine", "alice")
+    status = json.loads(machine.run(f"{own} bucketctl status", "alice").stdout)
+    assert status["store"]["state_dir"] == "/home/alice/.local/state/bucketd"
+    assert status["socket"] == f"/run/user/{uid}/bucketd/bucketd.sock"
+    before = status["pid"]
+    machine.run(f"{own} systemctl --user restart bucketd.service", "alice")
+    status = json.loads(machine.run(f"{own} bucketctl status", "alice").stdout)
+    assert status["pid"] != before
+    assert machine.run("bucketctl get --device phone --job mine").stdout.strip() == "{}"
+    machine.run(f"{own} systemctl --user disable --now bucketd.socket bucketd.service", "alice")
+
+
+def test_the_journal_holds_no_secret(machine: Machine) -> None:
+    said = machine.run("journalctl -o json -u bucketd.service").stdout
+    assert "settings reloaded" in said
+    assert tokens != []
+    assert [secret for secret in (SECRET, *tokens) if secret in said] == []
+    everything = machine.run("journalctl -o json").stdout
+    assert [token for token in tokens if token in everything] == []
+
+
+def test_uninstall_leaves_the_buckets(machine: Machine) -> None:
+    def found() -> subprocess.CompletedProcess[str]:
+        places = "/usr/local /etc/systemd /etc/bucketd /lib/systemd"
+        return machine.run(f"find {places} -name '*bucket*' 2>/dev/null", check=False)
+
+    kept = machine.run("cat /var/lib/bucketd/devices/phone/jobs/login.json").stdout
+    machine.run("make -s -C /src uninstall")
+    assert found().stdout.split() == ["/etc/systemd/system/bucketd.service.d"]  # the test's own
+    assert machine.run("cat /var/lib/bucketd/devices/phone/jobs/login.json").stdout == kept
+    machine.run(f"{INSTALL} && systemctl enable --now bucketd.service", timeout=300)
+    assert get_one(machine, "login") == SECRET
