@@ -58,7 +58,8 @@ class Ledger:
     def __str__(self) -> str:
         return (
             f"{self.cuts} cuts, {self.acknowledged} acknowledged, {self.lost} lost, "
-            f"{self.torn} torn, {self.back} revisions back, {self.empty} files empty until the start"
+            f"{self.torn} torn, {self.back} revisions back, "
+            f"{self.empty} files empty until the start"
         )
 
 

@@ -62,7 +62,7 @@ def one_round(image: Image, daemon: TenantDaemon, ledger: Ledger, dice: random.R
 def test_nothing_acknowledged_is_lost(image: Image, crash_scale: float) -> None:
     began, ledger, dice = time.monotonic(), Ledger(), random.Random(5)
     whole = 1000 if image.kind == "ext4" else 100
-    cuts = int(whole * crash_scale) if crash_scale >= 1 else 3  # a start takes 0.4 s
+    cuts = int(whole * crash_scale) if crash_scale >= 1 else 2  # a start takes 0.4 s
     with hold_daemon(image, **SMALL_JOURNAL) as daemon:
         daemon.start()
         while ledger.cuts < cuts:
@@ -86,7 +86,9 @@ def test_the_cut_cuts(image: Image) -> None:
 
 def test_the_loss_of_relaxed_writes_is_bounded(image: Image, crash_scale: float) -> None:
     """What is older than ``relaxed_seconds`` is there; the rest may be lost, and is."""
-    seconds = 0.4
+    if image.kind == "xfs" and crash_scale < 1:
+        pytest.skip("ext4 shows it as well; both with CRASH_SCALE=1")
+    seconds = 0.2
     relaxed = {"BUCKETD_STORE_DURABILITY": "relaxed", "BUCKETD_STORE_RELAXED_SECONDS": str(seconds)}
     for _ in range(10 if crash_scale >= 1 else 1):
         ledger = Ledger()
