@@ -29,7 +29,7 @@ class Known:
     number: int = 0
     revision: int = 0
     pending: int | None = None
-    history: list[tuple[float, int]] = field(default_factory=list)
+    history: list[tuple[float, int]] = field(default_factory=list)  # when, and which number
 
     def acknowledge(self, revision: int) -> None:
         assert self.pending is not None
@@ -51,6 +51,26 @@ class Ledger:
     back: int = 0
     empty: int = 0  # files that the next start has to complete, as it must before it serves
 
+    def of(self, path: str) -> Known:
+        return self.known.setdefault(path, Known())
+
+    def put(
+        self, daemon: Daemon, path: str, number: int, sock: socket.socket | None = None
+    ) -> Response:
+        """One write (0: a deletion), and what its answer says noted."""
+        known = self.of(path)
+        before, known.pending = known.pending, number
+        method, body = ("PUT", value(number)) if number else ("DELETE", None)
+        answer = daemon.request(method, path, body, sock=sock)
+        if answer.status == 200:
+            known.acknowledge(answer.json["revision"])
+            self.acknowledged += 1
+        elif "unknown" not in answer.json["error"]:
+            known.pending = before  # it says that nothing changed, and has to be right
+        else:
+            assert before is None, "a write was tried when the outcome of another was unknown"
+        return answer
+
     @property
     def wrong(self) -> tuple[int, int, int]:
         return self.lost, self.torn, self.back
@@ -68,12 +88,15 @@ def value(number: int) -> dict[str, object]:
     return {"n": number, "pad": f"{number}." * (number * 7919 % 400)}
 
 
+def slot(number: int) -> str:
+    return pair(f"new{number % 3}", f"{number % SLOTS}")
+
+
 class Load:
     """Several writers at once, until told to stop or cut off."""
 
     def __init__(self, daemon: Daemon, ledger: Ledger) -> None:
         self.daemon, self.ledger = daemon, ledger
-        self.refused: list[Response] = []
         self._stop = threading.Event()
         jobs = [*(partial(self._steady, n) for n in range(STEADY)), self._maker]
         self._threads = [threading.Thread(target=self._until_over, args=(job,)) for job in jobs]
@@ -96,39 +119,21 @@ class Load:
     def _steady(self, writer: int, sock: socket.socket) -> None:
         # Some share a device, one is a device bucket, so that every kind of file is met.
         path = pair(f"d{writer % 3}", None if writer == 0 else f"job/{writer}")
-        known = self.ledger.known.setdefault(path, Known())
-        while self._put(path, known, known.number + 1, sock):
-            pass
+        number = self.ledger.of(path).number + 1
+        while self._put(path, number, sock):
+            number += 1
 
     def _maker(self, sock: socket.socket) -> None:
         going = True
         while going:
             number = self.ledger.made = self.ledger.made + 1
-            going = self._put(*self._slot(number), number, sock)
-            going = going and self._put(*self._slot(number - KEPT), 0, sock)
+            going = self._put(slot(number), number, sock)
+            going = going and self._put(slot(number - KEPT), 0, sock)
 
-    def _slot(self, number: int) -> tuple[str, Known]:
-        path = pair(f"new{number % 3}", f"{number % SLOTS}")
-        return path, self.ledger.known.setdefault(path, Known())
-
-    def _put(self, path: str, known: Known, number: int, sock: socket.socket) -> bool:
-        """One write (0: a deletion), noted; whether to go on."""
-        known.pending = number
-        method, body = ("PUT", value(number)) if number else ("DELETE", None)
-        answer = self.daemon.request(method, path, body, sock=sock)
-        if answer.status not in (200, 201):
-            self._note_refusal(known, answer)
-            return False
-        known.acknowledge(answer.json["revision"])
-        self.ledger.acknowledged += 1
-        return not self._stop.is_set()
-
-    def _note_refusal(self, known: Known, answer: Response) -> None:
-        """A refusal says that nothing changed, or that nobody knows; it has to be right."""
-        self.refused.append(answer)
-        assert answer.json["success"] is False
-        if "unknown" not in answer.json["error"]:
-            known.pending = None
+    def _put(self, path: str, number: int, sock: socket.socket) -> bool:
+        """Whether to go on."""
+        answer = self.ledger.put(self.daemon, path, number, sock)
+        return answer.status == 200 and not self._stop.is_set()
 
 
 def compare(daemon: Daemon, ledger: Ledger) -> None:
@@ -149,7 +154,7 @@ def compare(daemon: Daemon, ledger: Ledger) -> None:
         if not number and not known.number:
             del ledger.known[path]  # absent, and seen to be so once more
         else:
-            ledger.known[path] = Known(number, revision)
+            ledger.known[path] = Known(number, revision, history=[(0.0, number)])
 
 
 def look(daemon: Daemon, path: str, sock: socket.socket) -> tuple[int | None, int]:
