@@ -48,6 +48,18 @@ class Image:
         """The mount point as this process reaches it."""
         return self.mounts.inside(self.point)
 
+    @property
+    def device(self) -> Path:
+        """The loop device below it."""
+        table = Path(f"/proc/{self.mounts.pid}/mountinfo").read_text()
+        line = next(line for line in table.splitlines() if f" {self.point} " in line)
+        return Path(line.split(" - ")[1].split()[1])
+
+    def check(self) -> None:
+        """What fsck does before a mount; 1 says that something was put right."""
+        done = subprocess.run(["e2fsck", "-fy", str(self.file)], capture_output=True, text=True)
+        assert done.returncode in (0, 1), done.stdout
+
     def mount(self, *options: str) -> None:
         given = ",".join(("loop", *options))
         self.mounts.run("mount", "-o", given, str(self.file), str(self.point))
