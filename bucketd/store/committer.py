@@ -235,18 +235,18 @@ class Committer:
             self._flush()
         if self.behind is not None:
             return self.behind
-        if self._held_since is None:
-            if not self._take_lock():
-                return _lock_busy(self._lock_timeout)
-            self._held_since = time.monotonic()
-        return None
+        return self._take_lock() if self._held_since is None else None
 
-    def _take_lock(self) -> bool:
+    def _take_lock(self) -> BucketdError | None:
+        """Hold write.lock from here on; else why not."""
         try:
-            return self._lock.acquire(self._lock_timeout, self._give_up)
-        except OSError:
-            log.exception("cannot take write.lock")
-            return False
+            if not self._lock.acquire(self._lock_timeout, self._give_up):
+                return _lock_busy(self._lock_timeout)
+        except OSError as error:
+            log.error("cannot take write.lock: %s", error)
+            return disk.refusal("write", error)
+        self._held_since = time.monotonic()
+        return None
 
     def _give_up(self) -> bool:
         """Asked again and again while another program has the lock, which is no standstill."""
@@ -358,10 +358,9 @@ class Committer:
     def _finish(self) -> None:
         """The clean stop: files current and durable, and the journal says so."""
         try:
-            if self._held_since is None and not self._take_lock():
+            if self._held_since is None and self._take_lock() is not None:
                 log.error("stopping without write.lock; the next start completes the files")
                 return
-            self._held_since = time.monotonic()
             self._flush()
             if self.behind is None and self.failure is None:
                 self._checkpoint.wait(self._journal.position)

@@ -122,14 +122,19 @@ def _enter(parent: int, name: str, create: bool, durably: bool) -> int:
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
+def check_named(fd: int) -> None:
+    """Raise OSError where an open file or directory was removed meanwhile."""
+    if os.fstat(fd).st_nlink == 0:
+        raise OSError(errno.ENOENT, "it was removed from the state directory, or with it")
+
+
 def signature(root: int, parts: tuple[str, ...], name: str) -> Signature | None:
     """One ``stat``; None where nothing stands. Raises where the state directory itself is gone."""
     try:
         path = "/".join((*parts, name))
         return Signature.of(os.stat(path, dir_fd=root, follow_symlinks=False))
     except FileNotFoundError:
-        if os.fstat(root).st_nlink == 0:
-            raise OSError(errno.ENOENT, "the state directory was removed") from None
+        check_named(root)
         # That stat went through links on the way; nothing behind one is ours to call absent.
         with contextlib.suppress(FileNotFoundError), directory(root, parts):
             pass

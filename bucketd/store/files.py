@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import BucketCorrupt
 from ..model import BucketKey, Change, Guard, Snapshot
-from . import listing, recovery
+from . import disk, listing, recovery
 from .applying import Commit
 from .base import Filter, Page
 from .bucketfiles import BucketFiles
@@ -74,7 +74,11 @@ class FileStore:
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         await self._committer.settle()
-        return await asyncio.to_thread(listing.page, self._root, only, cursor, limit)
+        try:
+            disk.check_named(self._root)
+            return await asyncio.to_thread(listing.page, self._root, only, cursor, limit)
+        except OSError as error:
+            raise disk.refusal("list the buckets", error) from error
 
     async def check(self) -> dict[str, Any]:
         await self._committer.settle()

@@ -19,6 +19,7 @@ _UNFIT_OPTIONS = {
     "nobarrier": "it is mounted with nobarrier",
     "barrier=0": "it is mounted with barrier=0",
     "volatile": "it is an overlay mounted with volatile",
+    "fsync=volatile": "it is an overlay mounted with volatile",  # Linux 6.18 says it so
 }
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 

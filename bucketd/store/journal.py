@@ -129,7 +129,11 @@ class Journal:
         self._offset = HEADER_BYTES
 
     def append(self, payloads: list[bytes]) -> int:
-        """Write records at the end; how many bytes. They are durable only after ``sync``."""
+        """Write records at the end; how many bytes. They are durable only after ``sync``.
+
+        Raises OSError, also where the file has been removed: what nobody finds again is not kept.
+        """
+        disk.check_named(self._fds[self._active])
         text = b"".join(frame(self._generation, payload) for payload in payloads)
         disk.write_at(self._fds[self._active], text, self._offset)
         self._offset += len(text)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import time
 from collections.abc import Iterator
 
 from ..errors import InvalidRequest
 from . import disk, envelope, naming, quarantine
 from .base import Filter, Page, Row
+
+log = logging.getLogger(__name__)
 
 MAX_READ = 20_000  # files that one page may look into, so that a filter without hits ends in time
 Place = tuple[tuple[str, ...], str]
@@ -106,7 +109,10 @@ class Counts:
     def get(self) -> dict[str, int]:
         if time.monotonic() >= self._until:
             started = time.monotonic()
-            self._known = _count(self._root)
+            try:
+                self._known = _count(self._root)
+            except OSError as error:  # no reason not to tell all else
+                log.warning("cannot count the buckets: %s", error.strerror)
             self._until = time.monotonic() + 20 * (time.monotonic() - started)
         return self._known
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -20,14 +21,31 @@ def hold_daemon_lock(root: int) -> tuple[int | None, str]:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(DAEMON_LOCK, flags, 0o600, dir_fd=root)
     try:
-        portalocker.lock(fd, EXCLUSIVE)
-    except portalocker.exceptions.AlreadyLocked:
+        free = _take(fd)
+    except OSError:
+        os.close(fd)
+        raise
+    if not free:
         holder = os.read(fd, 100).decode(errors="replace").strip()
         os.close(fd)
         return None, holder
     os.ftruncate(fd, 0)
     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     return fd, str(os.getpid())
+
+
+def _take(fd: int) -> bool:
+    """Lock it now; False where another descriptor has it. Raises OSError."""
+    try:
+        portalocker.lock(fd, EXCLUSIVE)
+    except portalocker.exceptions.AlreadyLocked:
+        return False
+    except portalocker.exceptions.LockException as error:
+        cause = error.args[0] if error.args else error
+        if isinstance(cause, OSError):
+            raise cause from None
+        raise OSError(errno.ENOLCK, str(error)) from None
+    return True
 
 
 class WriteLock:
@@ -43,12 +61,13 @@ class WriteLock:
         self._fd = self._open()
 
     def acquire(self, timeout: float, give_up: Callable[[], bool]) -> bool:
-        """Wait for at most ``timeout`` seconds, or until ``give_up()``; whether it is held now."""
+        """Wait at most ``timeout`` seconds, or until ``give_up()``; whether it is held now.
+
+        Raises OSError where it cannot be had at all.
+        """
         deadline, pause = time.monotonic() + timeout, 0.0005
         while True:
-            try:
-                portalocker.lock(self._fd, EXCLUSIVE)
-            except portalocker.exceptions.AlreadyLocked:
+            if not _take(self._fd):
                 if give_up() or time.monotonic() > deadline:
                     return False
                 time.sleep(pause)
@@ -57,8 +76,9 @@ class WriteLock:
             if self._still_in_place():
                 return True
             # Somebody unlinked the file: our lock excludes nobody any more.
+            fresh = self._open()
             self.close()
-            self._fd = self._open()
+            self._fd = fresh
 
     def release(self) -> None:
         portalocker.unlock(self._fd)

@@ -47,20 +47,21 @@ def replay_under(lock: WriteLock, files: BucketFiles, journal: Journal) -> int:
     """``replay`` what the journal holds, with the lock; how many files had to be completed."""
     if not journal.replay:
         return 0
-    if not lock.acquire(LOCK_SECONDS, lambda: False):
-        raise JournalError(
-            f"cannot complete the files after a crash: another program has held write.lock "
-            f"for over {LOCK_SECONDS:g} s; end that program"
-        )
     try:
-        return replay(files, journal.replay)
+        if not lock.acquire(LOCK_SECONDS, lambda: False):
+            raise JournalError(
+                f"cannot complete the files after a crash: another program has held write.lock "
+                f"for over {LOCK_SECONDS:g} s; end that program"
+            )
+        try:
+            return replay(files, journal.replay)
+        finally:
+            lock.release()
     except OSError as error:
         raise JournalError(
             f"cannot complete the files after a crash: {error.strerror}; nothing is lost, "
             "mend that and start again"
         ) from error
-    finally:
-        lock.release()
 
 
 def replay(files: BucketFiles, records: Iterable[Record]) -> int:

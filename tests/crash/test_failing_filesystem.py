@@ -207,7 +207,6 @@ def fill_and_remove(daemon: Daemon, idle: float) -> None:
     shutil.rmtree(daemon.state_dir)
 
 
-@pytest.mark.xfail(reason="a descriptor that a client was given is closed with it", strict=True)
 def test_removed_and_everybody_is_answered(daemon: Daemon) -> None:
     fill_and_remove(daemon, idle=0.1)
     answers = attempts(daemon)
@@ -215,13 +214,11 @@ def test_removed_and_everybody_is_answered(daemon: Daemon) -> None:
     assert not any("another program" in answer.json["error"] for answer in answers if answer)
 
 
-@pytest.mark.xfail(reason="the list is empty and a success", strict=True)
 def test_removed_and_listed(daemon: Daemon) -> None:
     fill_and_remove(daemon, idle=0.1)
     assert daemon.request("GET", "/v1/buckets").status >= 500
 
 
-@pytest.mark.xfail(reason="for as long as the lock is held nobody looks", strict=True)
 def test_removed_between_two_writes(daemon: Daemon) -> None:
     """A write right behind another one is acknowledged in a journal that has no name any more."""
     fill_and_remove(daemon, idle=0)

@@ -173,13 +173,11 @@ def test_files_that_never_get_durable(victim: Daemon) -> None:
     print(f"syncfs: {ledger}")
 
 
-@pytest.mark.xfail(reason="an OSError while counting buckets becomes 500", strict=True)
 def test_status_while_nothing_can_be_opened(victim: Daemon) -> None:
     with failing(victim, Fault("openat", "EMFILE", "1+")):
         assert victim.request("GET", "/v1/status").status == 200
 
 
-@pytest.mark.xfail(reason="it stops all writes for good, and blames the journal", strict=True)
 def test_a_lock_that_cannot_be_had_once(victim: Daemon) -> None:
     ledger = Ledger()
     with failing(victim, Fault("flock", "ENOLCK")) as log:
@@ -190,7 +188,6 @@ def test_a_lock_that_cannot_be_had_once(victim: Daemon) -> None:
     writes_again(victim, ledger)
 
 
-@pytest.mark.xfail(reason="the descriptor is closed twice; a client had its number", strict=True)
 def test_a_lock_file_that_cannot_be_made_anew(victim: Daemon) -> None:
     """Nobody but the lock may lose a descriptor by that."""
     ledger = Ledger()

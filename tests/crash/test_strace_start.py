@@ -33,8 +33,6 @@ AT_START = [
     Fault("pread64", "EIO", path=Path("journal/0.log")),
     Fault("openat", "EMFILE", "1+", path=Path("devices")),
 ]
-# Found by this test: the lock's errors are no OSError, and nobody expects them.
-RAW = pytest.mark.xfail(reason="a failing flock ends the start with a traceback", strict=True)
 
 
 @pytest.fixture
@@ -75,11 +73,7 @@ def start_with(daemon: Daemon, fault: Fault, log: Path) -> int | None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "fault",
-    [pytest.param(f, marks=RAW if f.error == "ENOLCK" else ()) for f in AT_START],
-    ids=str,
-)
+@pytest.mark.parametrize("fault", AT_START, ids=str)
 def test_start(victim: Daemon, fault: Fault, crash_scale: float) -> None:
     if crash_scale < 1 and AT_START.index(fault) >= 2:
         pytest.skip("all of them with CRASH_SCALE=1")
