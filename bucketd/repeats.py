@@ -8,6 +8,7 @@ second parser is needed that might disagree with the first.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import replace
 
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -26,7 +27,7 @@ class Repeats:
     """What the heads seen last mean; kept under a digest, for a head may hold a token."""
 
     def __init__(self) -> None:
-        self._meanings: dict[bytes, tuple[Meaning, int]] = {}
+        self._meanings: OrderedDict[bytes, tuple[Meaning, int]] = OrderedDict()
 
     def find(self, data: bytes) -> tuple[Meaning, bytes] | None:
         """Meaning and body, if ``data`` is just one request with a head seen before."""
@@ -43,7 +44,7 @@ class Repeats:
         if meaning.route.method not in _METHODS or any(n in meaning.headers for n in _NEVER):
             return
         if len(self._meanings) >= MOST:
-            self._meanings.pop(next(iter(self._meanings)))
+            self._meanings.popitem(last=False)
         plain = CIMultiDict(meaning.headers)
         plain.popall("Authorization", None)
         kept = replace(meaning, headers=CIMultiDictProxy(plain))

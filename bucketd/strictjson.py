@@ -57,7 +57,8 @@ def dumps(value: Any, what: str = "the bucket") -> bytes:
 
 def _dumps(value: Any, what: str) -> bytes:
     try:
-        return orjson.dumps(value)
+        # A copy: orjson's own bytes keep some 4 KiB however short they are, and buckets are kept.
+        return bytes(memoryview(orjson.dumps(value)))
     except TypeError as error:
         if "ecursion" in str(error):
             raise _too_deep(what) from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..model import BucketKey, Snapshot
 from .disk import Signature
 
-_OVERHEAD = 600  # bytes that one entry costs besides its bucket, measured with tracemalloc
+_OVERHEAD = 850  # bytes that one entry costs besides its bucket, by the growth of the process
 
 
 @dataclass(frozen=True, slots=True)

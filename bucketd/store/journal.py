@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 
+from .. import strictjson
 from ..model import ABSENT, BucketKey, Snapshot
 from . import disk, quarantine
 
@@ -279,7 +280,7 @@ def _decode(value: dict[str, object]) -> Record:
     state = value["after"]
     after = ABSENT
     if isinstance(state, dict):
-        after = Snapshot(**{**state, "bucket": orjson.dumps(state["bucket"])})
+        after = Snapshot(**{**state, "bucket": strictjson.dumps(state["bucket"])})
     return Record(key, value["base"], after)  # type: ignore[arg-type]
 
 
