@@ -161,9 +161,12 @@ def look(daemon: Daemon, path: str, sock: socket.socket) -> tuple[int | None, in
     """Number and revision of one bucket; no number where it is not whole."""
     answer = daemon.request("GET", path, sock=sock)
     if answer.status != 200:
+        print(f"{path}: {answer}")
         return None, 0
     number = answer.bucket.get("n", 0)
     whole = answer.bucket == (value(number) if number else {})
+    if not whole:
+        print(f"{path}: {answer}")
     return number if whole else None, answer.json["revision"]
 
 
