@@ -100,7 +100,7 @@ def test_full(image: Image, tenant: TenantDaemon, ledger: Ledger, killed: bool) 
     is_still_read(tenant, ledger)
     if killed:
         tenant.kill()
-        filler.unlink()
+        filler.unlink(missing_ok=True)
         tenant.start()
         nothing_is_lost(image, tenant, ledger)
     filler.unlink(missing_ok=True)
@@ -118,7 +118,7 @@ def test_full_and_then_cut(image: Image, tenant: TenantDaemon, ledger: Ledger) -
     tenant.kill()
     image.unmount()
     image.mount()
-    filler.unlink()
+    filler.unlink(missing_ok=True)
     tenant.start()
     nothing_is_lost(image, tenant, ledger)
 
