@@ -83,12 +83,15 @@ class Applier:
 
     def _change(self, commit: Commit, batch: Batch, loaded: Loaded) -> Snapshot:
         key, change, now = commit.key, commit.change, loaded.snapshot
+        if not loaded.sealed:
+            # Answers tell of it, whatever comes of this commit; so it must last from here on.
+            self._enter(batch, key, now, now)
         commit.guard.check(now, key)
         stored = now.bucket if now.revision else None
         bound = commit.automation or now.automation
         after = change.result(stored, bound) if change is not None else stored
         if after == stored:
-            return now if loaded.sealed else self._enter(batch, key, now, now)
+            return now
         return self._enter(batch, key, now, _next(now, after, commit))
 
     def _heal(self, commit: Commit, batch: Batch, good: Snapshot, error: BucketCorrupt) -> Snapshot:
@@ -101,7 +104,7 @@ class Applier:
     def _last_good(self, key: BucketKey) -> Snapshot | None:
         """The newest generation known besides the file: of the cache, or of the journal."""
         entry = self._files.cached(key)
-        if entry is not None:
+        if entry is not None and entry.snapshot.revision:
             return entry.snapshot
         record = self._journal.find(key)
         return record.after if record is not None and record.after.revision else None

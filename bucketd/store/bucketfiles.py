@@ -41,9 +41,9 @@ class BucketFiles:
             signature = disk.signature(self.root, *naming.parts(key))
         except OSError as error:
             raise self.unreadable(key, error) from error
-        if signature is None:
-            return ABSENT
         entry = self.cached(key)
+        if signature is None and entry is None:
+            return ABSENT
         return entry.snapshot if entry is not None and entry.signature == signature else None
 
     def load(self, key: BucketKey) -> Loaded:
@@ -59,8 +59,7 @@ class BucketFiles:
             if stored.key != key:
                 raise envelope.Unreadable(f"it says that it is {stored.key}")
         except FileNotFoundError:
-            self._forget(key)
-            return _NOTHING
+            return self._missing(key, known)
         except envelope.Unreadable as error:
             raise self._corrupt(key, str(error)) from error
         except OSError as error:
@@ -68,6 +67,13 @@ class BucketFiles:
         snapshot, sealed = _reconcile(stored, known)
         self._remember(key, Entry(snapshot, content.signature, sealed))
         return Loaded(snapshot, sealed)
+
+    def _missing(self, key: BucketKey, known: Entry | None) -> Loaded:
+        """No file: one that was known before has been removed by somebody else."""
+        if known is None:
+            return _NOTHING
+        self._remember(key, Entry(ABSENT, None, sealed=False))
+        return Loaded(ABSENT, sealed=False)
 
     def put(self, key: BucketKey, snapshot: Snapshot) -> None:
         """Make the file say this; ABSENT removes it. Atomic, not durable. Raises OSError."""

@@ -13,10 +13,13 @@ _OVERHEAD = 850  # bytes that one entry costs besides its bucket, by the growth 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A snapshot, the file that it is the content of, and whether the daemon wrote that file."""
+    """A snapshot, the file that it is the content of, and whether the daemon wrote that file.
+
+    ``signature`` None, ``sealed`` False: a file that somebody else removed.
+    """
 
     snapshot: Snapshot
-    signature: Signature
+    signature: Signature | None
     sealed: bool
 
 
