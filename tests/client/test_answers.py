@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from bucketd_client import Bucket, BucketError, InternalError
-from bucketd_client._http import MAX_BODY, MAX_HEAD, Answer, Reader, encode
+from bucketd_client._http import MAX_BODY, MAX_HEAD, Answer, Reader, encode, usual
 from fake import Seen, fake
 
 BODY = b'{"success": true, "bucket": {"a": 1}, "revision": 1}'
@@ -33,6 +33,29 @@ def test_an_answer_in_pieces(text: bytes, step: int) -> None:
 
 def test_header_names_are_lower_case() -> None:
     assert read(PLAIN)[0].headers["etag"] == "x"
+
+
+def test_the_short_way_reads_what_the_long_way_does() -> None:
+    answer = usual(PLAIN)
+    assert answer == read(PLAIN)[0]
+    assert answer.etag == answer.headers["etag"] == "x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN[:-1],
+        PLAIN[:20],
+        PLAIN + b"more",
+        CHUNKED,
+        PLAIN.replace(b"200 OK", b"304 Not Modified"),
+        PLAIN.replace(b"ETag: x", b"Connection: close"),
+        PLAIN.replace(b"Content-Length", b"content-length"),
+        PLAIN.replace(b"Content-Length: ", b"Content-Length: +"),
+    ],
+)
+def test_the_short_way_leaves_all_else_to_the_long_one(text: bytes) -> None:
+    assert usual(text) is None
 
 
 def test_interim_answers_are_passed_over() -> None:

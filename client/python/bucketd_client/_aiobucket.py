@@ -20,30 +20,30 @@ class AsyncBucket(Asking[B]):
     A call that is cancelled after it was sent is not taken back: read what became of it.
     """
 
-    async def _await(self, ask: Ask) -> Snapshot[B]:
-        return await off_loop(self._answer, ask, began=time.monotonic())
+    async def _await(self, ask: Ask) -> B:
+        return await off_loop(self._bucket, ask, began=time.monotonic())
 
     async def get(self, *keys: str) -> B:
         """The bucket, ``{}`` where none is stored; with keys only those that it has."""
-        return (await self._await(_asks.reading(keys))).bucket
+        return await self._await(_asks.reading(keys))
 
     async def snapshot(self) -> Snapshot[B]:
         """The bucket with its revision and ETag."""
-        return await self._await(_asks.reading())
+        return await off_loop(self._snapshot, _asks.reading(), began=time.monotonic())
 
     async def set(
         self, data: Mapping[str, Any] | None = None, /, *, if_match: str | None = None, **more: Any
     ) -> B:
         """Set these keys, keep all others. A key called ``if_match`` goes into ``data``."""
-        return (await self._await(_asks.setting(data, more, if_match))).bucket
+        return await self._await(_asks.setting(data, more, if_match))
 
     async def replace(self, data: Mapping[str, Any], *, if_match: str | None = None) -> B:
         """The whole bucket anew."""
-        return (await self._await(_asks.replacing(data, _asks.matching(if_match)))).bucket
+        return await self._await(_asks.replacing(data, _asks.matching(if_match)))
 
     async def remove(self, *keys: str, if_match: str | None = None) -> B:
         """Remove these keys; those that are not there are no error."""
-        return (await self._await(_asks.removing(keys, if_match))).bucket
+        return await self._await(_asks.removing(keys, if_match))
 
     async def clear(self, *, if_match: str | None = None) -> None:
         """Remove the bucket."""
@@ -51,13 +51,13 @@ class AsyncBucket(Asking[B]):
 
     async def merge_patch(self, patch: Mapping[str, Any], *, if_match: str | None = None) -> B:
         """RFC 7396: objects merge at every depth, ``None`` removes."""
-        return (await self._await(_asks.merging(patch, if_match))).bucket
+        return await self._await(_asks.merging(patch, if_match))
 
     async def json_patch(
         self, operations: Iterable[Mapping[str, Any]], *, if_match: str | None = None
     ) -> B:
         """RFC 6902: all operations or none."""
-        return (await self._await(_asks.patching(operations, if_match))).bucket
+        return await self._await(_asks.patching(operations, if_match))
 
     async def update(self, function: Callable[[B], B | Awaitable[B | None] | None]) -> B:
         """Compare-and-swap; ``function`` runs on the loop, and may be a coroutine function.
@@ -73,7 +73,7 @@ class AsyncBucket(Asking[B]):
                 changed = await changed
             after = now.bucket if changed is None else changed
             try:
-                return (await self._await(_asks.replacing(after, now.guard))).bucket
+                return await self._await(_asks.replacing(after, now.guard))
             except PreconditionFailed:
                 if rounds.over():
                     raise

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast
 
 from . import _context
-from ._calls import JSON, JSON_PATCH, MERGE_PATCH, bucket_call, call, encode, whole
+from ._calls import JSON, JSON_PATCH, MERGE_PATCH, Reply, bucket_call, call, encode, whole
 from ._context import Scope
 from ._errors import error
 
@@ -138,6 +138,7 @@ class Asking(Generic[B]):
         self._token, self._device, self._job = token, device, job
         self._automation, self._device_bucket = automation, device_bucket
         self._socket, self._timeout = socket, timeout
+        self._given = self._scope_given()
 
     def __repr__(self) -> str:
         """Never with the token: a repr ends up in logs."""
@@ -147,19 +148,40 @@ class Asking(Generic[B]):
         said += ["device_bucket=True"] if self._device_bucket else []
         return f"{type(self).__name__}({', '.join(said)})"
 
-    def _scope(self) -> Scope:
+    def _scope_given(self) -> Scope | None:
         if self._token is not None:
             return Scope(self._token, None, None, None, self._device_bucket)
         if self._device is not None:
             return _context.named(self._device, self._job, self._automation, self._device_bucket)
-        return _context.from_environment(os.environ, self._device_bucket)
+        return None
+
+    def _scope(self) -> Scope:
+        return self._given or _context.from_environment(os.environ, self._device_bucket)
 
     def _path(self) -> str:
         return self._socket or _context.socket_path(os.environ)
 
-    def _answer(self, ask: Ask, began: float | None = None) -> Snapshot[B]:
+    def _reply(self, ask: Ask, began: float | None) -> tuple[Scope, Reply]:
         scope, path = self._scope(), self._path()
-        reply = bucket_call(scope, path=path, timeout=self._timeout, began=began, **ask._asdict())
+        method, body, media_type, keys, guard = ask
+        return scope, bucket_call(
+            scope,
+            method,
+            path=path,
+            body=body,
+            media_type=media_type,
+            keys=keys,
+            guard=guard,
+            timeout=self._timeout,
+            began=began,
+        )
+
+    def _bucket(self, ask: Ask, began: float | None = None) -> B:
+        scope, reply = self._reply(ask, began)
+        return cast("B", reply.members[scope.label])
+
+    def _snapshot(self, ask: Ask, began: float | None = None) -> Snapshot[B]:
+        scope, reply = self._reply(ask, began)
         members = reply.members
         return Snapshot(
             cast("B", members[scope.label]),

@@ -20,39 +20,39 @@ class Bucket(Asking[B]):
 
     def get(self, *keys: str) -> B:
         """The bucket, ``{}`` where none is stored; with keys only those that it has."""
-        return self._answer(_asks.reading(keys)).bucket
+        return self._bucket(_asks.reading(keys))
 
     def snapshot(self) -> Snapshot[B]:
         """The bucket with its revision and ETag."""
-        return self._answer(_asks.reading())
+        return self._snapshot(_asks.reading())
 
     def set(
         self, data: Mapping[str, Any] | None = None, /, *, if_match: str | None = None, **more: Any
     ) -> B:
         """Set these keys, keep all others. A key called ``if_match`` goes into ``data``."""
-        return self._answer(_asks.setting(data, more, if_match)).bucket
+        return self._bucket(_asks.setting(data, more, if_match))
 
     def replace(self, data: Mapping[str, Any], *, if_match: str | None = None) -> B:
         """The whole bucket anew."""
-        return self._answer(_asks.replacing(data, _asks.matching(if_match))).bucket
+        return self._bucket(_asks.replacing(data, _asks.matching(if_match)))
 
     def remove(self, *keys: str, if_match: str | None = None) -> B:
         """Remove these keys; those that are not there are no error."""
-        return self._answer(_asks.removing(keys, if_match)).bucket
+        return self._bucket(_asks.removing(keys, if_match))
 
     def clear(self, *, if_match: str | None = None) -> None:
         """Remove the bucket."""
-        self._answer(_asks.clearing(if_match))
+        self._bucket(_asks.clearing(if_match))
 
     def merge_patch(self, patch: Mapping[str, Any], *, if_match: str | None = None) -> B:
         """RFC 7396: objects merge at every depth, ``None`` removes."""
-        return self._answer(_asks.merging(patch, if_match)).bucket
+        return self._bucket(_asks.merging(patch, if_match))
 
     def json_patch(
         self, operations: Iterable[Mapping[str, Any]], *, if_match: str | None = None
     ) -> B:
         """RFC 6902: all operations or none."""
-        return self._answer(_asks.patching(operations, if_match)).bucket
+        return self._bucket(_asks.patching(operations, if_match))
 
     def update(self, function: Callable[[B], B | None]) -> B:
         """Compare-and-swap: ``function`` changes the bucket it is given, or returns another.
@@ -66,7 +66,7 @@ class Bucket(Asking[B]):
             changed = function(now.bucket)
             after = now.bucket if changed is None else changed
             try:
-                return self._answer(_asks.replacing(after, now.guard)).bucket
+                return self._bucket(_asks.replacing(after, now.guard))
             except PreconditionFailed:
                 if rounds.over():
                     raise

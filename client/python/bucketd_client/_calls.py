@@ -9,17 +9,27 @@ from typing import Any, NamedTuple
 from . import _wire
 from ._context import Scope
 from ._errors import error
+from ._http import encode_head
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
 
+_MOST_HEADS = 256
+_heads: dict[tuple[str, Scope, str | None], bytes] = {}  # one program asks for few buckets, often
+
+
 class Reply(NamedTuple):
-    """A successful answer: its members, and the ETag where a bucket is stored."""
+    """A successful answer, and its members."""
 
     members: dict[str, Any]
-    etag: str | None
+    answer: _wire.Answer
+
+    @property
+    def etag(self) -> str | None:
+        """None where no bucket is stored."""
+        return self.answer.etag
 
 
 def call(
@@ -36,6 +46,10 @@ def call(
     answer = _wire.request(
         method, target, body=body, headers=headers, path=path, timeout=timeout, began=began
     )
+    return _reply(answer)
+
+
+def _reply(answer: _wire.Answer) -> Reply:
     members = _members(answer)
     if answer.status >= 400 or members.get("success") is not True:
         raise error(
@@ -45,7 +59,7 @@ def call(
             details=members.get("details"),
             revision=members.get("revision"),
         )
-    return Reply(members, answer.headers.get("etag"))
+    return Reply(members, answer)
 
 
 def bucket_call(
@@ -61,21 +75,35 @@ def bucket_call(
     began: float | None = None,
 ) -> Reply:
     """One verb on one bucket; its members, which hold the bucket as ``scope.label``."""
-    headers = {**scope.headers(), **(guard or {})}
-    if media_type is not None:
-        headers["Content-Type"] = media_type
-    reply = call(
-        method,
-        scope.target(keys),
-        path=path,
-        headers=headers,
-        body=body,
-        timeout=timeout,
-        began=began,
-    )
+    if guard or keys:
+        head = _head_of(method, scope, media_type, keys, guard or {})
+    else:
+        which = (method, scope, media_type)
+        head = _heads.get(which) or _keep_head(which)
+    end = b"\r\n" if body is None else b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    answer = _wire.exchange(method, head + end, path=path, timeout=timeout, began=began)
+    reply = _reply(answer)
     if not isinstance(reply.members.get(scope.label), dict):
         raise error("internal", f"cannot read the answer: it holds no {scope.label}")
     return reply
+
+
+def _head_of(
+    method: str, scope: Scope, media_type: str | None, keys: Iterable[str], guard: dict[str, str]
+) -> bytes:
+    headers = {**scope.headers(), **guard}
+    if media_type is not None:
+        headers["Content-Type"] = media_type
+    return encode_head(method, scope.target(keys), headers)
+
+
+def _keep_head(which: tuple[str, Scope, str | None]) -> bytes:
+    method, scope, media_type = which
+    head = _head_of(method, scope, media_type, (), {})
+    if len(_heads) >= _MOST_HEADS:
+        _heads.clear()
+    _heads[which] = head
+    return head
 
 
 def whole(data: Any) -> dict[str, Any]:
@@ -123,7 +151,7 @@ def _said(problem: Exception) -> str:
 
 def _members(answer: _wire.Answer) -> dict[str, Any]:
     try:
-        members = json.loads(answer.body)
+        members = json.loads(str(answer.body, "utf-8"))
     except (ValueError, RecursionError):
         members = None
     if not isinstance(members, dict):

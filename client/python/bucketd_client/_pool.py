@@ -5,9 +5,81 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 import threading
+import time
 
 KEPT = 8  # for each socket path; whoever comes with more closes them
+_CHUNK = 65536
+_PRECISION = 0.01  # seconds that a wait may last longer, so that most calls need not set it anew
+_AT_ONCE = 32768  # bytes that an idle connection's buffer takes without anybody reading
+_TIMEVAL = struct.Struct("@ll")
+
+
+class Connection:
+    """A stream socket in blocking mode, whose waits the kernel ends.
+
+    A Python socket with a timeout asks the kernel before each transfer whether
+    it would block, which doubles the system calls of a call.
+    """
+
+    __slots__ = ("_poll", "_seconds", "_sock")
+
+    def __init__(self, path: str, deadline: float) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._seconds = -1.0
+        try:
+            self._sock.settimeout(left(deadline))
+            self._sock.connect(path)
+            self._sock.settimeout(None)
+            self._poll = select.poll()
+            self._poll.register(self._sock, select.POLLIN)
+        except BaseException:
+            self._sock.close()
+            raise
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the other end neither closed an idle connection nor sent anything unasked."""
+        try:
+            return not self._poll.poll(0)
+        except (OSError, ValueError):
+            return False
+
+    def send(self, text: bytes, deadline: float) -> None:
+        """All of it. Raises OSError, of which TimeoutError says that ``deadline`` has passed."""
+        if len(text) <= _AT_ONCE:
+            self._sock.sendall(text)
+            return
+        self._sock.settimeout(left(deadline))
+        self._sock.sendall(text)
+        self._sock.settimeout(None)
+
+    def receive(self, deadline: float) -> bytes:
+        """The next bytes, none at an orderly end. Raises OSError in the same way."""
+        seconds = left(deadline)
+        if not seconds <= self._seconds <= seconds + _PRECISION:
+            self._wait_at_most(seconds)
+        try:
+            return self._sock.recv(_CHUNK)
+        except BlockingIOError:
+            raise socket.timeout from None
+
+    def said_something(self) -> bool:
+        """Whether there is an answer, though not all was sent."""
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _wait_at_most(self, seconds: float) -> None:
+        micros = max(1, int(seconds * 1e6))  # to the kernel, 0 would mean for ever
+        value = _TIMEVAL.pack(*divmod(micros, 1_000_000))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        self._seconds = seconds
 
 
 class Pool:
@@ -15,45 +87,43 @@ class Pool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: dict[str, list[socket.socket]] = {}
+        self._idle: dict[str, list[Connection]] = {}
         self._pid = os.getpid()
 
-    def take(self, path: str) -> socket.socket | None:
+    def take(self, path: str) -> Connection | None:
         """A connection that the daemon has not closed; None where there is none."""
         if self._pid != os.getpid():
             self.forget()
         with self._lock:
-            idle = self._idle.get(path, [])
+            idle = self._idle.get(path)
             while idle:
-                sock = idle.pop()
-                if _is_quiet(sock):
-                    return sock
-                sock.close()
+                connection = idle.pop()
+                if connection.quiet:
+                    return connection
+                connection.close()
         return None
 
-    def give(self, path: str, sock: socket.socket) -> None:
+    def give(self, path: str, connection: Connection) -> None:
         """Keep a connection whose last answer was read to its end."""
         with self._lock:
             idle = self._idle.setdefault(path, [])
             if self._pid == os.getpid() and len(idle) < KEPT:
-                idle.append(sock)
+                idle.append(connection)
                 return
-        sock.close()
+        connection.close()
 
     def forget(self) -> None:
         """In a forked child: the connections are the parent's, and so may be the lock."""
         theirs, self._idle = self._idle, {}
         self._lock, self._pid = threading.Lock(), os.getpid()
-        for sockets in theirs.values():
-            for sock in sockets:
-                sock.close()  # our copy of the descriptor; the parent's stays open
+        for connections in theirs.values():
+            for connection in connections:
+                connection.close()  # our copy of the descriptor; the parent's stays open
 
 
-def _is_quiet(sock: socket.socket) -> bool:
-    """Whether the other end neither closed an idle connection nor sent anything unasked."""
-    try:
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        return not poll.poll(0)
-    except (OSError, ValueError):
-        return False
+def left(deadline: float) -> float:
+    """Seconds until then; TimeoutError where it has passed."""
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise socket.timeout
+    return seconds

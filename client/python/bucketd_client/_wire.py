@@ -1,4 +1,4 @@
-"""One call over a unix socket, on a bare ``socket``: one write, one read, a kept connection.
+"""One call over a unix socket: one write, one read, on a connection that is kept.
 
 What may be repeated when a connection breaks follows from what the other end
 has seen. Nothing was sent, or sending ended in EPIPE, or the answer is
@@ -16,15 +16,14 @@ import stat
 import time
 
 from ._errors import BucketError, error
-from ._http import Answer, Reader, encode
-from ._pool import Pool
+from ._http import Answer, Reader, encode, usual
+from ._pool import Connection, Pool
 
-__all__ = ["Answer", "request"]
+__all__ = ["Answer", "exchange", "request"]
 
 REACH_SECONDS, ANSWER_SECONDS = 5.0, 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
 LONGEST_SOCKET_PATH = 107
-_CHUNK = 65536
 _READS = ("GET", "HEAD")
 # Refusals that promise that nothing was done, and that a later try may be better.
 _BUSY = (b'"overloaded"', b'"too_many_requests"')
@@ -73,7 +72,20 @@ def request(
     timeout: float | None = None,
     began: float | None = None,
 ) -> Answer:
-    """One answer of the daemon.
+    """One answer of the daemon, as ``exchange`` gets it."""
+    text = encode(method, target, body, headers or {})
+    return exchange(method, text, path=path, timeout=timeout, began=began)
+
+
+def exchange(
+    method: str,
+    text: bytes,
+    *,
+    path: str,
+    timeout: float | None = None,
+    began: float | None = None,
+) -> Answer:
+    """One answer of the daemon to a request that is encoded.
 
     While nobody serves the socket, or the daemon says that it is busy or
     stopping, it is tried again for ``timeout`` seconds (5); an answer may take
@@ -81,9 +93,8 @@ def request(
     Raises DaemonUnreachable, Timeout, or for a write whose outcome is open
     ConnectionLost.
     """
-    text = encode(method, target, body, headers or {})
     tries = _Tries(timeout, time.monotonic() if began is None else began)
-    if time.monotonic() >= tries.answer_by:
+    if began is not None and time.monotonic() >= tries.answer_by:
         raise error("timeout", f"cannot make the {method}: its time was over before its turn came")
     while True:
         failure: BaseException | None = None
@@ -102,60 +113,48 @@ def request(
 
 
 def _exchange(text: bytes, method: str, path: str, deadline: float) -> Answer:
-    sock = _pool.take(path) or _connect(path, deadline)
+    connection = _pool.take(path) or Connection(path, deadline)
     keep = False
     try:
-        _send(sock, text, deadline)
-        answer, keep = _receive(sock, method, deadline)
+        _send(connection, text, deadline)
+        answer, keep = _receive(connection, method, deadline)
     finally:
         if not keep:
-            sock.close()
-    _pool.give(path, sock)
+            connection.close()
+    _pool.give(path, connection)
     return answer
 
 
-def _connect(path: str, deadline: float) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _send(connection: Connection, text: bytes, deadline: float) -> None:
     try:
-        sock.settimeout(_left(deadline))
-        sock.connect(path)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _send(sock: socket.socket, text: bytes, deadline: float) -> None:
-    sock.settimeout(_left(deadline))
-    try:
-        sock.sendall(text)
+        connection.send(text, deadline)
     except ConnectionError:
         # The daemon may have answered before it closed: 413 to a body it would not read.
-        sock.settimeout(0.0)
-        try:
-            if sock.recv(1, socket.MSG_PEEK):
-                return
-        except OSError:
-            pass
+        if not connection.said_something():
+            raise _NotTaken from None
+
+
+def _receive(connection: Connection, method: str, deadline: float) -> tuple[Answer, bool]:
+    try:
+        first = connection.receive(deadline)
+    except ConnectionResetError:
         raise _NotTaken from None
-
-
-def _receive(sock: socket.socket, method: str, deadline: float) -> tuple[Answer, bool]:
-    begun = False
+    if not first:
+        raise _Lost
+    answer = usual(first)
+    if answer is not None and method != "HEAD":
+        return answer, True
 
     def receive() -> bytes:
-        nonlocal begun
-        sock.settimeout(_left(deadline))
         try:
-            chunk = sock.recv(_CHUNK)
+            chunk = connection.receive(deadline)
         except ConnectionResetError:
-            raise (_Lost if begun else _NotTaken) from None
+            raise _Lost from None
         if not chunk:
             raise _Lost
-        begun = True
         return chunk
 
-    return Reader(receive).answer(method)
+    return Reader(receive, first).answer(method)
 
 
 def _wait_asked_for(answer: Answer) -> float | None:
@@ -168,13 +167,6 @@ def _wait_asked_for(answer: Answer) -> float | None:
         return None
     asked = answer.headers.get("retry-after", "")
     return float(asked) if asked.isascii() and asked.isdecimal() else 0.0
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise socket.timeout
-    return left
 
 
 def _may_pass(failure: BaseException, method: str, path: str) -> bool:
