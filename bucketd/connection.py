@@ -17,7 +17,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from .api import access, app, wire
 from .api.call import Body, Services
 from .errors import BucketdError, InvalidRequest, Overloaded, RequestTimeout
-from .repeats import END, LONGEST, Repeats
+from .repeats import END, LONGEST, Repeat, Repeats
 from .settings import Limits
 
 log = logging.getLogger(__name__)
@@ -153,10 +153,28 @@ class Connection(web.RequestHandler):
 
     def _answer_repeat(self, data: bytes) -> bool:
         """Begin to answer it, if it is one; False where aiohttp has to read it."""
-        known = self._shared.repeats.find(data)
+        found = self._shared.repeats.find(data)
+        if found is None:
+            return False
+        repeat, content = found
+        if not (repeat.plain_read and self._show(repeat)):
+            self._repeating = self._loop.create_task(self._repeat(repeat.meaning, content))
+        return True
+
+    def _show(self, repeat: Repeat) -> bool:
+        """Answer a read of what is known now; False where that takes more."""
+        known = app.known(self._shared.services, self.peer, repeat.meaning)
         if known is None:
             return False
-        meaning, content = known
+        target, now = known
+        if repeat.frame is None or not repeat.frame.fits(now):
+            repeat.frame = wire.Frame.around(target.label, now)
+        if repeat.frame is None:
+            return False
+        self._write(repeat.frame.encode(now, rfc822_formatted_time()))
+        return True
+
+    async def _repeat(self, meaning: app.Meaning, content: bytes) -> None:
         services = self._shared.services
 
         async def body(limit: int, _seconds: float) -> bytes:
@@ -164,29 +182,22 @@ class Connection(web.RequestHandler):
                 raise wire.body_too_large(f"{len(content)} bytes", limit)
             return content
 
-        answer = app.answer_now(services, self.peer, meaning, body)
-        if answer is not None:
-            self._send(answer)
-            return True
-
-        async def later() -> None:
-            answer = await app.answer(services, self.peer, meaning, body)
-            self._repeating = None
-            self._send(answer.closing() if services.draining else answer)
-            self._go_on()
-
-        self._repeating = self._loop.create_task(later())
-        return True
+        answer = await app.answer(services, self.peer, meaning, body)
+        self._repeating = None
+        self._send(answer.closing() if services.draining else answer)
+        self._go_on()
 
     def _send(self, answer: wire.Answer) -> None:
-        if self._manager is not None:
-            self._manager.requests_count += 1
-        if self.transport is None:
-            return
-        self.transport.write(answer.encode(rfc822_formatted_time()))
-        self._next_keepalive_close_time = self._loop.time() + self._limits.idle_timeout_seconds
+        self._write(answer.encode(rfc822_formatted_time()))
         if answer.close:
             self.force_close()
+
+    def _write(self, text: bytes) -> None:
+        if self._manager is not None:
+            self._manager.requests_count += 1
+        if self.transport is not None:
+            self.transport.write(text)
+            self._next_keepalive_close_time = self._loop.time() + self._limits.idle_timeout_seconds
 
     def _go_on(self) -> None:
         early, self._early = self._early, b""

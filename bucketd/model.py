@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from .errors import InvalidRequest, PreconditionFailed
 
@@ -29,8 +30,7 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class BucketKey:
+class BucketKey(NamedTuple):
     """Which bucket: of one (device, job) pair, or of the device alone (``job`` None)."""
 
     device: str

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from .api.app import Meaning
+from .api.wire import Frame
 
 MOST = 4096
 LONGEST = 4096
@@ -23,32 +24,42 @@ _NEVER = ("Connection", "Expect", "TE", "Trailer", "Transfer-Encoding", "Upgrade
 _METHODS = ("GET", "PATCH", "PUT", "DELETE")
 
 
+@dataclass(slots=True)
+class Repeat:
+    """One head: what it means, how long its body is, and what frames the bucket in its answer."""
+
+    meaning: Meaning
+    length: int
+    plain_read: bool
+    frame: Frame | None = None
+
+
 class Repeats:
     """What the heads seen last mean; kept under a digest, for a head may hold a token."""
 
     def __init__(self) -> None:
-        self._meanings: OrderedDict[bytes, tuple[Meaning, int]] = OrderedDict()
+        self._heads: OrderedDict[bytes, Repeat] = OrderedDict()
 
-    def find(self, data: bytes) -> tuple[Meaning, bytes] | None:
-        """Meaning and body, if ``data`` is just one request with a head seen before."""
+    def find(self, data: bytes) -> tuple[Repeat, bytes] | None:
+        """The head and the body, if ``data`` is just one request with a head seen before."""
         end = data.find(END, 0, LONGEST) + len(END)
         if end < len(END):
             return None
-        known = self._meanings.get(_digest(data[:end]))
-        if known is None or len(data) - end != known[1]:
+        known = self._heads.get(_digest(data[:end]))
+        if known is None or len(data) - end != known.length:
             return None
-        return known[0], data[end:]
+        return known, data[end:]
 
     def keep(self, head: bytes, meaning: Meaning, length: int) -> None:
         """Remember a head, of a request whose body had ``length`` bytes, unless it is special."""
         if meaning.route.method not in _METHODS or any(n in meaning.headers for n in _NEVER):
             return
-        if len(self._meanings) >= MOST:
-            self._meanings.popitem(last=False)
+        if len(self._heads) >= MOST:
+            self._heads.popitem(last=False)
         plain = CIMultiDict(meaning.headers)
         plain.popall("Authorization", None)
         kept = replace(meaning, headers=CIMultiDictProxy(plain))
-        self._meanings[_digest(head)] = (kept, length)
+        self._heads[_digest(head)] = Repeat(kept, length, kept.plain_read)
 
 
 def _digest(head: bytes) -> bytes:

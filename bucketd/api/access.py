@@ -15,6 +15,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..contexts import Context
 from ..errors import Forbidden, NoJobContext
@@ -70,8 +71,7 @@ class Operators:
         return peer.uid in self.uids or not self.gids.isdisjoint(peer.gids)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """One request's caller: ``context`` is what its token opens, if it sent one that does."""
 
     operator: bool

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..contexts import hash_of
 from ..errors import BucketdError, Forbidden, Internal, InvalidRequest, ShuttingDown
-from ..model import BucketKey, check_name
+from ..model import BucketKey, Snapshot, check_name
 from . import access, buckets, wire
 from .call import Body, Call, Query, Services, Target
 from .routes import Route, match
@@ -32,6 +32,18 @@ class Meaning:
     has_authorization: bool
     token_hash: str | None
     named: Target | None
+
+    @property
+    def plain_read(self) -> bool:
+        """Whether it asks for a whole bucket, on no condition."""
+        return (
+            self.route.handler is buckets.read
+            and "key" not in self.query
+            and not any(name in self.headers for name in wire.CONDITIONS)
+        )
+
+
+Known = tuple[Target, Snapshot]
 
 
 def understand(method: str, target: str, headers: Headers) -> Meaning:
@@ -85,16 +97,17 @@ async def answer(services: Services, peer: access.Peer, meaning: Meaning, body: 
         )
 
 
-def answer_now(
-    services: Services, peer: access.Peer, meaning: Meaning, body: Body
-) -> Answer | None:
-    """The same for a bucket that is read and known; None for all that takes waiting, or fails."""
-    if meaning.route.handler is not buckets.read:
+def known(services: Services, peer: access.Peer, meaning: Meaning) -> Known | None:
+    """What a plain read is about and finds; None where that takes waiting, or is refused."""
+    if services.draining:
         return None
     try:
-        return buckets.read_now(_call(services, peer, meaning, body))
+        caller = _caller(services, peer, meaning)
+        target = meaning.named or _opened(meaning.route, caller)
+        now = services.buckets.known(target.key) if target is not None else None
     except BucketdError:
         return None
+    return None if target is None or now is None else (target, now)
 
 
 def _call(services: Services, peer: access.Peer, meaning: Meaning, body: Body) -> Call:
@@ -102,12 +115,18 @@ def _call(services: Services, peer: access.Peer, meaning: Meaning, body: Body) -
     route = meaning.route
     if services.draining and route.access is not access.anyone:
         raise ShuttingDown("cannot answer: the daemon is stopping; try again in a moment")
+    caller = _caller(services, peer, meaning)
+    target = meaning.named or _opened(route, caller)
+    return Call(services, meaning.headers, body, caller, meaning.names, meaning.query, target)
+
+
+def _caller(services: Services, peer: access.Peer, meaning: Meaning) -> access.Caller:
+    """Who asks; raises where they may not."""
     token = meaning.token_hash
     context = None if token is None else services.contexts.find(token)
     caller = access.Caller(services.operators.include(peer), meaning.has_authorization, context)
-    route.access(caller)
-    target = meaning.named or _opened(route, caller)
-    return Call(services, meaning.headers, body, caller, meaning.names, meaning.query, target)
+    meaning.route.access(caller)
+    return caller
 
 
 def _opened(route: Route, caller: access.Caller) -> Target | None:

@@ -20,17 +20,8 @@ MAX_PAGE = 1000
 
 
 async def read(call: Call) -> Answer:
-    return _shown(call, await call.services.buckets.get(_target(call).key))
-
-
-def read_now(call: Call) -> Answer | None:
-    """The same where it takes no waiting; None where it would."""
-    now = call.services.buckets.known(_target(call).key)
-    return None if now is None else _shown(call, now)
-
-
-def _shown(call: Call, now: Snapshot) -> Answer:
     target, guard = _target(call), wire.guard(call.headers)
+    now = await call.services.buckets.get(target.key)
     if not guard.unmatched(now):
         return wire.not_modified(now)
     guard.check(now, target.key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..buckets import Buckets
 from ..contexts import Contexts
@@ -28,8 +28,7 @@ class Services:
     draining: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """The bucket that a request is about, and under which member of a result it is given."""
 
     key: BucketKey
@@ -44,8 +43,7 @@ class Target:
 Body = Callable[[int, float], Awaitable[bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One request: ``names`` from its path and ``query``, decoded; ``target`` on bucket routes."""
 
     services: Services

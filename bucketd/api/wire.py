@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -47,6 +47,7 @@ STATUS = {
     "storage_full": 507,
 }
 RETRY_AFTER = {"too_many_requests": "1", "overloaded": "1", "shutting_down": "1", "read_only": "5"}
+CONDITIONS = ("If-Match", "If-None-Match")
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -78,14 +79,15 @@ class Answer:
 
     def encode(self, date: str) -> bytes:
         """As bytes of HTTP/1.1."""
+        end = "\r\nConnection: close" if self.close else ""
+        return b"%b%b%b\r\n\r\n%b" % (self._head(), date.encode(), end.encode(), self.body)
+
+    def _head(self) -> bytes:
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         if self.status != HTTPStatus.NOT_MODIFIED:
             lines.append(f"Content-Length: {len(self.body)}")
-        lines.append(f"Date: {date}")
-        if self.close:
-            lines.append("Connection: close")
-        return "\r\n".join(lines).encode() + b"\r\n\r\n" + self.body
+        return "\r\n".join([*lines, "Date: "]).encode()
 
 
 def result(label: str, now: Snapshot) -> Answer:
@@ -93,18 +95,45 @@ def result(label: str, now: Snapshot) -> Answer:
     headers = dict(_HEADERS)
     if now.etag is not None:
         headers["ETag"] = f'"{now.etag}"'
+    return Answer(b"%b%b%b" % (_before(label), now.bucket, _after(now)), headers=headers)
+
+
+def _before(label: str) -> bytes:
+    return b'{"success":true,"%b":' % label.encode()
+
+
+def _after(now: Snapshot) -> bytes:
     recovered = b""
     if now.recovered is not None:
         revision, reason = now.recovered
         what = orjson.dumps({"revision": revision, "reason": reason})
         recovered = b',"recovered_from":' + what
-    body = b'{"success":true,"%s":%s,"revision":%d%s}' % (
-        label.encode(),
-        now.bucket,
-        now.revision,
-        recovered,
-    )
-    return Answer(body, headers=headers)
+    return b',"revision":%d%b}' % (now.revision, recovered)
+
+
+class Frame(NamedTuple):
+    """A stored bucket's answer without the bucket and the date, for as long as it stays so."""
+
+    etag: str
+    revision: int
+    head: bytes
+    before: bytes
+    after: bytes
+
+    @classmethod
+    def around(cls, label: str, now: Snapshot) -> Frame | None:
+        """None where nothing is stored, or there is more to say."""
+        if now.etag is None or now.recovered is not None:
+            return None
+        head = result(label, now)._head()
+        return cls(now.etag, now.revision, head, b"\r\n\r\n" + _before(label), _after(now))
+
+    def fits(self, now: Snapshot) -> bool:
+        """Whether ``now`` is still the state that it was made for; an ETag never repeats."""
+        return now.etag == self.etag and now.revision == self.revision and now.recovered is None
+
+    def encode(self, now: Snapshot, date: str) -> bytes:
+        return b"".join((self.head, date.encode(), self.before, now.bucket, self.after))
 
 
 def success(members: dict[str, Any], status: int = 200) -> Answer:
@@ -237,7 +266,7 @@ def body_too_large(size: str, limit: int) -> TooLarge:
 
 def guard(headers: Headers) -> Guard:
     """If-Match and If-None-Match as a Guard; InvalidRequest for one that is empty or none."""
-    if "If-Match" not in headers and "If-None-Match" not in headers:
+    if not any(name in headers for name in CONDITIONS):
         return _UNGUARDED
     return Guard(_tags(headers, "If-Match"), _tags(headers, "If-None-Match"))
 

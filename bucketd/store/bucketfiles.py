@@ -38,7 +38,7 @@ class BucketFiles:
     def peek(self, key: BucketKey) -> Snapshot | None:
         """The snapshot where it takes one ``stat`` to know it; None where the file must be read."""
         try:
-            signature = disk.signature(self.root, *naming.parts(key))
+            signature = disk.signature(self.root, naming.path(key))
         except OSError as error:
             raise self.unreadable(key, error) from error
         entry = self.cached(key)
@@ -52,7 +52,7 @@ class BucketFiles:
         known = self.cached(key)
         where = naming.parts(key)
         try:
-            if known is not None and known.signature == disk.signature(self.root, *where):
+            if known is not None and known.signature == disk.signature(self.root, naming.path(key)):
                 return Loaded(known.snapshot, known.sealed)
             content = disk.read(self.root, *where)
             stored = envelope.read(content)
@@ -116,8 +116,7 @@ class BucketFiles:
             return len(self._cache), self._cache.bytes
 
     def name(self, key: BucketKey) -> str:
-        directories, name = naming.parts(key)
-        return "/".join((self.path, *directories, name))
+        return f"{self.path}/{naming.path(key)}"
 
     def unreadable(self, key: BucketKey, error: OSError) -> BucketdError:
         if disk.in_the_way(error):

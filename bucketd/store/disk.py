@@ -16,6 +16,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import BucketdError, Internal, Overloaded, ReadOnly, StorageFull
 
@@ -39,8 +40,7 @@ class NotAFile(OSError):
     """Something other than a regular file stands where a bucket file should be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """What changes whenever a file is replaced or written: inode, size, time of change in ns."""
 
     inode: int
@@ -128,15 +128,17 @@ def check_named(fd: int) -> None:
         raise OSError(errno.ENOENT, "it was removed from the state directory, or with it")
 
 
-def signature(root: int, parts: tuple[str, ...], name: str) -> Signature | None:
+def signature(root: int, path: str) -> Signature | None:
     """One ``stat``; None where nothing stands. Raises where the state directory itself is gone."""
     try:
-        path = "/".join((*parts, name))
         return Signature.of(os.stat(path, dir_fd=root, follow_symlinks=False))
     except FileNotFoundError:
         check_named(root)
         # That stat went through links on the way; nothing behind one is ours to call absent.
-        with contextlib.suppress(FileNotFoundError), directory(root, parts):
+        with (
+            contextlib.suppress(FileNotFoundError),
+            directory(root, tuple(path.split("/")[:-1])),
+        ):
             pass
         return None
 

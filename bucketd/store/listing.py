@@ -123,7 +123,9 @@ def _count(root: int) -> dict[str, int]:
     for device in devices:
         home = (naming.DEVICES, device)
         jobs += len(_job_files(root, home, None))
-        device_buckets += disk.signature(root, home, naming.DEVICE_FILE) is not None
+        device_buckets += (
+            disk.signature(root, f"{home[0]}/{home[1]}/{naming.DEVICE_FILE}") is not None
+        )
     quarantined = quarantine.count(root)
     return {
         "devices": len(devices),

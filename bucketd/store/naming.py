@@ -49,3 +49,10 @@ def parts(key: BucketKey) -> tuple[tuple[str, ...], str]:
     if key.job is None:
         return (DEVICES, device), DEVICE_FILE
     return (DEVICES, device, JOBS), encode(key.job) + SUFFIX
+
+
+@lru_cache(maxsize=8192)
+def path(key: BucketKey) -> str:
+    """The same as one relative path."""
+    directories, name = parts(key)
+    return "/".join((*directories, name))
