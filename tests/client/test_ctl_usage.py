@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from bucketd_client.ctl.commands import COMMANDS
+from bucketd_client.ctl.commands import every
 from ctl_shell import CTL, Shell
 from fake import Seen, answer, fake
 from harness import REPO, Daemon
@@ -136,7 +136,7 @@ def test_a_reader_that_has_gone_is_told_nothing(ctl: Shell, words: list[str]) ->
 
 @pytest.mark.parametrize(
     "command",
-    ["", *(command.name for command in COMMANDS)],
+    ["", *(command.name for command in every())],
 )
 def test_help(ctl: Shell, command: str) -> None:
     done = ctl(*command.split(), "--help")

@@ -1,4 +1,7 @@
-"""Every command of bucketctl, as one table: what it takes, what it is for, where its code is."""
+"""The commands of every day, as one table: what each takes, what it is for, where its code is.
+
+The others are in ``more``, so that a start does not pay for them.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ from typing import NamedTuple
 
 
 class Option(NamedTuple):
-    """``--name``; ``value`` is the placeholder of its argument, empty for a switch."""
+    """``--name``; ``value`` is the placeholder of its argument, empty for a switch.
+
+    One that may be given ``often`` comes as its values with line breaks between.
+    """
 
     name: str
     value: str
     help: str
+    often: bool = False
 
 
 class Command(NamedTuple):
@@ -194,3 +201,10 @@ COMMANDS = (
         "bucketctl unset --device phone-1 --job login sessionToken", "buckets:unset", 1,
     ),
 )  # fmt: skip
+
+
+def every() -> tuple[Command, ...]:
+    """All commands, by name; those above are found without loading the rest."""
+    from .more import COMMANDS as MORE
+
+    return tuple(sorted((*COMMANDS, *MORE), key=lambda command: command.name))

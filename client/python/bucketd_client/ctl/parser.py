@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .commands import COMMANDS, Command, Option, Options
+from .commands import COMMANDS, Command, Option, Options, every
 
 
 class Help(Exception):
@@ -37,11 +37,12 @@ def _command(argv: list[str]) -> tuple[Command, list[str]]:
         from .. import __version__
 
         raise Help(f"bucketctl {__version__}")
-    for words in (2, 1):
-        name = " ".join(argv[:words])
-        for command in COMMANDS:
-            if command.name == name:
-                return command, argv[words:]
+    for commands in (lambda: COMMANDS, every):
+        for words in (2, 1):
+            name = " ".join(argv[:words])
+            for command in commands():
+                if command.name == name:
+                    return command, argv[words:]
     raise _unknown_command(argv)
 
 
@@ -49,9 +50,9 @@ def _unknown_command(argv: list[str]) -> Exception:
     word = argv[0]
     if word.startswith("-"):
         return Usage(f"cannot begin with {word}: the command comes first, then its options")
-    family = {c.name.split()[1]: c for c in COMMANDS if c.name.startswith(f"{word} ")}
+    family = {c.name.split()[1]: c for c in every() if c.name.startswith(f"{word} ")}
     if not family:
-        names = [command.name.split()[0] for command in COMMANDS]
+        names = [command.name.split()[0] for command in every()]
         return Usage(f"cannot do {word!r}: there is no such command{_nearest(word, names)}")
     if {"-h", "--help"} & set(argv):
         return Help("\n".join(["usage:", *(f"  {usage(c)}" for c in family.values())]))
@@ -75,12 +76,14 @@ def _options(command: Command, words: list[str]) -> Options:
             if command.name == "run":  # what comes behind the command belongs to it
                 options.arguments.extend(rest)
         else:
-            name, value = _option(command, word, rest)
-            options.given[name] = value
+            option, value = _option(command, word, rest)
+            if option.often and option.name in options.given:
+                value = f"{options.given[option.name]}\n{value}"
+            options.given[option.name] = value
     return options
 
 
-def _option(command: Command, word: str, rest: Iterator[str]) -> tuple[str, str]:
+def _option(command: Command, word: str, rest: Iterator[str]) -> tuple[Option, str]:
     name, equals, value = word.partition("=")
     option = next((o for o in command.options if f"--{o.name}" == name), None)
     if option is None:
@@ -89,10 +92,10 @@ def _option(command: Command, word: str, rest: Iterator[str]) -> tuple[str, str]
         given = next(rest, None)
         if given is None:
             raise Usage(f"cannot {command.name}: {name} needs a value, {name} {option.value}")
-        return option.name, given
+        return option, given
     if equals and not option.value:
         raise Usage(f"cannot {command.name}: {name} takes no value")
-    return option.name, value
+    return option, value
 
 
 def _other(command: Command, name: str) -> str:
@@ -131,7 +134,7 @@ def _line(option: Option) -> str:
 def _overview() -> str:
     lines = ["usage: bucketctl COMMAND [OPTION…]", ""]
     lines += ["The buckets of automations: one JSON object for each device and job.", ""]
-    lines += [f"  {command.name:<16} {command.summary}" for command in COMMANDS]
+    lines += [f"  {command.name:<16} {command.summary}" for command in every()]
     return "\n".join([*lines, "", _MORE])
 
 

@@ -1,0 +1,57 @@
+"""What differs between two JSON objects, as data and as lines for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from . import colours, output
+
+ABSENT = object()
+
+
+class Change(NamedTuple):
+    """One place, as a JSON Pointer; ``ABSENT`` where there is nothing on that side."""
+
+    path: str
+    before: Any
+    after: Any
+
+
+def changes(before: Any, after: Any, path: str = "") -> Iterator[Change]:
+    """The outermost places that differ; objects are looked into, arrays are compared whole."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(key for key in after if key not in before)]:
+            place = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
+            yield from changes(before.get(key, ABSENT), after.get(key, ABSENT), place)
+    elif not same(before, after):
+        yield Change(path, before, after)
+
+
+def same(before: Any, after: Any) -> bool:
+    """Equal as JSON: to Python 1, 1.0 and True are one."""
+    if type(before) is not type(after):
+        return False
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(same(before[k], after[k]) for k in before)
+    if isinstance(before, list):
+        return len(before) == len(after) and all(map(same, before, after))
+    return bool(before == after)
+
+
+def lines(found: list[Change], mark: str = "") -> Iterator[str]:
+    """``- place: value`` in red and ``+ place: value`` in green."""
+    for path, before, after in found:
+        for sign, value, colour in (("-", before, colours.RED), ("+", after, colours.GREEN)):
+            if value is not ABSENT:
+                shown = json.dumps(value, ensure_ascii=False)
+                yield colours.paint(output.plain(f"{mark}{sign} {path}: {shown}"), colour)
+
+
+def as_data(found: list[Change]) -> list[dict[str, Any]]:
+    """``[{path, before?, after?}]``."""
+    return [
+        {name: value for name, value in change._asdict().items() if value is not ABSENT}
+        for change in found
+    ]
