@@ -113,5 +113,5 @@ class FileStore:
         return problem.message if problem else None
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._committer.close)
+        await self._committer.close()
         os.close(self._root)

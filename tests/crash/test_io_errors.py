@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import random
 import tempfile
@@ -26,7 +27,7 @@ import pytest
 from bucketd import changes
 from bucketd.errors import BucketdError
 from bucketd.model import ABSENT, BucketKey, Change, Guard
-from bucketd.store import committer, disk, naming, quarantine
+from bucketd.store import disk, naming, pipeline, quarantine
 from bucketd.store.files import FileStore, Options
 from bucketd.store.journal import JournalError
 
@@ -134,7 +135,11 @@ async def workload(path: str, witness: Witness) -> list[str]:
 def run(fault: FaultyOs) -> tuple[Witness, list[str]]:
     """The workload with the fault, then a look at what is there without it."""
     witness = Witness()
-    quick = mock.patch.multiple(committer, LINGER_SECONDS=0.001, RETRY_SECONDS=0.01)
+    # Half of the cases on the event loop, half on the thread.
+    here = math.inf if fault.nth % 2 else 0.0
+    quick = mock.patch.multiple(
+        pipeline, LINGER_SECONDS=0.001, RETRY_SECONDS=0.01, QUICK_SECONDS=here
+    )
     with tempfile.TemporaryDirectory(prefix="bd-") as path:
         _plant_damage(path, witness)
         with (

@@ -25,8 +25,9 @@ from recorder import Disk, Op, Recorder, crash_states, durable_from
 from bucketd import changes
 from bucketd.errors import BucketdError
 from bucketd.model import ABSENT, BucketKey, Change, Guard, Snapshot
-from bucketd.store import committer, disk, journal, recovery
+from bucketd.store import disk, journal, pipeline, recovery
 from bucketd.store import quarantine as quarantine_module
+from bucketd.store.applying import Batch
 from bucketd.store.bucketfiles import BucketFiles
 from bucketd.store.files import FileStore, Options
 from bucketd.store.journal import Journal
@@ -225,15 +226,15 @@ def _no_sync(_fd: int) -> None:
     """A store that forgets to make its journal durable."""
 
 
-def _early(self: committer.Committer, batch: object) -> None:
+def _early(self: pipeline.Pipeline, batch: Batch, answer: pipeline.Answer) -> None:
     """A store that acknowledges before it journals."""
-    committer._answer(self._loop, batch.answers)  # type: ignore[attr-defined]
-    batch.answers = []  # type: ignore[attr-defined]
+    answer(batch.answers)
+    batch.answers = []
     time.sleep(0.005)
-    _complete(self, batch)  # type: ignore[arg-type]
+    _complete(self, batch, answer)
 
 
-_complete = committer.Committer._complete
+_complete = pipeline.Pipeline._complete
 
 
 def _no_checksum(text: bytes, generation: int, offset: int) -> bytes | None:
@@ -256,7 +257,7 @@ PLANTED = {
     "no fdatasync": (disk, "sync_data", _no_sync),
     "no syncfs before recycling": (disk, "sync_all", _no_sync),
     "no checksum": (journal, "_payload_at", _no_checksum),
-    "acknowledged early": (committer.Committer, "_complete", _early),
+    "acknowledged early": (pipeline.Pipeline, "_complete", _early),
 }
 
 
