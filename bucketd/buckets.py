@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -39,14 +40,22 @@ class Buckets:
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> Snapshot:
         """Apply the change; TooLarge or SchemaViolation for what the bucket may not become."""
+        return await self.store.commit(key, self._checked(key, change), guard, automation)
 
+    def begin(
+        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+    ) -> asyncio.Future[Snapshot] | None:
+        """The same, begun now; None where the store has no quick way."""
+        return self.store.begin(key, self._checked(key, change), guard, automation)
+
+    def _checked(self, key: BucketKey, change: Change) -> Change:
         def check(before: bytes | None, after: bytes, bound: str | None) -> None:
             # One that is over a limit lowered since may still shrink or stay.
             if len(after) > max(self.max_bytes, len(before or b"")):
                 raise self._too_large(key, after)
             self._check_schema(key, after, bound)
 
-        return await self.store.commit(key, replace(change, check=check), guard, automation)
+        return change.checked(check)
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         return await self.store.list(only, cursor, limit)

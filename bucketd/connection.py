@@ -17,6 +17,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from .api import access, app, wire
 from .api.call import Body, Services
 from .errors import BucketdError, InvalidRequest, Overloaded, RequestTimeout
+from .model import Snapshot
 from .repeats import END, LONGEST, Repeat, Repeats
 from .settings import Limits
 
@@ -60,7 +61,7 @@ class Connection(web.RequestHandler):
         self._fresh = True  # aiohttp's loop has not begun, so it does not wait yet
         # Bytes given to aiohttp since no request was under way, and the head they began with.
         self._fed, self._head = 0, b""
-        self._repeating: asyncio.Task[None] | None = None
+        self._repeating: asyncio.Future[Any] | None = None
         self._early = b""  # what came while a repeated request was under way
 
     # --- from the transport
@@ -157,7 +158,8 @@ class Connection(web.RequestHandler):
         if found is None:
             return False
         repeat, content = found
-        if not (repeat.plain_read and self._show(repeat)):
+        quick = self._show(repeat) if repeat.plain_read else self._begin(repeat.meaning, content)
+        if not quick:
             self._repeating = self._loop.create_task(self._repeat(repeat.meaning, content))
         return True
 
@@ -174,6 +176,30 @@ class Connection(web.RequestHandler):
         self._write(repeat.frame.encode(now, rfc822_formatted_time()))
         return True
 
+    def _begin(self, meaning: app.Meaning, content: bytes) -> bool:
+        """Begin a write that needs nothing more from its peer; False where it may."""
+        begun = app.begin(self._shared.services, self.peer, meaning, content)
+        if begun is None:
+            return False
+        label, self._repeating = begun
+
+        def wrote(future: asyncio.Future[Snapshot]) -> None:
+            error = future.exception()
+            if error is not None:
+                self._finish(app.refusal(error))
+                return
+            now = future.result()
+            frame = wire.Frame.around(label, now)
+            if frame is None or self._shared.services.draining:
+                self._finish(wire.result(label, now))
+                return
+            self._repeating = None
+            self._write(frame.encode(now, rfc822_formatted_time()))
+            self._go_on()
+
+        self._repeating.add_done_callback(wrote)
+        return True
+
     async def _repeat(self, meaning: app.Meaning, content: bytes) -> None:
         services = self._shared.services
 
@@ -182,9 +208,11 @@ class Connection(web.RequestHandler):
                 raise wire.body_too_large(f"{len(content)} bytes", limit)
             return content
 
-        answer = await app.answer(services, self.peer, meaning, body)
+        self._finish(await app.answer(services, self.peer, meaning, body))
+
+    def _finish(self, answer: wire.Answer) -> None:
         self._repeating = None
-        self._send(answer.closing() if services.draining else answer)
+        self._send(answer.closing() if self._shared.services.draining else answer)
         self._go_on()
 
     def _send(self, answer: wire.Answer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -76,6 +77,7 @@ class Daemon:
         listening = await self._server.serve(sock)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         log.info("serving %s, state in %s", self._path, settings.paths.state_dir)
+        gc.freeze()  # what was imported stays; looking through it again would only hold up requests
         self._manager.notifier.ready(self._standing)
         reporting = asyncio.create_task(
             report(self._manager, lambda: self._store.stalled_seconds, lambda: self._standing)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -47,8 +46,7 @@ class BucketKey(NamedTuple):
         return f"the bucket of device {self.device!r}, job {self.job!r}"
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """What is stored at one moment: ``bucket`` as compact JSON; revision 0 when nothing is.
 
     ``recovered`` is (revision, reason) where just now the last good generation
@@ -65,10 +63,10 @@ class Snapshot:
 
 
 ABSENT = Snapshot()
+Check = Callable[[bytes | None, bytes, str | None], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A pure function from bucket to bucket, both compact JSON and None where none is stored.
 
     It returns its very argument when it changes nothing, and raises to refuse.
@@ -79,7 +77,7 @@ class Change:
 
     apply: Callable[[bytes | None], bytes | None]
     blind: bool = False
-    check: Callable[[bytes | None, bytes, str | None], None] | None = None
+    check: Check | None = None
 
     def result(self, stored: bytes | None, automation: str | None) -> bytes | None:
         """What it makes of the stored bucket, checked."""
@@ -88,9 +86,12 @@ class Change:
             self.check(stored, after, automation)
         return after
 
+    def checked(self, check: Check) -> Change:
+        """The same, with this check."""
+        return Change(self.apply, self.blind, check)
 
-@dataclass(frozen=True, slots=True)
-class Tags:
+
+class Tags(NamedTuple):
     """The value of If-Match or If-None-Match: ``*`` (``any``), or the opaque tags listed."""
 
     any: bool = False
@@ -98,8 +99,7 @@ class Tags:
     weak: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(NamedTuple):
     """Conditions of RFC 9110 §13 that a snapshot must meet before it is changed."""
 
     if_match: Tags | None = None
@@ -122,6 +122,8 @@ class Guard:
 
     def check(self, now: Snapshot, what: object) -> None:
         """Raise PreconditionFailed, with the revision that is stored, unless both hold."""
+        if not self:
+            return
         if self.matched(now) and self.unmatched(now):
             return
         cause = "it has changed since" if now.revision else "none is stored"

@@ -86,15 +86,20 @@ async def answer(services: Services, peer: access.Peer, meaning: Meaning, body: 
     """Answer one request; every refusal becomes the error envelope."""
     try:
         return await meaning.route.handler(_call(services, peer, meaning, body))
-    except BucketdError as error:
-        return wire.refused(error)
     except Exception as error:
         if isinstance(error, ConnectionError):
             raise
-        log.exception("a request failed in a way that was not foreseen")
-        return wire.refused(
-            Internal("cannot answer: an internal error, see the daemon's log for its cause")
-        )
+        return refusal(error)
+
+
+def refusal(error: BaseException) -> Answer:
+    """The error envelope; what was not foreseen goes to the log, and says no more than that."""
+    if isinstance(error, BucketdError):
+        return wire.refused(error)
+    log.error("a request failed in a way that was not foreseen", exc_info=error)
+    return wire.refused(
+        Internal("cannot answer: an internal error, see the daemon's log for its cause")
+    )
 
 
 def known(services: Services, peer: access.Peer, meaning: Meaning) -> Known | None:
@@ -110,6 +115,20 @@ def known(services: Services, peer: access.Peer, meaning: Meaning) -> Known | No
     return None if target is None or now is None else (target, now)
 
 
+def begin(
+    services: Services, peer: access.Peer, meaning: Meaning, content: bytes
+) -> buckets.Begun | None:
+    """Begin a write whose whole body is here; None, with nothing begun, where it takes more."""
+    try:
+        return buckets.begin(_call(services, peer, meaning, _no_body), content)
+    except BucketdError:
+        return None  # whoever takes the long way hears why
+
+
+async def _no_body(_limit: int, _seconds: float) -> bytes:
+    return b""
+
+
 def _call(services: Services, peer: access.Peer, meaning: Meaning, body: Body) -> Call:
     """Identify the caller, check its access, and find the bucket that it may have."""
     route = meaning.route
@@ -117,7 +136,16 @@ def _call(services: Services, peer: access.Peer, meaning: Meaning, body: Body) -
         raise ShuttingDown("cannot answer: the daemon is stopping; try again in a moment")
     caller = _caller(services, peer, meaning)
     target = meaning.named or _opened(route, caller)
-    return Call(services, meaning.headers, body, caller, meaning.names, meaning.query, target)
+    return Call(
+        services,
+        route.handler,
+        meaning.headers,
+        body,
+        caller,
+        meaning.names,
+        meaning.query,
+        target,
+    )
 
 
 def _caller(services: Services, peer: access.Peer, meaning: Meaning) -> access.Caller:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-from .. import changes
+from .. import changes, strictjson
 from ..errors import InvalidRequest
-from ..model import Change, Guard, Snapshot
+from ..model import Change, Snapshot
 from ..store.base import Filter
 from ..strictjson import as_object
 from . import wire
-from .call import Call, Target
+from .call import Call, Handler, Target
 from .wire import Answer
 
 MAX_PAGE = 1000
+Begun = tuple[str, asyncio.Future[Snapshot]]  # label of the result, and what it comes to
 
 
 async def read(call: Call) -> Answer:
@@ -29,23 +32,31 @@ async def read(call: Call) -> Answer:
 
 
 async def patch(call: Call) -> Answer:
-    target, guard = _target(call), wire.guard(call.headers)
-    kind = wire.media_type(call.headers, tuple(_PATCHES))
-    change = _PATCHES[kind](await call.json(), call.services.buckets.max_bytes)
-    return await _commit(call, target, guard, change)
+    wire.media_type(call.headers, tuple(_PATCHES))  # before the body is read
+    return await _commit(call, _patched(call, await call.json()))
 
 
 async def put(call: Call) -> Answer:
-    target, guard = _target(call), wire.guard(call.headers)
     wire.media_type(call.headers, (wire.JSON,))
-    return await _commit(call, target, guard, changes.replace(as_object(await call.json())))
+    return await _commit(call, _replaced(call, await call.json()))
 
 
 async def delete(call: Call) -> Answer:
-    target, guard = _target(call), wire.guard(call.headers)
     keys = call.query.get("key")
-    change = changes.clear() if keys is None else changes.remove(keys)
-    return await _commit(call, target, guard, change)
+    return await _commit(call, changes.clear() if keys is None else changes.remove(keys))
+
+
+def begin(call: Call, content: bytes) -> Begun | None:
+    """The same for ``patch`` and ``put`` with their body; None where it takes more than that."""
+    change_of = _CHANGES.get(call.handler)
+    if change_of is None or len(content) > min(
+        wire.OFF_LOOP_BYTES, call.services.buckets.max_bytes
+    ):
+        return None
+    target, guard = _target(call), wire.guard(call.headers)
+    change = change_of(call, strictjson.loads(content))
+    future = call.services.buckets.begin(target.key, change, guard, target.automation)
+    return None if future is None else (target.label, future)
 
 
 async def list_all(call: Call) -> Answer:
@@ -61,9 +72,9 @@ async def list_all(call: Call) -> Answer:
     return wire.success(members)
 
 
-async def _commit(call: Call, target: Target, guard: Guard, change: Change) -> Answer:
-    buckets = call.services.buckets
-    now = await buckets.change(target.key, change, guard, target.automation)
+async def _commit(call: Call, change: Change) -> Answer:
+    target, guard = _target(call), wire.guard(call.headers)
+    now = await call.services.buckets.change(target.key, change, guard, target.automation)
     return wire.result(target.label, now)
 
 
@@ -71,6 +82,19 @@ def _target(call: Call) -> Target:
     if call.target is None:
         raise TypeError("a bucket handler stands on a route that names no bucket")
     return call.target
+
+
+def _patched(call: Call, value: object) -> Change:
+    kind = wire.media_type(call.headers, tuple(_PATCHES))
+    return _PATCHES[kind](value, call.services.buckets.max_bytes)
+
+
+def _replaced(call: Call, value: object) -> Change:
+    wire.media_type(call.headers, (wire.JSON,))
+    return changes.replace(as_object(value))
+
+
+_CHANGES: dict[Handler, Callable[[Call, object], Change]] = {patch: _patched, put: _replaced}
 
 
 def _merge(body: object, _max_bytes: int) -> Change:
@@ -95,7 +119,7 @@ def _select(now: Snapshot, keys: list[str] | None) -> Snapshot:
         return now
     bucket = orjson.loads(now.bucket)
     chosen = {k: bucket[k] for k in keys if k in bucket}
-    return dataclasses.replace(now, bucket=orjson.dumps(chosen))
+    return now._replace(bucket=orjson.dumps(chosen))
 
 
 def _limit(text: str | None) -> int:

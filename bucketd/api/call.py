@@ -47,6 +47,7 @@ class Call(NamedTuple):
     """One request: ``names`` from its path and ``query``, decoded; ``target`` on bucket routes."""
 
     services: Services
+    handler: Callable[[Call], Awaitable[wire.Answer]]
     headers: wire.Headers
     body: Body
     caller: access.Caller

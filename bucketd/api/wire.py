@@ -111,6 +111,10 @@ def _after(now: Snapshot) -> bytes:
     return b',"revision":%d%b}' % (now.revision, recovered)
 
 
+# What ``Answer.encode`` makes of such a result, but for the ETag and the length.
+_STORED = Answer(headers={**_HEADERS, "ETag": '"%b"'})._head().replace(b": 0\r\n", b": %d\r\n")
+
+
 class Frame(NamedTuple):
     """A stored bucket's answer without the bucket and the date, for as long as it stays so."""
 
@@ -125,8 +129,9 @@ class Frame(NamedTuple):
         """None where nothing is stored, or there is more to say."""
         if now.etag is None or now.recovered is not None:
             return None
-        head = result(label, now)._head()
-        return cls(now.etag, now.revision, head, b"\r\n\r\n" + _before(label), _after(now))
+        before, after = _before(label), _after(now)
+        head = _STORED % (now.etag.encode(), len(before) + len(now.bucket) + len(after))
+        return cls(now.etag, now.revision, head, b"\r\n\r\n" + before, after)
 
     def fits(self, now: Snapshot) -> bool:
         """Whether ``now`` is still the state that it was made for; an ETag never repeats."""

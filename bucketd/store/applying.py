@@ -7,7 +7,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import BucketCorrupt, BucketdError, Internal
@@ -78,7 +78,7 @@ class Applier:
             if good is None:
                 raise
             healed = self._heal(commit, batch, good, error)
-            return replace(healed, recovered=(good.revision, error.message))
+            return healed._replace(recovered=(good.revision, error.message))
         return self._change(commit, batch, loaded)
 
     def _change(self, commit: Commit, batch: Batch, loaded: Loaded) -> Snapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,6 +58,11 @@ class Store(Protocol):
 
         Commits of one bucket happen one after another. ``automation`` is recorded with it.
         """
+
+    def begin(
+        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+    ) -> asyncio.Future[Snapshot] | None:
+        """The same without a coroutine, for whom that is too slow; None: use ``commit``."""
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         """At most ``limit`` rows after the cursor; fewer, with a cursor, on a long search."""

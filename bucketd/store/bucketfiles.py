@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ..errors import BucketCorrupt, BucketdError
 from ..model import ABSENT, BucketKey, Snapshot
@@ -15,8 +15,7 @@ from .cache import Cache, Entry
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """What a file says; not ``sealed`` when somebody else than the daemon wrote it."""
 
     snapshot: Snapshot
@@ -147,7 +146,7 @@ def _reconcile(stored: envelope.Stored, known: Entry | None) -> tuple[Snapshot, 
     found = stored.snapshot
     last = known.snapshot if known is not None else ABSENT
     if found.etag == last.etag or (stored.sealed and found.revision > last.revision):
-        return replace(found, revision=max(found.revision, last.revision)), stored.sealed
+        return found._replace(revision=max(found.revision, last.revision)), stored.sealed
     revision = max(found.revision, last.revision) + 1
     etag = found.etag if not stored.sealed else secrets.token_hex(8)
-    return replace(found, revision=revision, etag=etag), False
+    return found._replace(revision=revision, etag=etag), False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..model import BucketKey, Snapshot
 from .disk import Signature
@@ -11,8 +11,7 @@ from .disk import Signature
 _OVERHEAD = 850  # bytes that one entry costs besides its bucket, by the growth of the process
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A snapshot, the file that it is the content of, and whether the daemon wrote that file.
 
     ``signature`` None, ``sealed`` False: a file that somebody else removed.

@@ -101,14 +101,14 @@ class Committer:
             return 0.0 if self._closing.is_set() else math.inf
         return 0.0 if began is None else time.monotonic() - began
 
-    async def run(self, commit: Commit) -> Snapshot:
-        """The state after the commit, once it is durable; or its BucketdError."""
+    def begin(self, commit: Commit) -> asyncio.Future[Snapshot]:
+        """To come: the state after the commit, once it is durable; or its BucketdError."""
         self._refuse_unless_ready()
-        commit.future = self._loop.create_future()
+        commit.future = future = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._commit_gathered)
         self._gathered.append(commit)
-        return await commit.future
+        return future
 
     async def settle(self) -> None:
         """Wait until the files hold all that is acknowledged, or cannot be brought to."""

@@ -62,7 +62,7 @@ class FileStore:
         try:
             loaded = await asyncio.to_thread(self._files.load, key)
         except BucketCorrupt:
-            return await self._committer.run(Commit(key, None, Guard()))
+            return await self._committer.begin(Commit(key, None, Guard()))
         if not loaded.sealed:
             self._committer.adopt(key)
         return self._committer.dirty.get(key, loaded.snapshot)
@@ -70,7 +70,12 @@ class FileStore:
     async def commit(
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> Snapshot:
-        return await self._committer.run(Commit(key, change, guard, automation))
+        return await self._committer.begin(Commit(key, change, guard, automation))
+
+    def begin(
+        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+    ) -> asyncio.Future[Snapshot]:
+        return self._committer.begin(Commit(key, change, guard, automation))
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         await self._committer.settle()

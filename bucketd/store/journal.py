@@ -21,6 +21,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
 
 import orjson
 
@@ -41,8 +43,7 @@ class JournalError(Exception):
     """The journal cannot be used; the message says why, and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One acknowledged change: the state after it (ABSENT: deleted), and the ETag before it."""
 
     key: BucketKey
@@ -178,6 +179,7 @@ def _crc(generation: int, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(_SEED.pack(generation, len(payload))))
 
 
+@lru_cache(maxsize=4)
 def _tag(generation: int) -> int:
     return zlib.crc32(struct.pack("<Q", generation))
 
