@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .errors import BucketdError, SchemaViolation, TooLarge
+from .errors import BucketCorrupt, BucketdError, SchemaViolation, TooLarge
 from .model import BucketKey, Change, Guard, Snapshot
 from .schemas.registry import Registry
 from .store.base import Filter, Page, Store
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 LARGEST_SHOWN = 3
 PAGE = 1000
+EXPORT_BYTES = 4 * 1024 * 1024  # of buckets in one page
+Stored = list[tuple[BucketKey, Snapshot]]
 Rows = list[dict[str, Any]]
 
 
@@ -59,6 +63,24 @@ class Buckets:
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         return await self.store.list(only, cursor, limit)
+
+    async def export(self, only: Filter, cursor: str | None, limit: int) -> tuple[Stored, Page]:
+        """A page with its buckets as acknowledged; shorter where they are large, lest it grow."""
+        page = await self.store.list(only, cursor, limit)
+        fitting = bisect_right(list(accumulate(row.size for row in page.rows)), EXPORT_BYTES)
+        if fitting < len(page.rows):
+            page = await self.store.list(only, cursor, max(1, fitting))
+        stored: Stored = []
+        for row in page.rows:
+            key = BucketKey(row.device, row.job)
+            try:
+                now = await self.store.read(key)
+            except BucketCorrupt:  # since it was listed
+                page.unreadable.append(str(key))
+                continue
+            if now.revision:
+                stored.append((key, now))
+        return stored, page
 
     async def violations_of(self, automation: str, schema: Compiled, most: int) -> tuple[Rows, int]:
         """Which stored buckets of an automation a schema would refuse: the first, and how many."""

@@ -11,7 +11,7 @@ import orjson
 
 from .. import changes, strictjson
 from ..errors import InvalidRequest
-from ..model import Change, Snapshot
+from ..model import BucketKey, Change, Snapshot
 from ..store.base import Filter
 from ..strictjson import as_object
 from . import wire
@@ -70,6 +70,33 @@ async def list_all(call: Call) -> Answer:
     if page.unreadable:
         members["unreadable"] = page.unreadable
     return wire.success(members)
+
+
+async def export(call: Call) -> Answer:
+    """The same pages with the buckets in them, each as its file has it."""
+    only = Filter(call.one("device"), call.one("job"), call.one("automation"))
+    limit = _limit(call.one("limit"))
+    stored, page = await call.services.buckets.export(only, call.one("cursor"), limit)
+    members: dict[str, Any] = {
+        "envelopes": [_envelope(key, now) for key, now in stored],
+        "next_cursor": page.next_cursor,
+    }
+    if page.unreadable:
+        members["unreadable"] = page.unreadable
+    return wire.success(members)
+
+
+def _envelope(key: BucketKey, now: Snapshot) -> dict[str, Any]:
+    return {
+        "format": "bucketd/1",
+        "device": key.device,
+        "job": key.job,
+        "automation": now.automation,
+        "revision": now.revision,
+        "created_at": now.created_at,
+        "updated_at": now.updated_at,
+        "bucket": orjson.Fragment(now.bucket),
+    }
 
 
 async def _commit(call: Call, change: Change) -> Answer:

@@ -52,6 +52,7 @@ ROUTES = (
     Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation"),
     Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation"),
     Route(_PAIR, "PUT", OPERATOR, buckets.put, "automation"),
+    Route("/v1/export", "GET", OPERATOR, buckets.export, "device job automation limit cursor"),
     Route("/v1/openapi.json", "GET", ANYONE, status.openapi),
     Route("/v1/schemas", "GET", OPERATOR, schemas.list_all),
     Route("/v1/schemas/{automation}", "DELETE", OPERATOR, schemas.remove),

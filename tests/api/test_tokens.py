@@ -92,7 +92,8 @@ def test_truth_table(
         target = target.replace("{" + name + "}", f"unknown-{name}")
     body = BODIES.get((route.path, route.method), {} if route.method in ("PUT", "PATCH") else None)
     status, said = ask_as(shared_daemon, uid, route.method, target, body, tokens[caller])
-    assert SECRET["whose"] not in json.dumps(said)
+    if expected or route.path != "/v1/export":  # whose purpose it is, for an operator
+        assert SECRET["whose"] not in json.dumps(said)
     if expected:
         code = "forbidden" if expected == 403 else "no_job_context"
         assert (status, said["code"]) == (expected, code), said

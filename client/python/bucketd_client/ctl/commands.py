@@ -77,9 +77,9 @@ TARGET = (
 GUARD = (Option("if-match", "ETAG", "write only if the bucket still has this ETag"),)
 DATA = (Option("data", "OBJ", "a JSON object; - reads it from standard input"),)
 FILTER = (
-    Option("device", "D", "only of this device"),
-    Option("job", "J", "only of this job"),
-    Option("automation", "A", "only of this automation"),
+    Option("device", "D", "only of this device; a name or a pattern"),
+    Option("job", "J", "only of this job; a name or a pattern"),
+    Option("automation", "A", "only of this automation; a name or a pattern"),
     Option("limit", "N", "at most so many"),
 )
 SCHEMA_NOTES = """\
@@ -100,6 +100,7 @@ GET_NOTES = """\
 One KEY prints its value, and exit status 1 says that the bucket has no such key. Several
 print an object of those that are there. A bucket that was never written is {}."""
 LIST_NOTES = """\
+A pattern has *, ? or [a-z] in it; [*] is a star. Device buckets have no job that could fit.
 Not on a terminal: one JSON array, a bucket a line (bucketctl list | jq '.[].job')."""
 CONTEXTS_NOTES = """\
 Not on a terminal: one JSON array, a context a line (bucketctl context list | jq '.[].id')."""
@@ -137,7 +138,9 @@ COMMANDS = (
     ),
     Command(
         "list", "", "all stored buckets", FILTER + DAEMON,
-        "bucketctl list --device phone-1", "listing:show", most=0, notes=LIST_NOTES,
+        "bucketctl list --device phone-1\n"
+        "bucketctl list --device 'phone-*' --job 'log[io]*'", "listing:show",
+        most=0, notes=LIST_NOTES,
     ),
     Command(
         "replace", "[-]", "put a whole new bucket in place", TARGET + GUARD + DATA,

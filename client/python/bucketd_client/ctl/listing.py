@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .._context import escape
-from . import output
+from . import filters, output
 from .commands import Options
 from .parser import Usage
 from .session import Session, Shown
 
-PAGE = 1000
-
 
 def show(options: Options) -> int:
-    pages = _pages(Session(options), _limit(options))
+    pages = filters.pages(Session(options), "/v1/buckets", "buckets", _limit(options))
     try:
         if options.has("json"):
             return output.show(_joined(pages))
-        return output.show_rows(_rows(pages), COLUMNS, "no buckets")
+        return output.show_rows(filters.rows(pages, "buckets"), COLUMNS, "no buckets")
     except Shown:
         return 0
 
@@ -34,29 +31,6 @@ COLUMNS: output.Columns = {
 }
 
 
-def _pages(session: Session, most: int | None) -> Iterator[dict[str, Any]]:
-    """Answer after answer, until the end or the limit."""
-    filters = [
-        f"{name}={escape(value)}"
-        for name in ("device", "job", "automation")
-        if (value := session.options.get(name)) is not None
-    ]
-    cursor: str | None = ""
-    while cursor is not None and most != 0:
-        page = PAGE if most is None else min(PAGE, most)
-        query = [*filters, f"limit={page}", *([f"cursor={cursor}"] if cursor else [])]
-        members = session.call("GET", "/v1/buckets?" + "&".join(query)).members
-        yield members
-        most = None if most is None else most - len(members["buckets"])
-        cursor = members["next_cursor"]
-
-
-def _rows(pages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for members in pages:
-        yield from members["buckets"]
-        _warn_unreadable(members.get("unreadable", []))
-
-
 def _joined(pages: Iterator[dict[str, Any]]) -> dict[str, Any]:
     """All pages as one answer, in the form of the last."""
     joined: dict[str, Any] = {}
@@ -66,11 +40,6 @@ def _joined(pages: Iterator[dict[str, Any]]) -> dict[str, Any]:
                 members[name] = joined.get(name, []) + members.get(name, [])
         joined = members
     return joined
-
-
-def _warn_unreadable(paths: list[str]) -> None:
-    for path in paths:
-        output.warn(f"left out, because it cannot be read: {path}")
 
 
 def _limit(options: Options) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .commands import DAEMON, TARGET, Command, Option
+from .commands import DAEMON, FILTER, TARGET, Command, Option
 
 CALLS = tuple(option for option in DAEMON if option.name != "curl")
 ONE_BUCKET = tuple(option for option in TARGET if option.name != "curl")
@@ -20,6 +20,18 @@ EDIT_NOTES = """\
 The editor is $VISUAL, else $EDITOR, else vi. The bucket is replaced only if nobody has
 changed it meanwhile and its schema allows the new one. Otherwise you may edit again, or
 stop: the text stays in a file that is named, and --from goes on with it."""
+EXPORT_NOTES = """\
+One bucket a line, as its file has it: {"format", "device", "job", "automation", "revision",
+"created_at", "updated_at", "bucket"}. Each is whole, and as acknowledged when its turn came;
+all of one moment are the files under write.lock. The names may be patterns: *, ?, [a-z]
+([*] is a star). A tar holds the files as below the state directory. Exit status 1 says that
+a bucket could not be read and was left out."""
+IMPORT_NOTES = """\
+FILE is what export wrote, lines or tar; without it, or with -, standard input. Buckets are
+replaced, others left alone; the same again changes nothing. Revisions and times are the
+daemon's own. A bucket that the daemon refuses is named, and the rest goes on; the exit
+status is that of the first one."""
+DRY_RUN = Option("dry-run", "", "show what would change, and change nothing")
 
 COMMANDS = (
     Command(
@@ -52,5 +64,23 @@ COMMANDS = (
         "bucketctl edit --device phone-1 --job login\n"
         "EDITOR='code --wait' bucketctl edit --device phone-1", "edit:edit", most=0,
         notes=EDIT_NOTES,
+    ),
+    Command(
+        "export", "", "write stored buckets with their contents, one a line",
+        (
+            *FILTER[:3],
+            Option("format", "FORMAT", "ndjson (the default), or tar"),
+            Option("output", "FILE", "write there; the file appears when it is whole"),
+            *DAEMON[:2],
+        ),
+        "bucketctl export > buckets.ndjson\n"
+        "bucketctl export --device 'phone-*' --format tar --output phones.tar", "export:export",
+        most=0, notes=EXPORT_NOTES,
+    ),
+    Command(
+        "import", "[FILE]", "put the buckets of an export in place", (DRY_RUN, *CALLS),
+        "bucketctl import buckets.ndjson --dry-run\n"
+        "ssh old-host bucketctl export | bucketctl import", "importing:import_", most=1,
+        notes=IMPORT_NOTES,
     ),
 )  # fmt: skip

@@ -1,0 +1,72 @@
+"""Which buckets: names, or patterns of names. And the pages of the daemon's lists.
+
+What is exact is left to the daemon; patterns are matched here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fnmatch import translate
+from typing import Any
+
+from .._context import escape
+from . import output
+from .session import Session
+
+NAMES = ("device", "job", "automation")
+PAGE = 1000
+
+Pages = Iterator[dict[str, Any]]
+
+
+class Filters:
+    """``--device``, ``--job`` and ``--automation``; with ``*``, ``?`` or ``[`` a pattern."""
+
+    def __init__(self, session: Session) -> None:
+        given = {n: v for n in NAMES if (v := session.options.get(n)) is not None}
+        patterns = {n: v for n, v in given.items() if re.search(r"[*?\[]", v)}
+        self.query = [f"{n}={escape(v)}" for n, v in given.items() if n not in patterns]
+        self.given = bool(given)
+        self._patterns = {n: re.compile(translate(v)) for n, v in patterns.items()}
+
+    def fit(self, row: dict[str, Any]) -> bool:
+        """Whether the patterns match; a device bucket has no job that could."""
+        return all(
+            row[name] is not None and pattern.match(row[name])
+            for name, pattern in self._patterns.items()
+        )
+
+
+def pages(session: Session, path: str, member: str, most: int | None = None) -> Pages:
+    """Answer after answer with the rows in ``member`` that fit, at most so many of them."""
+    filters = Filters(session)
+    cursor: str | None = ""
+    while cursor is not None and most != 0:
+        members = _page(session, filters, path, cursor, PAGE)
+        places = [i for i, row in enumerate(members[member]) if filters.fit(row)]
+        if most is not None and len(places) > most:
+            # Once more, to just behind the last wanted one, so that next_cursor is right.
+            members = _page(session, filters, path, cursor, places[most - 1] + 1)
+        members[member] = [row for row in members[member] if filters.fit(row)]
+        yield members
+        most = None if most is None else max(0, most - len(members[member]))
+        cursor = members["next_cursor"]
+
+
+def rows(found: Pages, member: str) -> Iterator[dict[str, Any]]:
+    """All rows; what cannot be read is named on standard error."""
+    for members in found:
+        yield from members[member]
+        for path in members.get("unreadable", []):
+            output.warn(f"left out, because it cannot be read: {path}")
+
+
+def buckets(session: Session) -> Iterator[dict[str, Any]]:
+    """The rows of all stored buckets that fit."""
+    return rows(pages(session, "/v1/buckets", "buckets"), "buckets")
+
+
+def _page(session: Session, filters: Filters, path: str, cursor: str, limit: int) -> dict[str, Any]:
+    query = [*filters.query, f"limit={limit}", *([f"cursor={cursor}"] if cursor else [])]
+    return session.call("GET", f"{path}?{'&'.join(query)}").members

@@ -1,0 +1,113 @@
+"""``bucketctl import``: what an export holds, put in place. Doing it twice changes nothing more."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+from .. import _calls, _context
+from .._errors import BucketError, PreconditionFailed
+from . import _status_of, difference, output
+from .commands import Options
+from .crew import Crew
+from .envelopes import Envelope, Source
+from .parser import Usage
+from .progress import Progress
+from .session import Session
+
+# The daemon says these of one bucket; anything else is no reason to try the next one.
+OF_ONE = {"schema_violation", "too_large", "invalid_request", "invalid_json", "bucket_corrupt"}
+OUTCOMES = ("created", "changed", "unchanged", "refused")
+
+
+class Importer:
+    """Puts buckets in place from several threads, and counts what became of them."""
+
+    def __init__(self, session: Session, dry_run: bool) -> None:
+        self.counts = Counter(dict.fromkeys(OUTCOMES, 0))
+        self.status = 0  # of the first refusal
+        self._session, self._dry_run = session, dry_run
+        self._lock = threading.Lock()
+
+    @property
+    def done(self) -> int:
+        return sum(self.counts.values())
+
+    def take(self, envelope: Envelope) -> None:
+        try:
+            outcome, found = self._put(envelope)
+        except BucketError as problem:
+            if problem.code not in OF_ONE:
+                raise
+            self.refuse(f"{envelope.where} ({envelope.name}): {problem.message}", problem)
+            return
+        with self._lock:
+            self.counts[outcome] += 1
+            if self._dry_run and outcome != "unchanged":
+                _show(envelope, outcome, found)
+
+    def refuse(self, message: str, problem: BucketError | None = None) -> None:
+        with self._lock:
+            self.counts["refused"] += 1
+            self.status = self.status or (2 if problem is None else _status_of(problem))
+            output.warn(message)
+
+    def _put(self, envelope: Envelope) -> tuple[str, list[difference.Change]]:
+        scope = _context.named(envelope.device, envelope.job, envelope.automation, False)
+        if not self._dry_run:
+            try:
+                self._write(scope, envelope.bucket, {"If-None-Match": "*"})
+                return "created", []
+            except PreconditionFailed:
+                pass  # there is one already
+        reply = self._session.call("GET", scope.target())
+        found = list(difference.changes(reply.members[scope.label], envelope.bucket))
+        if reply.etag is not None and not found:
+            return "unchanged", found
+        if not self._dry_run:
+            self._write(scope, envelope.bucket, {})
+        return "created" if reply.etag is None else "changed", found
+
+    def _write(self, scope: _context.Scope, bucket: Any, guard: dict[str, str]) -> None:
+        headers = {**guard, "Content-Type": _calls.JSON}
+        body = _calls.encode(bucket)
+        self._session.call("PUT", scope.target(), headers=headers, body=body)
+
+
+def import_(options: Options) -> int:
+    """Exit status of the first bucket that was refused, once all others are in place."""
+    source = Source(options.arguments[0] if options.arguments else "-")
+    session, dry_run = Session(options), options.has("dry-run")
+    importer = Importer(session, dry_run)
+    crew = Crew(importer.take)
+    with Progress("import") as progress:
+        for envelope in source.envelopes():
+            if isinstance(envelope, Usage):
+                importer.refuse(str(envelope))
+            else:
+                crew.put((envelope.device, envelope.job), envelope)
+            progress.at(importer.done, source.part)
+        crew.finish()
+    _summary(options, importer, dry_run)
+    return importer.status
+
+
+def _show(envelope: Envelope, outcome: str, found: list[difference.Change]) -> None:
+    """Names and places, no values: those may be secrets."""
+    places = [change.path for change in found]
+    if output.on_terminal():
+        sign = "+" if outcome == "created" else "~"
+        output.write(output.plain(f"{sign} {envelope.name}: {', '.join(places)}"))
+    else:
+        names = {"device": envelope.device, "job": envelope.job}
+        output.show({**names, "change": outcome, "places": places})
+
+
+def _summary(options: Options, importer: Importer, dry_run: bool) -> None:
+    counts = {outcome: importer.counts[outcome] for outcome in OUTCOMES}
+    if output.on_terminal() and not options.has("json"):
+        would = "would be " if dry_run else ""
+        output.write(", ".join(f"{count} {would}{what}" for what, count in counts.items()))
+    else:
+        output.show(counts)
