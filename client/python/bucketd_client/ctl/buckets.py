@@ -53,6 +53,12 @@ def replace(options: Options) -> int:
 
 
 def clear(options: Options) -> int:
+    if options.has("all"):
+        from .bulk import clear as clear_all
+
+        return clear_all(options)
+    if alone := next((name for name in ("dry-run", "yes") if options.has(name)), None):
+        raise Usage(f"cannot use --{alone}: it goes with --all")
     return _write(options, "DELETE")
 
 

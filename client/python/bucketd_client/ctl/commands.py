@@ -91,6 +91,14 @@ package json-schema-to-typescript). Python: a module with a TypedDict and a type
 (needs datamodel-codegen, of the package datamodel-code-generator)."""
 TTL = (Option("ttl", "SECONDS", "how long the context lives (the daemon's default: a day)"),)
 
+SURE = (
+    Option("dry-run", "", "show what would be done, and do nothing"),
+    Option("yes", "", "do not ask"),
+)
+CLEAR_NOTES = """\
+With --all the names may be patterns: *, ?, [a-z] ([*] is a star), and without any of them all
+buckets are meant, device buckets too. You are asked first; a script gives --yes."""
+
 SET_NOTES = """\
 KEY ends at the first = of the word: what follows is a text. Where := comes first it is
 JSON. So a key may hold dots, slashes, blanks, or nothing at all; one that holds = or ends
@@ -112,8 +120,15 @@ The context ends with the command."""
 
 COMMANDS = (
     Command(
-        "clear", "", "remove the whole bucket", TARGET + GUARD,
-        "bucketctl clear --device phone-1 --job login", "buckets:clear", most=0,
+        "clear", "", "remove the whole bucket, or all that fit",
+        (
+            *TARGET, *GUARD,
+            Option("all", "", "every bucket that --device, --job and --automation fit"),
+            *SURE,
+        ),
+        "bucketctl clear --device phone-1 --job login\n"
+        "bucketctl clear --all --device 'emulator-*' --dry-run", "buckets:clear", most=0,
+        notes=CLEAR_NOTES,
     ),
     Command(
         "context create", "", "mint a job context and print its token", NAMES + TTL + DAEMON,

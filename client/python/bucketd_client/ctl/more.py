@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .commands import DAEMON, FILTER, TARGET, Command, Option
+from .commands import DAEMON, FILTER, SURE, TARGET, Command, Option
 
 CALLS = tuple(option for option in DAEMON if option.name != "curl")
 ONE_BUCKET = tuple(option for option in TARGET if option.name != "curl")
@@ -31,7 +31,13 @@ FILE is what export wrote, lines or tar; without it, or with -, standard input. 
 replaced, others left alone; the same again changes nothing. Revisions and times are the
 daemon's own. A bucket that the daemon refuses is named, and the rest goes on; the exit
 status is that of the first one."""
-DRY_RUN = Option("dry-run", "", "show what would change, and change nothing")
+FORGET_NOTES = """\
+All buckets of the device are removed, its device bucket too, and its contexts revoked. You are
+asked first; a script gives --yes."""
+RENAME_NOTES = """\
+Each bucket gets the new device, with a revision that begins at 1; a bucket that the new name
+has already is not overwritten. After a failure the same command goes on where it stopped. A
+device with live contexts is refused, because its jobs would go on under the old name."""
 
 COMMANDS = (
     Command(
@@ -45,6 +51,15 @@ COMMANDS = (
         "bucketctl api GET /v1/status\n"
         "bucketctl api POST /v1/contexts device=phone-1 job=login ttl_seconds:=60\n"
         "bucketctl api GET '/v1/buckets?limit=10' --include", "api:api", 2, notes=API_NOTES,
+    ),
+    Command(
+        "device forget", "DEVICE", "remove all that is kept for a device", SURE + CALLS,
+        "bucketctl device forget phone-1 --dry-run\nbucketctl device forget phone-1",
+        "bulk:forget", 1, 1, notes=FORGET_NOTES,
+    ),
+    Command(
+        "device rename", "OLD NEW", "move all buckets of a device to another name", SURE + CALLS,
+        "bucketctl device rename emulator-5554 pixel-8", "bulk:rename", 2, 2, notes=RENAME_NOTES,
     ),
     Command(
         "diff", "[FILE]", "tell what differs between a bucket and a file or another bucket",
@@ -78,7 +93,7 @@ COMMANDS = (
         most=0, notes=EXPORT_NOTES,
     ),
     Command(
-        "import", "[FILE]", "put the buckets of an export in place", (DRY_RUN, *CALLS),
+        "import", "[FILE]", "put the buckets of an export in place", (SURE[0], *CALLS),
         "bucketctl import buckets.ndjson --dry-run\n"
         "ssh old-host bucketctl export | bucketctl import", "importing:import_", most=1,
         notes=IMPORT_NOTES,
