@@ -22,6 +22,8 @@ def main() -> int:
     parser.add_argument("--only", metavar="WORD", default="", help="works whose name has this word")
     options = parser.parse_args()
     report = Report()
+    # An installed program has its bytecode; without it each start would compile it anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def scale(times: int) -> int:
         return max(20, times // 10) if options.quick else times

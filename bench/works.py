@@ -13,6 +13,7 @@ from .report import Report, micro, per_second
 from .timing import Samples, alternate, one_by_one
 
 SIZES = (100, 1024, 16 * 1024)
+ROUNDS = 15  # many short ones: which core serves whom changes every some hundred milliseconds
 Scale = Callable[[int], int]
 
 
@@ -34,12 +35,12 @@ def single_gets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> No
             device, text = f"get-{size}", text_of(size, 1)
             bucket = daemon.client(device)
             bucket.replace(value_of(size, 1))
-            runs = {"bucketd": one_by_one(lambda _, b=bucket: b.get(), scale(500))}
-            runs["echo"] = one_by_one(lambda _, t=text: _echo(echo, t), scale(500))
+            runs = {"bucketd": one_by_one(lambda _, b=bucket: b.get(), scale(170))}
+            runs["echo"] = one_by_one(lambda _, t=text: _echo(echo, t), scale(170))
             if redis is not None:
                 redis.set("get", text)
-                runs["redis"] = one_by_one(lambda _: json.loads(redis.get("get")), scale(500))
-            found = alternate(runs, 5)
+                runs["redis"] = one_by_one(lambda _: json.loads(redis.get("get")), scale(170))
+            found = alternate(runs, ROUNDS)
             work, ours = f"get {_size(size)}, one client, p50", micro(found["bucketd"].p50)
             _p50(report, work, ours, found, "redis", 0.7)
             _p50(report, work, ours, found, "echo", 3.5)
@@ -54,16 +55,16 @@ def single_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> No
         for size in SIZES:
             bucket, key = daemon.client(f"set-{size}"), f"set-{size}"
             runs = {
-                "bucketd": one_by_one(lambda n, b=bucket, s=size: b.set(value_of(s, n)), scale(200))
+                "bucketd": one_by_one(lambda n, b=bucket, s=size: b.set(value_of(s, n)), scale(70))
             }
-            runs["bucketd get"] = one_by_one(lambda _, b=bucket: b.get(), scale(200))
+            runs["bucketd get"] = one_by_one(lambda _, b=bucket: b.get(), scale(70))
             for name, put in {"safe write": plain, "append + fdatasync": append}.items():
                 runs[name] = _put(put, key, size, scale)
             if redis is not None:
                 runs["redis"] = _put(redis.set, key, size, scale)
             if etcd is not None:
-                runs["etcd"] = over_connections(etcd.connect, _etcd(size), 1, scale(200))
-            found = alternate(runs, 5)
+                runs["etcd"] = over_connections(etcd.connect, _etcd(size), 1, scale(70))
+            found = alternate(runs, ROUNDS)
             work, ours = f"set {_size(size)}, one client, p50", micro(found["bucketd"].p50)
             _p50(report, work, ours, found, "redis", 1.0)
             _p50(report, work, ours, found, "etcd", 0.4)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast
 
 from . import _context
@@ -27,7 +25,6 @@ UPDATE_SECONDS = 30.0
 LONGEST_PAUSE = 0.05
 
 
-@dataclass(frozen=True)
 class Snapshot(Generic[B]):
     """A bucket at one moment.
 
@@ -35,10 +32,29 @@ class Snapshot(Generic[B]):
     and reason where the last good generation replaced an unreadable file.
     """
 
-    bucket: B
-    revision: int
-    etag: str | None
-    recovered_from: dict[str, Any] | None = None
+    __slots__ = ("bucket", "etag", "recovered_from", "revision")
+
+    # By hand: importing dataclasses takes longer than everything else that is imported here.
+    def __init__(
+        self,
+        bucket: B,
+        revision: int,
+        etag: str | None,
+        recovered_from: dict[str, Any] | None = None,
+    ) -> None:
+        self.bucket, self.revision = bucket, revision
+        self.etag, self.recovered_from = etag, recovered_from
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Snapshot) and self._members() == other._members()
+
+    __hash__ = None  # type: ignore[assignment]  # it holds a dict
+
+    def _members(self) -> tuple[Any, ...]:
+        return self.bucket, self.revision, self.etag, self.recovered_from
+
+    def __repr__(self) -> str:
+        return f"Snapshot{self._members()!r}"
 
     @property
     def guard(self) -> dict[str, str]:
@@ -104,7 +120,7 @@ class Rounds:
 
     def pause(self) -> float:
         """Seconds: at random, so that rivals fall out of step, and longer from round to round."""
-        pause = random.random() * self._pause  # noqa: S311  (nobody has to be kept from guessing it)
+        pause = os.urandom(1)[0] / 255 * self._pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         return pause
 

@@ -6,8 +6,8 @@ import os
 import select
 import socket
 import struct
-import threading
 import time
+from _thread import allocate_lock  # threading has much more, and takes longer to import
 
 KEPT = 8  # for each socket path; whoever comes with more closes them
 _CHUNK = 65536
@@ -86,7 +86,7 @@ class Pool:
     """Idle connections by path. A fork leaves the child none of its parent's."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._idle: dict[str, list[Connection]] = {}
         self._pid = os.getpid()
 
@@ -115,7 +115,7 @@ class Pool:
     def forget(self) -> None:
         """In a forked child: the connections are the parent's, and so may be the lock."""
         theirs, self._idle = self._idle, {}
-        self._lock, self._pid = threading.Lock(), os.getpid()
+        self._lock, self._pid = allocate_lock(), os.getpid()
         for connections in theirs.values():
             for connection in connections:
                 connection.close()  # our copy of the descriptor; the parent's stays open
