@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Iterator, Mapping
-from dataclasses import FrozenInstanceError
 from typing import Any
 
 import bucketd_client
@@ -88,7 +87,7 @@ def test_every_class_of_the_tree_is_public_and_drawn() -> None:
 
 def test_a_snapshot_cannot_be_changed() -> None:
     snapshot = Snapshot({"a": 1}, 1, '"e"')
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         snapshot.revision = 2  # type: ignore[misc]
 
 

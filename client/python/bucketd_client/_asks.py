@@ -32,9 +32,9 @@ class Snapshot(Generic[B]):
     and reason where the last good generation replaced an unreadable file.
     """
 
-    __slots__ = ("bucket", "etag", "recovered_from", "revision")
+    __slots__ = ("_members",)
 
-    # By hand: importing dataclasses takes longer than everything else that is imported here.
+    # By hand: importing dataclasses takes longer than all else that is imported here.
     def __init__(
         self,
         bucket: B,
@@ -42,19 +42,31 @@ class Snapshot(Generic[B]):
         etag: str | None,
         recovered_from: dict[str, Any] | None = None,
     ) -> None:
-        self.bucket, self.revision = bucket, revision
-        self.etag, self.recovered_from = etag, recovered_from
+        self._members = (bucket, revision, etag, recovered_from)
+
+    @property
+    def bucket(self) -> B:
+        return self._members[0]
+
+    @property
+    def revision(self) -> int:
+        return self._members[1]
+
+    @property
+    def etag(self) -> str | None:
+        return self._members[2]
+
+    @property
+    def recovered_from(self) -> dict[str, Any] | None:
+        return self._members[3]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Snapshot) and self._members() == other._members()
+        return isinstance(other, Snapshot) and self._members == other._members
 
     __hash__ = None  # type: ignore[assignment]  # it holds a dict
 
-    def _members(self) -> tuple[Any, ...]:
-        return self.bucket, self.revision, self.etag, self.recovered_from
-
     def __repr__(self) -> str:
-        return f"Snapshot{self._members()!r}"
+        return f"Snapshot{self._members!r}"
 
     @property
     def guard(self) -> dict[str, str]:
