@@ -187,7 +187,7 @@ def test_pages_are_bounded_in_bytes(daemon: Daemon) -> None:
 
 def test_progress_is_for_terminals(full: Shell, tmp_path: Path) -> None:
     seen = full.on_terminal("export", "--output", str(tmp_path / "x"), env={"TERM": "xterm"})
-    assert "\r\x1b[K" in seen
+    assert "\r\x1b[Kexport [##############################] 100%  5 buckets" in seen
     assert "\r" not in full.on_terminal("export", "--output", str(tmp_path / "x"), env={"TERM": ""})
 
 

@@ -52,8 +52,8 @@ def _total(session: Session) -> int:
     """How many there will be; 0 where filters make that unknown."""
     if Filters(session).given:
         return 0
-    store = session.call("GET", "/v1/status").members["store"]
-    return int(store.get("buckets", 0)) + int(store.get("device_buckets", 0))
+    counts = session.call("GET", "/v1/status").members["counts"]
+    return int(counts["buckets"]) + int(counts["device_buckets"])
 
 
 @contextmanager

@@ -16,6 +16,10 @@ DIFF_NOTES = """\
 A line begins with - for what the bucket has, with + for what the other side has instead;
 places are JSON Pointers. FILE holds a JSON object, or is a bucket's file or one line of an
 export; - is standard input."""
+DOCTOR_NOTES = """\
+Looks at context, systemd unit, socket, daemon, access, versions, store, file system, disk,
+permissions, quarantine, schemas and clock. Exit status 0 says that there is no problem (there
+may be warnings), 1 that there is one, 4 that the daemon cannot be reached."""
 EDIT_NOTES = """\
 The editor is $VISUAL, else $EDITOR, else vi. The bucket is replaced only if nobody has
 changed it meanwhile and its schema allows the new one. Otherwise you may edit again, or
@@ -72,6 +76,10 @@ COMMANDS = (
         "bucketctl diff --device phone-1 --job login --to-device phone-2 --to-job login\n"
         "bucketctl diff --device phone-1 --job login saved.json --exit-code", "diff:diff", most=1,
         notes=DIFF_NOTES,
+    ),
+    Command(
+        "doctor", "", "look for what is wrong, and say how to mend it", CALLS,
+        "bucketctl doctor", "doctor:doctor", most=0, notes=DOCTOR_NOTES,
     ),
     Command(
         "edit", "", "edit the bucket as JSON in your editor",

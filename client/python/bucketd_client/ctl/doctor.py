@@ -1,0 +1,84 @@
+"""``bucketctl doctor``: what may be wrong, from the socket to the disk, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .._errors import BucketError
+from . import colours, output
+from .commands import Options
+from .session import Session
+
+OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
+_COLOURS = {OK: colours.GREEN, WARNING: colours.YELLOW, PROBLEM: colours.RED, UNKNOWN: colours.BOLD}
+UNREACHABLE = 4
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at; ``fix`` is what to do about it, empty where all is well."""
+
+    level: str
+    about: str
+    what: str
+    fix: str = ""
+
+
+def doctor(options: Options) -> int:
+    """Exit status 0 without problems, 4 without a daemon, else 1."""
+    session = Session(options)
+    found = list(_examine(session))
+    if options.has("json") or not output.on_terminal():
+        output.show({"findings": [finding._asdict() for finding in found]})
+    else:
+        for finding in found:
+            _tell(finding)
+    problems = {finding.about for finding in found if finding.level == PROBLEM}
+    return UNREACHABLE if {"socket", "daemon"} & problems else 1 if problems else 0
+
+
+def _tell(finding: Finding) -> None:
+    level = colours.paint(f"{finding.level:<8}", _COLOURS[finding.level])
+    output.write(f"{level} {finding.about:<12} {output.plain(finding.what)}")
+    if finding.fix:
+        output.write(f"{'':<21} → {output.plain(finding.fix)}")
+
+
+def _examine(session: Session) -> Iterator[Finding]:
+    from . import checks
+
+    yield from checks.environment(session)
+    yield from checks.unit()
+    socket = checks.socket(session.path)
+    yield socket
+    if socket.level == PROBLEM:
+        return
+    try:
+        session.reach()
+    except BucketError as problem:
+        yield Finding(PROBLEM, "daemon", problem.message, "look into its log, then start it again")
+        return
+    yield Finding(OK, "daemon", "answers")
+    try:
+        status = session.call("GET", "/v1/status").members
+    except BucketError as problem:
+        yield _no_operator(problem)
+        return
+    yield Finding(OK, "access", "you are an operator")
+    yield from _of_status(session, status)
+
+
+def _no_operator(problem: BucketError) -> Finding:
+    if problem.code != "forbidden":
+        return Finding(PROBLEM, "status", problem.message, "look into the daemon's log")
+    fix = "for more, run this as root or as an operator ([access] in its settings)"
+    return Finding(UNKNOWN, "access", f"user {os.geteuid()} is no operator of this daemon", fix)
+
+
+def _of_status(session: Session, status: dict[str, Any]) -> Iterator[Finding]:
+    from . import checks
+
+    for check in checks.OF_STATUS:
+        yield from check(status)
+    yield from checks.clock(session, status)

@@ -1,0 +1,134 @@
+"""bucketctl doctor: each thing that can be broken here is broken, and found."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bucketd_client.ctl import checks
+from ctl_shell import Shell
+from harness import Daemon, pair
+
+
+def findings(ctl: Shell, status: int, **env: str) -> dict[str, Any]:
+    done = ctl("doctor", env=env)
+    assert done.returncode == status, done
+    return {row["about"]: row for row in json.loads(done.stdout)["findings"]}
+
+
+def test_all_is_well(daemon: Daemon) -> None:
+    daemon.request("PUT", pair("d", "j"), {})
+    found = findings(Shell(daemon), 0)
+    fine = ["socket", "daemon", "access", "version", "store", "disk", "schemas", "clock"]
+    assert {about: found[about]["level"] for about in fine} == dict.fromkeys(fine, "ok")
+    assert all(bool(row["fix"]) == (row["level"] != "ok") for row in found.values())
+
+
+def test_for_people(daemon: Daemon) -> None:
+    seen = Shell(daemon).on_terminal("doctor", env={"TERM": "xterm", "NO_COLOR": ""})
+    assert "\x1b[32mok      \x1b[0m daemon       answers" in seen
+
+
+def test_no_daemon(daemon: Daemon, tmp_path: Path) -> None:
+    ctl = Shell(daemon)
+    found = findings(ctl, 4, BUCKETD_SOCKET=str(tmp_path / "none"))
+    assert "is not there" in found["socket"]["what"]
+    (tmp_path / "file").touch()
+    assert "no socket" in findings(ctl, 4, BUCKETD_SOCKET=str(tmp_path / "file"))["socket"]["what"]
+    daemon.kill()
+    assert "start bucketd" in findings(ctl, 4)["socket"]["fix"]
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent"))
+        silent.listen()
+        done = ctl("doctor", "--socket", str(tmp_path / "silent"), "--timeout", "0.5")
+    assert done.returncode == 4
+    assert json.loads(done.stdout)["findings"][-1]["about"] == "daemon"
+
+
+def test_a_token_that_opens_nothing(daemon: Daemon) -> None:
+    ctl = Shell(daemon)
+    assert findings(ctl, 1, BUCKETD_TOKEN="x" * 43)["context"]["level"] == "problem"
+    assert findings(ctl, 1, BUCKETD_TOKEN_FILE="/nope")["context"]["level"] == "problem"
+    token = daemon.mint("d", "j")
+    assert findings(ctl, 0, BUCKETD_TOKEN=token)["context"]["what"] == "the token is of d, j"
+
+
+def test_broken_schemas_quarantine_and_open_directories(daemon: Daemon) -> None:
+    ctl = Shell(daemon)
+    daemon.request("PUT", pair("d", "j"), {"n": 1})
+    ctl.json("list")
+    daemon.stop()
+    (daemon.state_dir / "devices" / "d" / "jobs" / "j.json").write_text("rot")
+    (daemon.state_dir / "schemas").mkdir(exist_ok=True)
+    (daemon.state_dir / "schemas" / "broken.json").write_text("{")
+    daemon.start()
+    daemon.request("PUT", pair("d", "j"), {"n": 2})
+    daemon.state_dir.chmod(0o755)
+    found = findings(ctl, 0)
+    for about in ("schemas", "quarantine", "permissions"):
+        assert found[about]["level"] == "warning", found
+    assert found["permissions"]["fix"] == f"chmod 0700 {daemon.state_dir}"
+
+
+def test_a_clock_that_is_behind(daemon: Daemon) -> None:
+    place = daemon.state_dir / "devices" / "d" / "jobs"
+    place.mkdir(parents=True)
+    (place / "j.json").write_text(
+        json.dumps({"format": "bucketd/1", "device": "d", "job": "j", "automation": None,
+                    "revision": 1, "created_at": None, "updated_at": "2999-01-01T00:00:00Z",
+                    "bucket": {}})
+    )  # fmt: skip
+    assert findings(Shell(daemon), 1)["clock"]["level"] == "problem"
+
+
+STATUS: dict[str, Any] = {
+    "version": "0.1.0",
+    "durability": "strict",
+    "store": {"healthy": True, "problem": None, "unsafe_filesystem": None, "state_dir": "/"},
+}
+
+
+@pytest.mark.parametrize(
+    ("check", "change", "level"),
+    [
+        (checks.store, {"healthy": False, "problem": "no space"}, "problem"),
+        (checks.store, {"journal_damaged": True}, "warning"),
+        (checks.file_system, {"unsafe_filesystem": "tmpfs"}, "warning"),
+        (checks.disk, {"state_dir": "/nope"}, "unknown"),
+        (checks.disk, {"state_dir": None}, None),
+    ],
+)
+def test_what_a_status_says(check: Any, change: dict[str, Any], level: str | None) -> None:
+    found = list(check({**STATUS, "store": {**STATUS["store"], **change}}))
+    assert (found[-1].level if found else None) == level
+
+
+def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs("/")
+    full = os.statvfs_result((*real[:3], 10, 10, 1000, 500, 500, *real[8:]))
+    monkeypatch.setattr(os, "statvfs", lambda _path: full)
+    assert [finding.level for finding in checks.disk(STATUS)] == ["problem", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("enabled", "active", "level"),
+    [
+        ("enabled", "active", "ok"),
+        ("disabled", "active", "warning"),
+        ("enabled", "failed", "problem"),
+        ("not-found", "inactive", "unknown"),
+    ],
+)
+def test_the_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: str, active: str, level: str
+) -> None:
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f"#!/bin/sh\n[ $1 = is-enabled ] && echo {enabled} || echo {active}\n")
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(checks, "SYSTEMD", str(tmp_path))
+    assert [finding.level for finding in checks.unit()] == [level]
