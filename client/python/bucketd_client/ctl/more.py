@@ -12,6 +12,9 @@ PATH begins with /v1 and has its names escaped. KEY=TEXT, KEY:=JSON, --data TEXT
 the body, which is JSON unless a Content-Type is given. The answer is printed as it is, a
 refusal too; its exit status is that of every command. Inside `bucketctl run` the token goes
 with /v1/bucket, /v1/device/bucket and /v1/context. Bucket events: see watch."""
+COMPLETION_NOTES = """\
+Commands and options are completed, and, where you are an operator, the names of devices, jobs
+and automations, keys, and contexts. The scripts ask `bucketctl completion words -- WORD…`."""
 DIFF_NOTES = """\
 A line begins with - for what the bucket has, with + for what the other side has instead;
 places are JSON Pointers. FILE holds a JSON object, or is a bucket's file or one line of an
@@ -55,6 +58,14 @@ COMMANDS = (
         "bucketctl api GET /v1/status\n"
         "bucketctl api POST /v1/contexts device=phone-1 job=login ttl_seconds:=60\n"
         "bucketctl api GET '/v1/buckets?limit=10' --include", "api:api", 2, notes=API_NOTES,
+    ),
+    Command(
+        "completion", "bash|zsh|fish", "print what teaches a shell to complete bucketctl",
+        (Option("line", "LINE", "with words: the command line up to the cursor, as bash has it"),),
+        "bucketctl completion bash > ~/.local/share/bash-completion/completions/bucketctl\n"
+        "bucketctl completion zsh > ~/.zfunc/_bucketctl   # a directory of your $fpath\n"
+        "bucketctl completion fish > ~/.config/fish/completions/bucketctl.fish",
+        "completion:completion", 1, notes=COMPLETION_NOTES,
     ),
     Command(
         "device forget", "DEVICE", "remove all that is kept for a device", SURE + CALLS,
