@@ -34,6 +34,8 @@ def at(request: pytest.FixtureRequest) -> list[str]:
     [
         ([], 0, ""),
         (["gte"], 2, "did you mean get?"),
+        (["exprot"], 2, "did you mean export?"),
+        (["device", "forgte", "x"], 2, "did you mean forget?"),
         (["get", "--devcie", "x"], 2, "did you mean --device?"),
         (["get", "--device"], 2, "needs a value"),
         (["get", "--json=1"], 2, "takes no value"),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import Any
 
 from .. import _calls, _context
 from .._errors import BucketError, error
-from . import difference, filters, output
+from . import asking, difference, filters, output
 from .commands import Options
 from .parser import Usage
 from .progress import Progress
@@ -116,19 +115,11 @@ def _contexts(session: Session, device: str) -> list[Row]:
 
 
 def _agreed(options: Options, what: str, rows: Iterable[Row]) -> bool:
-    """Whether to go on: said beforehand by ``--yes``, or by a person now."""
+    """Whether to go on; with ``--dry-run`` what it would be about is shown instead."""
     if options.has("dry-run"):
         _show_rows(options, rows)
         return False
-    if options.has("yes"):
-        return True
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise Usage(f"cannot {what} unasked: give --yes, or look first with --dry-run")
-    output.warn(f"{what}? [y/N]", before="")
-    if sys.stdin.readline().strip().lower() in ("y", "yes"):
-        return True
-    output.warn("nothing was changed")
-    return False
+    return asking.agreed(options, what)
 
 
 def _show_rows(options: Options, rows: Iterable[Row]) -> None:

@@ -12,13 +12,20 @@ from typing import NamedTuple
 class Option(NamedTuple):
     """``--name``; ``value`` is the placeholder of its argument, empty for a switch.
 
-    One that may be given ``often`` comes as its values with line breaks between.
+    One that may be given ``often`` comes as its values with line breaks between;
+    ``short`` is the letter of another way to write it.
     """
 
     name: str
     value: str
     help: str
     often: bool = False
+    short: str = ""
+
+    @property
+    def forms(self) -> str:
+        """As a page of help shows it."""
+        return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
 
 
 class Command(NamedTuple):

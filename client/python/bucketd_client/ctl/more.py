@@ -12,6 +12,11 @@ PATH begins with /v1 and has its names escaped. KEY=TEXT, KEY:=JSON, --data TEXT
 the body, which is JSON unless a Content-Type is given. The answer is printed as it is, a
 refusal too; its exit status is that of every command. Inside `bucketctl run` the token goes
 with /v1/bucket, /v1/device/bucket and /v1/context. Bucket events: see watch."""
+APPLY_NOTES = """\
+DIR/schemas/AUTOMATION.json are schemas. DIR/buckets/ has, at any depth, .json files with one
+{"device", "job", "automation", "bucket"} each, or .ndjson with one a line. Their keys are set;
+keys, buckets and schemas that are not named stay. The plan is shown first, and you are asked;
+a script gives --yes. A bucket that changes between plan and write is refused, not overwritten."""
 COMPLETION_NOTES = """\
 Commands and options are completed, and, where you are an operator, the names of devices, jobs
 and automations, keys, and contexts. The scripts ask `bucketctl completion words -- WORD…`."""
@@ -58,6 +63,12 @@ COMMANDS = (
         "bucketctl api GET /v1/status\n"
         "bucketctl api POST /v1/contexts device=phone-1 job=login ttl_seconds:=60\n"
         "bucketctl api GET '/v1/buckets?limit=10' --include", "api:api", 2, notes=API_NOTES,
+    ),
+    Command(
+        "apply", "", "bring schemas and buckets to what a directory says, with a plan first",
+        (Option("file", "DIR", "the directory", short="f"), *SURE, *CALLS),
+        "bucketctl apply -f fleet --dry-run\nbucketctl apply -f fleet --yes", "applying:apply",
+        most=0, notes=APPLY_NOTES,
     ),
     Command(
         "completion", "bash|zsh|fish", "print what teaches a shell to complete bucketctl",

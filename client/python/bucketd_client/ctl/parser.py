@@ -85,7 +85,7 @@ def _options(command: Command, words: list[str]) -> Options:
 
 def _option(command: Command, word: str, rest: Iterator[str]) -> tuple[Option, str]:
     name, equals, value = word.partition("=")
-    option = next((o for o in command.options if f"--{o.name}" == name), None)
+    option = next((o for o in command.options if name in (f"--{o.name}", f"-{o.short}")), None)
     if option is None:
         raise Usage(f"cannot {command.name}: there is no option {name}{_other(command, name)}")
     if option.value and not equals:
@@ -127,7 +127,7 @@ def _page(command: Command) -> str:
 
 
 def _line(option: Option) -> str:
-    left = f"--{option.name} {option.value}".rstrip()
+    left = f"{option.forms} {option.value}".rstrip()
     return f"  {left:<20} {option.help}"
 
 

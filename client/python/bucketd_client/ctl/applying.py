@@ -1,0 +1,128 @@
+"""``bucketctl apply``: schemas and buckets become what a directory in version control says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from .. import _calls, _context
+from .._errors import BucketError
+from . import asking, colours, difference, output
+from .buckets import _json as read_json
+from .commands import Options
+from .diff import read_text
+from .envelopes import Envelope, Source, read
+from .parser import Usage
+from .session import Session
+
+NEW, CHANGED, SAME = "created", "changed", "unchanged"
+SIGNS = {NEW: ("+", colours.GREEN), CHANGED: ("~", colours.YELLOW), SAME: ("=", colours.BOLD)}
+
+
+class Step(NamedTuple):
+    """One thing of the plan, and the request that does it."""
+
+    kind: str
+    name: str
+    change: str
+    places: list[str]
+    target: str
+    headers: dict[str, str]
+    wanted: Any
+
+    def as_data(self) -> dict[str, Any]:
+        return {"kind": self.kind, "name": self.name, "change": self.change, "places": self.places}
+
+
+def apply(options: Options) -> int:
+    directory = options.get("file")
+    if directory is None:
+        raise Usage("cannot apply: name the directory with -f DIR")
+    if not os.path.isdir(directory):
+        raise Usage(f"cannot apply {directory}: it is no directory")
+    session = Session(options)
+    plan = [*_schemas(session, directory), *_buckets(session, directory)]
+    if not plan:
+        raise Usage(f"cannot apply {directory}: it has neither schemas/*.json nor buckets/*.json")
+    _show(plan)
+    todo = [step for step in plan if step.change != SAME]
+    if todo and not options.has("dry-run") and asking.agreed(options, f"make {len(todo)} changes"):
+        for step in todo:
+            _do(session, step)
+        output.warn(f"{len(todo)} changes made")
+    return 0
+
+
+def _do(session: Session, step: Step) -> None:
+    method = "PUT" if step.kind == "schema" else "PATCH"
+    headers = {**step.headers, "Content-Type": _calls.JSON}
+    session.call(method, step.target, headers=headers, body=_calls.encode(step.wanted))
+
+
+def _show(plan: list[Step]) -> None:
+    """Places, no values: a plan ends up in the logs of others."""
+    if not output.on_terminal():
+        output.show({"plan": [step.as_data() for step in plan]})
+        return
+    for step in plan:
+        sign, colour = SIGNS[step.change]
+        places = f": {', '.join(step.places)}" if step.places else ""
+        output.write(colours.paint(output.plain(f"{sign} {step.kind} {step.name}{places}"), colour))
+
+
+def _schemas(session: Session, directory: str) -> Iterator[Step]:
+    for path in _files(os.path.join(directory, "schemas"), (".json",)):
+        automation = unquote(os.path.basename(path)[: -len(".json")])
+        wanted = read_json(read_text(path), f"what {path} holds")
+        target = f"/v1/schemas/{_context.escape(automation)}"
+        try:
+            stored = session.call("GET", target).members["schema"]
+            change = SAME if difference.same(stored, wanted) else CHANGED
+        except BucketError as problem:
+            if problem.code != "not_found":
+                raise
+            change = NEW
+        yield Step("schema", automation, change, [], target, {}, wanted)
+
+
+def _buckets(session: Session, directory: str) -> Iterator[Step]:
+    seen: dict[tuple[str, str | None], str] = {}
+    for envelope in _envelopes(os.path.join(directory, "buckets")):
+        key = (envelope.device, envelope.job)
+        if key in seen:
+            raise Usage(f"cannot apply {envelope.where}: {seen[key]} is about the same bucket")
+        seen[key] = envelope.where
+        yield _bucket(session, envelope)
+
+
+def _bucket(session: Session, envelope: Envelope) -> Step:
+    scope = _context.named(envelope.device, envelope.job, envelope.automation, False)
+    reply = session.call("GET", scope.target())
+    stored = reply.members[scope.label]
+    found = list(difference.changes(stored, {**stored, **envelope.bucket}))
+    guard = {"If-None-Match": "*"} if reply.etag is None else {"If-Match": reply.etag}
+    change = NEW if reply.etag is None else CHANGED if found else SAME
+    places = [place.path for place in found]
+    name = envelope.name
+    return Step("bucket", name, change, places, scope.target(), guard, envelope.bucket)
+
+
+def _envelopes(directory: str) -> Iterator[Envelope]:
+    for path in _files(directory, (".json", ".ndjson")):
+        if path.endswith(".json"):
+            yield read(path, read_text(path))
+            continue
+        for found in Source(path).envelopes():
+            if isinstance(found, Usage):
+                raise Usage(f"{found} (in {path})")
+            yield found._replace(where=f"{path}, {found.where}")
+
+
+def _files(directory: str, ends: tuple[str, ...]) -> Iterator[str]:
+    for place, directories, names in os.walk(directory):
+        directories.sort()
+        for name in sorted(names):
+            if name.endswith(ends) and not name.startswith("."):
+                yield os.path.join(place, name)
