@@ -52,16 +52,22 @@ def json_patch(operations: list[Any], max_bytes: int) -> Change:
 
     checked = [_check_operation(index, op) for index, op in enumerate(operations)]
     steps = [jsonpatch.JsonPatch([op]) for op in checked]
-    return _edit(lambda bucket: _apply_steps(bucket, steps, max_bytes))
+    return _edit(lambda bucket: _apply_steps(bucket, steps, max_bytes), in_place=True)
 
 
-def _edit(function: Callable[[Object], Object]) -> Change:
-    """Lift dict → dict to text → text, keeping the text itself when the value stays the same."""
+def _edit(function: Callable[[Object], Object], in_place: bool = False) -> Change:
+    """Lift dict → dict to text → text, keeping the text itself when the value stays the same.
+
+    ``in_place``: the function may change what it is given.
+    """
 
     def apply(stored: bytes | None) -> bytes | None:
-        before = stored or b"{}"
-        after = strictjson.dumps(function(orjson.loads(before)))
-        return stored if strictjson.same(before, after) else after
+        text = stored or b"{}"
+        before = orjson.loads(text)
+        value = function(before)
+        after = strictjson.dumps(value)
+        same = strictjson.same(text, after) if in_place else strictjson.equal(before, value)
+        return stored if same else after
 
     return Change(apply)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -20,6 +20,7 @@ from .errors import BucketdError, InvalidRequest, Overloaded, RequestTimeout
 from .model import Snapshot
 from .repeats import END, LONGEST, Repeat, Repeats
 from .settings import Limits
+from .stuck import LARGE, Stuck
 
 log = logging.getLogger(__name__)
 MAX_LINE = 32 * 1024  # two names of 128 emoji and a few keys, percent-encoded
@@ -34,6 +35,7 @@ class Shared:
     services: Services
     limits: Limits
     repeats: Repeats
+    stuck: Stuck = field(default_factory=Stuck)
 
 
 class Connection(web.RequestHandler):
@@ -79,6 +81,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_header_timer()
+        self._shared.stuck.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -102,6 +105,20 @@ class Connection(web.RequestHandler):
             seconds = self._limits.header_timeout_seconds
             self._header_timer = self._loop.call_later(seconds, self._header_too_slow, seconds)
 
+    def pause_writing(self) -> None:
+        """Its peer reads no answers, so it is heard no more until it does."""
+        super().pause_writing()
+        if self.transport is not None:
+            self.transport.pause_reading()
+            self._shared.stuck.add(self, self.transport, self._loop)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._shared.stuck.remove(self)
+        wanted = not (self._reading_paused or self._early or self._shared.services.draining)
+        if self.transport is not None and wanted:
+            self.transport.resume_reading()
+
     # --- requests that aiohttp has parsed
 
     async def respond(self, request: web.BaseRequest) -> web.Response:
@@ -123,6 +140,7 @@ class Connection(web.RequestHandler):
         except BucketdError as error:
             return wire.refused(error)
         answer = await app.answer(self._shared.services, self.peer, meaning, body_of(request))
+        answer = self._affordable(meaning, answer)
         length = request.content_length or 0
         if request.content.is_eof() and self._fed == len(self._head) + length:
             # All that came was this request: the next byte begins a new one.
@@ -169,6 +187,8 @@ class Connection(web.RequestHandler):
         if known is None:
             return False
         target, now = known
+        if len(now.bucket) > LARGE and self._shared.stuck.crowded:
+            return False
         if repeat.frame is None or not repeat.frame.fits(now):
             repeat.frame = wire.Frame.around(target.label, now)
         if repeat.frame is None:
@@ -208,7 +228,8 @@ class Connection(web.RequestHandler):
                 raise wire.body_too_large(f"{len(content)} bytes", limit)
             return content
 
-        self._finish(await app.answer(services, self.peer, meaning, body))
+        answer = await app.answer(services, self.peer, meaning, body)
+        self._finish(self._affordable(meaning, answer))
 
     def _finish(self, answer: wire.Answer) -> None:
         self._repeating = None
@@ -232,6 +253,15 @@ class Connection(web.RequestHandler):
         if early and self.transport is not None and not self._force_close:
             self.transport.resume_reading()
             self.data_received(early)
+
+    def _affordable(self, meaning: app.Meaning, answer: wire.Answer) -> wire.Answer:
+        """The answer, unless it is a large one to a read, and too many of those are not read."""
+        large = meaning.route.method == "GET" and len(answer.body) > LARGE
+        if not (large and self._shared.stuck.crowded):
+            return answer
+        return wire.refused(
+            Overloaded("cannot answer: too many clients do not read their answers; try again")
+        )
 
     # --- the end
 

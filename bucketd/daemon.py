@@ -29,6 +29,7 @@ from .store.locks import hold_daemon_lock
 from .systemd import Manager, report
 
 log = logging.getLogger(__name__)
+_OBJECTS_BETWEEN_COLLECTIONS = 200_000
 SWEEP_SECONDS = 60.0
 
 
@@ -77,7 +78,9 @@ class Daemon:
         listening = await self._server.serve(sock)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         log.info("serving %s, state in %s", self._path, settings.paths.state_dir)
-        gc.freeze()  # what was imported stays; looking through it again would only hold up requests
+        # Looking for cycles holds up every request: not among what was imported, and seldom.
+        gc.freeze()
+        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)
         self._manager.notifier.ready(self._standing)
         reporting = asyncio.create_task(
             report(self._manager, lambda: self._store.stalled_seconds, lambda: self._standing)

@@ -70,6 +70,7 @@ class Change(NamedTuple):
     """A pure function from bucket to bucket, both compact JSON and None where none is stored.
 
     It returns its very argument when it changes nothing, and raises to refuse.
+    A ``large`` one may take long to apply.
     A ``blind`` change does not look at what is there, so it can replace what cannot be read.
     ``check`` raises to refuse what ``apply`` came to: given the bucket before, the one after,
     and the automation that the pair is bound to.
@@ -78,6 +79,7 @@ class Change(NamedTuple):
     apply: Callable[[bytes | None], bytes | None]
     blind: bool = False
     check: Check | None = None
+    large: bool = False
 
     def result(self, stored: bytes | None, automation: str | None) -> bytes | None:
         """What it makes of the stored bucket, checked."""
@@ -88,7 +90,7 @@ class Change(NamedTuple):
 
     def checked(self, check: Check) -> Change:
         """The same, with this check."""
-        return Change(self.apply, self.blind, check)
+        return self._replace(check=check)
 
 
 class Tags(NamedTuple):

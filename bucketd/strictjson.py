@@ -15,6 +15,7 @@ import orjson
 from .errors import InvalidJson
 
 MAX_DEPTH = 250  # orjson writes 254 levels; the envelope around a bucket needs its own
+_SPARE = 254 - MAX_DEPTH
 _DIGITS_ONLY = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _LONG_RUN = b"0" * 19
 _LOWEST, _HIGHEST = -(2**63), 2**64 - 1
@@ -48,17 +49,11 @@ def as_object(value: Any, what: str = "the request body") -> dict[str, Any]:
 
 def dumps(value: Any, what: str = "the bucket") -> bytes:
     """Write compact JSON; raise InvalidJson where it is nested deeper than MAX_DEPTH."""
-    text = _dumps(value, what)
-    # Only a text with that many brackets can be that deep, so most never pay for the walk.
-    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and depth(value) > MAX_DEPTH:
-        raise _too_deep(what)
-    return text
-
-
-def _dumps(value: Any, what: str) -> bytes:
+    for _ in range(_SPARE):
+        value = (value,)  # so that orjson itself finds what is too deep; a walk takes far longer
     try:
         # A copy: orjson's own bytes keep some 4 KiB however short they are, and buckets are kept.
-        return bytes(memoryview(orjson.dumps(value)))
+        return bytes(memoryview(orjson.dumps(value))[_SPARE:-_SPARE])
     except TypeError as error:
         if "ecursion" in str(error):
             raise _too_deep(what) from None
@@ -71,18 +66,13 @@ def same(one: bytes, other: bytes) -> bool:
         return True
     if len(one) != len(other):
         return False
-    before, after = orjson.loads(one), orjson.loads(other)
+    return equal(orjson.loads(one), orjson.loads(other))
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two values are the same JSON."""
     # Python holds 1, 1.0 and true for equal, JSON does not.
-    return before == after and _sorted(before) == _sorted(after)
-
-
-def depth(value: Any) -> int:
-    """Levels of nesting: 0 for a scalar, 1 for ``{}``. Iterative: no input exhausts it."""
-    deepest, level = 0, [value]
-    while containers := [v for v in level if isinstance(v, dict | list)]:
-        deepest += 1
-        level = [v for c in containers for v in (c.values() if isinstance(c, dict) else c)]
-    return deepest
+    return one == other and _sorted(one) == _sorted(other)
 
 
 def kind_of(value: Any) -> str:

@@ -28,7 +28,7 @@ async def read(call: Call) -> Answer:
     if not guard.unmatched(now):
         return wire.not_modified(now)
     guard.check(now, target.key)
-    return wire.result(target.label, _select(now, call.query.get("key")))
+    return wire.result(target.label, await _selected(now, call.query.get("key")))
 
 
 async def patch(call: Call) -> Answer:
@@ -101,6 +101,7 @@ def _envelope(key: BucketKey, now: Snapshot) -> dict[str, Any]:
 
 async def _commit(call: Call, change: Change) -> Answer:
     target, guard = _target(call), wire.guard(call.headers)
+    change = change._replace(large=wire.has_large_body(call.headers))
     now = await call.services.buckets.change(target.key, change, guard, target.automation)
     return wire.result(target.label, now)
 
@@ -141,9 +142,15 @@ def _json_patch(body: object, max_bytes: int) -> Change:
 _PATCHES = {wire.JSON: _merge, wire.MERGE_PATCH: _merge_patch, wire.JSON_PATCH: _json_patch}
 
 
-def _select(now: Snapshot, keys: list[str] | None) -> Snapshot:
+async def _selected(now: Snapshot, keys: list[str] | None) -> Snapshot:
     if keys is None:
         return now
+    if len(now.bucket) > wire.OFF_LOOP_BYTES:
+        return await asyncio.to_thread(_select, now, keys)
+    return _select(now, keys)
+
+
+def _select(now: Snapshot, keys: list[str]) -> Snapshot:
     bucket = orjson.loads(now.bucket)
     chosen = {k: bucket[k] for k in keys if k in bucket}
     return now._replace(bucket=orjson.dumps(chosen))

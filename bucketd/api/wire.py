@@ -265,6 +265,11 @@ async def parse_json(text: bytes) -> Any:
     return strictjson.loads(text)
 
 
+def has_large_body(headers: Headers) -> bool:
+    """Whether it has over OFF_LOOP_BYTES, or comes in chunks and may have."""
+    return "Transfer-Encoding" in headers or int(headers.get("Content-Length", 0)) > OFF_LOOP_BYTES
+
+
 def body_too_large(size: str, limit: int) -> TooLarge:
     return TooLarge(f"cannot read the request body: it has {size}, allowed are {limit}")
 

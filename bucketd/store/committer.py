@@ -152,7 +152,7 @@ class Committer:
         if not self._queue.empty() or not self._turn.acquire(blocking=False):
             return False
         try:
-            if not self._pipeline.quick():
+            if not (self._pipeline.quick() and all(map(self._pipeline.light, self._gathered))):
                 return False
             commits, self._gathered = self._gathered, []
             self._work(commits, _resolve)

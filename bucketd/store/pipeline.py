@@ -35,6 +35,7 @@ CHECKPOINT_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 QUICK_SECONDS = 0.001  # a sync that takes longer is none to wait for on the event loop
 QUICK_BYTES = 128 * 1024
+LIGHT_BYTES = 64 * 1024
 _FORGET = 0.9  # so much of a slow sync is left after each one that follows
 
 Answers = list[tuple[Commit, Any]]
@@ -102,6 +103,16 @@ class Pipeline:
         except OSError:
             return False  # whoever waits for it hears why it cannot be had
         return self._held_since is not None
+
+    def light(self, commit: Commit) -> bool:
+        """Whether it takes no reading of files, and not long."""
+        if commit.change is None or commit.change.large:
+            return False
+        try:
+            now = self.dirty.get(commit.key) or self._files.peek(commit.key)
+        except BucketdError:
+            return False
+        return now is not None and len(now.bucket) <= LIGHT_BYTES
 
     def patience(self) -> float | None:
         """Seconds without a commit after which there is something else to do; None: for ever."""

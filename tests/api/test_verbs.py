@@ -114,6 +114,18 @@ def test_json_patch(shared_daemon: Daemon) -> None:
     assert answer.json["revision"] == 2
 
 
+def test_json_patch_that_changes_and_then_replaces_the_whole(shared_daemon: Daemon) -> None:
+    """What it came to in between is no measure of whether anything has changed."""
+    target = pair("d", "jp-whole")
+    shared_daemon.request("PUT", target, {"a": 1})
+    operations = [
+        {"op": "replace", "path": "/a", "value": 2},
+        {"op": "replace", "path": "", "value": {"a": 2}},
+    ]
+    answer = patch(shared_daemon, target, operations, PATCH)
+    assert (answer.bucket, answer.json["revision"]) == ({"a": 2}, 2)
+
+
 def test_guards(shared_daemon: Daemon) -> None:
     target = pair("d", "guards")
     anew = {"If-None-Match": "*"}
