@@ -9,6 +9,7 @@ destdir=${DESTDIR:-}
 python=${PYTHON:-python3}
 lib=$prefix/lib/bucketd
 commands="bucketd bucketctl"
+man=$prefix/share/man/man1
 config=/etc/bucketd/bucketd.toml
 
 # source, and where it goes below $prefix/lib
@@ -80,6 +81,8 @@ install_all() {
         ln -sfn "../lib/bucketd/bin/$command" "$destdir$prefix/bin/$command"
     done
     each_file put
+    rm -f "$destdir$man/bucketctl"*.1
+    "$destdir$lib/bin/python" -m bucketd_client.ctl.man "$destdir$man"
     if [ ! -e "$destdir$config" ]; then
         mkdir -p "$destdir$(dirname "$config")"
         install -m 644 config/bucketd.toml "$destdir$config"
@@ -102,6 +105,8 @@ uninstall_all() {
         link=$destdir$prefix/bin/$command
         [ "$(readlink "$link")" != "../lib/bucketd/bin/$command" ] || rm "$link"
     done
+    rm -f "$destdir$man/bucketctl"*.1
+    rmdir "$destdir$man" 2>/dev/null || :
     rm -rf "$destdir$lib" "$destdir$lib.new" "$destdir$lib.a" "$destdir$lib.b"
     if cmp -s config/bucketd.toml "$destdir$config"; then
         rm "$destdir$config"

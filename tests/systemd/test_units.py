@@ -97,6 +97,7 @@ def test_install_and_uninstall_leave_what_is_not_theirs(tmp_path: Path) -> None:
     before = entries(root)
 
     install("install", root, "/opt/b")
+    assert (root / "opt/b/share/man/man1/bucketctl-edit.1").is_file()
     assert (root / "opt/b/bin/bucketctl").is_symlink()
     unit = (root / "opt/b/lib/systemd/system/bucketd.service").read_text()
     assert "ExecStart=/opt/b/lib/bucketd/bin/bucketd serve" in unit

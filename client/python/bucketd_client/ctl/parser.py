@@ -135,7 +135,7 @@ def _overview() -> str:
     lines = ["usage: bucketctl COMMAND [OPTION…]", ""]
     lines += ["The buckets of automations: one JSON object for each device and job.", ""]
     lines += [f"  {command.name:<16} {command.summary}" for command in every()]
-    return "\n".join([*lines, "", _MORE])
+    return "\n".join([*lines, "", _MORE, EXIT_STATUS])
 
 
 _MORE = """\
@@ -145,6 +145,7 @@ Inside `bucketctl run` a command finds its bucket by itself; elsewhere name it:
   bucketctl run --device phone-1 --job login -- python3 automation.py
   bucketctl get --device phone-1 --job login
 
-`bucketctl COMMAND --help` tells more, with examples.
+`bucketctl COMMAND --help` tells more, with examples."""
+EXIT_STATUS = """\
 Exit status: 0 done; 1 refused by the daemon; 2 usage; 3 no job context;
 4 daemon not reachable; 5 schema violation; 6 precondition failed."""

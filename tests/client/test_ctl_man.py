@@ -1,0 +1,59 @@
+"""The manual pages say what the help says, and troff has nothing against them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bucketd_client.ctl.commands import every
+from bucketd_client.ctl.man import pages
+from harness import REPO
+
+
+def shown(path: Path) -> str:
+    """As a reader sees it, without bold and with words apart by one blank."""
+    done = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww", "-P-c", "-P-b", "-P-u", path],
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+    )
+    assert done.stderr == ""
+    return re.sub(r"\s+", " ", re.sub(r"‐\s+", "", done.stdout))
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+def test_each_page_has_all_of_its_command(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "bucketd_client.ctl.man", tmp_path], check=True)
+    for command in every():
+        text = shown(tmp_path / f"bucketctl-{command.name.replace(' ', '-')}.1")
+        notes = " ".join(command.notes.split())
+        for part in (command.summary, notes, *(f"--{o.name}" for o in command.options)):
+            assert part in text, (command.name, part)
+        for line in command.example.split("\n"):
+            assert " ".join(line.split()) in text
+    overview = shown(tmp_path / "bucketctl.1")
+    assert all(f"bucketctl-{c.name.replace(' ', '-')}(1)" in overview for c in every())
+
+
+def test_a_page_for_each_command_and_no_other() -> None:
+    names = {f"bucketctl-{command.name.replace(' ', '-')}.1" for command in every()}
+    assert set(pages()) == names | {"bucketctl.1"}
+
+
+def test_nothing_begins_with_a_stray_request() -> None:
+    known = r"\.(TH|SH|TP|B|BR|nf|fi)( |$)"
+    for name, text in pages().items():
+        for line in text.splitlines():
+            assert not line.startswith("'"), (name, line)
+            assert not line.startswith(".") or re.match(known, line), (name, line)
+
+
+def test_the_changelog_names_every_command() -> None:
+    text = (REPO / "CHANGELOG.md").read_text()
+    missing = [c.name for c in every() if not re.search(rf"\b{c.name.split()[0]}\b", text)]
+    assert missing == []
