@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 MAX_LINE = 32 * 1024  # two names of 128 emoji and a few keys, percent-encoded
 LINGER_SECONDS = 2.0  # how long an upload that was refused is read on, so that its sender hears why
 _VERSIONS = (HttpVersion11, HttpVersion10)
+_NOWHERE = ("none", "none")  # path and method of what no route is for
 
 
 @dataclass(slots=True)
@@ -42,7 +44,7 @@ class Connection(web.RequestHandler):
     """A peer on the socket. What it sends is read in order, one request at a time."""
 
     __slots__ = (
-        *("_early", "_fed", "_fresh", "_head", "_header_timer", "_limits"),
+        *("_about", "_began", "_early", "_fed", "_fresh", "_head", "_header_timer", "_limits"),
         *("_repeating", "_shared", "peer"),
     )
 
@@ -65,6 +67,7 @@ class Connection(web.RequestHandler):
         self._fed, self._head = 0, b""
         self._repeating: asyncio.Future[Any] | None = None
         self._early = b""  # what came while a repeated request was under way
+        self._began, self._about = 0.0, _NOWHERE  # the request under way, for the figures
 
     # --- from the transport
 
@@ -123,7 +126,9 @@ class Connection(web.RequestHandler):
 
     async def respond(self, request: web.BaseRequest) -> web.Response:
         """The answer to one request, as aiohttp wants it."""
+        self._began, self._about = perf_counter(), _NOWHERE
         answer = await self._answer(request)
+        self._count(answer.status)
         response = web.Response(body=answer.body, status=answer.status, headers=answer.headers)
         if answer.status == 304:
             response = web.Response(status=304, headers=answer.headers)
@@ -139,6 +144,7 @@ class Connection(web.RequestHandler):
             meaning = app.understand(request.method, request.raw_path, request.headers)
         except BucketdError as error:
             return wire.refused(error)
+        self._about = (meaning.route.path, meaning.route.method)
         answer = await app.answer(self._shared.services, self.peer, meaning, body_of(request))
         answer = self._affordable(meaning, answer)
         length = request.content_length or 0
@@ -163,6 +169,8 @@ class Connection(web.RequestHandler):
         # What follows a colon there repeats what was sent, and that may be a token.
         cause = (message or "it is malformed").partition(":")[0]
         answer = wire.refused(InvalidRequest(f"cannot read the request as HTTP/1.1: {cause}"))
+        self._began, self._about = perf_counter(), _NOWHERE
+        self._count(answer.status)
         request._version = HttpVersion11  # what could not be read has none
         response = web.Response(body=answer.body, status=answer.status, headers=answer.headers)
         response.force_close()
@@ -176,6 +184,7 @@ class Connection(web.RequestHandler):
         if found is None:
             return False
         repeat, content = found
+        self._began, self._about = perf_counter(), repeat.about
         quick = self._show(repeat) if repeat.plain_read else self._begin(repeat.meaning, content)
         if not quick:
             self._repeating = self._loop.create_task(self._repeat(repeat.meaning, content))
@@ -194,6 +203,7 @@ class Connection(web.RequestHandler):
         if repeat.frame is None:
             return False
         self._write(repeat.frame.encode(now, rfc822_formatted_time()))
+        self._count(200)
         return True
 
     def _begin(self, meaning: app.Meaning, content: bytes) -> bool:
@@ -215,6 +225,7 @@ class Connection(web.RequestHandler):
                 return
             self._repeating = None
             self._write(frame.encode(now, rfc822_formatted_time()))
+            self._count(200)
             self._go_on()
 
         self._repeating.add_done_callback(wrote)
@@ -234,6 +245,7 @@ class Connection(web.RequestHandler):
     def _finish(self, answer: wire.Answer) -> None:
         self._repeating = None
         self._send(answer.closing() if self._shared.services.draining else answer)
+        self._count(answer.status)
         self._go_on()
 
     def _send(self, answer: wire.Answer) -> None:
@@ -247,6 +259,9 @@ class Connection(web.RequestHandler):
         if self.transport is not None:
             self.transport.write(text)
             self._next_keepalive_close_time = self._loop.time() + self._limits.idle_timeout_seconds
+
+    def _count(self, status: int) -> None:
+        self._shared.services.tally.add(*self._about, status, perf_counter() - self._began)
 
     def _go_on(self) -> None:
         early, self._early = self._early, b""
@@ -296,7 +311,10 @@ class Connection(web.RequestHandler):
         )
 
     def _refuse(self, error: Overloaded | RequestTimeout) -> None:
-        self._send(wire.refused(error).closing())
+        self._began, self._about = perf_counter(), _NOWHERE
+        answer = wire.refused(error).closing()
+        self._send(answer)
+        self._count(answer.status)
         self.force_close()
 
     def _stop_header_timer(self) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import __version__
+from . import __version__, metrics
 from .api.access import Operators
 from .api.call import Services
 from .buckets import Buckets
@@ -73,6 +73,7 @@ class Daemon:
             operators(settings),
             settings.limits.body_timeout_seconds,
             self._status,
+            self._metrics,
         )
         self._server = Server(self._services, settings.limits)
         listening = await self._server.serve(sock)
@@ -139,6 +140,12 @@ class Daemon:
                 "requests": self._server.requests_count,
             },
         }
+
+    async def _metrics(self) -> bytes:
+        figures = metrics.Figures(
+            await self._status(), self._services.tally, self._store.histograms
+        )
+        return await asyncio.to_thread(metrics.exposition, figures)
 
     def _on_reload(self) -> None:
         self._manager.notifier.reloading()

@@ -26,11 +26,15 @@ _METHODS = ("GET", "PATCH", "PUT", "DELETE")
 
 @dataclass(slots=True)
 class Repeat:
-    """One head: what it means, how long its body is, and what frames the bucket in its answer."""
+    """One head: what it means, how long its body is, and what frames the bucket in its answer.
+
+    ``about``: the path and the method of its route.
+    """
 
     meaning: Meaning
     length: int
     plain_read: bool
+    about: tuple[str, str]
     frame: Frame | None = None
 
 
@@ -59,7 +63,9 @@ class Repeats:
         plain = CIMultiDict(meaning.headers)
         plain.popall("Authorization", None)
         kept = replace(meaning, headers=CIMultiDictProxy(plain))
-        self._heads[_digest(head)] = Repeat(kept, length, kept.plain_read)
+        self._heads[_digest(head)] = Repeat(
+            kept, length, kept.plain_read, (kept.route.path, kept.route.method)
+        )
 
 
 def _digest(head: bytes) -> bytes:

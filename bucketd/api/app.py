@@ -56,7 +56,8 @@ def understand(method: str, target: str, headers: Headers) -> Meaning:
     path, text = wire.split_target(target)
     route, names = match(method, path)
     query = wire.parse_query(text, frozenset(route.parameters.split()))
-    wire.check_accept(headers)
+    if route.speaks_json:
+        wire.check_accept(headers)
     values = headers.getall("Authorization", [])
     if len(values) > 1:
         raise InvalidRequest("cannot tell who asks: there are several Authorization headers")

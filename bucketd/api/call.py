@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..buckets import Buckets
 from ..contexts import Contexts
+from ..counting import Tally
 from ..model import BucketKey
 from ..schemas.registry import Registry
 from . import access, wire
@@ -25,6 +26,8 @@ class Services:
     operators: access.Operators
     body_timeout: float
     status: Callable[[], Awaitable[dict[str, Any]]]
+    metrics: Callable[[], Awaitable[bytes]]
+    tally: Tally = field(default_factory=Tally)
     draining: bool = False
 
 

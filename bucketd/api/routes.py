@@ -15,13 +15,17 @@ from .wire import decode
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row. ``parameters``: the query parameters it takes, with spaces between."""
+    """One row. ``parameters``: the query parameters it takes, with spaces between.
+
+    Where it does not speak JSON, it answers in its one form whatever Accept asks for.
+    """
 
     path: str
     method: str
     access: access.Rule
     handler: Handler
     parameters: str = ""
+    speaks_json: bool = True
 
 
 ANYONE, OPERATOR = access.anyone, access.operator
@@ -30,6 +34,7 @@ _PAIR = "/v1/devices/{device}/jobs/{job}/bucket"
 
 ROUTES = (
     Route("/healthz", "GET", ANYONE, status.health),
+    Route("/metrics", "GET", OPERATOR, status.metrics, speaks_json=False),
     Route("/readyz", "GET", ANYONE, status.ready),
     Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key"),
     Route("/v1/bucket", "GET", JOB, buckets.read, "key"),

@@ -33,5 +33,10 @@ def _openapi() -> bytes:
     return resources.files(__package__).joinpath("openapi.json").read_bytes()
 
 
+async def metrics(call: Call) -> Answer:
+    """The figures for Prometheus, as text."""
+    return Answer(await call.services.metrics(), headers=wire.METRICS_HEADERS)
+
+
 async def status(call: Call) -> Answer:
     return wire.success(await call.services.status())

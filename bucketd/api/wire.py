@@ -56,6 +56,7 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')  # RFC 9110 §8.8.3
 _BASE = {"Cache-Control": "no-store", "Server": "bucketd"}
 _HEADERS = {"Content-Type": JSON, **_BASE}
+METRICS_HEADERS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", **_BASE}
 
 
 Headers = CIMultiDictProxy[str]

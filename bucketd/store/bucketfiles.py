@@ -30,7 +30,7 @@ class BucketFiles:
 
     def __init__(self, root: int, path: str, cache_bytes: int) -> None:
         self.root, self.path = root, path
-        self.writes = 0
+        self.writes = self.hits = self.misses = 0
         self._cache = Cache(cache_bytes)
         self._guard = threading.Lock()
 
@@ -43,7 +43,10 @@ class BucketFiles:
         entry = self.cached(key)
         if signature is None and entry is None:
             return ABSENT
-        return entry.snapshot if entry is not None and entry.signature == signature else None
+        if entry is None or entry.signature != signature:
+            return None
+        self.hits += 1
+        return entry.snapshot
 
     def load(self, key: BucketKey) -> Loaded:
         """What the file says now. Raises BucketCorrupt for one that is no envelope of ``key``."""
@@ -54,6 +57,7 @@ class BucketFiles:
             if known is not None and known.signature == disk.signature(self.root, naming.path(key)):
                 return Loaded(known.snapshot, known.sealed)
             content = disk.read(self.root, *where)
+            self.misses += 1
             stored = envelope.read(content)
             if stored.key != key:
                 raise envelope.Unreadable(f"it says that it is {stored.key}")

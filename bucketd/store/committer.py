@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..counting import Histogram
 from ..errors import BucketdError, Overloaded, ShuttingDown
 from ..model import BucketKey, Guard, Snapshot
 from . import pipeline
@@ -83,6 +84,14 @@ class Committer:
     @property
     def counters(self) -> Counters:
         return self._pipeline.counters
+
+    @property
+    def histograms(self) -> dict[str, Histogram]:
+        return {
+            "bucketd_commit_seconds": self._pipeline.commit_seconds,
+            "bucketd_commit_batch_size": self._pipeline.batch_sizes,
+            "bucketd_fsync_seconds": self._pipeline.fsync_seconds,
+        }
 
     @property
     def problem(self) -> BucketdError | None:

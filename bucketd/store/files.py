@@ -12,6 +12,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..counting import Histogram
 from ..errors import BucketCorrupt
 from ..model import BucketKey, Change, Guard, Snapshot
 from . import disk, listing, recovery
@@ -99,12 +100,19 @@ class FileStore:
             "state_dir": self._files.path,
             "cached_buckets": cached,
             "cache_bytes": cached_bytes,
+            "cache_hits": self._files.hits,
+            "cache_misses": self._files.misses,
             "file_writes": self._files.writes,
             **asdict(self._committer.counters),
             "journal_damaged": self._damaged,
             "replayed_files": self._replayed,
             **await asyncio.to_thread(self._counts.get),
         }
+
+    @property
+    def histograms(self) -> dict[str, Histogram]:
+        """How long commits took and how many came together, by the names of metrics."""
+        return self._committer.histograms
 
     @property
     def stalled_seconds(self) -> float:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..counting import SIZES, Histogram
 from ..errors import BucketdError, Overloaded, ReadOnly
 from ..model import BucketKey, Snapshot
 from . import disk, journal
@@ -85,6 +86,8 @@ class Pipeline:
         self.failure: BucketdError | None = None  # for good: only a new process can recover
         self.behind: BucketdError | None = None  # for now: files cannot be written
         self.counters = Counters()
+        self.commit_seconds, self.fsync_seconds = Histogram(), Histogram()
+        self.batch_sizes = Histogram(SIZES)
 
     @property
     def problem(self) -> BucketdError | None:
@@ -130,6 +133,7 @@ class Pipeline:
         if refusal is not None:
             answer([(commit, refusal) for commit in commits])
             return
+        began = time.monotonic()
         batch = Batch()
         for commit in commits:
             batch.answers.append((commit, self._applier.outcome(commit, batch)))
@@ -137,7 +141,8 @@ class Pipeline:
                 self._complete(batch, answer)
                 batch = Batch()
         self._complete(batch, answer)
-        self._committed_at = time.monotonic()
+        self._committed_at = now = time.monotonic()
+        self.commit_seconds.add(now - began)
 
     def _complete(self, batch: Batch, answer: Answer) -> None:
         """Journal what the batch has come to, then answer it."""
@@ -189,12 +194,15 @@ class Pipeline:
         self._data_end = self._journal.position
         self.counters.batches += 1
         self.counters.commits += len(batch.payloads)
+        self.batch_sizes.add(len(batch.payloads))
         return None
 
     def _sync_journal(self) -> None:
         began = time.monotonic()
         self._journal.sync()
-        self._slow_sync = max(self._slow_sync * _FORGET, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self.fsync_seconds.add(seconds)
+        self._slow_sync = max(self._slow_sync * _FORGET, seconds)
         self._unsynced_since = None
         self.counters.journal_syncs += 1
 

@@ -40,7 +40,9 @@ def ask_as(daemon: Daemon, uid: int, method: str, target: str, body: Any, token:
                 sock.connect(daemon.socket)
                 sock.sendall(encode_request(method, target, body, None, token))
                 answer = read_response(sock, method)
-            os.write(theirs, json.dumps([answer.status, answer.json]).encode())
+            is_json = answer.headers["content-type"] == "application/json"
+            said = answer.json if is_json else answer.body.decode()
+            os.write(theirs, json.dumps([answer.status, said]).encode())
         finally:
             os._exit(0)
     os.close(theirs)
