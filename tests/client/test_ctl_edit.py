@@ -122,6 +122,7 @@ def test_after_a_conflict_a_person_goes_on(ctl: Shell, at: list[str], tmp_path: 
     env = {"VISUAL": editor(tmp_path, first, second), "TMPDIR": str(tmp_path)}
     ours, process = session_leader([*CTL, "edit", *at], {**ctl.environ, **env, "TERM": "xterm"})
     said = read_terminal(ours, until="edit again?")
+    assert '\n  + /other: "new"\n' in said
     os.write(ours, b"y\n")
     rest = read_terminal(ours)
     os.close(ours)

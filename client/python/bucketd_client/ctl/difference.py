@@ -40,13 +40,17 @@ def same(before: Any, after: Any) -> bool:
     return bool(before == after)
 
 
-def lines(found: list[Change], mark: str = "") -> Iterator[str]:
+def lines(found: list[Change]) -> Iterator[str]:
     """``- place: value`` in red and ``+ place: value`` in green."""
+    for line in plain_lines(found):
+        yield colours.paint(line, colours.RED if line.startswith("-") else colours.GREEN)
+
+
+def plain_lines(found: list[Change]) -> Iterator[str]:
     for path, before, after in found:
-        for sign, value, colour in (("-", before, colours.RED), ("+", after, colours.GREEN)):
+        for sign, value in (("-", before), ("+", after)):
             if value is not ABSENT:
-                shown = json.dumps(value, ensure_ascii=False)
-                yield colours.paint(output.plain(f"{mark}{sign} {path}: {shown}"), colour)
+                yield output.plain(f"{sign} {path}: {json.dumps(value, ensure_ascii=False)}")
 
 
 def as_data(found: list[Change]) -> list[dict[str, Any]]:

@@ -104,7 +104,7 @@ def _newer(session: Session, stored: Stored, refused: Refused) -> Stored:
     now = Stored(session)
     found = list(difference.changes(stored.bucket, now.bucket))
     refused.lines = ["somebody else has changed the bucket meanwhile:"]
-    refused.lines += difference.lines(found, "  ")
+    refused.lines += [f"  {line}" for line in difference.plain_lines(found)]
     refused.lines.append("go on, and your text takes the place of that as well")
     return now
 
