@@ -46,7 +46,7 @@ def test_options_that_do_not_go_together(ctl: Shell, words: str) -> None:
 @pytest.mark.parametrize(("said", "gone"), [("y", {("b", "login")}), ("n", set()), ("", set())])
 def test_a_person_is_asked(ctl: Shell, said: str, gone: set[tuple[str, str | None]]) -> None:
     ours, process = session_leader([*CTL, "device", "forget", "b"], ctl.environ)
-    assert "clear 1 buckets" in read_terminal(ours, until="[y/N]")
+    assert "clear 1 bucket and revoke 0 contexts of b?" in read_terminal(ours, until="[y/N]")
     os.write(ours, f"{said}\n".encode())
     read_terminal(ours)
     os.close(ours)
@@ -93,7 +93,7 @@ def test_a_device_with_live_jobs_is_not_renamed(ctl: Shell) -> None:
     ctl.json("context", "create", "--device", "b", "--job", "login")
     done = ctl("device", "rename", "b", "c", "--yes")
     assert (done.returncode, left(ctl)) == (1, FULL)
-    assert "1 job contexts" in done.stderr
+    assert "1 live context;" in done.stderr
 
 
 def test_the_schema_goes_with_a_renamed_device(ctl: Shell) -> None:

@@ -53,6 +53,14 @@ def test_nothing_begins_with_a_stray_request() -> None:
             assert not line.startswith(".") or re.match(known, line), (name, line)
 
 
+def test_the_recorded_sessions_show_every_command() -> None:
+    text = (REPO / "docs" / "bucketctl.md").read_text()
+    missing = {c.name for c in every() if not re.search(rf"bucketctl {c.name}\b", text)}
+    assert missing <= {"watch"}  # which has no end
+    shown = re.findall(r"^\$ bucketctl (\w+)", text, re.M)
+    assert set(shown) - {"gte"} <= {c.name.split()[0] for c in every()}
+
+
 def test_the_changelog_names_every_command() -> None:
     text = (REPO / "CHANGELOG.md").read_text()
     missing = [c.name for c in every() if not re.search(rf"\b{c.name.split()[0]}\b", text)]

@@ -48,10 +48,14 @@ def apply(options: Options) -> int:
         raise Usage(f"cannot apply {directory}: it has neither schemas/*.json nor buckets/*.json")
     _show(plan)
     todo = [step for step in plan if step.change != SAME]
-    if todo and not options.has("dry-run") and asking.agreed(options, f"make {len(todo)} changes"):
+    if (
+        todo
+        and not options.has("dry-run")
+        and asking.agreed(options, f"make {asking.counted(len(todo), 'change')}")
+    ):
         for step in todo:
             _do(session, step)
-        output.warn(f"{len(todo)} changes made")
+        output.warn(f"{asking.counted(len(todo), 'change')} made")
     return 0
 
 

@@ -20,3 +20,8 @@ def agreed(options: Options, what: str) -> bool:
         return True
     output.warn("nothing was changed")
     return False
+
+
+def counted(number: int, what: str) -> str:
+    """``1 bucket``, ``2 buckets``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

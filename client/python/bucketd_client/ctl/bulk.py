@@ -8,6 +8,7 @@ from typing import Any
 from .. import _calls, _context
 from .._errors import BucketError, error
 from . import asking, difference, filters, output
+from .asking import counted
 from .commands import Options
 from .parser import Usage
 from .progress import Progress
@@ -22,7 +23,7 @@ def clear(options: Options) -> int:
         raise Usage("cannot clear --all with --if-match, --device-bucket or --curl")
     session = Session(options)
     rows = list(filters.buckets(session))
-    if not _agreed(options, f"clear {len(rows)} buckets", rows):
+    if not _agreed(options, f"clear {counted(len(rows), 'bucket')}", rows):
         return 0
     return _told(options, "cleared", _clear(session, rows))
 
@@ -32,7 +33,8 @@ def forget(options: Options) -> int:
     session, device = Session(options), options.arguments[0]
     rows = _of_device(session, device)
     contexts = _contexts(session, device)
-    what = f"clear {len(rows)} buckets and revoke {len(contexts)} contexts of {device}"
+    buckets, jobs = counted(len(rows), "bucket"), counted(len(contexts), "context")
+    what = f"clear {buckets} and revoke {jobs} of {device}"
     if not _agreed(options, what, rows):
         return 0
     for context in contexts:  # first, lest a job that still runs begins a bucket anew
@@ -48,14 +50,14 @@ def rename(options: Options) -> int:
     if live := _contexts(session, old):
         raise error(
             "invalid_request",
-            f"cannot rename {old}: {len(live)} job contexts of it are live; let its jobs end, "
-            "or revoke them: bucketctl context list",
+            f"cannot rename {old}: it has {counted(len(live), 'live context')}; let its jobs end, "
+            "or revoke what bucketctl context list shows",
             status=409,
         )
     rows = _of_device(session, old)
     if not rows:
         raise error("not_found", f"cannot rename {old}: there is no bucket of this device")
-    if not _agreed(options, f"move {len(rows)} buckets from {old} to {new}", rows):
+    if not _agreed(options, f"move {counted(len(rows), 'bucket')} from {old} to {new}", rows):
         return 0
     with Progress("rename") as progress:
         for count, row in enumerate(rows, 1):

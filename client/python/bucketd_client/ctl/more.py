@@ -11,7 +11,7 @@ API_NOTES = """\
 PATH begins with /v1 and has its names escaped. KEY=TEXT, KEY:=JSON, --data TEXT or - make
 the body, which is JSON unless a Content-Type is given. The answer is printed as it is, a
 refusal too; its exit status is that of every command. Inside `bucketctl run` the token goes
-with /v1/bucket, /v1/device/bucket and /v1/context. Bucket events: see watch."""
+with /v1/bucket, /v1/device/bucket and /v1/context."""
 APPLY_NOTES = """\
 DIR/schemas/AUTOMATION.json are schemas. DIR/buckets/ has, at any depth, .json files with one
 {"device", "job", "automation", "bucket"} each, or .ndjson with one a line. Their keys are set;
