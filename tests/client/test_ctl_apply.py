@@ -55,6 +55,11 @@ def test_apply_brings_about_what_the_plan_said(ctl: Shell, fleet: Path) -> None:
     assert {change for _, change, _ in again.values()} == {"unchanged"}
 
 
+def test_the_plan_as_json_on_a_terminal(ctl: Shell, fleet: Path) -> None:
+    seen = ctl.on_terminal("apply", "-f", str(fleet), "--dry-run", "--json")
+    assert len(json.loads(seen)["plan"]) == 3
+
+
 def test_what_is_not_named_stays(ctl: Shell, fleet: Path) -> None:
     plan(ctl, fleet, "--yes")
     ctl.json("set", "--device", "phone-1", "--job", "login", "token=t", "n:=5")

@@ -206,3 +206,14 @@ def test_what_is_exported_is_acknowledged(daemon: Daemon) -> None:
         daemon.request("PUT", pair("d", "j"), {"n": number, "m": number, "filler": filler})
         (bucket,) = lines(ctl("export").stdout).values() if number % 10 == 0 else ({},)
         assert not bucket or (bucket["n"], bucket["m"]) == (number, number)
+
+
+def test_on_a_terminal_json_is_what_was_asked_for(full: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "all.ndjson"
+    full.json("export", "--output", str(file))
+    full.json("set", "--device", "phone-1", "new=1")
+    words = ["import", str(file), "--dry-run"]
+    assert "\n~ phone-1 (device): /new\n" in "\n" + full.on_terminal(*words, env={"TERM": "dumb"})
+    seen = full.on_terminal(*words, "--json", env={"TERM": "dumb"})
+    row, counts = map(json.loads, seen.splitlines())
+    assert (row["places"], counts["unchanged"]) == (["/new"], 4)

@@ -46,7 +46,7 @@ def apply(options: Options) -> int:
     plan = [*_schemas(session, directory), *_buckets(session, directory)]
     if not plan:
         raise Usage(f"cannot apply {directory}: it has neither schemas/*.json nor buckets/*.json")
-    _show(plan)
+    _show(options, plan)
     todo = [step for step in plan if step.change != SAME]
     if (
         todo
@@ -65,9 +65,9 @@ def _do(session: Session, step: Step) -> None:
     session.call(method, step.target, headers=headers, body=_calls.encode(step.wanted))
 
 
-def _show(plan: list[Step]) -> None:
+def _show(options: Options, plan: list[Step]) -> None:
     """Places, no values: a plan ends up in the logs of others."""
-    if not output.on_terminal():
+    if options.has("json") or not output.on_terminal():
         output.show({"plan": [step.as_data() for step in plan]})
         return
     for step in plan:

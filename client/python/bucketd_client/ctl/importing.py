@@ -24,10 +24,10 @@ OUTCOMES = ("created", "changed", "unchanged", "refused")
 class Importer:
     """Puts buckets in place from several threads, and counts what became of them."""
 
-    def __init__(self, session: Session, dry_run: bool) -> None:
+    def __init__(self, session: Session, dry_run: bool, as_json: bool) -> None:
         self.counts = Counter(dict.fromkeys(OUTCOMES, 0))
         self.status = 0  # of the first refusal
-        self._session, self._dry_run = session, dry_run
+        self._session, self._dry_run, self._as_json = session, dry_run, as_json
         self._lock = threading.Lock()
 
     @property
@@ -45,7 +45,7 @@ class Importer:
         with self._lock:
             self.counts[outcome] += 1
             if self._dry_run and outcome != "unchanged":
-                _show(envelope, outcome, found)
+                _show(envelope, outcome, found, self._as_json)
 
     def refuse(self, message: str, problem: BucketError | None = None) -> None:
         with self._lock:
@@ -79,7 +79,8 @@ def import_(options: Options) -> int:
     """Exit status of the first bucket that was refused, once all others are in place."""
     source = Source(options.arguments[0] if options.arguments else "-")
     session, dry_run = Session(options), options.has("dry-run")
-    importer = Importer(session, dry_run)
+    as_json = options.has("json") or not output.on_terminal()
+    importer = Importer(session, dry_run, as_json)
     crew = Crew(importer.take)
     with Progress("import") as progress:
         for envelope in source.envelopes():
@@ -89,25 +90,25 @@ def import_(options: Options) -> int:
                 crew.put((envelope.device, envelope.job), envelope)
             progress.at(importer.done, source.part)
         crew.finish()
-    _summary(options, importer, dry_run)
+    _summary(importer, dry_run, as_json)
     return importer.status
 
 
-def _show(envelope: Envelope, outcome: str, found: list[difference.Change]) -> None:
+def _show(envelope: Envelope, outcome: str, found: list[difference.Change], as_json: bool) -> None:
     """Names and places, no values: those may be secrets."""
     places = [change.path for change in found]
-    if output.on_terminal():
+    if not as_json:
         sign = "+" if outcome == "created" else "~"
         output.write(output.plain(f"{sign} {envelope.name}: {', '.join(places)}"))
     else:
         names = {"device": envelope.device, "job": envelope.job}
-        output.show({**names, "change": outcome, "places": places})
+        output.show_line({**names, "change": outcome, "places": places})
 
 
-def _summary(options: Options, importer: Importer, dry_run: bool) -> None:
+def _summary(importer: Importer, dry_run: bool, as_json: bool) -> None:
     counts = {outcome: importer.counts[outcome] for outcome in OUTCOMES}
-    if output.on_terminal() and not options.has("json"):
+    if not as_json:
         would = "would be " if dry_run else ""
         output.write(", ".join(f"{count} {would}{what}" for what, count in counts.items()))
     else:
-        output.show(counts)
+        output.show_line(counts)

@@ -26,6 +26,11 @@ def show(value: Any) -> int:
     return 0
 
 
+def show_line(value: Any) -> None:
+    """One JSON value of several, so on one line everywhere."""
+    write(_harmless(json.dumps(value, ensure_ascii=False)))
+
+
 def show_answer(reply: Reply) -> int:
     """``--json``: everything the daemon said, and the ETag."""
     return show({**reply.members, "etag": reply.etag} if reply.etag else reply.members)
