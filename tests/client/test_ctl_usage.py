@@ -81,12 +81,12 @@ def test_exit_status_and_message(ctl: Shell, words: list[str], status: int, said
 
 ON_A_BUCKET = ["clear", "get", "set a=1", "unset a", "replace --data {}"]
 OPERATORS = ["list", "status", "context list", "context create --device d", "context revoke x"]
-RUN = "run --device d --socket /nope/b.sock --timeout 0.1 -- true"
+RUN = "run --device d --socket /nope/b.sock --timeout 0.5 -- true"
 
 
 @pytest.mark.parametrize("command", [f"{c} --device d" for c in ON_A_BUCKET] + [*OPERATORS, RUN])
 def test_no_daemon_is_status_4(ctl: Shell, command: str) -> None:
-    done = ctl(*command.split(), "--socket", "/nope/b.sock", "--timeout", "0.1")
+    done = ctl(*command.split(), "--socket", "/nope/b.sock", "--timeout", "0.5")
     assert (done.returncode, done.stdout) == (4, "")
     assert "is bucketd running?" in done.stderr
 
