@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 
 import uvloop
 
-from . import __version__
+from . import __version__, logs
 from . import settings as settings_module
 from .daemon import Daemon, StartError, operators
 from .server import SocketError
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = _load(options)
         if options.check_config:
             return _print_settings(settings)
-        _log_to_stderr(settings.log.level)
+        logs.to_stderr(settings.log.level, os.environ)
         manager = Manager.from_environ(os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(Daemon(settings, lambda: _load(options), manager).run())
@@ -92,12 +91,6 @@ def _print_settings(settings: Settings) -> int:
         shown = list(value) if isinstance(value, tuple) else value
         print(f"{name} = {shown!r}  # {settings.origins.get(name, 'default')}")
     return 0
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=level.upper()
-    )
 
 
 if __name__ == "__main__":

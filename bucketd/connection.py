@@ -261,7 +261,11 @@ class Connection(web.RequestHandler):
             self._next_keepalive_close_time = self._loop.time() + self._limits.idle_timeout_seconds
 
     def _count(self, status: int) -> None:
-        self._shared.services.tally.add(*self._about, status, perf_counter() - self._began)
+        services, seconds = self._shared.services, perf_counter() - self._began
+        services.tally.add(*self._about, status, seconds)
+        if seconds > services.slow_seconds:
+            path, method = self._about
+            log.warning("slow: %s %s took %.3f s, status %d", method, path, seconds, status)
 
     def _go_on(self) -> None:
         early, self._early = self._early, b""

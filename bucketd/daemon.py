@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import __version__, metrics
+from . import settings as settings_module
 from .api.access import Operators
 from .api.call import Services
 from .buckets import Buckets
@@ -74,6 +75,7 @@ class Daemon:
             settings.limits.body_timeout_seconds,
             self._status,
             self._metrics,
+            settings.log.slow_request_seconds,
         )
         self._server = Server(self._services, settings.limits)
         listening = await self._server.serve(sock)
@@ -133,6 +135,7 @@ class Daemon:
                 "problems": self._schemas.problems(),
             },
             "socket": self._settings.socket.path,
+            "settings": settings_module.shown(self._settings),
             "counts": {
                 **counts,
                 "contexts": len(self._contexts),
@@ -167,9 +170,11 @@ class Daemon:
         self._services.operators = operators(new)
         self._services.body_timeout = new.limits.body_timeout_seconds
         self._server.take_limits(new.limits)
-        for section in ("paths", "socket", "store"):
+        self._services.slow_seconds = new.log.slow_request_seconds
+        for section in settings_module.AT_START:
             if getattr(new, section) != getattr(self._settings, section):
                 log.warning("a change in [%s] takes effect at the next start", section)
+        self._settings = settings_module.taken_over(self._settings, new)
         log.info("settings reloaded")
         return None
 

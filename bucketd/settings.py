@@ -70,6 +70,7 @@ class StoreSettings:
 @dataclass(frozen=True, slots=True)
 class Log:
     level: str = "info"
+    slow_request_seconds: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ SECTIONS: dict[str, Any] = {
     "store": StoreSettings,
     "log": Log,
 }
+AT_START = ("paths", "socket", "store")  # sections that a reload leaves alone
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -303,6 +305,22 @@ def in_force(settings: Settings) -> dict[str, Any]:
         for section in SECTIONS
         for key in _fields(section)
     }
+
+
+def shown(settings: Settings) -> dict[str, dict[str, Any]]:
+    """For "section.key" the ``value`` in force and the ``origin`` that it came from."""
+    return {
+        name: {"value": value, "origin": settings.origins.get(name, "default")}
+        for name, value in in_force(settings).items()
+    }
+
+
+def taken_over(old: Settings, new: Settings) -> Settings:
+    """What is in force after a reload: some sections wait for the next start."""
+    kept = {section: getattr(old, section) for section in AT_START}
+    origins = {n: o for n, o in new.origins.items() if n.partition(".")[0] not in AT_START}
+    origins |= {n: o for n, o in old.origins.items() if n.partition(".")[0] in AT_START}
+    return dataclasses.replace(new, **kept, origins=origins)
 
 
 def _fields(section: str) -> dict[str, Any]:

@@ -97,9 +97,11 @@ def refusal(error: BaseException) -> Answer:
     """The error envelope; what was not foreseen goes to the log, and says no more than that."""
     if isinstance(error, BucketdError):
         return wire.refused(error)
-    log.error("a request failed in a way that was not foreseen", exc_info=error)
+    request_id = wire.new_request_id()
+    log.error("request %s failed in a way that was not foreseen", request_id, exc_info=error)
     return wire.refused(
-        Internal("cannot answer: an internal error, see the daemon's log for its cause")
+        Internal("cannot answer: an internal error, see the daemon's log for its cause"),
+        request_id,
     )
 
 

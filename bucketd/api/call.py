@@ -27,6 +27,7 @@ class Services:
     body_timeout: float
     status: Callable[[], Awaitable[dict[str, Any]]]
     metrics: Callable[[], Awaitable[bytes]]
+    slow_seconds: float
     tally: Tally = field(default_factory=Tally)
     draining: bool = False
 

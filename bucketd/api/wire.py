@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -16,6 +18,7 @@ from multidict import CIMultiDictProxy
 from .. import strictjson
 from ..errors import (
     BucketdError,
+    Failure,
     InvalidRequest,
     NotAcceptable,
     TooLarge,
@@ -23,6 +26,7 @@ from ..errors import (
 )
 from ..model import Guard, Snapshot, Tags
 
+log = logging.getLogger(__name__)
 STATUS = {
     "invalid_json": 400,
     "invalid_request": 400,
@@ -152,9 +156,17 @@ def not_modified(now: Snapshot) -> Answer:
     return Answer(status=304, headers={"ETag": f'"{now.etag}"', **_BASE})
 
 
-def refused(error: BucketdError) -> Answer:
-    """The error envelope with its status and the headers that belong to it."""
-    headers = dict(_HEADERS)
+def refused(error: BucketdError, request_id: str | None = None) -> Answer:
+    """The error envelope with its status and the headers that belong to it.
+
+    Its line in the log has the same request id; with ``request_id`` there is one already.
+    """
+    if request_id is None:
+        request_id = new_request_id()
+        # A client can make as many errors of its own as it likes, so those are for debugging.
+        level = logging.WARNING if isinstance(error, Failure) else logging.DEBUG
+        log.log(level, "request %s: %s: %s", request_id, error.code, error.message)
+    headers = {**_HEADERS, "X-Request-Id": request_id}
     if error.code in RETRY_AFTER:
         headers["Retry-After"] = RETRY_AFTER[error.code]
     if error.code == "no_job_context":
@@ -162,6 +174,10 @@ def refused(error: BucketdError) -> Answer:
     if allowed := error.extra.get("allow"):
         headers["Allow"] = allowed
     return Answer(_error_body(error), STATUS[error.code], headers)
+
+
+def new_request_id() -> str:
+    return secrets.token_hex(6)
 
 
 def _error_body(error: BucketdError) -> bytes:

@@ -207,7 +207,9 @@ COMMANDS = (
         "buckets:set_keys", notes=SET_NOTES,
     ),
     Command(
-        "status", "", "how the daemon is", DAEMON, "bucketctl status", "listing:status", most=0
+        "status", "", "how the daemon is",
+        (Option("settings", "", "only the settings in force, and where each came from"), *DAEMON),
+        "bucketctl status\nbucketctl status --settings", "listing:status", most=0,
     ),
     Command(
         "types", "AUTOMATION", "write the types of an automation's bucket for an editor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,15 +57,30 @@ def status(options: Options) -> int:
         reply = Session(options).call("GET", "/v1/status")
     except Shown:
         return 0
+    if options.has("settings"):
+        settings = reply.members.get("settings", {})
+        return _show_settings(settings, as_json=options.has("json") or not output.on_terminal())
     if options.has("json") or not output.on_terminal():
         return output.show_answer(reply)
     for name, value in reply.members.items():
+        if name == "settings":
+            continue
         if isinstance(value, dict):
             output.write(f"{name}:")
             for inner, inner_value in value.items():
                 _line(f"  {inner}", inner_value)
         elif name != "success":
             _line(name, value)
+    return 0
+
+
+def _show_settings(settings: dict[str, Any], as_json: bool) -> int:
+    """Each with its value in force, and where that came from."""
+    if as_json:
+        return output.show(settings)
+    for name, setting in settings.items():
+        value, origin = json.dumps(setting["value"], ensure_ascii=False), setting["origin"]
+        output.write(output.plain(f"{name} = {value}  # {origin}"))
     return 0
 
 
