@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import __version__, metrics
+from . import __version__, fleet, metrics
 from . import settings as settings_module
 from .api.access import Operators
 from .api.call import Services
@@ -24,6 +24,7 @@ from .schemas.watching import keep_current
 from .server import Server, bind, unbind
 from .settings import Settings, SettingsError
 from .store import disk, filesystem
+from .store.etcd import EtcdStore
 from .store.files import FileStore, Options
 from .store.journal import JournalError
 from .store.locks import hold_daemon_lock
@@ -64,7 +65,7 @@ class Daemon:
         runtime = _take_runtime_dir(settings)
         sock, place = self._take_socket()
         self._path = sock.getsockname()
-        self._store = _open_store(root, settings, _check_filesystem(settings))
+        self._store = _open_store(root, settings)
         self._schemas = Registry(root, settings.paths.state_dir, settings.config_dir)
         self._contexts = Contexts(runtime, **_context_limits(settings))
         self._services = Services(
@@ -198,14 +199,16 @@ def _check_filesystem(settings: Settings) -> str | None:
     return cause
 
 
-def _open_store(root: int, settings: Settings, unsafe: str | None) -> FileStore:
+def _open_store(root: int, settings: Settings) -> FileStore | EtcdStore:
     store = settings.store
+    if store.engine == "etcd":
+        return fleet.open_store(settings.store_etcd, os.environ)
     options = Options(
         cache_bytes=store.cache_bytes,
         lock_timeout=store.lock_timeout_seconds,
         journal_bytes=store.journal_bytes,
         relaxed_seconds=store.relaxed_seconds if store.durability == "relaxed" else None,
-        unsafe=unsafe,
+        unsafe=_check_filesystem(settings),
     )
     try:
         return FileStore(os.dup(root), settings.paths.state_dir, options)

@@ -59,12 +59,25 @@ class ContextLimits:
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
+    engine: str = "file"
     durability: str = "strict"
     relaxed_seconds: float = 1.0
     journal_bytes: int = 8 * 1024 * 1024
     unsafe_filesystem: bool = False
     cache_bytes: int = 64 * 1024 * 1024
     lock_timeout_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Etcd:
+    endpoints: tuple[str, ...] = ()
+    prefix: str = "/bucketd/"
+    timeout_seconds: float = 5.0
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    user: str = ""
+    password_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +99,7 @@ class Settings:
     limits: Limits
     contexts: ContextLimits
     store: StoreSettings
+    store_etcd: Etcd
     log: Log
     origins: Mapping[str, str] = field(default_factory=dict)
     config_dir: str = ""
@@ -102,9 +116,10 @@ SECTIONS: dict[str, Any] = {
     "limits": Limits,
     "contexts": ContextLimits,
     "store": StoreSettings,
+    "store.etcd": Etcd,
     "log": Log,
 }
-AT_START = ("paths", "socket", "store")  # sections that a reload leaves alone
+AT_START = ("paths", "socket", "store", "store_etcd")  # sections that a reload leaves alone
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -154,7 +169,7 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"cannot read {path}: {error}") from None
     found: dict[str, tuple[Any, str]] = {}
-    for section, table in document.items():
+    for section, table in _tables(document):
         if section not in SECTIONS or not isinstance(table, dict):
             hint = _nearest(section, SECTIONS)
             raise SettingsError(f"cannot use {path}: there is no section [{section}]{hint}")
@@ -166,9 +181,20 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
     return found
 
 
+def _tables(document: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The file's sections; ``[store.etcd]`` is one of its own."""
+    store = document.get("store")
+    if not isinstance(store, dict) or not isinstance(store.get("etcd"), dict):
+        return list(document.items())
+    rest = {key: value for key, value in store.items() if key != "etcd"}
+    return [*{**document, "store": rest}.items(), ("store.etcd", store["etcd"])]
+
+
 def _from_environ(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
     """Only names that begin with ``BUCKETD_<SECTION>_`` are ours; clients have others."""
-    known = {f"BUCKETD_{s}_{k}".upper(): f"{s}.{k}" for s in SECTIONS for k in _fields(s)}
+    known = {
+        f"BUCKETD_{_attribute(s)}_{k}".upper(): f"{s}.{k}" for s in SECTIONS for k in _fields(s)
+    }
     prefixes = tuple(f"BUCKETD_{s}_".upper() for s in SECTIONS)
     for name in environ:
         if name.startswith(prefixes) and name not in known:
@@ -184,7 +210,7 @@ def _build(values: Mapping[str, tuple[Any, str]]) -> Settings:
             if f"{section}.{name}" in values:
                 value, origin = values[f"{section}.{name}"]
                 given[name] = _convert(f"{section}.{name}", value, default, origin)
-        sections[section] = kind(**given)
+        sections[_attribute(section)] = kind(**given)
     return Settings(**sections, origins={name: origin for name, (_, origin) in values.items()})
 
 
@@ -247,6 +273,10 @@ def _checked(settings: Settings) -> Settings:
         raise _unusable(settings, "log.level", f"it must be one of {', '.join(LEVELS)}")
     if settings.store.durability not in ("strict", "relaxed"):
         raise _unusable(settings, "store.durability", 'it must be "strict" or "relaxed"')
+    if settings.store.engine not in ("file", "etcd"):
+        raise _unusable(settings, "store.engine", 'it must be "file" or "etcd"')
+    if settings.store.engine == "etcd" and not settings.store_etcd.endpoints:
+        raise _unusable(settings, "store.etcd.endpoints", "it must name at least one URL")
     if settings.store.journal_bytes < 2 * settings.limits.max_bucket_bytes + 65536:
         raise _unusable(
             settings, "store.journal_bytes", "it must hold two buckets of the largest size"
@@ -301,7 +331,7 @@ def _user_runtime(environ: Mapping[str, str]) -> str:
 def in_force(settings: Settings) -> dict[str, Any]:
     """Every setting as "section.key" and its value."""
     return {
-        f"{section}.{key}": getattr(getattr(settings, section), key)
+        f"{section}.{key}": getattr(getattr(settings, _attribute(section)), key)
         for section in SECTIONS
         for key in _fields(section)
     }
@@ -321,6 +351,10 @@ def taken_over(old: Settings, new: Settings) -> Settings:
     origins = {n: o for n, o in new.origins.items() if n.partition(".")[0] not in AT_START}
     origins |= {n: o for n, o in old.origins.items() if n.partition(".")[0] in AT_START}
     return dataclasses.replace(new, **kept, origins=origins)
+
+
+def _attribute(section: str) -> str:
+    return section.replace(".", "_")
 
 
 def _fields(section: str) -> dict[str, Any]:

@@ -1,0 +1,155 @@
+"""etcd's v3 JSON gateway over aiohttp: one call, tried on one endpoint after another.
+
+Source: https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/. Keys and values travel as base64,
+numbers as texts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+from ..errors import BucketdError, Internal, Overloaded, StorageFull, TooLarge
+
+_PAUSE_SECONDS = 0.05
+_OK = 200
+# Codes of gRPC.
+_UNAUTHENTICATED, _PERMISSION_DENIED = 16, 7
+_PASSING = {1, 4, 10, 13, 14}  # cancelled, time is up, aborted, internal, unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where the cluster is, and as whom to speak to it; ``timeout`` in seconds, for one call."""
+
+    endpoints: tuple[str, ...]
+    timeout: float
+    tls: ssl.SSLContext | None = None
+    user: str = ""
+    password: str = ""
+
+
+class Lost(Exception):
+    """An endpoint did not answer, or not to the point; once ``sent``, it may have been done."""
+
+    def __init__(self, cause: str, sent: bool = True) -> None:
+        super().__init__(cause)
+        self.sent = sent
+
+
+class Gateway:
+    """Use from one event loop; keeps connections, and the endpoint that answered last."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._session: aiohttp.ClientSession | None = None
+        self._at = 0
+        self._token = ""
+
+    async def call(
+        self, path: str, body: dict[str, Any], deadline: float, once: bool = False
+    ) -> dict[str, Any]:
+        """The answer, by ``deadline`` on the loop's clock; asked again of others unless ``once``.
+
+        ``Lost`` when there is none, BucketdError for a refusal that another try would not change.
+        """
+        text = orjson.dumps(body)
+        while True:
+            try:
+                return await self._ask(path, text, deadline)
+            except Lost:
+                self._at = (self._at + 1) % len(self._access.endpoints)
+                if once or asyncio.get_running_loop().time() + _PAUSE_SECONDS >= deadline:
+                    raise
+                await self.pause()
+
+    async def pause(self) -> None:
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _ask(self, path: str, text: bytes, deadline: float) -> dict[str, Any]:
+        if self._access.user and not self._token:
+            await self._log_in(deadline)
+        status, answer = await self._post(path, text, deadline)
+        if status == _OK:
+            return answer
+        if answer.get("code") == _UNAUTHENTICATED and self._token:
+            self._token = ""
+            raise Lost("etcd wants another login", sent=False)
+        raise _refusal(answer)
+
+    async def _log_in(self, deadline: float) -> None:
+        given = {"name": self._access.user, "password": self._access.password}
+        text = orjson.dumps(given)
+        status, answer = await self._post("/v3/auth/authenticate", text, deadline)
+        if status != _OK:
+            raise _refusal(answer)
+        self._token = answer["token"]
+
+    async def _post(self, path: str, text: bytes, deadline: float) -> tuple[int, dict[str, Any]]:
+        """One endpoint's status and object. A hung one gets its share of the time, not all."""
+        left = deadline - asyncio.get_running_loop().time()
+        share = max(self._access.timeout / (len(self._access.endpoints) + 1), 0.1)
+        limit = aiohttp.ClientTimeout(total=max(min(left, share), 0.001))
+        headers = {"Content-Type": "application/json"}
+        if self._token:
+            headers["Authorization"] = self._token
+        url = self._access.endpoints[self._at].rstrip("/") + path
+        try:
+            async with self._open().post(
+                url, data=text, headers=headers, timeout=limit
+            ) as response:
+                answer = orjson.loads(await response.read())
+                return response.status, answer if isinstance(answer, dict) else {}
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Lost(_in_words(error), sent=False) from error
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Lost(_in_words(error)) from error
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # Their count is bounded by the daemon's own connections.
+            connector = aiohttp.TCPConnector(limit=0, ssl=self._access.tls or True)
+            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+def _in_words(error: Exception) -> str:
+    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+
+
+def _refusal(answer: dict[str, Any]) -> BucketdError | Lost:
+    """What etcd's error means here; its text is told, for it names no key and no value."""
+    code, told = answer.get("code"), str(answer.get("message") or answer.get("error") or "")
+    if "space exceeded" in told:
+        return StorageFull(
+            "cannot write the bucket: etcd is at its space limit; nothing was changed; "
+            "compact and defragment it, or raise its quota, then disarm its alarm"
+        )
+    if "too large" in told:
+        return TooLarge(
+            "cannot write the bucket: it is over etcd's limit for one request; nothing was changed"
+        )
+    if code in _PASSING or "no leader" in told:
+        return Lost(told)
+    if "too many requests" in told:
+        return Overloaded("cannot use etcd: it has too much to do; try again")
+    if code in (_UNAUTHENTICATED, _PERMISSION_DENIED) or "auth" in told or "user name" in told:
+        return Internal(
+            f"cannot use etcd: it refuses this daemon ({told}); check [store.etcd] user and "
+            "password_file, and what that user may do"
+        )
+    return Internal(f"cannot use etcd: it answers {told!r}")
+
+
+def b64(text: bytes) -> str:
+    return base64.b64encode(text).decode()

@@ -1,0 +1,105 @@
+"""A real etcd cluster on loopback, and daemons of several hosts on it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Daemon, new_daemon
+
+START_SECONDS = 30.0
+
+
+class Node:
+    """One etcd process; ``url`` is where clients find it."""
+
+    def __init__(self, command: list[str], url: str, log: Path) -> None:
+        self.url = url
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=out)
+
+    def ask(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode())  # noqa: S310
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+            return json.load(answer)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+
+class Cluster:
+    """``nodes`` of one cluster, in a directory of its own."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self.nodes = nodes
+
+    @property
+    def endpoints(self) -> str:
+        return ",".join(node.url for node in self.nodes)
+
+    def host(self, **settings: str) -> Daemon:
+        """The daemon of one host, not started yet."""
+        env = {"BUCKETD_STORE_ENGINE": "etcd", "BUCKETD_STORE_ETCD_ENDPOINTS": self.endpoints}
+        return new_daemon(env={**env, **settings})
+
+    def leader(self) -> Node:
+        for node in self.nodes:
+            status = node.ask("/v3/maintenance/status", {})
+            if status["leader"] == status["header"]["member_id"]:
+                return node
+        raise AssertionError("no leader")
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, AssertionError, KeyError):
+                self.nodes[-1].ask("/v3/kv/range", {"key": "YQ=="})
+                self.leader()
+                return
+            time.sleep(0.1)
+        raise AssertionError("etcd did not elect a leader")
+
+
+@contextlib.contextmanager
+def cluster(size: int, *options: str) -> Iterator[Cluster]:
+    if shutil.which("etcd") is None:
+        pytest.skip("etcd is not installed: apt install etcd-server")
+    home = Path(tempfile.mkdtemp(prefix="bd-etcd-"))
+    urls = [f"http://127.0.0.1:{port}" for port in _ports(2 * size)]
+    peers = ",".join(f"n{i}={urls[size + i]}" for i in range(size))
+    nodes: list[Node] = []
+    try:
+        for i in range(size):
+            command = ["etcd", "--name", f"n{i}", "--data-dir", str(home / f"n{i}"), *options]
+            command += ["--listen-client-urls", urls[i], "--advertise-client-urls", urls[i]]
+            command += ["--listen-peer-urls", urls[size + i], "--initial-cluster", peers]
+            command += ["--initial-advertise-peer-urls", urls[size + i]]
+            nodes.append(Node(command, urls[i], home / f"n{i}.log"))
+        found = Cluster(nodes)
+        found.wait()
+        yield found
+    finally:
+        for node in nodes:
+            node.signal(signal.SIGCONT)
+            node.process.kill()
+            node.process.wait(10)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in socks]
