@@ -5,7 +5,7 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv node lint test test-python test-node test-systemd demo crash abuse bench \
+.PHONY: help venv node lint test test-python test-node test-systemd demo crash abuse fuzz bench \
 	install uninstall clean
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make lint    style, types, and who may import whom"
 	@echo "make crash   the long form of the proofs that nothing is lost"
 	@echo "make abuse   what misbehaving clients cost the others"
+	@echo "make fuzz    requests that nobody would write, by the thousand"
 	@echo "make bench   figures beside those of Redis, etcd, SQLite and plain files"
 	@echo "make venv    only prepare .venv, with bucketd and bucketctl in it"
 	@echo "make clean   remove everything that was built"
@@ -83,6 +84,10 @@ crash: venv
 # One misbehaves after the other, and a client that behaves is timed meanwhile.
 abuse: venv
 	ABUSE_SCALE=1 $(BIN)/pytest -p no:xdist -s tests/abuse
+
+# Requests that nobody would write, at length.
+fuzz: venv
+	FUZZ_SCALE=1 $(BIN)/pytest -p no:xdist -s tests/fuzz
 
 bench: venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check redis diskcache || true

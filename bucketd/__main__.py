@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import sys
 
 import uvloop
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the daemon; the exit status: 0 stopped as told, 1 could not start, 2 usage."""
     options = _parser().parse_args(argv)
     os.umask(0o022)  # modes are given where files are made; a stricter umask would break them
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # tokens and values are in memory
     _hold_standard_streams()
     try:
         settings = _load(options)

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 import time
 from collections.abc import Callable
 from typing import Any
@@ -240,6 +241,7 @@ def _take_state_dir(settings: Settings) -> int:
         root = disk.open_root(path)
         if _OURS.issuperset(os.listdir(root)):
             os.fchmod(root, 0o700)  # made by somebody else, with their umask
+        _check_owner(root, "state", path)
         held, holder = hold_daemon_lock(root)
     except OSError as error:
         raise StartError(
@@ -254,6 +256,19 @@ def _take_state_dir(settings: Settings) -> int:
     return root
 
 
+def _check_owner(fd: int, what: str, path: str) -> None:
+    """Refuse a directory in which others may put, or take away, what the daemon relies on."""
+    found = os.fstat(fd)
+    shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+    if found.st_uid not in (0, os.geteuid()):
+        cause, cure = f"it belongs to user {found.st_uid}", f"chown it to user {os.geteuid()}"
+    elif shared:
+        cause, cure = "others may write in it", "chmod go-w it"
+    else:
+        return
+    raise StartError(f"cannot use the {what} directory {path}: {cause}; {cure}, or give another")
+
+
 def _take_runtime_dir(settings: Settings) -> int:
     """A descriptor of the runtime directory: anyone may reach the socket in it (0755)."""
     path = settings.paths.runtime_dir
@@ -262,6 +277,7 @@ def _take_runtime_dir(settings: Settings) -> int:
         runtime = disk.open_root(path)
         if not existed:
             os.fchmod(runtime, 0o755)
+        _check_owner(runtime, "runtime", path)
     except OSError as error:
         raise StartError(
             f"cannot use the runtime directory {path}: {error.strerror}; "

@@ -44,6 +44,17 @@ def test_run_shows_the_child_its_context(ctl: Shell, at: list[str]) -> None:
     assert ctl.daemon.request("GET", "/v1/bucket", token=token).status == 401  # revoked by now
 
 
+def test_run_hands_on_the_token_in_a_file(ctl: Shell, at: list[str]) -> None:
+    inner = " ".join(CTL)
+    script = f'{inner} set a=1 >/dev/null; env; stat -c %a "$BUCKETD_TOKEN_FILE"; {inner} get a'
+    done = ctl("run", *at, "--token-file", "--", "sh", "-c", script)
+    *lines, mode, value = done.stdout.splitlines()
+    given = dict(line.partition("=")[::2] for line in lines)
+    assert (mode, value) == ("600", '"1"')
+    assert "BUCKETD_TOKEN" not in given
+    assert not os.path.exists(os.path.dirname(given["BUCKETD_TOKEN_FILE"]))
+
+
 def test_run_in_a_job_and_list_after_it(ctl: Shell, at: list[str]) -> None:
     inner = " ".join(CTL)
     done = ctl("run", *at, "--", "sh", "-c", f"{inner} set token=t >/dev/null && {inner} get token")

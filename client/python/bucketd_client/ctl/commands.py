@@ -97,6 +97,7 @@ TypeScript: a .d.ts that types agent.utils.bucket without a cast (needs json2ts,
 package json-schema-to-typescript). Python: a module with a TypedDict and a typed agent
 (needs datamodel-codegen, of the package datamodel-code-generator)."""
 TTL = (Option("ttl", "SECONDS", "how long the context lives (the daemon's default: a day)"),)
+TOKEN_FILE = (Option("token-file", "", "hand on the token in a file that only you may read"),)
 
 SURE = (
     Option("dry-run", "", "show what would be done, and do nothing"),
@@ -123,7 +124,10 @@ RUN_NOTES = """\
 The command finds its bucket through BUCKETD_SOCKET and BUCKETD_TOKEN; it also gets
 BUCKETD_DEVICE, BUCKETD_JOB and BUCKETD_AUTOMATION. Signals are passed on, and the exit
 status is the command's: 128+n if signal n ended it, 127 not found, 126 not executable.
-The context ends with the command."""
+The context ends with the command.
+
+With --token-file the command gets BUCKETD_TOKEN_FILE instead: no environment that is printed,
+logged or read in /proc then holds the token. The file goes with the context."""
 
 COMMANDS = (
     Command(
@@ -172,7 +176,7 @@ COMMANDS = (
     ),
     Command(
         "run", "-- COMMAND…", "run a command in a job context of its own",
-        NAMES + TTL + DAEMON[:2],
+        NAMES + TTL + TOKEN_FILE + DAEMON[:2],
         "bucketctl run --device phone-1 --job login -- python3 automation.py", "run:run", 1,
         notes=RUN_NOTES,
     ),

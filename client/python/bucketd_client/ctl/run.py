@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from .._errors import BucketError
 from . import output
@@ -43,15 +45,34 @@ def run(options: Options) -> int:
     try:
         if early := ENDING & set(signal.sigpending()):
             return 128 + int(min(early))
-        return _run_child(options.arguments, _environment(session, context), mask)
+        with _token_for(options, str(context["token"])) as token:
+            return _run_child(options.arguments, _environment(session, context, token), mask)
     finally:
         _revoke(session, str(context["id"]))
 
 
-def _environment(session: Session, context: dict[str, str | None]) -> dict[str, str]:
+@contextmanager
+def _token_for(options: Options, token: str) -> Iterator[dict[str, str]]:
+    """The variable that hands on the token; with ``--token-file`` through a file of its own."""
+    if not options.has("token-file"):
+        yield {"BUCKETD_TOKEN": token}
+        return
+    from tempfile import TemporaryDirectory
+
+    # In a directory that only this user may enter, and in memory where there is such a place.
+    with TemporaryDirectory(prefix="bucketd-", dir=os.environ.get("XDG_RUNTIME_DIR")) as home:
+        path = os.path.join(home, "token")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(token)
+        yield {"BUCKETD_TOKEN_FILE": path}
+
+
+def _environment(
+    session: Session, context: dict[str, str | None], token: dict[str, str]
+) -> dict[str, str]:
     environ = {k: v for k, v in os.environ.items() if k not in _OURS}
     environ["BUCKETD_SOCKET"] = os.path.abspath(session.path)
-    environ["BUCKETD_TOKEN"] = str(context["token"])
+    environ |= token
     for name in ("device", "job", "automation"):
         value = context[name]
         if value is not None:
