@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the daemon; the exit status: 0 stopped as told, 1 could not start, 2 usage."""
     options = _parser().parse_args(argv)
     os.umask(0o022)  # modes are given where files are made; a stricter umask would break them
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # tokens and values are in memory
     _hold_standard_streams()
+    _leave_no_core_dump()
     try:
         settings = _load(options)
         if options.check_config:
@@ -86,6 +86,14 @@ def _hold_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number
+
+
+def _leave_no_core_dump() -> None:
+    """A core dump would hold buckets, and tokens that are just being checked."""
+    # Where dumps go to a program, the kernel minds no limit but 1, which refuses those, too.
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    if most != 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 def _print_settings(settings: Settings) -> int:

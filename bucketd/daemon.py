@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import stat
 import time
 from collections.abc import Callable
 from typing import Any
@@ -241,7 +240,7 @@ def _take_state_dir(settings: Settings) -> int:
         root = disk.open_root(path)
         if _OURS.issuperset(os.listdir(root)):
             os.fchmod(root, 0o700)  # made by somebody else, with their umask
-        _check_owner(root, "state", path)
+        _check_owner(root, path, "--state-dir")
         held, holder = hold_daemon_lock(root)
     except OSError as error:
         raise StartError(
@@ -256,19 +255,6 @@ def _take_state_dir(settings: Settings) -> int:
     return root
 
 
-def _check_owner(fd: int, what: str, path: str) -> None:
-    """Refuse a directory in which others may put, or take away, what the daemon relies on."""
-    found = os.fstat(fd)
-    shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
-    if found.st_uid not in (0, os.geteuid()):
-        cause, cure = f"it belongs to user {found.st_uid}", f"chown it to user {os.geteuid()}"
-    elif shared:
-        cause, cure = "others may write in it", "chmod go-w it"
-    else:
-        return
-    raise StartError(f"cannot use the {what} directory {path}: {cause}; {cure}, or give another")
-
-
 def _take_runtime_dir(settings: Settings) -> int:
     """A descriptor of the runtime directory: anyone may reach the socket in it (0755)."""
     path = settings.paths.runtime_dir
@@ -277,10 +263,25 @@ def _take_runtime_dir(settings: Settings) -> int:
         runtime = disk.open_root(path)
         if not existed:
             os.fchmod(runtime, 0o755)
-        _check_owner(runtime, "runtime", path)
+        _check_owner(runtime, path, "--runtime-dir")
     except OSError as error:
         raise StartError(
             f"cannot use the runtime directory {path}: {error.strerror}; "
             "give another with --runtime-dir"
         ) from error
     return runtime
+
+
+def _check_owner(fd: int, path: str, flag: str) -> None:
+    """Whoever can write to a directory of ours could plant files or contexts there."""
+    status, uid = os.fstat(fd), os.geteuid()
+    if status.st_uid != uid:
+        raise StartError(
+            f"cannot use the directory {path}: it belongs to user {status.st_uid}, and this is "
+            f"user {uid}; run as that user, chown it, or give another with {flag}"
+        )
+    if status.st_mode & 0o022:
+        raise StartError(
+            f"cannot use the directory {path}: other users may write to it; "
+            f"chmod go-w it, or give another with {flag}"
+        )

@@ -6,10 +6,11 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness import Daemon, encode_request, pair, read_response
+from harness import Daemon, encode_request, new_daemon, pair, read_response
 
 from bucketd.api import access
 from bucketd.api.routes import ROUTES
@@ -27,13 +28,21 @@ TABLE: dict[access.Rule, tuple[int, ...]] = {
 SECRET = {"whose": "of another job"}
 
 
-def ask_as(daemon: Daemon, uid: int, method: str, target: str, body: Any, token: str | None) -> Any:
+def ask_as(
+    daemon: Daemon,
+    uid: int,
+    method: str,
+    target: str,
+    body: Any,
+    token: str | None,
+    groups: tuple[int, ...] = (),
+) -> Any:
     """One request of a process of another user: status and JSON."""
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.setgroups([])
+            os.setgroups(groups)
             os.setgid(uid)
             os.setuid(uid)
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -101,6 +110,49 @@ def test_truth_table(
         assert (status, said["code"]) == (expected, code), said
     else:
         assert status not in (401, 403), said
+
+
+DAEMON_UID, OPERATORS_GID, STRANGER_UID = 64001, 64002, 64003
+PEERS = {
+    "root": (0, ()),
+    "the daemon's user": (DAEMON_UID, ()),
+    "member of the operators' group": (STRANGER_UID, (OPERATORS_GID,)),
+    "member of another group": (STRANGER_UID, (OPERATORS_GID + 9,)),
+}
+
+
+@pytest.fixture(scope="module")
+def users_daemon() -> Iterator[Daemon]:
+    """A daemon of an ordinary user, with a group of operators."""
+    become = ["setpriv", f"--reuid={DAEMON_UID}", f"--regid={DAEMON_UID}", "--clear-groups"]
+    command = f"[*{become!r}, sys.executable, '-m', 'bucketd', *sys.argv[1:]]"
+    daemon = new_daemon(program=("-c", f"import os, sys; os.execvp('setpriv', {command})"))
+    daemon.env |= {
+        "HOME": str(daemon.home),
+        "BUCKETD_ACCESS_OPERATOR_GROUPS": str(OPERATORS_GID),
+    }
+    os.chown(daemon.home, DAEMON_UID, DAEMON_UID)
+    daemon.home.chmod(0o755)
+    try:
+        yield daemon.start()
+    finally:
+        daemon.remove()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_operators_by_user_and_by_group(users_daemon: Daemon, route: Any, peer: str) -> None:
+    """Without a token, as the kernel tells of the peer; the daemon itself is not root."""
+    uid, groups = PEERS[peer]
+    caller = "stranger" if peer == "member of another group" else "operator"
+    expected = TABLE[route.access][CALLERS.index(caller)]
+    target = route.path
+    for name in ("device", "job", "automation", "id"):
+        target = target.replace("{" + name + "}", f"unknown-{name}")
+    body = BODIES.get((route.path, route.method), {} if route.method in ("PUT", "PATCH") else None)
+    status, said = ask_as(users_daemon, uid, route.method, target, body, None, groups)
+    assert status == expected if expected else status not in (401, 403), said
 
 
 def test_a_token_opens_its_own_bucket_and_nothing_else(shared_daemon: Daemon) -> None:

@@ -265,27 +265,3 @@ def test_a_smaller_limit_is_in_force(stopped_daemon: Daemon) -> None:
     answer = daemon.request("PUT", pair("phone", "job"), {"text": "x" * 3000})
     assert (answer.status, answer.json["code"]) == (413, "too_large")
     assert daemon.request("PUT", pair("phone", "job"), {"text": "x" * 1000}).status == 200
-
-
-@pytest.mark.parametrize(
-    ("option", "what"), [("--state-dir", "state"), ("--runtime-dir", "runtime")]
-)
-@pytest.mark.parametrize("wrong", ["mode", "owner"])
-def test_a_directory_that_others_may_change_is_refused(
-    stopped_daemon: Daemon, option: str, what: str, wrong: str
-) -> None:
-    given = stopped_daemon.home / "given"
-    given.mkdir()
-    (given / "somebody's").write_text("so that it is not closed to others just like that")
-    if wrong == "mode":
-        given.chmod(0o777)
-    elif os.geteuid() == 0:
-        os.chown(given, 65534, 65534)
-    else:
-        pytest.skip("only root can give a directory to somebody else")
-    stopped_daemon.spawn(option, str(given))
-    assert stopped_daemon.process is not None
-    assert stopped_daemon.process.wait(20) == 1
-    assert f"cannot use the {what} directory {given}: " in stopped_daemon.log
-    cause = "others may write in it" if wrong == "mode" else "it belongs to user 65534"
-    assert cause in stopped_daemon.log

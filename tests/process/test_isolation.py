@@ -1,0 +1,99 @@
+"""What stands between the daemon's files and memory and everybody else."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+from harness import Daemon, pair
+
+TARGET = pair("phone", "job")
+
+
+def refused_start(daemon: Daemon) -> str:
+    daemon.spawn()
+    assert daemon.process is not None
+    assert daemon.process.wait(20) == 1, daemon.log
+    assert "Traceback" not in daemon.log
+    return daemon.log
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("flag", ["state", "run"])
+def test_a_directory_of_another_user_is_refused(stopped_daemon: Daemon, flag: str) -> None:
+    path = stopped_daemon.home / flag
+    path.mkdir(mode=0o700)
+    os.chown(path, 65534, 65534)
+    said = refused_start(stopped_daemon)
+    assert f"{path}: it belongs to user 65534" in said
+    assert "chown it" in said
+    assert list(path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
+@pytest.mark.parametrize("flag", ["state", "run"])
+def test_a_directory_that_others_write_to_is_refused(
+    stopped_daemon: Daemon, flag: str, mode: int
+) -> None:
+    path = stopped_daemon.home / flag
+    path.mkdir()
+    (path / "of somebody").touch()
+    path.chmod(mode)
+    said = refused_start(stopped_daemon)
+    assert f"{path}: other users may write to it" in said
+    assert "chmod go-w" in said
+
+
+def test_a_crash_leaves_no_core_dump(stopped_daemon: Daemon) -> None:
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        daemon = stopped_daemon.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    limits = Path(f"/proc/{daemon.pid}/limits").read_text()
+    line = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
+    assert line.split()[4] in ("0", "1")
+    os.kill(daemon.pid, signal.SIGSEGV)
+    _, status = os.waitpid(daemon.pid, 0)
+    assert daemon.process is not None
+    daemon.process.returncode = -signal.SIGSEGV  # it was waited for here
+    assert os.WIFSIGNALED(status)
+    assert not os.WCOREDUMP(status)
+
+
+@pytest.mark.parametrize("name", ["journal", "schemas", "quarantine"])
+def test_a_link_in_the_place_of_a_directory_leads_nowhere(
+    stopped_daemon: Daemon, name: str
+) -> None:
+    """Nothing is read or written through it, whether or not the daemon starts."""
+    daemon, outside = stopped_daemon, stopped_daemon.home / "outside"
+    outside.mkdir()
+    daemon.state_dir.mkdir(mode=0o700)
+    (daemon.state_dir / name).symlink_to(outside)
+    daemon.spawn()
+    if name == "journal":
+        assert daemon.process is not None
+        assert daemon.process.wait(20) == 1
+        assert "Traceback" not in daemon.log
+    else:
+        daemon.wait_ready()
+        daemon.request("PUT", TARGET, {"n": 1})
+        daemon.request("PUT", "/v1/schemas/auto", {"fields": []})
+        daemon.bucket_path("phone", "job").write_text("{")
+        daemon.request("PUT", TARGET, {"n": 2})
+        assert daemon.stop() == 0
+    assert list(outside.iterdir()) == []
+
+
+def test_contexts_are_not_taken_through_a_link(stopped_daemon: Daemon) -> None:
+    daemon, outside = stopped_daemon, stopped_daemon.home / "outside"
+    outside.mkdir()
+    daemon.runtime_dir.mkdir()
+    (daemon.runtime_dir / "contexts").symlink_to(outside)
+    daemon.start()
+    assert daemon.request("POST", "/v1/contexts", {"device": "d"}).status >= 500
+    assert list(outside.iterdir()) == []
