@@ -5,7 +5,7 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv node lint test test-python test-node test-systemd demo crash abuse fuzz bench \
+.PHONY: help venv node lint test test-python test-node test-systemd demo crash abuse fuzz bench docs \
 	install uninstall clean
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make abuse   what misbehaving clients cost the others"
 	@echo "make fuzz    requests that nobody would write, by the thousand"
 	@echo "make bench   figures beside those of Redis, etcd, SQLite and plain files"
+	@echo "make docs    write the pages of docs/ that are made of the code"
 	@echo "make venv    only prepare .venv, with bucketd and bucketctl in it"
 	@echo "make clean   remove everything that was built"
 
@@ -92,6 +93,9 @@ fuzz: venv
 bench: venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check redis diskcache || true
 	@$(BIN)/python -m bench $(BENCH)
+
+docs: venv
+	@$(BIN)/python docs/generate.py
 
 install uninstall:
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" PYTHON="$(PYTHON)" sh systemd/install.sh $@

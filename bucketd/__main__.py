@@ -27,7 +27,7 @@ _FLAGS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the daemon; the exit status: 0 stopped as told, 1 could not start, 2 usage."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     os.umask(0o022)  # modes are given where files are made; a stricter umask would break them
     _hold_standard_streams()
     _leave_no_core_dump()
@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What the command takes, and its help."""
     parser = argparse.ArgumentParser(
         prog="bucketd",
         allow_abbrev=False,

@@ -38,6 +38,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   precondition_failed: PreconditionFailedError,
   read_only: UnavailableError,
   request_timeout: InvalidRequestError,
+  schema_conflict: InvalidRequestError,
   schema_violation: SchemaViolationError,
   shutting_down: UnavailableError,
   storage_full: StoreError,

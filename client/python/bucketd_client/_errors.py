@@ -22,7 +22,8 @@ BucketError
 ├── BucketCorrupt              the stored file cannot be read
 └── InternalError              a defect, of the daemon or of what answers in its place
 
-``code`` is one of the closed list ``CODES``: the daemon's, and three of the client's own.
+``code`` is one of the closed list ``CODES``: the daemon's, and three of the client's own,
+whose docstrings are their entries in docs/errors.md.
 """
 
 from __future__ import annotations
@@ -110,15 +111,23 @@ class RequestTimeout(Unavailable):
 
 
 class DaemonUnreachable(Unavailable):
-    pass
+    """Nobody serves the socket, and nobody did within the time limit. Nothing was sent.
+
+    See whether bucketd runs (``systemctl status bucketd``, ``bucketctl doctor``) and whether
+    ``BUCKETD_SOCKET`` names its socket."""
 
 
 class Timeout(Unavailable):
-    pass
+    """No answer came in time. A write may have been done all the same.
+
+    Read before you repeat a write; give a slow call a longer ``timeout``."""
 
 
 class ConnectionLost(BucketError):
-    pass
+    """The connection ended after a write was sent and before its answer came, so nobody can
+    know whether it was done.
+
+    Read the bucket and see; ``update``, or a write with ``if_match``, is safe to repeat."""
 
 
 class BucketCorrupt(BucketError):

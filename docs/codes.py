@@ -1,0 +1,79 @@
+"""Every error code, from the two trees of exceptions and the maps that use them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import bucketd_client
+from bucketd_client import ctl
+from tables import table
+
+from bucketd import errors
+from bucketd.api import wire
+
+NODE = Path(__file__).parent.parent / "client" / "node" / "src"
+
+
+def daemon_codes() -> dict[str, type[errors.BucketdError]]:
+    """Code to the leaf of the daemon's tree that has it."""
+    return {leaf.code: leaf for leaf in _leaves(errors.BucketdError)}
+
+
+def node_codes() -> dict[str, str]:
+    """Code to the class that the TypeScript client throws for it."""
+    rows = re.findall(r"^  (\w+): (\w+Error),$", (NODE / "answer.ts").read_text(), re.M)
+    own = r"class (\w+) extends TransportError \{\s+constructor\(.*?super\(message, \"(\w+)\"\)"
+    found = re.findall(own, (NODE / "errors.ts").read_text(), re.S)
+    return {**dict(rows), **{code: name for name, code in found}}
+
+
+def _leaves(kind: type[errors.BucketdError]) -> Iterator[type[errors.BucketdError]]:
+    below = kind.__subclasses__()
+    if not below:
+        yield kind
+    for one in below:
+        yield from _leaves(one)
+
+
+def page() -> Iterator[str]:
+    yield from ("# Error codes", "")
+    yield 'A refusal is an HTTP status and `{"success": false, "error", "code"}`, with `details`'
+    yield "where there are any. `error` is for people and may change; `code` is one of this list,"
+    yield "which only grows. The last three are the clients' own: there was no answer."
+    yield ""
+    yield from table(
+        ("code", "HTTP", "Python", "TypeScript", "`bucketctl` exits with"), _error_rows()
+    )
+    for code, (cause, cure) in explained().items():
+        yield from ("", f"## {code}", "", cause, "", f"**What to do:** {cure}")
+    yield ""
+    yield "`bucketctl` also exits with 2 where it refuses what was typed before anything is sent."
+
+
+def _error_rows() -> Iterator[tuple[str, ...]]:
+    python, node = bucketd_client.CODES, node_codes()
+    for code in explained():
+        status = str(wire.STATUS.get(code, "–"))
+        retried = " (with `Retry-After`)" if code in wire.RETRY_AFTER else ""
+        exit_status = str(ctl.STATUS.get(code, 1))
+        classes = (f"`{python[code].__name__}`", f"`{node[code]}`")
+        yield (f"[`{code}`](#{code})", status + retried, *classes, exit_status)
+
+
+def _kinds() -> dict[str, type[Exception]]:
+    """Every code and the class whose docstring is its entry; the daemon's first, by status."""
+    daemon = daemon_codes()
+    own = {code: kind for code, kind in bucketd_client.CODES.items() if code not in daemon}
+    return {code: daemon[code] for code in wire.STATUS} | own
+
+
+def explained() -> dict[str, tuple[str, str]]:
+    """Code to its cause and cure."""
+    return {code: _paragraphs(kind) for code, kind in _kinds().items()}
+
+
+def _paragraphs(kind: type[Exception]) -> tuple[str, str]:
+    cause, cure = (" ".join(part.split()) for part in (kind.__doc__ or "").split("\n\n"))
+    return cause.replace("``", "`"), cure.replace("``", "`")
