@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -189,6 +190,13 @@ class Daemon:
         """Where the file of a bucket must be."""
         home = self.state_dir / "devices" / encode_name(device)
         return home / ("device.json" if job is None else f"jobs/{encode_name(job)}.json")
+
+    def files(self) -> dict[str, bytes]:
+        """The content of all bucket files, by path; of a directory none."""
+        with (self.state_dir / "write.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # when it is free, the files are current
+            found = (self.state_dir / "devices").rglob("*")
+            return {str(path): path.read_bytes() if path.is_file() else b"" for path in found}
 
     def remove(self) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,15 +50,9 @@ def unchanged(daemon: Daemon, target: str) -> Iterator[None]:
         answer = daemon.request("GET", target)
         return answer.body, answer.etag
 
-    def files() -> dict[str, bytes]:
-        with (daemon.state_dir / "write.lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # when it is free, the files are current
-            found = (daemon.state_dir / "devices").rglob("*")
-            return {str(path): path.read_bytes() if path.is_file() else b"" for path in found}
-
-    before = look(), files()
+    before = look(), daemon.files()
     yield
-    assert (look(), files()) == before
+    assert (look(), daemon.files()) == before
 
 
 @pytest.fixture(scope="module", params=["pair", "device", "token"])

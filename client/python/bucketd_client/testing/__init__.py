@@ -1,0 +1,19 @@
+"""A bucketd for tests: in memory, on a real socket, without the daemon installed.
+
+With pytest nothing needs to be imported; the fixtures are there:
+
+    def test_logs_in_once(bucket):          # or device_bucket, bucketd_server
+        bucket.seed({"user": "ada"})
+        my_automation.main()                # uses agent.utils.bucket as ever
+        bucket.assert_set(loggedIn=True)
+
+Elsewhere: ``with Server() as server: server.bucket("phone-1", "login")``.
+"""
+
+from __future__ import annotations
+
+from ._handles import StoredBucket
+from ._server import Server
+from ._state import Write
+
+__all__ = ["Server", "StoredBucket", "Write"]

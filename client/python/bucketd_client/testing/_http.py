@@ -1,0 +1,125 @@
+"""HTTP/1.1 on one connection: requests in, answers out, until either side closes it."""
+
+from __future__ import annotations
+
+import http.server
+import secrets
+import socket
+from http import HTTPStatus
+from typing import Any, Callable
+
+from .._errors import BucketError, error
+from . import _strict
+from ._requests import Request
+from ._routes import Answer
+
+STATUS = {
+    "invalid_json": 400, "invalid_request": 400, "no_job_context": 401, "forbidden": 403,
+    "not_found": 404, "method_not_allowed": 405, "not_acceptable": 406, "request_timeout": 408,
+    "patch_failed": 409, "precondition_failed": 412, "too_large": 413,
+    "unsupported_media_type": 415, "schema_violation": 422, "too_many_requests": 429,
+    "internal": 500, "bucket_corrupt": 500, "overloaded": 503, "shutting_down": 503,
+    "read_only": 503, "storage_full": 507,
+}  # fmt: skip
+RETRY_AFTER = {"too_many_requests": "1", "overloaded": "1", "shutting_down": "1", "read_only": "5"}
+Respond = Callable[[Request], Answer]
+
+
+class Connection(http.server.BaseHTTPRequestHandler):
+    """Serves one connection to its end, in its constructor."""
+
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, sock: socket.socket, respond: Respond, max_bytes: int) -> None:
+        self._respond, self._max_bytes = respond, max_bytes
+        super().__init__(sock, ("", 0), None)  # type: ignore[arg-type]
+
+    def _serve(self) -> None:
+        try:
+            answer = self._respond(self._request())
+        except BucketError as refusal:
+            return self._refuse(refusal)
+        return self._send(answer.status, answer.members, answer.etag)
+
+    do_GET = do_HEAD = do_POST = _serve  # noqa: N815  (as the base class looks for them)
+    do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
+
+    def send_error(self, code: int, message: str | None = None, _: str | None = None) -> None:
+        """What is no HTTP, or no method of it."""
+        self.command, self.close_connection = "", True
+        self._refuse(error("invalid_request", f"cannot read the request: {message or code}"))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nowhere: a test shows what it asserts."""
+
+    def _request(self) -> Request:
+        headers: dict[str, list[str]] = {}
+        for name, value in self.headers.items():
+            headers.setdefault(name.lower(), []).append(value)
+        target = self.requestline.split()[1]  # ``path`` has been tidied up
+        return Request(self.command, target, headers, self._body(headers))
+
+    def _body(self, headers: dict[str, list[str]]) -> bytes | None:
+        if headers.get("transfer-encoding", [""])[0].lower() == "chunked":
+            return self._chunks()
+        length = headers.get("content-length", ["0"])[0]
+        if not (length.isascii() and length.isdecimal()):
+            self.close_connection = True
+            raise error("invalid_request", "cannot read the request: its length is no number")
+        if int(length) > self._max_bytes:
+            self.close_connection = True  # with what was sent of it unread
+            return None
+        return self.rfile.read(int(length))
+
+    def _chunks(self) -> bytes | None:
+        body = b""
+        try:
+            while size := int(self.rfile.readline(100).partition(b";")[0], 16):
+                body += self.rfile.read(size)
+                if len(body) > self._max_bytes:
+                    self.close_connection = True
+                    return None
+                self.rfile.readline(2)
+            self.rfile.readline(2)
+        except ValueError:
+            self.close_connection = True
+            raise error(
+                "invalid_request", "cannot read the request: its chunks do not fit"
+            ) from None
+        return body
+
+    def _refuse(self, refusal: BucketError) -> None:
+        members: dict[str, Any] = {"error": refusal.message, "code": refusal.code}
+        if refusal.details:
+            members["details"] = refusal.details
+        if refusal.revision is not None:
+            members["revision"] = refusal.revision
+        more = {"X-Request-Id": secrets.token_hex(6)}
+        if refusal.code in RETRY_AFTER:
+            more["Retry-After"] = RETRY_AFTER[refusal.code]
+        if refusal.code == "no_job_context":
+            more["WWW-Authenticate"] = "Bearer"
+        if refusal.code == "method_not_allowed":
+            more["Allow"] = refusal.message.partition("it takes ")[2]
+        self._send(STATUS[refusal.code], {"success": False, **members}, None, more)
+
+    def _send(
+        self,
+        status: int,
+        members: dict[str, Any] | None,
+        etag: str | None = None,
+        more: dict[str, str] | None = None,
+    ) -> None:
+        body = b"" if members is None else _strict.dumps({"success": True, **members})
+        headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+        headers = {**headers, "Server": "bucketd", **(more or {})}
+        if etag is not None:
+            headers["ETag"] = f'"{etag}"'
+        if members is not None:
+            headers["Content-Length"] = str(len(body))
+        if self.close_connection:
+            headers["Connection"] = "close"
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        head = "\r\n".join([*lines, "", ""]).encode()
+        self.wfile.write(head + (b"" if self.command == "HEAD" else body))

@@ -1,0 +1,156 @@
+"""One request as plain data: its target, query, type and guard, checked as the daemon does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from .._errors import error
+from ._state import Guard, Tags
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')
+_RANGES = ("*/*", "application/*", JSON)  # the more exact one decides
+
+
+@dataclass(frozen=True)
+class Request:
+    """As it came. ``headers`` by name in lower case, each with all its values.
+
+    ``body`` is None where it is longer than a bucket may be.
+    """
+
+    method: str
+    target: str
+    headers: dict[str, list[str]]
+    body: bytes | None
+
+    @property
+    def path(self) -> str:
+        return self._split[0]
+
+    @property
+    def _split(self) -> tuple[str, str]:
+        target = self.target
+        if target[:7].lower() == "http://":
+            target = "/" + target[7:].partition("/")[2]
+        path, _, query = target.partition("?")
+        return path, query
+
+    def query(self, allowed: str) -> dict[str, list[str]]:
+        """The parameters, of which only ``key`` may be repeated."""
+        found: dict[str, list[str]] = {}
+        for pair in filter(None, self._split[1].split("&")):
+            name, _, value = (decode(part.replace("+", " ")) for part in pair.partition("="))
+            if name not in allowed.split():
+                known = ", ".join(allowed.split()) or "none"
+                raise _bad(f"cannot use the parameter {name!r}: this route has {known}")
+            if name in found and name != "key":
+                raise _bad(f"cannot use the parameter {name!r} twice")
+            found.setdefault(name, []).append(value)
+        return found
+
+    def token(self) -> str | None:
+        """What Authorization sends, "" where that is no bearer's token; None without it."""
+        values = self.headers.get("authorization", [])
+        if len(values) > 1:
+            raise _bad("cannot tell who asks: there are several Authorization headers")
+        if not values:
+            return None
+        scheme, _, token = values[0].partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+
+    def media_type(self, allowed: tuple[str, ...]) -> str:
+        kind, *more = (part.strip().lower() for part in self._one("content-type", JSON).split(";"))
+        charsets = {part[8:].strip('"') for part in more if part.startswith("charset=")}
+        encoding = self._one("content-encoding", "identity").lower()
+        if kind not in allowed or encoding != "identity" or charsets - {"utf-8", "utf8"}:
+            raise error(
+                "unsupported_media_type",
+                f"cannot read the request body: send it as {' or '.join(allowed)}, "
+                "in UTF-8 and not compressed",
+            )
+        return kind
+
+    def check_general(self) -> None:
+        """What holds for every route: no browser, and an answer in JSON is welcome."""
+        if "origin" in self.headers or "referer" in self.headers:
+            raise error(
+                "forbidden",
+                "cannot answer a browser: a request with Origin or Referer is refused, "
+                "so that no web page can reach buckets through a proxy of this socket",
+            )
+        accept = ",".join(self.headers.get("accept", []))
+        if accept.strip() and not _welcome(accept):
+            raise error(
+                "not_acceptable",
+                "cannot answer in the type asked for: this API speaks application/json",
+            )
+
+    def content(self, limit: int) -> bytes:
+        if self.body is None:
+            raise error(
+                "too_large", f"cannot read the request body: it is too long, allowed are {limit}"
+            )
+        return self.body
+
+    @property
+    def guard(self) -> Guard:
+        return Guard(self._tags("If-Match"), self._tags("If-None-Match"))
+
+    def _one(self, name: str, default: str) -> str:
+        return self.headers.get(name, [default])[0]
+
+    def _tags(self, header: str) -> Tags | None:
+        values = self.headers.get(header.lower())
+        if values is None:
+            return None
+        text = ",".join(values).strip()
+        if text == "*":
+            return Tags(True, frozenset(), frozenset())
+        found: list[re.Match[str]] = []
+        at = 0
+        while at < len(text) and (tag := _TAG.match(text, at)) and tag.end() > at:
+            found, at = [*found, tag], tag.end()
+        strong = frozenset(tag[2] for tag in found if tag[2] is not None and not tag[1])
+        weak = frozenset(tag[2] for tag in found if tag[2] is not None and tag[1])
+        if at < len(text) or not strong | weak:
+            raise _bad(f"cannot use {header}: it must be * or a list of ETags, in quotes")
+        return Tags(False, strong, weak)
+
+
+def decode(text: str) -> str:
+    """Percent-decoded once, as UTF-8; InvalidRequest for anything else."""
+    try:
+        if _BAD_ESCAPE.search(text):
+            raise ValueError
+        return unquote_to_bytes(text).decode()
+    except ValueError:
+        raise _bad(
+            "cannot read the path or query: it is not percent-encoded UTF-8 (a literal % is %25)"
+        ) from None
+
+
+def _welcome(accept: str) -> bool:
+    best = (-1, 0.0)
+    for item in accept.split(","):
+        kind, *more = (part.strip().lower() for part in item.split(";"))
+        if kind in _RANGES:
+            best = max(best, (_RANGES.index(kind), _quality(more)))
+    return best[1] > 0
+
+
+def _quality(parameters: list[str]) -> float:
+    try:
+        return next((float(each[2:]) for each in parameters if each.startswith("q=")), 1.0)
+    except ValueError:
+        return 0.0
+
+
+def _bad(message: str) -> Any:
+    return error("invalid_request", message)

@@ -1,0 +1,251 @@
+"""The routes of the server: what the daemon answers about buckets and contexts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Callable, NamedTuple
+
+from .._errors import error
+from . import _changes, _strict
+from ._changes import Change, Object
+from ._requests import JSON, JSON_PATCH, MERGE_PATCH, Request, decode
+from ._state import Context, Key, State, Stored, check_name
+
+GET_ONE = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
+_MEMBERS = ("device", "job", "automation", "ttl_seconds")
+MOST_ROWS = 1000
+
+
+class Call(NamedTuple):
+    """A request that may be made; ``key`` on routes about a bucket, ``context`` with a token."""
+
+    state: State
+    request: Request
+    query: dict[str, list[str]]
+    names: dict[str, str]
+    key: Key
+    context: Context | None
+
+    @property
+    def label(self) -> str:
+        return "deviceBucket" if self.key[1] is None else "bucket"
+
+    @property
+    def automation(self) -> str | None:
+        if self.context is not None:
+            return None if self.key[1] is None else self.context.automation
+        given = self.one("automation")
+        return None if given is None else check_name(given, "automation")
+
+    def one(self, name: str) -> str | None:
+        return self.query.get(name, [None])[0]
+
+
+class Answer(NamedTuple):
+    """``members`` are those of the envelope; None for an answer without a body."""
+
+    members: dict[str, Any] | None
+    status: int = 200
+    etag: str | None = None
+
+
+Handler = Callable[[Call], Answer]
+
+
+def read(call: Call) -> Answer:
+    now, guard = call.state.read(call.key), call.request.guard
+    if not guard.unmatched(now):
+        return Answer(None, 304, now.etag)
+    guard.check(now)
+    bucket, keys = now.bucket, call.query.get("key")
+    if keys is not None:
+        bucket = {key: bucket[key] for key in keys if key in bucket}
+    return _result(call, now, bucket)
+
+
+def patch(call: Call) -> Answer:
+    kind = call.request.media_type((JSON, MERGE_PATCH, JSON_PATCH))
+    text = call.request.content(call.state.max_bytes)
+    if kind == JSON_PATCH:
+        return _commit(call, _changes.json_patch(_strict.loads(text), call.state.max_bytes))
+    data = _strict.loads_object(text)
+    if kind == MERGE_PATCH:
+        return _commit(call, _changes.merge_patch(data))
+    return _commit(call, _changes.merge(data), data)
+
+
+def put(call: Call) -> Answer:
+    call.request.media_type((JSON,))
+    data = _strict.loads_object(call.request.content(call.state.max_bytes))
+    return _commit(call, _changes.replace(data), data)
+
+
+def delete(call: Call) -> Answer:
+    keys = call.query.get("key")
+    return _commit(call, None if keys is None else _changes.remove(keys))
+
+
+def list_all(call: Call) -> Answer:
+    wanted = {name: call.one(name) for name in ("device", "job", "automation")}
+    limit, after = _limit(call.one("limit")), _cursor(call.one("cursor"))
+    with call.state.lock:
+        rows = [_row(key, now) for key, now in sorted(call.state.buckets.items(), key=_order)]
+    fitting = [
+        row
+        for row in rows
+        if all(value in (None, row[name]) for name, value in wanted.items())
+        and [row["device"], row["job"] or ""] > after
+    ]
+    page = fitting[:limit]
+    last = [page[-1]["device"], page[-1]["job"] or ""] if len(fitting) > limit else None
+    return Answer({"buckets": page, "next_cursor": last and json.dumps(last).encode().hex()})
+
+
+def own_context(call: Call) -> Answer:
+    assert call.context is not None  # noqa: S101  (the route's rule)
+    return Answer({**call.context.scope, "schema": False})
+
+
+def create_context(call: Call) -> Answer:
+    call.request.media_type((JSON,))
+    body = _strict.loads_object(call.request.content(call.state.max_bytes))
+    if unknown := [name for name in body if name not in _MEMBERS]:
+        raise error(
+            "invalid_request",
+            f"cannot mint a context: {unknown[0]!r} is not one of {', '.join(_MEMBERS)}",
+        )
+    context = call.state.mint(*(body.get(name) for name in _MEMBERS))
+    return Answer({"id": context.id, "token": context.token, **context.scope}, 201)
+
+
+def list_contexts(call: Call) -> Answer:
+    return Answer({"contexts": [each.public for each in call.state.live()]})
+
+
+def revoke_context(call: Call) -> Answer:
+    call.state.revoke(call.names["id"])
+    return Answer({"id": call.names["id"]})
+
+
+def ready(_call: Call) -> Answer:
+    return Answer({"status": "ready"})
+
+
+class Route(NamedTuple):
+    path: str
+    parameters: str
+    handlers: dict[str, Handler]
+    access: str = "operator"
+
+
+_BUCKET: dict[str, Handler] = {"GET": read, "PATCH": patch, "PUT": put, "DELETE": delete}
+ROUTES = (
+    Route("/healthz", "", {"GET": ready}, "anyone"),
+    Route("/readyz", "", {"GET": ready}, "anyone"),
+    Route("/v1/bucket", "key", _BUCKET, "job"),
+    Route("/v1/buckets", "device job automation limit cursor", {"GET": list_all}),
+    Route("/v1/context", "", {"GET": own_context}, "device"),
+    Route("/v1/contexts", "", {"GET": list_contexts, "POST": create_context}),
+    Route("/v1/contexts/{id}", "", {"DELETE": revoke_context}),
+    Route("/v1/device/bucket", "key", _BUCKET, "device"),
+    Route("/v1/devices/{device}/bucket", "key", _BUCKET),
+    Route("/v1/devices/{device}/jobs/{job}/bucket", "key automation", _BUCKET),
+)
+
+
+def answer(state: State, request: Request) -> Answer:
+    """What the daemon would answer; raises BucketError for what it would refuse."""
+    request.check_general()
+    route, names = _match(request.path)
+    handler = route.handlers.get("GET" if request.method == "HEAD" else request.method)
+    if handler is None:
+        takes = ", ".join(sorted({*route.handlers, *(["HEAD"] if "GET" in route.handlers else [])}))
+        raise error("method_not_allowed", f"cannot {request.method} {route.path}: it takes {takes}")
+    all_or_part = request.method in ("GET", "HEAD", "DELETE")
+    query = request.query(route.parameters if all_or_part else route.parameters.replace("key", ""))
+    context = _admit(state, route, request.token())
+    return handler(Call(state, request, query, names, _key(route, names, context), context))
+
+
+def _match(path: str) -> tuple[Route, dict[str, str]]:
+    segments = path.split("/")
+    for route in ROUTES:
+        shape = route.path.split("/")
+        pairs = list(zip(shape, segments))
+        if len(shape) == len(segments) and all(s[:1] == "{" or s == g for s, g in pairs):
+            return route, {s[1:-1]: decode(g) for s, g in pairs if s[:1] == "{"}
+    raise error("not_found", f"cannot find {path[:200]!r}: the testing server has no such route")
+
+
+def _admit(state: State, route: Route, token: str | None) -> Context | None:
+    if route.access == "anyone":
+        return None
+    if route.access == "operator":
+        if token is not None:
+            raise error(
+                "no_job_context",
+                "cannot use an operator route with a token: a token opens its own bucket on "
+                "/v1/bucket and /v1/device/bucket; leave the Authorization header out",
+            )
+        return None
+    if token is None:
+        raise error("no_job_context", f"no job context: the request carries no token; {GET_ONE}")
+    context = next((c for c in state.live() if c.token == token), None)
+    if context is None:
+        raise error(
+            "no_job_context", "no job context: the token is unknown, revoked or expired; "
+            f"get a new one, or {GET_ONE}",
+        )  # fmt: skip
+    if route.access == "job" and context.job is None:
+        raise error(
+            "no_job_context", "no job context: the token is for a device alone, so it opens only "
+            f"/v1/device/bucket; {GET_ONE}",
+        )  # fmt: skip
+    return context
+
+
+def _key(route: Route, names: dict[str, str], context: Context | None) -> Key:
+    if context is not None:
+        return context.device, context.job if route.access == "job" else None
+    if "device" not in names:
+        return "", None
+    job = names.get("job")
+    device = check_name(names["device"], "device")
+    return device, None if job is None else check_name(job, "job")
+
+
+def _commit(call: Call, change: Change | None, named: Object | None = None) -> Answer:
+    guard, method = call.request.guard, call.request.method
+    now = call.state.commit(call.key, method, change, guard, call.automation, named)
+    return _result(call, now, now.bucket)
+
+
+def _result(call: Call, now: Stored, bucket: Object) -> Answer:
+    return Answer({call.label: bucket, "revision": now.revision}, etag=now.etag)
+
+
+def _order(item: tuple[Key, Stored]) -> tuple[str, str]:
+    (device, job), _ = item
+    return device, job or ""
+
+
+def _row(key: Key, now: Stored) -> dict[str, Any]:
+    device, job = key
+    names = {"device": device, "job": job, "automation": now.automation}
+    return {**names, "revision": now.revision, "size": len(now.text), "updated_at": now.updated_at}
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return MOST_ROWS
+    if text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_ROWS:
+        return int(text)
+    raise error("invalid_request", f"cannot use limit={text!r}: it must be 1 to {MOST_ROWS}")
+
+
+def _cursor(text: str | None) -> list[str]:
+    try:
+        found: list[str] = [] if text is None else json.loads(bytes.fromhex(text))
+        return found
+    except ValueError:
+        raise error("invalid_request", "cannot use the cursor: it is none of this API's") from None

@@ -1,0 +1,108 @@
+"""The server: a socket in a directory of its own, and a thread for each connection."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from typing import Any
+
+from .._errors import BucketError, error
+from ._handles import StoredBucket
+from ._http import STATUS, Connection
+from ._requests import Request
+from ._routes import Answer, answer
+from ._state import State
+
+Socket = socket.socket
+
+
+class Server:
+    """bucketd's protocol on a unix socket, with everything in memory.
+
+    Buckets, contexts and lists, with the daemon's rules and limits; no schemas, files,
+    export or metrics. Whoever can connect is an operator, and only this user can.
+    ``max_bytes`` bounds each bucket.
+    """
+
+    def __init__(self, max_bytes: int = 1024 * 1024) -> None:
+        self._state = State(max_bytes)
+        self._home = ""
+        self._listening: Socket | None = None
+        self._connections: set[Socket] = set()
+        self._refusals: list[BucketError] = []
+
+    @property
+    def socket(self) -> str:
+        """The path of the socket, for BUCKETD_SOCKET."""
+        return f"{self._home}/bucketd.sock"
+
+    def __enter__(self) -> Server:
+        self._home = tempfile.mkdtemp(prefix="bucketd-")
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def start(self) -> None:
+        """Serve, with what was stored before; within ``with`` it does already."""
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening.bind(self.socket)
+        self._listening.listen(128)
+        threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Serve nobody until ``start``, as while the daemon restarts; nothing is forgotten."""
+        listening, self._listening = self._listening, None
+        if listening is None:
+            return
+        with contextlib.suppress(OSError):
+            os.unlink(self.socket)
+        _end(listening)
+        with self._state.lock:
+            for connection in self._connections:
+                _end(connection)
+
+    def bucket(self, device: str, job: str | None = None) -> StoredBucket:
+        """The bucket of this pair, or without a job that of the device; with a token for it."""
+        return StoredBucket(self._state, self.socket, device, job)
+
+    def refuse(
+        self, code: str, times: int = 1, message: str = "", details: list[Any] | None = None
+    ) -> None:
+        """Answer the next calls on buckets with this code, as ``storage_full`` or ``read_only``."""
+        if code not in STATUS:
+            raise ValueError(f"cannot refuse with {code!r}: it must be one of {', '.join(STATUS)}")
+        said = message or f"cannot use the bucket: {code}, as the test wants it"
+        self._refusals += [error(code, said, details=details)] * times
+
+    def _accept(self, listening: Socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with self._state.lock:
+                    self._connections.add(connection)
+                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: Socket) -> None:
+        with connection, contextlib.suppress(OSError, ValueError):
+            Connection(connection, self._respond, self._state.max_bytes)
+        with self._state.lock:
+            self._connections.discard(connection)
+
+    def _respond(self, request: Request) -> Answer:
+        if request.path.endswith("/bucket") and self._refusals:
+            raise self._refusals.pop(0)
+        return answer(self._state, request)
+
+
+def _end(sock: Socket) -> None:
+    """Shut down, which wakes the thread that waits on it; then closed."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()

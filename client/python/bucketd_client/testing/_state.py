@@ -1,0 +1,240 @@
+"""What the server holds: buckets and contexts, in memory, under one lock."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+import time
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Optional
+
+from .._errors import BucketError, error
+from . import _strict
+from ._changes import Change, Object
+
+DEFAULT_TTL, MAX_TTL = 86400.0, 31622400.0
+Key = tuple[str, Optional[str]]
+
+
+class Stored(NamedTuple):
+    """One bucket as it is; ``text`` is its compact JSON."""
+
+    text: bytes = b"{}"
+    revision: int = 0
+    etag: str | None = None
+    automation: str | None = None
+    updated_at: str | None = None
+
+    @property
+    def bucket(self) -> Object:
+        """A copy."""
+        found: Object = _strict.loads(self.text)
+        return found
+
+
+ABSENT = Stored()
+
+
+@dataclass(frozen=True)
+class Write:
+    """One write that was accepted.
+
+    ``set`` has the keys that it named, and those that it changed, with their values since then;
+    ``removed`` those that it took away. ``revision`` is that of the bucket afterwards.
+    """
+
+    method: str
+    set: dict[str, Any]
+    removed: tuple[str, ...]
+    revision: int
+
+
+class Tags(NamedTuple):
+    """An If-Match or If-None-Match: ``any`` for ``*``, or the tags listed."""
+
+    any: bool
+    strong: frozenset[str]
+    weak: frozenset[str]
+
+
+class Guard(NamedTuple):
+    if_match: Tags | None = None
+    if_none_match: Tags | None = None
+
+    def check(self, now: Stored) -> None:
+        """PreconditionFailed, with the revision that is stored, unless both hold."""
+        if self.matched(now) and self.unmatched(now):
+            return
+        cause = "it has changed since" if now.revision else "none is stored"
+        raise error(
+            "precondition_failed",
+            f"cannot change the bucket: {cause if not self.matched(now) else 'it exists already'} "
+            f"(revision {now.revision}); read it again and repeat",
+            revision=now.revision,
+        )
+
+    def matched(self, now: Stored) -> bool:
+        tags = self.if_match
+        return tags is None or (now.revision > 0 and (tags.any or now.etag in tags.strong))
+
+    def unmatched(self, now: Stored) -> bool:
+        tags = self.if_none_match
+        if tags is None or now.revision == 0:
+            return True
+        return not (tags.any or now.etag in tags.strong | tags.weak)
+
+
+UNGUARDED = Guard()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a token opens, until ``expires`` (Unix time)."""
+
+    id: str
+    token: str
+    device: str
+    job: str | None
+    automation: str | None
+    created: float
+    expires: float
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        names = {"device": self.device, "job": self.job, "automation": self.automation}
+        return {**names, "expires_at": timestamp(self.expires)}
+
+    @property
+    def public(self) -> dict[str, Any]:
+        """All but the token."""
+        return {"id": self.id, "created_at": timestamp(self.created), **self.scope}
+
+
+@dataclass
+class State:
+    """All buckets and contexts. ``max_bytes`` bounds the compact JSON of each bucket."""
+
+    max_bytes: int = 1024 * 1024
+    buckets: dict[Key, Stored] = field(default_factory=dict)
+    writes: dict[Key, list[Write]] = field(default_factory=dict)
+    contexts: dict[str, Context] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    _mark: str = field(default_factory=lambda: secrets.token_hex(4))
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def read(self, key: Key) -> Stored:
+        with self.lock:
+            return self.buckets.get(key, ABSENT)
+
+    def commit(
+        self,
+        key: Key,
+        method: str,
+        change: Change | None,
+        guard: Guard = UNGUARDED,
+        automation: str | None = None,
+        named: Object | None = None,
+    ) -> Stored:
+        """The bucket after ``change`` (None: without it); all or nothing.
+
+        ``named`` are the keys that the request itself sets.
+        """
+        with self.lock:
+            now = self.read(key)
+            guard.check(now)
+            after = None if change is None else change(now.bucket)
+            if after is None:
+                new = ABSENT
+            elif _strict.equal(after, now.bucket) and (now.revision or method != "PUT"):
+                new = now
+            else:
+                new = self._next(now, after, automation)
+            self._keep(key, new)
+            self._note(key, method, now.bucket, new, named or {})
+            return new
+
+    def mint(self, device: Any, job: Any, automation: Any, ttl: Any) -> Context:
+        """A new context; InvalidRequest for names or seconds that are none."""
+        check_name(device, "device")
+        for name, what in ((job, "job"), (automation, "automation")):
+            if name is not None:
+                check_name(name, what)
+        ttl = DEFAULT_TTL if ttl is None else ttl
+        if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not 0 < ttl <= MAX_TTL:
+            raise error(
+                "invalid_request",
+                "cannot mint a context: ttl_seconds must be a number over 0 "
+                f"and at most {MAX_TTL:.0f}",
+            )
+        token, now = secrets.token_urlsafe(32), time.time()
+        context = Context(secrets.token_hex(8), token, device, job, automation, now, now + ttl)
+        with self.lock:
+            self.contexts[context.id] = context
+        return context
+
+    def live(self) -> list[Context]:
+        """The oldest first."""
+        with self.lock:
+            return [each for each in self.contexts.values() if each.expires > time.time()]
+
+    def revoke(self, context_id: str) -> None:
+        with self.lock:
+            if context_id not in {each.id for each in self.live()}:
+                raise error("not_found", "cannot revoke the context: there is none with this id")
+            del self.contexts[context_id]
+
+    def _next(self, now: Stored, after: Object, automation: str | None) -> Stored:
+        text = _strict.kept(after)
+        if len(text) > max(self.max_bytes, len(now.text)):
+            raise _too_large(after, len(text), self.max_bytes)
+        etag = f"{self._mark}{next(self._numbers):06x}"
+        return Stored(
+            text, now.revision + 1, etag, automation or now.automation, timestamp(time.time())
+        )
+
+    def _keep(self, key: Key, new: Stored) -> None:
+        if new.revision:
+            self.buckets[key] = new
+        else:
+            self.buckets.pop(key, None)
+
+    def _note(self, key: Key, method: str, before: Object, new: Stored, named: Object) -> None:
+        after = new.bucket
+        changed = {
+            name: value
+            for name, value in after.items()
+            if name in named or name not in before or not _strict.equal(before[name], value)
+        }
+        removed = tuple(name for name in before if name not in after)
+        self.writes.setdefault(key, []).append(Write(method, changed, removed, new.revision))
+
+
+def check_name(name: Any, what: str) -> str:
+    """The name itself: 1 to 128 characters, without control characters and lone surrogates."""
+    if isinstance(name, str) and 1 <= len(name) <= 128:
+        if not any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+            return name
+        cause = "it has a control character or a lone surrogate"
+    else:
+        cause = "it must be a text of 1 to 128 characters"
+    raise error("invalid_request", f"cannot use the {what} name: {cause}")
+
+
+def timestamp(at: float) -> str:
+    second = int(at)
+    date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+    return f"{date}.{int((at - second) * 1000):03d}Z"
+
+
+def _too_large(after: Object, size: int, limit: int) -> BucketError:
+    sizes = {key: len(_strict.dumps(value)) for key, value in after.items()}
+    largest = sorted(sizes, key=lambda key: -sizes[key])[:3]
+    shown = ", ".join(f"{key[:40]!r} ({sizes[key]} bytes)" for key in largest)
+    return error(
+        "too_large",
+        f"cannot set the bucket: it would have {size} bytes, allowed are {limit}; "
+        f"its largest keys: {shown}",
+        details=[{"key": key, "bytes": sizes[key]} for key in largest],
+    )

@@ -1,0 +1,80 @@
+"""The pytest plugin: ``bucket``, ``device_bucket`` and ``bucketd_server``.
+
+``@pytest.mark.bucketd(bucket={…}, device_bucket={…}, device="…", job="…")`` says what they
+hold and what they are called.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from . import Server, StoredBucket
+
+_NAMES = {"device": "test-device", "job": "test-job"}
+_KNOWN = (*_NAMES, "bucket", "device_bucket")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "bucketd(bucket, device_bucket, device, job): what the bucket fixtures hold at first, "
+        "and whose they are",
+    )
+
+
+@pytest.fixture
+def bucketd_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A bucketd of this test alone, in memory; BUCKETD_SOCKET leads to it."""
+    from . import Server
+
+    for name in [each for each in os.environ if each.startswith("BUCKETD_")]:
+        monkeypatch.delenv(name)
+    with Server() as server:
+        monkeypatch.setenv("BUCKETD_SOCKET", server.socket)
+        yield server
+
+
+@pytest.fixture
+def bucket(
+    request: pytest.FixtureRequest, bucketd_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> StoredBucket:
+    """The bucket that ``agent.utils.bucket`` uses in this test."""
+    said = _said(request)
+    found = bucketd_server.bucket(said["device"], said["job"])
+    if "bucket" in said:
+        found.seed(said["bucket"])
+    for name, value in found.environ.items():
+        monkeypatch.setenv(name, value)
+    return found
+
+
+@pytest.fixture
+def device_bucket(
+    request: pytest.FixtureRequest, bucketd_server: Server, bucket: StoredBucket
+) -> StoredBucket:
+    """The bucket that ``agent.utils.deviceBucket`` uses in this test."""
+    _ = bucket  # whose context is in the environment, and opens this one too
+    said = _said(request)
+    found = bucketd_server.bucket(said["device"])
+    if "device_bucket" in said:
+        found.seed(said["device_bucket"])
+    return found
+
+
+def _said(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What the markers say, the nearest first."""
+    said: dict[str, Any] = dict(_NAMES)
+    for marker in reversed(list(request.node.iter_markers("bucketd"))):
+        unknown = [name for name in marker.kwargs if name not in _KNOWN]
+        if marker.args or unknown:
+            raise pytest.UsageError(
+                f"cannot use the marker bucketd with {unknown or marker.args}: "
+                f"it takes {', '.join(_KNOWN)}, by name"
+            )
+        said.update(marker.kwargs)
+    return said
