@@ -1,12 +1,13 @@
 # The two commands of a newcomer are `make demo` and `make test`; each sets itself up.
 PYTHON ?= python3
 PREFIX ?= /usr/local
+DIST ?= dist
 BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
 .PHONY: help venv node lint test test-python test-node test-systemd demo crash abuse fuzz bench docs \
-	install uninstall clean
+	install uninstall wheels npm zipapp clean
 
 help:
 	@echo "make demo    the login automation over a daemon that is killed in between"
@@ -20,6 +21,7 @@ help:
 	@echo "make fuzz    requests that nobody would write, by the thousand"
 	@echo "make bench   figures beside those of Redis, etcd, SQLite and plain files"
 	@echo "make docs    write the pages of docs/ that are made of the code"
+	@echo "make wheels npm zipapp  packages for pip and npm, and bucketctl as one file, into DIST (dist)"
 	@echo "make venv    only prepare .venv, with bucketd and bucketctl in it"
 	@echo "make clean   remove everything that was built"
 
@@ -100,7 +102,28 @@ docs: venv
 install uninstall:
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" PYTHON="$(PYTHON)" sh systemd/install.sh $@
 
+# --- to be installed elsewhere
+
+wheels: venv
+	@mkdir -p $(DIST)
+	$(BIN)/python -m build --quiet --no-isolation --outdir $(DIST) client/python
+	$(BIN)/python -m build --quiet --no-isolation --outdir $(DIST) .
+
+npm: node
+	@mkdir -p $(DIST)
+	cd client/node && npm pack --silent --pack-destination $(abspath $(DIST))
+
+# Any Python from 3.9 runs it, so there is no bytecode in it.
+zipapp: venv
+	@rm -rf build/zipapp && mkdir -p build/zipapp $(DIST)
+	@cp -R client/python/bucketd_client LICENSE build/zipapp
+	@cp release/bucketctl.py build/zipapp/__main__.py
+	@find build/zipapp -name __pycache__ -prune -exec rm -r {} +
+	$(BIN)/python -m zipapp --compress --python '/usr/bin/env python3' \
+		--output $(DIST)/bucketctl.pyz build/zipapp
+	@chmod 755 $(DIST)/bucketctl.pyz
+
 clean:
-	rm -rf .venv client/node/node_modules client/node/dist client/node/build build *.egg-info \
+	rm -rf .venv dist client/node/node_modules client/node/dist client/node/build build *.egg-info \
 		client/python/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

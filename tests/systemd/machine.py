@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from checkout import copy_project
 from harness import REPO
 
 PACKAGES = "systemd-sysv,dbus,libpam-systemd,python3-venv,make,util-linux,procps"
@@ -193,14 +194,6 @@ class Machine:
         place.write_text(text)
 
 
-def _copy_project(target: Path) -> None:
-    listed = _output("git", "-C", str(REPO), "ls-files", "-z", "-co", "--exclude-standard")
-    for name in listed.split("\0"):
-        if name and (REPO / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPO / name, target / name)
-
-
 @contextlib.contextmanager
 def new_machine() -> Iterator[Machine]:
     """Booted, with the project in /src and what it depends on in /wheels."""
@@ -212,7 +205,7 @@ def new_machine() -> Iterator[Machine]:
         subprocess.run(["cp", "-a", "--reflink=auto", f"{tree}/.", copy], check=True)
         copy.chmod(0o755)
         shutil.copytree(wheels(tree), copy / "wheels")
-        _copy_project(copy / "src")
+        copy_project(copy / "src")
         machine.boot()
         yield machine
     finally:

@@ -60,7 +60,7 @@ test("both ways lead to one implementation, with the same public names", async (
 
 test("the package holds what runs and its types, and depends on nothing", () => {
   const home = join(dir, "node_modules", "bucketd-client");
-  assert.deepEqual(readdirSync(home).sort(), ["README.md", "dist", "package.json"]);
+  assert.deepEqual(readdirSync(home).sort(), ["LICENSE", "README.md", "dist", "package.json"]);
   const { dependencies, peerDependencies } = JSON.parse(readFileSync(join(home, "package.json"), "utf8"));
   assert.deepEqual([dependencies, peerDependencies], [undefined, undefined]);
 });
