@@ -39,7 +39,7 @@ venv: .venv/.ready
 node: client/node/node_modules/.ready
 
 client/node/node_modules/.ready: client/node/package.json client/node/package-lock.json
-	@cd client/node && npm ci --silent --no-audit --no-fund
+	@cd client/node && npm ci --silent --no-audit --no-fund && npm run --silent build
 	@touch $@
 
 lint: venv

@@ -1,0 +1,2 @@
+class UiAutomator2Options:
+    udid = ""

@@ -1,0 +1,2 @@
+class AppiumBy:
+    ACCESSIBILITY_ID = "accessibility id"
