@@ -29,14 +29,14 @@ const typed = "augmented/bucketd-types.d.ts";
 
 for (const flags of [NODE, "--module node16 --moduleResolution node16"]) {
   test(`import and require compile: ${flags}`, () =>
-    compiles(flags, "author.mts", "bucket.mts", "common.cts", "classic.ts"));
+    compiles(flags, "author.mts", "bucket.mts", "common.cts", "classic.ts", "testing.mts"));
 }
 
 test("import compiles with moduleResolution bundler", () =>
-  compiles("--module esnext --moduleResolution bundler", "author.mts", "bucket.mts", "classic.ts"));
+  compiles("--module esnext --moduleResolution bundler", "author.mts", "bucket.mts", "classic.ts", "testing.mts"));
 
 test("import compiles with moduleResolution node10, to CommonJS and to ES modules", async () => {
-  await compiles("--module commonjs --moduleResolution node10", "classic.ts");
+  await compiles("--module commonjs --moduleResolution node10", "classic.ts", "testing-classic.ts");
   await compiles("--module esnext --moduleResolution node10", "author.mts", "classic.ts");
 });
 

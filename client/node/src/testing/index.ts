@@ -1,0 +1,62 @@
+import type { StoredBucket } from "./handles.js";
+import { Server, type ServerOptions } from "./server.js";
+
+export { StoredBucket } from "./handles.js";
+export { Server, type ServerOptions } from "./server.js";
+export type { Write } from "./state.js";
+
+/** The part of `node:test`'s context that is needed; other runners have the like. */
+export interface TestContext {
+  after(clean: () => unknown): void;
+}
+
+export interface TestBuckets extends ServerOptions {
+  /** What the bucket holds at first. */
+  bucket?: object;
+  /** What the device bucket holds at first. */
+  deviceBucket?: object;
+  device?: string;
+  job?: string;
+}
+
+export interface TestBucketd {
+  readonly server: Server;
+  /** What `agent.utils.bucket` and `new Bucket()` use in this test. */
+  readonly bucket: StoredBucket;
+  /** What `agent.utils.deviceBucket` uses in this test. */
+  readonly deviceBucket: StoredBucket;
+}
+
+/** A bucketd in memory that serves; `close` it. */
+export async function startServer(options: ServerOptions = {}): Promise<Server> {
+  const server = new Server(options);
+  await server.start();
+  return server;
+}
+
+/**
+ * A bucketd of this test alone: in memory, on a real socket, and with a job context in
+ * `process.env`, which is as it was after the test.
+ */
+export async function useBucketd(t: TestContext, options: TestBuckets = {}): Promise<TestBucketd> {
+  const { device = "test-device", job = "test-job" } = options;
+  const server = await startServer(options);
+  t.after(() => server.close());
+  const [bucket, deviceBucket] = [server.bucket(device, job), server.bucket(device)];
+  if (options.bucket) bucket.seed(options.bucket);
+  if (options.deviceBucket) deviceBucket.seed(options.deviceBucket);
+  t.after(setEnvironment(bucket.environ));
+  return { server, bucket, deviceBucket };
+}
+
+/** Make the BUCKETD_ variables exactly these; what puts them back. */
+function setEnvironment(variables: Record<string, string>): () => void {
+  const ours = () => Object.keys(process.env).filter((name) => name.startsWith("BUCKETD_"));
+  const before = Object.fromEntries(ours().map((name) => [name, process.env[name]]));
+  const become = (wanted: Record<string, string | undefined>) => {
+    for (const name of ours()) delete process.env[name];
+    Object.assign(process.env, wanted);
+  };
+  become(variables);
+  return () => become(before);
+}

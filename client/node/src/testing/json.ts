@@ -1,0 +1,190 @@
+import { BucketError } from "../errors.js";
+
+/** A number as it is written: JavaScript's own would round large integers, and take 1.0 for 1. */
+export class Numeral {
+  constructor(readonly text: string) {}
+}
+
+/** JSON that loses nothing; an object is a Map, in which any key is a key like others. */
+export type Json = null | boolean | string | Numeral | Json[] | JsonObject;
+export type JsonObject = Map<string, Json>;
+
+export const MAX_DEPTH = 250;
+const MOST_NESTED = 1000; // to be read at all
+const LOWEST = -(2n ** 63n);
+const HIGHEST = 2n ** 64n - 1n;
+
+class NotJson extends Error {}
+
+/** UTF-8 JSON; throws `invalid_json` for what could not be given back as it came. */
+export function parse(bytes: Uint8Array): Json {
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return new Parser(text).whole();
+  } catch (error) {
+    throw new BucketError(`cannot read the request body: ${(error as Error).message}`, "invalid_json");
+  }
+}
+
+/** The same for a JSON object; throws `invalid_json` for other JSON as well. */
+export function parseObject(bytes: Uint8Array): JsonObject {
+  const value = parse(bytes);
+  if (value instanceof Map) return value;
+  const cause = `it must be a JSON object such as {"loggedIn": true}, got ${kindOf(value)}`;
+  throw new BucketError(`cannot use the request body: ${cause}`, "invalid_json");
+}
+
+class Parser {
+  private at = 0;
+
+  constructor(private readonly text: string) {}
+
+  whole(): Json {
+    const value = this.value(0);
+    if (this.peek() !== undefined) throw this.unexpected();
+    return value;
+  }
+
+  private value(depth: number): Json {
+    if (depth > MOST_NESTED) throw new NotJson(`it is nested deeper than ${MAX_DEPTH} levels`);
+    const next = this.peek();
+    if (next === "{") return this.object(depth);
+    if (next === "[") return this.array(depth);
+    if (next === '"') return this.string();
+    for (const [word, value] of WORDS) {
+      if (!this.text.startsWith(word, this.at)) continue;
+      this.at += word.length;
+      return value;
+    }
+    return this.number();
+  }
+
+  private object(depth: number): JsonObject {
+    const members: JsonObject = new Map();
+    this.list("}", () => {
+      if (this.peek() !== '"') throw this.unexpected();
+      const key = this.string();
+      this.take(":");
+      members.set(key, this.value(depth + 1));
+    });
+    return members;
+  }
+
+  private array(depth: number): Json[] {
+    const items: Json[] = [];
+    this.list("]", () => items.push(this.value(depth + 1)));
+    return items;
+  }
+
+  private list(end: string, item: () => void): void {
+    this.at += 1;
+    if (this.peek() === end) return this.take(end);
+    for (;;) {
+      item();
+      if (this.peek() === end) return this.take(end);
+      this.take(",");
+    }
+  }
+
+  private string(): string {
+    let end = this.at + 1;
+    while (end < this.text.length && this.text[end] !== '"') end += this.text[end] === "\\" ? 2 : 1;
+    const value: string = JSON.parse(this.text.slice(this.at, end + 1));
+    if (/\p{Surrogate}/u.test(value)) throw new NotJson("it has a lone surrogate");
+    this.at = end + 1;
+    return value;
+  }
+
+  private number(): Numeral {
+    NUMBER.lastIndex = this.at;
+    const found = NUMBER.exec(this.text);
+    if (!found) throw this.unexpected();
+    this.at = NUMBER.lastIndex;
+    return new Numeral(found[1] === undefined ? integer(found[0]) : float(found[0]));
+  }
+
+  private peek(): string | undefined {
+    while (" \t\r\n".includes(this.text[this.at] ?? "x")) this.at += 1;
+    return this.text[this.at];
+  }
+
+  private take(char: string): void {
+    if (this.peek() !== char) throw this.unexpected();
+    this.at += 1;
+  }
+
+  private unexpected(): NotJson {
+    return new NotJson(`not valid JSON (at character ${this.at})`);
+  }
+}
+
+const WORDS: readonly [string, Json][] = [["null", null], ["true", true], ["false", false]];
+const NUMBER = /-?(?:0|[1-9][0-9]*)((?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)|\.[0-9]+)?/y;
+
+function integer(text: string): string {
+  const value = text.length <= 40 ? BigInt(text) : HIGHEST + 1n;
+  if (value >= LOWEST && value <= HIGHEST) return value.toString();
+  throw new NotJson(`the integer ${text.slice(0, 40)} is outside -2^63 … 2^64-1 and would be rounded`);
+}
+
+function float(text: string): string {
+  const value = Number(text);
+  if (!Number.isFinite(value)) throw new NotJson(`the number ${text.slice(0, 40)} is beyond all that can be kept`);
+  const written = Object.is(value, -0) ? "-0" : String(value);
+  return /^-?[0-9]+$/.test(written) ? `${written}.0` : written;
+}
+
+/** Compact, as the daemon stores it and counts its size. */
+export function write(value: Json): string {
+  if (value instanceof Numeral) return value.text;
+  if (Array.isArray(value)) return `[${value.map(write).join(",")}]`;
+  if (!(value instanceof Map)) return JSON.stringify(value);
+  const members = [...value].map(([key, inner]) => `${JSON.stringify(key)}:${write(inner)}`);
+  return `{${members.join(",")}}`;
+}
+
+/** Whether both are the same JSON, in which 1, 1.0 and true differ and order is none. */
+export function equal(one: Json, other: Json): boolean {
+  return same(one, other, (a, b) => a.text === b.text);
+}
+
+/** The same, but numbers by their value (RFC 6902, 4.6). */
+export function sameValue(one: Json, other: Json): boolean {
+  return same(one, other, (a, b) => a.text === b.text || exactly(a) === exactly(b));
+}
+
+function same(one: Json, other: Json, numbers: (a: Numeral, b: Numeral) => boolean): boolean {
+  if (one instanceof Numeral && other instanceof Numeral) return numbers(one, other);
+  if (Array.isArray(one) && Array.isArray(other)) {
+    return one.length === other.length && one.every((item, index) => same(item, other[index]!, numbers));
+  }
+  if (!(one instanceof Map && other instanceof Map)) return one === other;
+  return one.size === other.size && [...one].every(([key, value]) => {
+    const found = other.get(key);
+    return found !== undefined && same(value, found, numbers);
+  });
+}
+
+function exactly({ text }: Numeral): bigint | number {
+  const value = Number(text);
+  return Number.isInteger(value) ? BigInt(/[.e]/.test(text) ? value : text) : value;
+}
+
+export function clone(value: Json): Json {
+  if (Array.isArray(value)) return value.map(clone);
+  if (!(value instanceof Map)) return value;
+  return new Map([...value].map(([key, inner]) => [key, clone(inner)]));
+}
+
+export function isDeeper(value: Json, levels: number): boolean {
+  const inner = value instanceof Map ? [...value.values()] : value;
+  return Array.isArray(inner) && (levels === 0 || inner.some((each) => isDeeper(each, levels - 1)));
+}
+
+export function kindOf(value: Json): string {
+  if (value === null) return "null";
+  if (value instanceof Numeral) return "a number";
+  if (Array.isArray(value)) return "an array";
+  if (value instanceof Map) return "an object";
+  return typeof value === "string" ? "a text" : "a boolean";
+}

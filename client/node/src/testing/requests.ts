@@ -1,0 +1,136 @@
+import { BucketError, ForbiddenError, InvalidRequestError } from "../errors.js";
+import type { Guard, Tags } from "./state.js";
+
+export const JSON_TYPE = "application/json";
+export const MERGE_PATCH = "application/merge-patch+json";
+export const JSON_PATCH = "application/json-patch+json";
+const RANGES = ["*/*", "application/*", JSON_TYPE]; // the more exact one decides
+const TAG = /\s*(?:(W\/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)/y;
+
+/** One request as it came. */
+export class Request {
+  readonly path: string;
+  private readonly search: string;
+
+  constructor(
+    readonly method: string,
+    target: string,
+    /** By name in lower case, each with all its values. */
+    readonly headers: ReadonlyMap<string, readonly string[]>,
+    /** null where it is longer than a bucket may be. */
+    private readonly body: Uint8Array | null,
+  ) {
+    const local = target.replace(/^http:\/\/[^/]*/i, "");
+    const at = local.indexOf("?");
+    this.path = at < 0 ? local : local.slice(0, at);
+    this.search = at < 0 ? "" : local.slice(at + 1);
+  }
+
+  /** The parameters, of which only `key` may be repeated. */
+  query(allowed: readonly string[]): Map<string, string[]> {
+    const found = new Map<string, string[]>();
+    for (const pair of this.search.split("&").filter(Boolean)) {
+      const [name, ...rest] = pair.replaceAll("+", " ").split("=");
+      this.parameter(found, decode(name!), decode(rest.join("=")), allowed);
+    }
+    return found;
+  }
+
+  private parameter(found: Map<string, string[]>, name: string, value: string, allowed: readonly string[]): void {
+    if (!allowed.includes(name)) {
+      const known = allowed.join(", ") || "none";
+      throw new InvalidRequestError(`cannot use the parameter '${name}': this route has ${known}`);
+    }
+    if (found.has(name) && name !== "key") {
+      throw new InvalidRequestError(`cannot use the parameter '${name}' twice`);
+    }
+    found.set(name, [...(found.get(name) ?? []), value]);
+  }
+
+  /** What Authorization sends, "" where that is no bearer's token; undefined without it. */
+  get token(): string | undefined {
+    const values = this.headers.get("authorization") ?? [];
+    if (values.length > 1) {
+      throw new InvalidRequestError("cannot tell who asks: there are several Authorization headers");
+    }
+    const value = values[0];
+    if (value === undefined) return undefined;
+    return /^bearer (.*)$/i.exec(value)?.[1]?.trim() ?? "";
+  }
+
+  mediaType(...allowed: string[]): string {
+    const [kind, ...more] = this.one("content-type", JSON_TYPE).split(";").map((part) => part.trim().toLowerCase());
+    const charsets = more.filter((part) => part.startsWith("charset=")).map((part) => part.slice(8).replaceAll('"', ""));
+    const encoded = this.one("content-encoding", "identity").toLowerCase() !== "identity";
+    if (allowed.includes(kind!) && !encoded && charsets.every((each) => each === "utf-8" || each === "utf8")) return kind!;
+    throw new BucketError(
+      `cannot read the request body: send it as ${allowed.join(" or ")}, in UTF-8 and not compressed`,
+      "unsupported_media_type",
+    );
+  }
+
+  /** What holds for every route: no browser, and an answer in JSON is welcome. */
+  checkGeneral(): void {
+    if (this.headers.has("origin") || this.headers.has("referer")) {
+      throw new ForbiddenError(
+        "cannot answer a browser: a request with Origin or Referer is refused, " +
+          "so that no web page can reach buckets through a proxy of this socket",
+        "forbidden",
+      );
+    }
+    const accept = (this.headers.get("accept") ?? []).join(",");
+    if (accept.trim() === "" || isWelcome(accept)) return;
+    throw new BucketError("cannot answer in the type asked for: this API speaks application/json", "not_acceptable");
+  }
+
+  content(limit: number): Uint8Array {
+    if (this.body !== null) return this.body;
+    throw new BucketError(`cannot read the request body: it is too long, allowed are ${limit}`, "too_large");
+  }
+
+  get guard(): Guard {
+    return { ifMatch: this.tags("If-Match"), ifNoneMatch: this.tags("If-None-Match") };
+  }
+
+  private one(name: string, otherwise: string): string {
+    return this.headers.get(name)?.[0] ?? otherwise;
+  }
+
+  private tags(header: string): Tags | undefined {
+    const values = this.headers.get(header.toLowerCase());
+    if (values === undefined) return undefined;
+    const text = values.join(",").trim();
+    const tags = { any: text === "*", strong: new Set<string>(), weak: new Set<string>() };
+    if (tags.any) return tags;
+    TAG.lastIndex = 0;
+    for (let at = 0; at < text.length; at = TAG.lastIndex) {
+      const found = TAG.exec(text);
+      if (!found || TAG.lastIndex === at) break;
+      if (found[2] !== undefined) tags[found[1] ? "weak" : "strong"].add(found[2]);
+      if (TAG.lastIndex === text.length && tags.strong.size + tags.weak.size > 0) return tags;
+    }
+    throw new InvalidRequestError(`cannot use ${header}: it must be * or a list of ETags, in quotes`);
+  }
+}
+
+/** Percent-decoded once, as UTF-8. */
+export function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw new InvalidRequestError(
+      "cannot read the path or query: it is not percent-encoded UTF-8 (a literal % is %25)",
+    );
+  }
+}
+
+function isWelcome(accept: string): boolean {
+  let [best, quality] = [-1, 0];
+  for (const item of accept.split(",")) {
+    const [kind, ...more] = item.split(";").map((part) => part.trim().toLowerCase());
+    const rank = RANGES.indexOf(kind!);
+    const q = Number(more.find((part) => part.startsWith("q="))?.slice(2) ?? 1) || 0;
+    if (rank > best || (rank >= 0 && rank === best && q > quality)) [best, quality] = [rank, q];
+  }
+  return quality > 0;
+}

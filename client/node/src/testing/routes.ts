@@ -1,0 +1,221 @@
+import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
+import { type Change, jsonPatch, merge, mergePatch, remove, replace } from "./changes.js";
+import { type JsonObject, Numeral, parse, parseObject, write } from "./json.js";
+import { decode, JSON_PATCH, JSON_TYPE, MERGE_PATCH, type Request } from "./requests.js";
+import { bucketOf, check, type Context, isUnmatched, type Key, keyOf, nameFor, type State, type Stored } from "./state.js";
+
+/** `text` is the body; null for an answer without one. */
+export interface Answer {
+  readonly status: number;
+  readonly text: string | null;
+  readonly etag?: string | null;
+}
+
+interface Call {
+  readonly state: State;
+  readonly request: Request;
+  readonly query: ReadonlyMap<string, readonly string[]>;
+  readonly names: Readonly<Record<string, string>>;
+  readonly key: Key;
+  readonly context: Context | undefined;
+}
+
+type Handler = (call: Call) => Answer;
+
+interface Route {
+  readonly path: string;
+  readonly handlers: Readonly<Record<string, Handler>>;
+  readonly parameters?: readonly string[];
+  readonly access?: "anyone" | "job" | "device";
+}
+
+const MOST_ROWS = 1000;
+const MEMBERS = ["device", "job", "automation", "ttl_seconds"];
+const bucket = { GET: read, PATCH: patch, PUT: put, DELETE: clear };
+const ROUTES: readonly Route[] = [
+  { path: "/healthz", handlers: { GET: ready }, access: "anyone" },
+  { path: "/readyz", handlers: { GET: ready }, access: "anyone" },
+  { path: "/v1/bucket", handlers: bucket, parameters: ["key"], access: "job" },
+  { path: "/v1/buckets", handlers: { GET: listAll }, parameters: ["device", "job", "automation", "limit", "cursor"] },
+  { path: "/v1/context", handlers: { GET: ownContext }, access: "device" },
+  { path: "/v1/contexts", handlers: { GET: listContexts, POST: createContext } },
+  { path: "/v1/contexts/{id}", handlers: { DELETE: revokeContext } },
+  { path: "/v1/device/bucket", handlers: bucket, parameters: ["key"], access: "device" },
+  { path: "/v1/devices/{device}/bucket", handlers: bucket, parameters: ["key"] },
+  { path: "/v1/devices/{device}/jobs/{job}/bucket", handlers: bucket, parameters: ["key", "automation"] },
+];
+
+/** What the daemon would answer; throws the BucketError for what it would refuse. */
+export function answer(state: State, request: Request): Answer {
+  request.checkGeneral();
+  const [route, names] = match(request.path);
+  const method = request.method === "HEAD" ? "GET" : request.method;
+  const handler = Object.hasOwn(route.handlers, method) ? route.handlers[method] : undefined;
+  if (!handler) throw notAllowed(request.method, route);
+  const writes = method === "PUT" || method === "PATCH";
+  const parameters = (route.parameters ?? []).filter((name) => !(writes && name === "key"));
+  const query = request.query(parameters);
+  const context = admit(state, route, request.token);
+  return handler({ state, request, query, names, key: keyFor(route, names, context), context });
+}
+
+function match(path: string): [Route, Record<string, string>] {
+  const given = path.split("/");
+  for (const route of ROUTES) {
+    const shape = route.path.split("/");
+    const fits = shape.length === given.length && shape.every((part, i) => part.startsWith("{") || part === given[i]);
+    if (!fits) continue;
+    const holes = shape.flatMap((part, i) => (part.startsWith("{") ? [[part.slice(1, -1), decode(given[i]!)]] : []));
+    return [route, Object.fromEntries(holes)];
+  }
+  throw new NotFoundError(`cannot find '${path.slice(0, 200)}': the testing server has no such route`, "not_found");
+}
+
+function notAllowed(method: string, { path, handlers }: Route): BucketError {
+  const takes = [...Object.keys(handlers), ...("GET" in handlers ? ["HEAD"] : [])].sort().join(", ");
+  return new BucketError(`cannot ${method} ${path}: it takes ${takes}`, "method_not_allowed");
+}
+
+function admit(state: State, { access }: Route, token: string | undefined): Context | undefined {
+  if (access === "anyone") return undefined;
+  if (access === undefined) {
+    if (token === undefined) return undefined;
+    throw new NoJobContextError(
+      "cannot use an operator route with a token: a token opens its own bucket on " +
+        "/v1/bucket and /v1/device/bucket; leave the Authorization header out",
+    );
+  }
+  if (token === undefined) throw new NoJobContextError("no job context: the request carries no token");
+  const context = state.opened(token);
+  if (access === "device" || context.job !== null) return context;
+  throw new NoJobContextError(
+    "no job context: the token is for a device alone, so it opens only /v1/device/bucket",
+  );
+}
+
+function keyFor({ access }: Route, { device, job }: Record<string, string>, context: Context | undefined): Key {
+  if (context) return { device: context.device, job: access === "job" ? context.job : null };
+  if (device === undefined) return { device: "", job: null };
+  return { device: nameFor(device, "device"), job: job === undefined ? null : nameFor(job, "job") };
+}
+
+function read(call: Call): Answer {
+  const now = call.state.read(call.key);
+  const { guard } = call.request;
+  if (!isUnmatched(guard, now)) return { status: 304, text: null, etag: now.etag };
+  check(guard, now);
+  const stored = bucketOf(now);
+  const keys = call.query.get("key") ?? [...stored.keys()];
+  const chosen = keys.filter((key) => stored.has(key)).map((key) => [key, stored.get(key)!] as const);
+  return result(call, now, new Map(chosen));
+}
+
+function patch(call: Call): Answer {
+  const { request, state } = call;
+  const kind = request.mediaType(JSON_TYPE, MERGE_PATCH, JSON_PATCH);
+  const content = request.content(state.maxBytes);
+  if (kind === JSON_PATCH) return commit(call, jsonPatch(parse(content), state.maxBytes));
+  const data = parseObject(content);
+  return kind === MERGE_PATCH ? commit(call, mergePatch(data)) : commit(call, merge(data), data);
+}
+
+function put(call: Call): Answer {
+  call.request.mediaType(JSON_TYPE);
+  const data = parseObject(call.request.content(call.state.maxBytes));
+  return commit(call, replace(data), data);
+}
+
+function clear(call: Call): Answer {
+  const keys = call.query.get("key");
+  return commit(call, keys === undefined ? null : remove(keys));
+}
+
+function commit(call: Call, change: Change | null, named?: JsonObject): Answer {
+  const { state, request, key } = call;
+  const now = state.commit(key, request.method, change, request.guard, automationOf(call), named);
+  return result(call, now, bucketOf(now));
+}
+
+function automationOf({ context, key, query }: Call): string | null {
+  if (context) return key.job === null ? null : context.automation;
+  const given = query.get("automation")?.[0];
+  return given === undefined ? null : nameFor(given, "automation");
+}
+
+function result({ key }: Call, now: Stored, content: JsonObject): Answer {
+  const label = key.job === null ? "deviceBucket" : "bucket";
+  const text = `{"success":true,"${label}":${write(content)},"revision":${now.revision}}`;
+  return { status: 200, text, etag: now.etag };
+}
+
+function success(members: object, status = 200): Answer {
+  return { status, text: JSON.stringify({ success: true, ...members }) };
+}
+
+function ready(): Answer {
+  return success({ status: "ready" });
+}
+
+function listAll({ state, query }: Call): Answer {
+  const wanted = (name: string) => query.get(name)?.[0];
+  const limit = limitOf(wanted("limit"));
+  const after = cursorOf(wanted("cursor"));
+  const rows = [...state.buckets].sort().map(([name, now]) => ({ name, ...rowOf(keyOf(name), now) }));
+  const filters = (["device", "job", "automation"] as const).filter((name) => wanted(name) !== undefined);
+  const fitting = rows.filter((row) => row.name > after && filters.every((name) => row[name] === wanted(name)));
+  const page = fitting.slice(0, limit);
+  const next_cursor = fitting.length > limit ? Buffer.from(page.at(-1)!.name).toString("hex") : null;
+  return success({ buckets: page.map(({ name: _, ...row }) => row), next_cursor });
+}
+
+function rowOf({ device, job }: Key, { automation, revision, text, updatedAt }: Stored) {
+  return { device, job, automation, revision, size: Buffer.byteLength(text), updated_at: updatedAt };
+}
+
+function limitOf(text: string | undefined): number {
+  if (text === undefined) return MOST_ROWS;
+  if (/^[0-9]{1,9}$/.test(text) && Number(text) >= 1 && Number(text) <= MOST_ROWS) return Number(text);
+  throw new InvalidRequestError(`cannot use limit='${text}': it must be 1 to ${MOST_ROWS}`);
+}
+
+function cursorOf(text: string | undefined): string {
+  if (text === undefined) return "";
+  const name = Buffer.from(text, "hex").toString();
+  if (name.startsWith("[")) return name;
+  throw new InvalidRequestError("cannot use the cursor: it is none of this API's");
+}
+
+function scopeOf({ device, job, automation, expires }: Context) {
+  return { device, job, automation, expires_at: new Date(expires).toISOString() };
+}
+
+function ownContext({ context }: Call): Answer {
+  return success({ ...scopeOf(context!), schema: false });
+}
+
+function createContext({ request, state }: Call): Answer {
+  request.mediaType(JSON_TYPE);
+  const body = parseObject(request.content(state.maxBytes));
+  const unknown = [...body.keys()].find((name) => !MEMBERS.includes(name));
+  if (unknown !== undefined) {
+    throw new InvalidRequestError(`cannot mint a context: '${unknown}' is not one of ${MEMBERS.join(", ")}`);
+  }
+  const ttl = body.get("ttl_seconds") ?? undefined;
+  const seconds = ttl instanceof Numeral ? Number(ttl.text) : ttl;
+  const context = state.mint(body.get("device"), body.get("job"), body.get("automation"), seconds);
+  return success({ id: context.id, token: context.token, ...scopeOf(context) }, 201);
+}
+
+function listContexts({ state }: Call): Answer {
+  const contexts = state.live().map((context) => ({
+    id: context.id,
+    created_at: new Date(context.created).toISOString(),
+    ...scopeOf(context),
+  }));
+  return success({ contexts });
+}
+
+function revokeContext({ state, names: { id } }: Call): Answer {
+  state.revoke(id!);
+  return success({ id });
+}

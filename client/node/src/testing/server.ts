@@ -1,0 +1,157 @@
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import * as http from "node:http";
+import type { Duplex } from "node:stream";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { BucketError } from "../errors.js";
+import type { Detail } from "../types.js";
+import { StoredBucket } from "./handles.js";
+import { Request } from "./requests.js";
+import { type Answer, answer } from "./routes.js";
+import { State } from "./state.js";
+
+const STATUS: Readonly<Record<string, number>> = {
+  invalid_json: 400, invalid_request: 400, no_job_context: 401, forbidden: 403, not_found: 404,
+  method_not_allowed: 405, not_acceptable: 406, request_timeout: 408, patch_failed: 409,
+  precondition_failed: 412, too_large: 413, unsupported_media_type: 415, schema_violation: 422,
+  too_many_requests: 429, internal: 500, bucket_corrupt: 500, overloaded: 503, shutting_down: 503,
+  read_only: 503, storage_full: 507,
+};
+const RETRY_AFTER: Readonly<Record<string, string>> = {
+  too_many_requests: "1", overloaded: "1", shutting_down: "1", read_only: "5",
+};
+
+export interface ServerOptions {
+  /** Bounds the compact JSON of each bucket; 1 MiB. */
+  maxBytes?: number;
+}
+
+/**
+ * bucketd's protocol on a unix socket, with everything in memory: buckets, contexts and lists,
+ * with the daemon's rules and limits; no schemas, files, export or metrics.
+ */
+export class Server {
+  /** The path of the socket, for BUCKETD_SOCKET. */
+  readonly socket: string;
+  private readonly home = mkdtempSync(join(tmpdir(), "bucketd-"));
+  private readonly state: State;
+  private readonly refusals: BucketError[] = [];
+  private http: http.Server | undefined;
+
+  constructor({ maxBytes = 1024 * 1024 }: ServerOptions = {}) {
+    this.socket = join(this.home, "bucketd.sock");
+    this.state = new State(maxBytes);
+  }
+
+  /** Serve, with what was stored before. */
+  async start(): Promise<void> {
+    const server = http.createServer({ keepAliveTimeout: 0, requireHostHeader: false } as object);
+    server.on("request", (request, response) => void this.serve(request, response));
+    server.on("clientError", (error, socket) => refuseRaw(error, socket));
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(this.socket, resolve);
+    });
+    server.unref();
+    this.http = server;
+  }
+
+  /** Serve nobody until `start`, as while the daemon restarts; nothing is forgotten. */
+  async stop(): Promise<void> {
+    const server = this.http;
+    this.http = undefined;
+    if (!server) return;
+    const closed = new Promise((resolve) => server.close(resolve));
+    server.closeAllConnections();
+    await closed;
+  }
+
+  /** `stop`, and take away the socket's directory. */
+  async close(): Promise<void> {
+    await this.stop();
+    rmSync(this.home, { recursive: true, force: true });
+  }
+
+  /** The bucket of this pair, or without a job that of the device; with a token for it. */
+  bucket(device: string, job: string | null = null): StoredBucket {
+    return new StoredBucket(this.state, this.socket, { device, job });
+  }
+
+  /** Answer the next calls on buckets with this code, such as `storage_full`. */
+  refuse(code: string, { times = 1, message, details }: { times?: number; message?: string; details?: Detail[] } = {}): void {
+    if (!Object.hasOwn(STATUS, code)) {
+      throw new Error(`cannot refuse with ${code}: it must be one of ${Object.keys(STATUS).join(", ")}`);
+    }
+    const said = message ?? `cannot use the bucket: ${code}, as the test wants it`;
+    for (let n = 0; n < times; n++) this.refusals.push(new BucketError(said, code, details ? { details } : {}));
+  }
+
+  private async serve(incoming: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
+    incoming.on("error", () => response.destroy());
+    try {
+      const body = await bodyOf(incoming, this.state.maxBytes);
+      if (body === null) response.setHeader("Connection", "close");
+      const request = new Request(incoming.method!, incoming.url!, headersOf(incoming), body);
+      send(response, this.respond(request));
+    } catch (error) {
+      refuse(response, error instanceof BucketError ? error : new BucketError(String(error), "internal"));
+    }
+  }
+
+  private respond(request: Request): Answer {
+    const refusal = request.path.endsWith("/bucket") ? this.refusals.shift() : undefined;
+    if (refusal) throw refusal;
+    return answer(this.state, request);
+  }
+}
+
+function headersOf({ rawHeaders }: http.IncomingMessage): Map<string, string[]> {
+  const headers = new Map<string, string[]>();
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = rawHeaders[at]!.toLowerCase();
+    headers.set(name, [...(headers.get(name) ?? []), rawHeaders[at + 1]!]);
+  }
+  return headers;
+}
+
+/** The whole body; null, and the rest unread, where it is longer than that. */
+async function bodyOf(incoming: http.IncomingMessage, maxBytes: number): Promise<Buffer | null> {
+  if (Number(incoming.headers["content-length"] ?? 0) > maxBytes) return null;
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of incoming.iterator({ destroyOnReturn: false })) {
+    chunks.push(chunk);
+    size += chunk.length;
+    if (size > maxBytes) return null;
+  }
+  return Buffer.concat(chunks);
+}
+
+function refuse(response: http.ServerResponse, { message, code, details, revision }: BucketError): void {
+  response.setHeader("X-Request-Id", randomBytes(6).toString("hex"));
+  const later = RETRY_AFTER[code];
+  if (later !== undefined) response.setHeader("Retry-After", later);
+  if (code === "no_job_context") response.setHeader("WWW-Authenticate", "Bearer");
+  if (code === "method_not_allowed") response.setHeader("Allow", message.split("it takes ")[1]!);
+  const text = JSON.stringify({ success: false, error: message, code, details, revision });
+  send(response, { status: STATUS[code] ?? 500, text });
+}
+
+function send(response: http.ServerResponse, { status, text, etag = null }: Answer): void {
+  response.setHeader("Cache-Control", "no-store").setHeader("Server", "bucketd");
+  if (etag !== null) response.setHeader("ETag", `"${etag}"`);
+  if (text !== null) {
+    response.setHeader("Content-Type", "application/json");
+    response.setHeader("Content-Length", Buffer.byteLength(text));
+  }
+  response.writeHead(status).end(text ?? undefined);
+}
+
+/** What is no HTTP. */
+function refuseRaw(error: Error, socket: Duplex): void {
+  const members = { success: false, error: `cannot read the request: ${error.message}`, code: "invalid_request" };
+  const text = JSON.stringify(members);
+  const head = ["Content-Type: application/json", `Content-Length: ${Buffer.byteLength(text)}`, "Connection: close"];
+  if (socket.writable) socket.end(`HTTP/1.1 400 Bad Request\r\n${head.join("\r\n")}\r\n\r\n${text}`);
+}

@@ -1,0 +1,213 @@
+import { randomBytes } from "node:crypto";
+import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
+import type { Change } from "./changes.js";
+import { equal, isDeeper, type Json, type JsonObject, MAX_DEPTH, parseObject, write } from "./json.js";
+
+const DEFAULT_TTL = 86_400;
+const MAX_TTL = 31_622_400;
+
+/** Which bucket: of one (device, job), or with `job` null of the device. */
+export interface Key {
+  readonly device: string;
+  readonly job: string | null;
+}
+
+export interface Stored {
+  /** Compact JSON. */
+  readonly text: string;
+  /** 0 where no bucket is stored. */
+  readonly revision: number;
+  readonly etag: string | null;
+  readonly automation: string | null;
+  readonly updatedAt: string | null;
+}
+
+/** One write that was accepted. */
+export interface Write {
+  readonly method: string;
+  /** The keys that it named, and those that it changed, with their values since then. */
+  readonly set: Record<string, any>;
+  readonly removed: string[];
+  /** That of the bucket afterwards. */
+  readonly revision: number;
+}
+
+/** An If-Match or If-None-Match: `any` for `*`, or the tags listed. */
+export interface Tags {
+  readonly any: boolean;
+  readonly strong: ReadonlySet<string>;
+  readonly weak: ReadonlySet<string>;
+}
+
+export interface Guard {
+  readonly ifMatch?: Tags | undefined;
+  readonly ifNoneMatch?: Tags | undefined;
+}
+
+export interface Context extends Key {
+  readonly id: string;
+  readonly token: string;
+  readonly automation: string | null;
+  readonly created: number;
+  readonly expires: number;
+}
+
+const ABSENT: Stored = { text: "{}", revision: 0, etag: null, automation: null, updatedAt: null };
+
+/** All buckets and contexts; `maxBytes` bounds the compact JSON of each bucket. */
+export class State {
+  readonly buckets = new Map<string, Stored>();
+  private readonly written = new Map<string, Write[]>();
+  private readonly contexts = new Map<string, Context>();
+  private readonly mark = randomBytes(4).toString("hex");
+  private count = 0;
+
+  constructor(readonly maxBytes: number) {}
+
+  read(key: Key): Stored {
+    return this.buckets.get(nameOf(key)) ?? ABSENT;
+  }
+
+  writes(key: Key): Write[] {
+    return [...(this.written.get(nameOf(key)) ?? [])];
+  }
+
+  forgetWrites(key: Key): void {
+    this.written.delete(nameOf(key));
+  }
+
+  /** The bucket after `change` (null: without it), all or nothing; `named` is what the request sets. */
+  commit(key: Key, method: string, change: Change | null, guard: Guard = {}, automation: string | null = null, named: JsonObject = new Map()): Stored {
+    const now = this.read(key);
+    check(guard, now);
+    const before = bucketOf(now);
+    const after = change?.(bucketOf(now)) ?? null;
+    const same = after !== null && equal(after, before) && (now.revision > 0 || method !== "PUT");
+    const next = after === null ? ABSENT : same ? now : this.next(now, after, automation);
+    if (next.revision > 0) this.buckets.set(nameOf(key), next);
+    else this.buckets.delete(nameOf(key));
+    this.note(key, method, before, next, named);
+    return next;
+  }
+
+  mint(device: Json | undefined, job: Json = null, automation: Json = null, ttl: unknown = DEFAULT_TTL): Context {
+    const names = {
+      device: nameFor(device, "device"),
+      job: job === null ? null : nameFor(job, "job"),
+      automation: automation === null ? null : nameFor(automation, "automation"),
+    };
+    if (typeof ttl !== "number" || !(ttl > 0 && ttl <= MAX_TTL)) {
+      throw new InvalidRequestError(
+        `cannot mint a context: ttl_seconds must be a number over 0 and at most ${MAX_TTL}`,
+      );
+    }
+    const [id, token] = [randomBytes(8).toString("hex"), randomBytes(32).toString("base64url")];
+    const context = { id, token, ...names, created: Date.now(), expires: Date.now() + 1000 * ttl };
+    this.contexts.set(id, context);
+    return context;
+  }
+
+  /** The oldest first. */
+  live(): Context[] {
+    return [...this.contexts.values()].filter(({ expires }) => expires > Date.now());
+  }
+
+  /** The context that a token opens. */
+  opened(token: string): Context {
+    const found = this.live().find((context) => context.token === token);
+    if (found) return found;
+    throw new NoJobContextError(
+      "no job context: the token is unknown, revoked or expired; start it with: " +
+        "bucketctl run --device DEVICE --job JOB -- COMMAND",
+    );
+  }
+
+  revoke(id: string): void {
+    if (!this.live().some((context) => context.id === id)) {
+      throw new NotFoundError("cannot revoke the context: there is none with this id", "not_found");
+    }
+    this.contexts.delete(id);
+  }
+
+  private next(now: Stored, after: JsonObject, automation: string | null): Stored {
+    if (isDeeper(after, MAX_DEPTH)) {
+      throw new BucketError(`cannot keep the bucket: it is nested deeper than ${MAX_DEPTH} levels`, "invalid_json");
+    }
+    const text = write(after);
+    const size = Buffer.byteLength(text);
+    if (size > Math.max(this.maxBytes, Buffer.byteLength(now.text))) throw tooLarge(after, size, this.maxBytes);
+    this.count += 1;
+    const etag = `${this.mark}${this.count.toString(16).padStart(6, "0")}`;
+    const updatedAt = new Date().toISOString();
+    return { text, revision: now.revision + 1, etag, automation: automation ?? now.automation, updatedAt };
+  }
+
+  private note(key: Key, method: string, before: JsonObject, next: Stored, named: JsonObject): void {
+    const after = bucketOf(next);
+    const changed = [...after].filter(([name, value]) => {
+      const was = before.get(name);
+      return named.has(name) || was === undefined || !equal(was, value);
+    });
+    const removed = [...before.keys()].filter((name) => !after.has(name));
+    const write_ = { method, set: plain(new Map(changed)), removed, revision: next.revision };
+    this.written.set(nameOf(key), [...this.writes(key), write_]);
+  }
+}
+
+function nameOf({ device, job }: Key): string {
+  return JSON.stringify([device, job]);
+}
+
+export function keyOf(name: string): Key {
+  const [device, job] = JSON.parse(name);
+  return { device, job };
+}
+
+export function bucketOf(stored: Stored): JsonObject {
+  return parseObject(Buffer.from(stored.text));
+}
+
+/** As JavaScript has it, with large integers rounded. */
+export function plain(bucket: JsonObject): Record<string, any> {
+  return JSON.parse(write(bucket));
+}
+
+/** The name itself: 1 to 128 characters, without control characters and lone surrogates. */
+export function nameFor(name: unknown, what: string): string {
+  if (typeof name === "string" && [...name].length >= 1 && [...name].length <= 128 && !/[\p{Cc}\p{Cs}]/u.test(name)) {
+    return name;
+  }
+  throw new InvalidRequestError(
+    `cannot use the ${what} name: it must be a text of 1 to 128 characters, none of them a control character`,
+  );
+}
+
+export function isUnmatched({ ifNoneMatch: tags }: Guard, now: Stored): boolean {
+  if (!tags || now.revision === 0) return true;
+  return !(tags.any || tags.strong.has(now.etag!) || tags.weak.has(now.etag!));
+}
+
+/** Throws `precondition_failed`, with the revision that is stored, unless the guard holds. */
+export function check(guard: Guard, now: Stored): void {
+  const { ifMatch: tags } = guard;
+  const matched = !tags || (now.revision > 0 && (tags.any || tags.strong.has(now.etag!)));
+  if (matched && isUnmatched(guard, now)) return;
+  const cause = matched ? "it exists already" : now.revision > 0 ? "it has changed since" : "none is stored";
+  const { revision } = now;
+  throw new BucketError(
+    `cannot change the bucket: ${cause} (revision ${revision}); read it again and repeat`,
+    "precondition_failed",
+    { revision },
+  );
+}
+
+function tooLarge(after: JsonObject, size: number, limit: number): BucketError {
+  const sizes = [...after].map(([key, value]) => ({ key, bytes: Buffer.byteLength(write(value)) }));
+  const details = sizes.sort((one, other) => other.bytes - one.bytes).slice(0, 3);
+  const shown = details.map(({ key, bytes }) => `${JSON.stringify(key.slice(0, 40))} (${bytes} bytes)`);
+  return new BucketError(
+    `cannot set the bucket: it would have ${size} bytes, allowed are ${limit}; its largest keys: ${shown.join(", ")}`,
+    "too_large",
+    { details },
+  );
+}

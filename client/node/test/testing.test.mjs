@@ -1,0 +1,121 @@
+// `bucketd-client/testing`, as the author of an automation uses it.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { Bucket, agent } from "../dist/index.mjs";
+import { startServer, useBucketd } from "../dist/testing/index.mjs";
+import { node } from "./support/daemon.mjs";
+import { environment } from "./support/temp.mjs";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+
+async function automation() {
+  const result = await agent.utils.bucket.get();
+  if (!result.success) throw new Error(result.error);
+  if (!result.bucket.loggedIn) await agent.utils.bucket.set({ loggedIn: true, at: [1, { b: null }] });
+  await agent.utils.deviceBucket.set({ lastJob: "login" });
+}
+
+test("what the automation sets can be asserted", async (t) => {
+  const { bucket, deviceBucket } = await useBucketd(t);
+  assert.deepEqual([bucket.data, bucket.revision, bucket.writes], [{}, 0, []]);
+  await automation();
+  bucket.assertSet({ loggedIn: true, at: [1, { b: null }] });
+  deviceBucket.assertSet({ lastJob: "login" });
+  assert.deepEqual(bucket.data, { loggedIn: true, at: [1, { b: null }] });
+  assert.deepEqual(bucket.writes, [{ method: "PATCH", set: bucket.data, removed: [], revision: 1 }]);
+});
+
+test("a seeded session is gone on with", async (t) => {
+  const seeds = { bucket: { loggedIn: true }, deviceBucket: { model: "p7" }, job: "log in" };
+  const { bucket, deviceBucket } = await useBucketd(t, seeds);
+  await automation();
+  bucket.assertUnchanged();
+  assert.deepEqual(deviceBucket.data, { model: "p7", lastJob: "login" });
+  assert.equal((await new Bucket().context()).job, "log in");
+});
+
+test("removed keys, and the same value again", async (t) => {
+  const { bucket } = await useBucketd(t, { bucket: { a: 1, b: 2 } });
+  await new Bucket().set({ b: 2 });
+  bucket.assertSet({ b: 2 });
+  bucket.assertUnchanged();
+  await new Bucket().remove("a");
+  bucket.assertRemoved("a");
+});
+
+test("assertions fail with what was done", async (t) => {
+  const { bucket } = await useBucketd(t, { bucket: { gone: 1 } });
+  await new Bucket().set({ a: 1 });
+  assert.throws(() => bucket.assertSet({ b: 1 }), /"b" was not set; set were: "a"/);
+  assert.throws(() => bucket.assertSet({ a: 2 }), /"a" was set to 1, not to 2/);
+  assert.throws(() => bucket.assertRemoved("gone"), /"gone" was not removed; removed were: none/);
+  assert.throws(() => bucket.assertUnchanged(), /it was \{"gone":1\}, it is \{"gone":1,"a":1\}/);
+  await new Bucket().remove("gone");
+  await new Bucket().set({ gone: 1 });
+  assert.throws(() => bucket.assertRemoved("gone"), /set again/);
+});
+
+test("refusals, a revoked token and a restart", async (t) => {
+  const { bucket, server } = await useBucketd(t);
+  server.refuse("storage_full", { times: 2 });
+  await assert.rejects(automation, /storage_full, as the test wants it/);
+  assert.equal((await agent.utils.bucket.set({ a: 1 })).code, "storage_full");
+  bucket.assertUnchanged();
+  await agent.utils.bucket.set({ a: 1 });
+  await server.stop();
+  await server.start();
+  assert.deepEqual((await agent.utils.bucket.get()).bucket, { a: 1 });
+  bucket.revoke();
+  assert.equal((await agent.utils.bucket.get()).code, "no_job_context");
+  assert.throws(() => server.refuse("nonsense"), /it must be one of/);
+});
+
+test("the environment and the socket go with the test", async (t) => {
+  environment(t, { BUCKETD_TOKEN: "before" });
+  const clean = [];
+  const { server } = await useBucketd({ after: (each) => clean.push(each) });
+  assert.equal(process.env.BUCKETD_SOCKET, server.socket);
+  for (const each of clean.reverse()) await each();
+  assert.equal(process.env.BUCKETD_TOKEN, "before");
+  assert.equal(process.env.BUCKETD_SOCKET, undefined);
+  assert.equal(existsSync(server.socket), false);
+});
+
+test("a process that the automation starts, and integers beyond JavaScript's", async (t) => {
+  const { bucket, server } = await useBucketd(t);
+  const program = `
+    import { Bucket } from ${JSON.stringify(new URL("../dist/index.mjs", import.meta.url))};
+    await new Bucket().set({ from: "a child" });`;
+  const { code, stderr } = await node(["--input-type=module", "-e", program]);
+  assert.deepEqual({ code, stderr }, { code: 0, stderr: "" });
+  bucket.assertSet({ from: "a child" });
+  assert.deepEqual(await new Bucket({ device: "d" }).get(), {});
+  assert.equal(server.bucket("d").revision, 0);
+});
+
+test("an open server keeps no process alive", async () => {
+  const program = `
+    import { startServer } from ${JSON.stringify(new URL("../dist/testing/index.mjs", import.meta.url))};
+    await startServer();`;
+  assert.equal((await node(["--input-type=module", "-e", program])).code, 0);
+});
+
+test("it is held to the daemon's own tests", { timeout: 120_000 }, async () => {
+  const server = `node ${here("support/serve-testing.mjs")}`;
+  const tests = ["contract", "differential"].map((name) => `tests/testing/test_${name}.py`);
+  const pytest = here("../../../.venv/bin/pytest");
+  const env = { ...process.env, TESTING_SERVER: server };
+  const run = promisify(execFile)(pytest, [...tests, "-p", "no:xdist"], { cwd: here("../../.."), env });
+  await run.catch(({ stdout, stderr }) => assert.fail(stdout + stderr));
+});
+
+test("startServer, for those who want nothing else", async () => {
+  const server = await startServer({ maxBytes: 10 });
+  const { token } = server.bucket("d", "j");
+  await assert.rejects(new Bucket({ token, socket: server.socket }).set({ key: "too long" }), { code: "too_large" });
+  await server.close();
+});

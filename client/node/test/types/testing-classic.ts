@@ -1,0 +1,3 @@
+import { useBucketd } from "bucketd-client/testing";
+
+export const use: typeof useBucketd = useBucketd;
