@@ -25,6 +25,7 @@ from .stuck import LARGE, Stuck
 
 log = logging.getLogger(__name__)
 MAX_LINE = 32 * 1024  # two names of 128 emoji and a few keys, percent-encoded
+MOST_UNREAD = 512 * 1024  # bytes of a stream that wait for its reader
 LINGER_SECONDS = 2.0  # how long an upload that was refused is read on, so that its sender hears why
 _VERSIONS = (HttpVersion11, HttpVersion10)
 _NOWHERE = ("none", "none")  # path and method of what no route is for
@@ -45,7 +46,7 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         *("_about", "_began", "_early", "_fed", "_fresh", "_head", "_header_timer", "_limits"),
-        *("_repeating", "_shared", "peer"),
+        *("_repeating", "_shared", "_streaming", "peer"),
     )
 
     def __init__(self, manager: web.Server, shared: Shared, **options: Any) -> None:
@@ -68,6 +69,7 @@ class Connection(web.RequestHandler):
         self._repeating: asyncio.Future[Any] | None = None
         self._early = b""  # what came while a repeated request was under way
         self._began, self._about = 0.0, _NOWHERE  # the request under way, for the figures
+        self._streaming: wire.Stream | None = None
 
     # --- from the transport
 
@@ -85,9 +87,13 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_header_timer()
         self._shared.stuck.remove(self)
+        if self._streaming is not None:
+            self._streaming.close()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._streaming is not None:
+            return  # nothing is answered after a stream
         if self._repeating is not None:
             self._early += data
             if self.transport is not None:
@@ -124,14 +130,19 @@ class Connection(web.RequestHandler):
 
     # --- requests that aiohttp has parsed
 
-    async def respond(self, request: web.BaseRequest) -> web.Response:
+    async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to one request, as aiohttp wants it."""
         self._began, self._about = perf_counter(), _NOWHERE
         answer = await self._answer(request)
         self._count(answer.status)
+        if answer.stream is not None and request.method != "HEAD":
+            return await self._stream(answer, answer.stream)
         response = web.Response(body=answer.body, status=answer.status, headers=answer.headers)
         if answer.status == 304:
             response = web.Response(status=304, headers=answer.headers)
+        if answer.stream is not None:
+            answer.stream.close()
+            response.force_close()
         if self._shared.services.draining or not request.content.is_eof():
             response.force_close()
         return response
@@ -152,7 +163,7 @@ class Connection(web.RequestHandler):
             # All that came was this request: the next byte begins a new one.
             self._fed = 0
             usual = request.version == HttpVersion11 and request.method == meaning.route.method
-            if usual and answer.status == 200:
+            if usual and answer.status == 200 and answer.stream is None:
                 self._shared.repeats.keep(self._head, meaning, length)
         return answer
 
@@ -175,6 +186,32 @@ class Connection(web.RequestHandler):
         response = web.Response(body=answer.body, status=answer.status, headers=answer.headers)
         response.force_close()
         return response
+
+    # --- streams
+
+    async def _stream(self, answer: wire.Answer, stream: wire.Stream) -> web.StreamResponse:
+        """Send a head, then what the stream gives, until either side ends it."""
+        try:
+            if self.transport is not None:
+                self._streaming = stream
+                self.transport.write(answer.encode(rfc822_formatted_time()))
+                stream.begin(self._pass_on)
+                await stream.ended
+        finally:
+            stream.close()
+        return _Sent()
+
+    def _pass_on(self, frame: bytes) -> None:
+        """Write it, unless its peer does not read: then the stream ends."""
+        transport = self.transport
+        if transport is None:
+            return
+        unread = transport.get_write_buffer_size()
+        if unread and unread + len(frame) > MOST_UNREAD:
+            log.warning("ended an event stream: its peer does not read it")
+            transport.abort()
+        else:
+            transport.write(frame)
 
     # --- requests whose head was seen before
 
@@ -292,6 +329,8 @@ class Connection(web.RequestHandler):
     @property
     def busy(self) -> bool:
         """Whether a request was read and is not answered yet."""
+        if self._streaming is not None:
+            return False
         return self._repeating is not None or self._waiter is None or self._waiter.done()
 
     def begin_drain(self) -> None:
@@ -301,6 +340,8 @@ class Connection(web.RequestHandler):
         it by ECONNRESET that nobody acted upon it.
         """
         request = self._current_request
+        if self._streaming is not None:
+            return  # it is told of what others still change
         if self.transport is None or (request is not None and not request.content.is_eof()):
             return  # a body is on its way; its answer closes the connection
         self.transport.pause_reading()
@@ -325,6 +366,20 @@ class Connection(web.RequestHandler):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+
+
+class _Sent(web.StreamResponse):
+    """What aiohttp gets for an answer that was written already: the last of its connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.force_close()
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """There is no head to send."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nor an end."""
 
 
 def body_of(request: web.BaseRequest) -> Body:

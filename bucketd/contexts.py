@@ -13,6 +13,7 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from .errors import InvalidRequest, NotFound, TooManyRequests
@@ -96,12 +97,13 @@ class Contexts:
         self.sweep()
         return sorted(self._by_id.copy().values(), key=lambda c: c.created)
 
-    def revoke(self, context_id: str) -> None:
-        """End it now; NotFound when there is none (any more)."""
+    def revoke(self, context_id: str) -> Context:
+        """End it now, and tell which it was; NotFound when there is none (any more)."""
         context = self._by_id.get(context_id)
         if context is None or context.expires <= time.time():
             raise NotFound("cannot revoke the context: there is none with this id")
         self._forget(context, durably=True)
+        return context
 
     def _check_ttl(self, ttl: object) -> float:
         if ttl is None:
@@ -136,13 +138,13 @@ class Contexts:
         if expired:
             self._forget(context)
 
-    def sweep(self) -> int:
-        """Forget what has expired; how many those were."""
+    def sweep(self) -> Sequence[Context]:
+        """Forget what has expired, and tell what that was."""
         now = time.time()
         over = [c for c in self._by_id.copy().values() if c.expires <= now]
         for context in over:
             self._forget(context)
-        return len(over)
+        return over
 
     def _add(self, context: Context) -> None:
         self._by_hash[context.token_sha256] = context

@@ -16,8 +16,10 @@ from . import __version__, fleet, metrics
 from . import settings as settings_module
 from .api.access import Operators
 from .api.call import Services
+from .api.contexts import announce
 from .buckets import Buckets
 from .contexts import Contexts
+from .events import Hub
 from .model import timestamp
 from .schemas.registry import Registry
 from .schemas.watching import keep_current
@@ -26,8 +28,8 @@ from .settings import Settings, SettingsError
 from .store import disk, filesystem
 from .store.etcd import EtcdStore
 from .store.files import FileStore, Options
-from .store.journal import JournalError
 from .store.locks import hold_daemon_lock
+from .store.records import JournalError
 from .systemd import Manager, report
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class Daemon:
         self._services = Services(
             Buckets(self._store, self._schemas, settings.limits.max_bucket_bytes),
             self._contexts,
+            Hub(self._store, settings.limits.max_watchers, settings.limits.heartbeat_seconds),
             self._schemas,
             operators(settings),
             settings.limits.body_timeout_seconds,
@@ -115,11 +118,15 @@ class Daemon:
         return self._store.problem or f"serving {self._path}"
 
     async def _until_stopped(self) -> None:
+        due = time.monotonic() + SWEEP_SECONDS
         while not self._stop.is_set():
             try:
-                await asyncio.wait_for(self._stop.wait(), SWEEP_SECONDS)
+                await asyncio.wait_for(self._stop.wait(), 1.0)
             except TimeoutError:
-                await asyncio.to_thread(self._contexts.sweep)
+                if self._services.events.watched_by_operators or time.monotonic() > due:
+                    due = time.monotonic() + SWEEP_SECONDS
+                    for context in await asyncio.to_thread(self._contexts.sweep):
+                        announce(self._services, "expired", context)
 
     async def _status(self) -> dict[str, Any]:
         store = await self._store.check()
@@ -141,6 +148,7 @@ class Daemon:
                 **counts,
                 "contexts": len(self._contexts),
                 "connections": len(self._server.connections),
+                "watchers": len(self._services.events),
                 "requests": self._server.requests_count,
             },
         }
@@ -171,6 +179,8 @@ class Daemon:
         self._services.operators = operators(new)
         self._services.body_timeout = new.limits.body_timeout_seconds
         self._server.take_limits(new.limits)
+        self._services.events.most = new.limits.max_watchers
+        self._services.events.heartbeat_seconds = new.limits.heartbeat_seconds
         self._services.slow_seconds = new.log.slow_request_seconds
         for section in settings_module.AT_START:
             if getattr(new, section) != getattr(self._settings, section):

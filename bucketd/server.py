@@ -116,6 +116,7 @@ class Server(web.Server):
             async with asyncio.timeout(timeout):
                 while any(connection.busy for connection in self._ours()):
                     await asyncio.sleep(0.01)
+        await self._shared.services.events.close()
         await self.shutdown(1.0)
 
     def _ours(self) -> list[Connection]:

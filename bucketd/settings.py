@@ -44,6 +44,8 @@ class Access:
 class Limits:
     max_bucket_bytes: int = 1024 * 1024
     max_connections: int = 4096
+    max_watchers: int = 2000
+    heartbeat_seconds: float = 15.0
     header_timeout_seconds: float = 10.0
     body_timeout_seconds: float = 30.0
     idle_timeout_seconds: float = 600.0

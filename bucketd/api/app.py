@@ -75,7 +75,7 @@ def understand(method: str, target: str, headers: Headers) -> Meaning:
 
 def _named(route: Route, names: dict[str, str], query: Query) -> Target | None:
     """The bucket that a path names, where it names one."""
-    if "device" not in names or not route.path.endswith("/bucket"):
+    if "device" not in names or not route.of_bucket:
         return None
     automation = query.get("automation", [None])[0]
     if automation is not None:
@@ -162,7 +162,7 @@ def _caller(services: Services, peer: access.Peer, meaning: Meaning) -> access.C
 
 def _opened(route: Route, caller: access.Caller) -> Target | None:
     """The bucket that a token opens, on a route that is about a bucket."""
-    if not route.path.endswith("/bucket"):
+    if not route.of_bucket:
         return None
     device_only = route.access is access.any_context
     key = access.key_of(caller.context, device_only=device_only)

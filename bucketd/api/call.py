@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from ..buckets import Buckets
 from ..contexts import Contexts
 from ..counting import Tally
+from ..errors import InvalidRequest
+from ..events import Hub
 from ..model import BucketKey
 from ..schemas.registry import Registry
 from . import access, wire
@@ -22,6 +24,7 @@ class Services:
 
     buckets: Buckets
     contexts: Contexts
+    events: Hub
     schemas: Registry
     operators: access.Operators
     body_timeout: float
@@ -63,6 +66,13 @@ class Call(NamedTuple):
         """The body; InvalidJson, TooLarge or RequestTimeout where it is none."""
         limit, timeout = self.services.buckets.max_bytes, self.services.body_timeout
         return await wire.parse_json(await self.body(limit, timeout))
+
+    def flag(self, name: str) -> bool:
+        """Whether a parameter is ``true``; InvalidRequest for another word than that or false."""
+        text = self.one(name)
+        if text not in (None, "true", "false"):
+            raise InvalidRequest(f"cannot use {name}={text!r}: it must be true or false")
+        return text == "true"
 
     def one(self, name: str) -> str | None:
         """The value of a parameter that is given at most once."""

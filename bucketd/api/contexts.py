@@ -8,7 +8,7 @@ from ..contexts import Context
 from ..errors import InvalidRequest, NoJobContext
 from ..strictjson import as_object
 from . import wire
-from .call import Call
+from .call import Call, Services
 from .wire import Answer
 
 _MEMBERS = ("device", "job", "automation", "ttl_seconds")
@@ -33,6 +33,7 @@ async def create(call: Call) -> Answer:
     context, token = await asyncio.to_thread(
         call.services.contexts.mint, *(body.get(name) for name in _MEMBERS)
     )
+    announce(call.services, "created", context)
     return wire.success({"id": context.id, "token": token, **_scope(context)}, 201)
 
 
@@ -42,8 +43,15 @@ async def list_all(call: Call) -> Answer:
 
 
 async def revoke(call: Call) -> Answer:
-    await asyncio.to_thread(call.services.contexts.revoke, call.names["id"])
-    return wire.success({"id": call.names["id"]})
+    context = await asyncio.to_thread(call.services.contexts.revoke, call.names["id"])
+    call.services.events.end(context.id)
+    announce(call.services, "revoked", context)
+    return wire.success({"id": context.id})
+
+
+def announce(services: Services, state: str, context: Context) -> None:
+    """Tell those who watch everything: created, revoked or expired."""
+    services.events.announce("context", {"state": state, **_public(context)})
 
 
 def _scope(context: Context) -> dict[str, str | None]:

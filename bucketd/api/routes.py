@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import MethodNotAllowed, NotFound
-from . import access, buckets, contexts, schemas, status
+from . import access, buckets, contexts, events, schemas, status
 from .call import Handler
 from .wire import decode
 
@@ -27,6 +27,11 @@ class Route:
     parameters: str = ""
     speaks_json: bool = True
 
+    @property
+    def of_bucket(self) -> bool:
+        """Whether it is about one bucket."""
+        return self.path.endswith(("/bucket", "/bucket/events"))
+
 
 ANYONE, OPERATOR = access.anyone, access.operator
 JOB, DEVICE = access.job_context, access.any_context
@@ -40,6 +45,7 @@ ROUTES = (
     Route("/v1/bucket", "GET", JOB, buckets.read, "key"),
     Route("/v1/bucket", "PATCH", JOB, buckets.patch),
     Route("/v1/bucket", "PUT", JOB, buckets.put),
+    Route("/v1/bucket/events", "GET", JOB, events.watch, "key snapshot", speaks_json=False),
     Route("/v1/buckets", "GET", OPERATOR, buckets.list_all, "device job automation limit cursor"),
     Route("/v1/context", "GET", DEVICE, contexts.own),
     Route("/v1/contexts", "GET", OPERATOR, contexts.list_all),
@@ -49,14 +55,41 @@ ROUTES = (
     Route("/v1/device/bucket", "GET", DEVICE, buckets.read, "key"),
     Route("/v1/device/bucket", "PATCH", DEVICE, buckets.patch),
     Route("/v1/device/bucket", "PUT", DEVICE, buckets.put),
+    Route(
+        "/v1/device/bucket/events", "GET", DEVICE, events.watch, "key snapshot", speaks_json=False
+    ),
     Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key"),
     Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, "key"),
     Route("/v1/devices/{device}/bucket", "PATCH", OPERATOR, buckets.patch),
     Route("/v1/devices/{device}/bucket", "PUT", OPERATOR, buckets.put),
+    Route(
+        "/v1/devices/{device}/bucket/events",
+        "GET",
+        OPERATOR,
+        events.watch,
+        "key snapshot",
+        speaks_json=False,
+    ),
     Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation"),
     Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation"),
     Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation"),
     Route(_PAIR, "PUT", OPERATOR, buckets.put, "automation"),
+    Route(
+        f"{_PAIR}/events",
+        "GET",
+        OPERATOR,
+        events.watch,
+        "automation key snapshot",
+        speaks_json=False,
+    ),
+    Route(
+        "/v1/events",
+        "GET",
+        OPERATOR,
+        events.watch_all,
+        "device job automation key",
+        speaks_json=False,
+    ),
     Route("/v1/export", "GET", OPERATOR, buckets.export, "device job automation limit cursor"),
     Route("/v1/openapi.json", "GET", ANYONE, status.openapi),
     Route("/v1/schemas", "GET", OPERATOR, schemas.list_all),

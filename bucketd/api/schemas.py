@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ..errors import InvalidRequest, SchemaConflict
+from ..errors import SchemaConflict
 from ..model import check_name
 from ..schemas.registry import Entry
 from . import wire
@@ -29,7 +29,7 @@ async def put(call: Call) -> Answer:
     from ..schemas.compiled import compile_schema
 
     automation = check_name(call.names["automation"], "automation")
-    force, dry_run = _flag(call, "force"), _flag(call, "dry_run")
+    force, dry_run = call.flag("force"), call.flag("dry_run")
     wire.media_type(call.headers, (wire.JSON,))
     document = await call.json()
     compiled = await asyncio.to_thread(compile_schema, document)
@@ -59,13 +59,6 @@ async def remove(call: Call) -> Answer:
     automation = call.names["automation"]
     await asyncio.to_thread(call.services.schemas.remove, automation)
     return wire.success({"automation": automation})
-
-
-def _flag(call: Call, name: str) -> bool:
-    text = call.one(name)
-    if text not in (None, "true", "false"):
-        raise InvalidRequest(f"cannot use {name}={text!r}: it must be true or false")
-    return text == "true"
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -60,6 +60,7 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')  # RFC 9110 §8.8.3
 _BASE = {"Cache-Control": "no-store", "Server": "bucketd"}
 _HEADERS = {"Content-Type": JSON, **_BASE}
+EVENT_HEADERS = {"Content-Type": "text/event-stream", **_BASE}
 METRICS_HEADERS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", **_BASE}
 
 
@@ -67,6 +68,18 @@ Headers = CIMultiDictProxy[str]
 
 
 # --- answers
+
+
+class Stream(Protocol):
+    """What follows a head and has no length: ends with its connection, or when ``ended``."""
+
+    ended: asyncio.Future[None]
+
+    def begin(self, send: Callable[[bytes], None]) -> None:
+        """Send what there is, and from now on whatever comes, until ``close``."""
+
+    def close(self) -> None:
+        """Nothing more is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,7 @@ class Answer:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=lambda: _HEADERS)
     close: bool = False
+    stream: Stream | None = None
 
     def closing(self) -> Answer:
         """The same as the last answer of its connection."""
@@ -90,7 +104,7 @@ class Answer:
     def _head(self) -> bytes:
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        if self.status != HTTPStatus.NOT_MODIFIED:
+        if self.status != HTTPStatus.NOT_MODIFIED and self.stream is None:
             lines.append(f"Content-Length: {len(self.body)}")
         return "\r\n".join([*lines, "Date: "]).encode()
 

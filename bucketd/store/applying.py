@@ -12,9 +12,10 @@ from typing import Any
 
 from ..errors import BucketCorrupt, BucketdError, Internal
 from ..model import ABSENT, BucketKey, Change, Guard, Snapshot, timestamp
-from . import journal
+from . import records
 from .bucketfiles import BucketFiles, Loaded
-from .journal import Journal, Record
+from .journal import Journal
+from .records import Position, Record
 
 log = logging.getLogger(__name__)
 _OF_THIS_PROCESS = secrets.token_hex(6)  # an ETag never repeats, and need not be a secret
@@ -34,11 +35,17 @@ class Commit:
 
 @dataclass(slots=True)
 class Batch:
-    """What a round has come to before it is journaled."""
+    """What a round has come to before it is journaled.
+
+    ``told``: for each payload the bucket, its state before where that is known, and after.
+    ``place``: of the first payload in the journal.
+    """
 
     size: int = 0
+    place: Position | None = None
     after: dict[BucketKey, Snapshot] = field(default_factory=dict)
     payloads: list[bytes] = field(default_factory=list)
+    told: list[tuple[BucketKey, Snapshot | None, Snapshot]] = field(default_factory=list)
     answers: list[tuple[Commit, Any]] = field(default_factory=list)
 
 
@@ -74,7 +81,7 @@ class Applier:
                 self.corrupt.add(key)
                 last = good or ABSENT
                 after = change.result(None, commit.automation or last.automation)
-                return self._enter(batch, key, last, _next(last, after, commit))
+                return self._enter(batch, key, last, _next(last, after, commit), told=good)
             if good is None:
                 raise
             healed = self._heal(commit, batch, good, error)
@@ -85,20 +92,20 @@ class Applier:
         key, change, now = commit.key, commit.change, loaded.snapshot
         if not loaded.sealed:
             # Answers tell of it, whatever comes of this commit; so it must last from here on.
-            self._enter(batch, key, now, now)
+            self._enter(batch, key, now, now, told=loaded.before)
         commit.guard.check(now, key)
         stored = now.bucket if now.revision else None
         bound = commit.automation or now.automation
         after = change.result(stored, bound) if change is not None else stored
         if after == stored:
             return now
-        return self._enter(batch, key, now, _next(now, after, commit))
+        return self._enter(batch, key, now, _next(now, after, commit), told=now)
 
     def _heal(self, commit: Commit, batch: Batch, good: Snapshot, error: BucketCorrupt) -> Snapshot:
         """Put the last good generation in the place of a file that cannot be read; then go on."""
         log.error("%s; recovered revision %d", error.message, good.revision)
         self.corrupt.add(commit.key)
-        self._enter(batch, commit.key, good, good)
+        self._enter(batch, commit.key, good, good, told=good)
         return self._change(commit, batch, Loaded(good, sealed=True))
 
     def _last_good(self, key: BucketKey) -> Snapshot | None:
@@ -113,11 +120,20 @@ class Applier:
         newest = batch.after.get(key) or self._dirty.get(key)
         return Loaded(newest, sealed=True) if newest is not None else self._files.load(key)
 
-    def _enter(self, batch: Batch, key: BucketKey, before: Snapshot, after: Snapshot) -> Snapshot:
-        payload = journal.encode(Record(key, before.etag, after))
+    def _enter(
+        self,
+        batch: Batch,
+        key: BucketKey,
+        before: Snapshot,
+        after: Snapshot,
+        told: Snapshot | None,
+    ) -> Snapshot:
+        """``told`` is what was last known of it by those who hear of changes."""
+        payload = records.encode(Record(key, before.etag, after))
         batch.payloads.append(payload)
-        batch.size += journal.framed(payload)
+        batch.size += records.framed(payload)
         batch.after[key] = after
+        batch.told.append((key, told, after))
         return after
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..model import BucketKey, Change, Guard, Snapshot
 
@@ -42,6 +43,33 @@ class Page:
     unreadable: list[str]
 
 
+class Changed(NamedTuple):
+    """A bucket has changed. ``before`` None: what it was before is not known.
+
+    ``mark`` names this place in the order of all changes; ``since`` goes on from there, in a
+    later process too.
+    """
+
+    key: BucketKey
+    before: Snapshot | None
+    after: Snapshot
+    mark: str
+
+
+class Listener(Protocol):
+    """Who is told of changes, on the event loop. It must not wait, and not raise."""
+
+    def tell(self, changed: Changed) -> None:
+        """One change, once it is durable; in the order of all changes."""
+
+    def lost(self) -> None:
+        """Changes were made of which nothing is known."""
+
+    @property
+    def wanted(self) -> Set[BucketKey] | None:
+        """The buckets of which changes made by somebody else should be looked for; None: all."""
+
+
 class Store(Protocol):
     """Snapshots out, changes in; every method raises only ``BucketdError``."""
 
@@ -63,6 +91,19 @@ class Store(Protocol):
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> asyncio.Future[Snapshot] | None:
         """The same without a coroutine, for whom that is too slow; None: use ``commit``."""
+
+    @property
+    def mark(self) -> str:
+        """Of the newest change that the listener was told of, once it has returned from that."""
+
+    def listen(self, listener: Listener) -> None:
+        """From here on tell this one of every change, and of edits by others, too."""
+
+    async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
+        """The changes of one bucket, or of all, after that mark; None where that is not known.
+
+        All those that ``mark`` of this moment covers, and maybe some that are still to be told.
+        """
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         """At most ``limit`` rows after the cursor; fewer, with a cursor, on a long search."""

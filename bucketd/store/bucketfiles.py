@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+from collections.abc import Set
 from typing import NamedTuple
 
 from ..errors import BucketCorrupt, BucketdError
@@ -16,10 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
-    """What a file says; not ``sealed`` when somebody else than the daemon wrote it."""
+    """What a file says; not ``sealed`` when somebody else than the daemon wrote it.
+
+    ``before``: what it said before that, where it is known.
+    """
 
     snapshot: Snapshot
     sealed: bool
+    before: Snapshot | None = None
 
 
 _NOTHING = Loaded(ABSENT, sealed=True)
@@ -55,7 +60,7 @@ class BucketFiles:
         where = naming.parts(key)
         try:
             if known is not None and known.signature == disk.signature(self.root, naming.path(key)):
-                return Loaded(known.snapshot, known.sealed)
+                return Loaded(known.snapshot, known.sealed, known.before)
             content = disk.read(self.root, *where)
             self.misses += 1
             stored = envelope.read(content)
@@ -68,15 +73,17 @@ class BucketFiles:
         except OSError as error:
             raise self.unreadable(key, error) from error
         snapshot, sealed = _reconcile(stored, known)
-        self._remember(key, Entry(snapshot, content.signature, sealed))
-        return Loaded(snapshot, sealed)
+        before = None if sealed else _before(known)
+        self._remember(key, Entry(snapshot, content.signature, sealed, before))
+        return Loaded(snapshot, sealed, before)
 
     def _missing(self, key: BucketKey, known: Entry | None) -> Loaded:
         """No file: one that was known before has been removed by somebody else."""
         if known is None:
             return _NOTHING
-        self._remember(key, Entry(ABSENT, None, sealed=False))
-        return Loaded(ABSENT, sealed=False)
+        before = _before(known)
+        self._remember(key, Entry(ABSENT, None, sealed=False, before=before))
+        return Loaded(ABSENT, sealed=False, before=before)
 
     def put(self, key: BucketKey, snapshot: Snapshot) -> None:
         """Make the file say this; ABSENT removes it. Atomic, not durable. Raises OSError."""
@@ -113,6 +120,17 @@ class BucketFiles:
         with self._guard:
             return self._cache.get(key)
 
+    def stale(self, among: Set[BucketKey] | None) -> list[BucketKey]:
+        """Which of these, or of all that are cached, are not in their files what is known."""
+        with self._guard:
+            known = self._cache.entries()
+        signatures = (
+            (key, entry, disk.signature(self.root, naming.path(key)))
+            for key, entry in known
+            if among is None or key in among
+        )
+        return [key for key, entry, now in signatures if now != entry.signature]
+
     def cache_use(self) -> tuple[int, int]:
         """Entries and bytes."""
         with self._guard:
@@ -139,6 +157,13 @@ class BucketFiles:
     def _forget(self, key: BucketKey) -> None:
         with self._guard:
             self._cache.drop(key)
+
+
+def _before(known: Entry | None) -> Snapshot | None:
+    """The state before an edit by somebody else: the newest that the daemon has told of."""
+    if known is None:
+        return None
+    return known.snapshot if known.sealed else known.before
 
 
 def _reconcile(stored: envelope.Stored, known: Entry | None) -> tuple[Snapshot, bool]:

@@ -15,11 +15,13 @@ class Entry(NamedTuple):
     """A snapshot, the file that it is the content of, and whether the daemon wrote that file.
 
     ``signature`` None, ``sealed`` False: a file that somebody else removed.
+    ``before``: what was there before somebody else changed it, where that is known.
     """
 
     snapshot: Snapshot
     signature: Signature | None
     sealed: bool
+    before: Snapshot | None = None
 
 
 class Cache:
@@ -39,6 +41,10 @@ class Cache:
             self._entries.move_to_end(key)
         return entry
 
+    def entries(self) -> list[tuple[BucketKey, Entry]]:
+        """All of them, which counts as no use."""
+        return list(self._entries.items())
+
     def put(self, key: BucketKey, entry: Entry) -> None:
         self.drop(key)
         self._entries[key] = entry
@@ -53,4 +59,5 @@ class Cache:
 
 
 def _cost(entry: Entry) -> int:
-    return len(entry.snapshot.bucket) + _OVERHEAD
+    before = 0 if entry.before is None else len(entry.before.bucket)
+    return len(entry.snapshot.bucket) + before + _OVERHEAD

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from . import disk
-from .journal import Position
+from .records import Position
 
 log = logging.getLogger(__name__)
 INTERVAL_SECONDS = 5.0

@@ -21,11 +21,13 @@ from ..counting import Histogram
 from ..errors import BucketdError, Overloaded, ShuttingDown
 from ..model import BucketKey, Guard, Snapshot
 from . import pipeline
-from .applying import Commit
+from .applying import Batch, Commit
+from .base import Changed, Listener
 from .bucketfiles import BucketFiles
 from .journal import Journal
 from .locks import WriteLock
-from .pipeline import Answers, Counters, Pipeline
+from .pipeline import Counters, Pipeline
+from .records import Mark, Position, framed
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,10 @@ class Committer:
         self._gathered: list[Commit] = []
         self._asleep = False
         self._settling: list[_Settle] = []
+        # Batches that the thread has answered, and those of which the loop has heard.
+        self._answered = self._heard = 0
+        self.mark = log_.last  # of the newest change that the loop has heard of
+        self.listener: Listener | None = None
         self._closing = threading.Event()
         self._step_began: float | None = None  # None: nothing to do
         self._thread = threading.Thread(target=self._main, name="bucketd-commit", daemon=True)
@@ -97,6 +103,11 @@ class Committer:
     def problem(self) -> BucketdError | None:
         """Why writes are refused now, if they are."""
         return self._pipeline.problem
+
+    @property
+    def end(self) -> Position:
+        """Where what is durable in the journal ends."""
+        return self._pipeline.data_end
 
     @property
     def healthy(self) -> bool:
@@ -160,11 +171,14 @@ class Committer:
         """Commit what was gathered, if that is quick."""
         if not self._queue.empty() or not self._turn.acquire(blocking=False):
             return False
+        if self._answered != self._heard:  # changes are told of in their order
+            self._turn.release()
+            return False
         try:
             if not (self._pipeline.quick() and all(map(self._pipeline.light, self._gathered))):
                 return False
             commits, self._gathered = self._gathered, []
-            self._work(commits, _resolve)
+            self._work(commits, self._resolve)
             wake, self._asleep = self._asleep, False
         finally:
             self._turn.release()
@@ -198,7 +212,7 @@ class Committer:
         while not self._queue.empty():
             late = self._queue.get()
             if isinstance(late, Commit):
-                self._answer([(late, _stopping())])
+                self._answer(Batch(answers=[(late, _stopping())]))
             elif isinstance(late, _Settle):
                 self._loop.call_soon_threadsafe(_release, [late])
 
@@ -233,9 +247,33 @@ class Committer:
         if settled:
             self._loop.call_soon_threadsafe(_release, settled)
 
-    def _answer(self, answers: Answers) -> None:
+    def _answer(self, batch: Batch) -> None:
         """Resolve all futures in one visit to the loop."""
-        self._loop.call_soon_threadsafe(_resolve, answers)
+        self._answered += 1
+        self._loop.call_soon_threadsafe(self._hear, batch)
+
+    # --- the loop again
+
+    def _hear(self, batch: Batch) -> None:
+        self._heard += 1
+        self._resolve(batch)
+
+    def _resolve(self, batch: Batch) -> None:
+        for commit, outcome in batch.answers:
+            _answer(commit, outcome)
+        if batch.place is not None:
+            self._tell(batch)
+
+    def _tell(self, batch: Batch) -> None:
+        """Tell of what was journaled; an adopted edit is told of as well."""
+        assert batch.place is not None  # noqa: S101  (as it was asked before)
+        generation, offset = batch.place.generation, batch.place.offset
+        for (key, before, after), payload in zip(batch.told, batch.payloads, strict=True):
+            mark = Mark(generation, offset, after.etag)
+            if self.listener is not None:
+                self.listener.tell(Changed(key, before, after, str(mark)))
+            self.mark = mark
+            offset += framed(payload)
 
     # --- either
 
@@ -245,21 +283,20 @@ class Committer:
         except Exception:
             log.exception("the committer failed in a way that was not foreseen")
             failure = self._pipeline.give_up()
-            answer([(commit, failure) for commit in commits])
+            answer(Batch(answers=[(commit, failure) for commit in commits]))
 
 
-def _resolve(answers: Answers) -> None:
-    for commit, outcome in answers:
-        future = commit.future
-        if future is None:
-            if isinstance(outcome, BucketdError):
-                log.warning("%s", outcome.message)
-        elif future.done():  # nobody waits; it has happened all the same
-            continue
-        elif isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+def _answer(commit: Commit, outcome: Snapshot | BucketdError) -> None:
+    future = commit.future
+    if future is None:
+        if isinstance(outcome, BucketdError):
+            log.warning("%s", outcome.message)
+    elif future.done():  # nobody waits; it has happened all the same
+        return
+    elif isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def _release(settled: list[_Settle]) -> None:

@@ -21,7 +21,7 @@ from ..counting import Histogram
 from ..errors import BucketdError, Internal, Overloaded
 from ..model import ABSENT, BucketKey, Change, Guard, Snapshot, timestamp
 from . import etcdkeys as keys
-from .base import Filter, Page
+from .base import Changed, Filter, Listener, Page
 from .etcdkeys import Held
 from .gateway import Access, Gateway, Lost, b64
 
@@ -51,6 +51,16 @@ class EtcdStore:
         self.histograms: dict[str, Histogram] = {}  # of a journal, which there is none of
         self.stalled_seconds = 0.0
         self._retries = 0
+
+    @property
+    def mark(self) -> str:
+        return ""
+
+    def listen(self, listener: Listener) -> None:
+        self._listener = listener
+
+    async def since(self, _mark: str, _key: BucketKey | None) -> list[Changed] | None:
+        return None
 
     def known(self, _key: BucketKey) -> Snapshot | None:
         return None  # another host may have changed it

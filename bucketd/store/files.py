@@ -8,20 +8,25 @@ still what the file holds, so an edit by another program is seen at once.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..counting import Histogram
-from ..errors import BucketCorrupt
+from ..errors import BucketCorrupt, BucketdError
 from ..model import BucketKey, Change, Guard, Snapshot
 from . import disk, listing, recovery
 from .applying import Commit
-from .base import Filter, Page
+from .base import Changed, Filter, Listener, Page
 from .bucketfiles import BucketFiles
 from .committer import Committer
 from .journal import Journal
 from .locks import WriteLock
+from .noticing import Noticer
+from .records import Mark
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,14 @@ class FileStore:
         self._root, self._options = root, options
         self._files = BucketFiles(root, path, options.cache_bytes)
         self._counts = listing.Counts(root)
-        journal, lock = Journal(root, options.journal_bytes), WriteLock(root)
+        self._journal, lock = Journal(root, options.journal_bytes), WriteLock(root)
+        journal = self._journal
         self._damaged = journal.damaged
         self._replayed = recovery.replay_under(lock, self._files, journal)
         self._committer = Committer(
             self._files, journal, lock, options.lock_timeout, options.relaxed_seconds
         )
+        self._noticer: Noticer | None = None
 
     def known(self, key: BucketKey) -> Snapshot | None:
         return self._committer.dirty.get(key) or self._files.peek(key)
@@ -77,6 +84,35 @@ class FileStore:
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> asyncio.Future[Snapshot]:
         return self._committer.begin(Commit(key, change, guard, automation))
+
+    @property
+    def mark(self) -> str:
+        return str(self._committer.mark)
+
+    def listen(self, listener: Listener) -> None:
+        self._committer.listener = listener
+        self._noticer = Noticer(self._files, listener, self._look)
+
+    async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
+        after = Mark.read(mark)
+        if after is None:
+            return None
+        if after == self._committer.mark:
+            return []
+        try:
+            steps = await asyncio.to_thread(self._journal.since, after, key, self._committer.end)
+        except OSError as error:
+            raise disk.refusal("read the journal", error) from error
+        if steps is None:
+            return None
+        return [Changed(record.key, before, record.after, str(at)) for before, record, at in steps]
+
+    async def _look(self, key: BucketKey) -> None:
+        """Take up what somebody else may have done to a bucket's file."""
+        try:
+            await self.read(key)
+        except BucketdError as error:
+            log.warning("%s", error.message)
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         await self._committer.settle()
@@ -126,5 +162,7 @@ class FileStore:
         return problem.message if problem else None
 
     async def close(self) -> None:
+        if self._noticer is not None:
+            await self._noticer.close()
         await self._committer.close()
         os.close(self._root)

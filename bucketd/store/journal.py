@@ -1,74 +1,24 @@
 """The commit journal: what is acknowledged stands here before it stands in files.
 
 Two segments below ``<state>/journal/``, preallocated and zero-filled, so that
-``fdatasync`` writes data alone. Format, version 1, little-endian:
-
-    segment   header, padded to 4096 bytes, then records up to the segment's end
-    header    magic "bucketdJ", version u32, CRC-32 u32 of all else in it, generation u64
-    record    tag u32, length u32, CRC-32 u32, payload of that length, zeros up to a multiple of 4
-    tag       CRC-32 of the generation, so that a record can be searched for
-    CRC-32    (RFC 1952) of generation u64, length u32 and payload
-
-The generation in the checksums makes what an earlier round left behind invalid
-without erasing it. A log ends at the first record that does not check. Only
-what comes after the newest checkpoint concerns recovery: all before it stands
-durably in files.
+``fdatasync`` writes data alone; their format stands in ``records``. When one is
+full, the other is begun anew, once all that it held stands durably in files.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import NamedTuple
 
 import orjson
 
-from .. import strictjson
 from ..model import ABSENT, BucketKey, Snapshot
-from . import disk, quarantine
+from . import disk, quarantine, records
+from .records import HEADER_BYTES, VERSION, Log, Mark, Position, Record
 
 DIRECTORY = "journal"
 NAMES = ("0.log", "1.log")
-MAGIC, VERSION = b"bucketdJ", 1
-HEADER_BYTES = 4096
-_HEADER = struct.Struct("<8sIIQ")
-_FRAME = struct.Struct("<III")
-_SEED = struct.Struct("<QI")
-
-
-class JournalError(Exception):
-    """The journal cannot be used; the message says why, and what to do."""
-
-
-class Record(NamedTuple):
-    """One acknowledged change: the state after it (ABSENT: deleted), and the ETag before it."""
-
-    key: BucketKey
-    base: str | None
-    after: Snapshot
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
-    """A place in the log; later places compare greater."""
-
-    generation: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """What one segment holds: records with their places, where it ends, and whether
-    something valid stands behind that end, which no torn write explains."""
-
-    generation: int
-    records: list[tuple[Position, Record]]
-    checkpoint: Position | None
-    end: int
-    damaged: bool
+# The state before it, as far as that is known; what was journaled; and where.
+Step = tuple[Snapshot | None, Record, Mark]
 
 
 class Journal:
@@ -79,7 +29,7 @@ class Journal:
         with disk.directory(root, (DIRECTORY,), create=True) as parent:
             self._fds = [disk.open_log(parent, name, segment_bytes) for name in NAMES]
         texts = [disk.read_at(fd, segment_bytes, 0) for fd in self._fds]
-        logs = _read_logs(texts)
+        logs = records.read_logs(texts)
         for name, text, log in zip(NAMES, texts, logs, strict=True):
             if log is not None and log.damaged:
                 quarantine.keep_copy(root, f"journal-{name}", text)
@@ -87,6 +37,8 @@ class Journal:
         self.damaged = any(log.damaged for log in found)
         self.replay = _after_checkpoint(found)
         self._generation = max((log.generation for log in found), default=0)
+        places = [place for log in found for place in log.records]
+        self.last = _mark(*places[-1]) if places else Mark()
         newest = next((i for i, log in enumerate(logs) if log and log is found[-1]), 1)
         self._active, self._offset = newest, self._size  # the next append begins a new segment
         self._opened_at = self.position
@@ -124,7 +76,7 @@ class Journal:
         """Go on in the other segment; all that it held must be durable in files."""
         self._active = 1 - self._active
         self._generation += 1
-        header = _header(VERSION, self._generation).ljust(HEADER_BYTES, b"\0")
+        header = records.header(VERSION, self._generation).ljust(HEADER_BYTES, b"\0")
         disk.write_at(self._fds[self._active], header, 0)
         # On its own, so that a header which does not check has no record behind it.
         self.sync()
@@ -136,7 +88,7 @@ class Journal:
         Raises OSError, also where the file has been removed: what nobody finds again is not kept.
         """
         disk.check_named(self._fds[self._active])
-        text = b"".join(frame(self._generation, payload) for payload in payloads)
+        text = b"".join(records.frame(self._generation, payload) for payload in payloads)
         disk.write_at(self._fds[self._active], text, self._offset)
         self._offset += len(text)
         return len(text)
@@ -146,144 +98,64 @@ class Journal:
 
     def find(self, key: BucketKey) -> Record | None:
         """The newest record of a bucket that either segment still holds."""
-        newest: tuple[Position, Record] | None = None
+        found = [record for _, record in self._records_until(self.position, key)]
+        return found[-1] if found else None
+
+    def since(self, mark: Mark, key: BucketKey | None, end: Position) -> list[Step] | None:
+        """What was journaled after the mark and before ``end``, of one bucket or of all.
+
+        None where the log does not go back as far. From any thread, at any time.
+        """
+        steps: list[Step] | None = [] if mark == Mark() and self._has_all else None
+        known: dict[BucketKey, Snapshot] = {}
+        place = Position(mark.generation, mark.offset)
+        for position, record in self._records_until(end, key, place):
+            if steps is not None and (key is None or record.key == key):
+                steps.append((_before(record, known), record, _mark(position, record)))
+            elif position == place and record.after.etag == mark.etag:
+                steps = []
+            known[record.key] = record.after
+        return steps
+
+    @property
+    def _has_all(self) -> bool:
+        """Whether nothing was ever overwritten."""
+        return self._generation <= len(NAMES)
+
+    def _records_until(
+        self, end: Position, key: BucketKey | None, besides: Position | None = None
+    ) -> Iterator[tuple[Position, Record]]:
+        """In their order: those of the bucket, if one is named, and the one at that place."""
+        segments = []
         for fd in self._fds:
-            log = read_log(disk.read_at(fd, self._size, 0))
-            for place in log.records if log else []:
-                if place[1].key == key and (newest is None or newest[0] < place[0]):
-                    newest = place
-        return newest[1] if newest else None
+            text = disk.read_at(fd, self._size, 0)
+            generation = records.generation_of(text)
+            if generation is not None:
+                segments.append((generation, text))
+        wanted = b"" if key is None else records.beginning(key)
+        for generation, text in sorted(segments):
+            for offset, payload in records.payloads(text, generation, HEADER_BYTES):
+                position = Position(generation, offset)
+                if not position < end:
+                    return
+                if not payload.startswith(records.CHECKPOINT) and (
+                    payload.startswith(wanted) or position == besides
+                ):
+                    yield position, records.decode(orjson.loads(payload))
 
     def close(self) -> None:
         for fd in self._fds:
             disk.close(fd)
 
 
-def framed(payload: bytes) -> int:
-    """How many bytes a payload takes in the journal."""
-    return _FRAME.size + len(payload) + (-len(payload) % 4)
+def _before(record: Record, known: dict[BucketKey, Snapshot]) -> Snapshot | None:
+    """The state before a change, where that is known."""
+    adopted = record.base == record.after.etag  # made by somebody else: what is known came before
+    return ABSENT if record.base is None and not adopted else known.get(record.key)
 
 
-def _header(version: int, generation: int) -> bytes:
-    crc = zlib.crc32(struct.pack("<8sIQ", MAGIC, version, generation))
-    return _HEADER.pack(MAGIC, version, crc, generation)
-
-
-def frame(generation: int, payload: bytes) -> bytes:
-    """One record's bytes."""
-    text = _FRAME.pack(_tag(generation), len(payload), _crc(generation, payload)) + payload
-    return text + bytes(-len(text) % 4)
-
-
-def _crc(generation: int, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(_SEED.pack(generation, len(payload))))
-
-
-@lru_cache(maxsize=4)
-def _tag(generation: int) -> int:
-    return zlib.crc32(struct.pack("<Q", generation))
-
-
-def encode(record: Record) -> bytes:
-    """A change as a payload."""
-    after = record.after
-    state = None
-    if after.revision:
-        state = {
-            "automation": after.automation,
-            "revision": after.revision,
-            "created_at": after.created_at,
-            "updated_at": after.updated_at,
-            "etag": after.etag,
-            "bucket": orjson.Fragment(after.bucket),
-        }
-    key = record.key
-    return orjson.dumps({"device": key.device, "job": key.job, "base": record.base, "after": state})
-
-
-def encode_checkpoint(upto: Position) -> bytes:
-    """A mark: whatever lies before this place is durable in files."""
-    return orjson.dumps({"checkpoint": [upto.generation, upto.offset]})
-
-
-def read_log(text: bytes) -> Log | None:
-    """Parse a segment; None where it was never (wholly) begun.
-
-    Raises JournalError for one of another version.
-    """
-    if len(text) < HEADER_BYTES:
-        return None
-    _, version, _, generation = _HEADER.unpack_from(text)
-    if text[: _HEADER.size] != _header(version, generation):
-        return None
-    if version != VERSION:
-        raise JournalError(
-            f"cannot read the journal: it has format version {version}, this bucketd "
-            f"reads {VERSION}; start the bucketd that wrote it once, and stop it cleanly"
-        )
-    return _read_records(text, generation)
-
-
-def _read_logs(texts: list[bytes]) -> list[Log | None]:
-    """All segments; one whose header rotted is known by the records that stand behind it."""
-    logs = [read_log(text) for text in texts]
-    known = max((log.generation for log in logs if log), default=0)
-    for index, text in enumerate(texts):
-        if logs[index] is None:
-            found = [_read_records(text, g) for g in (known + 1, known - 1) if g > 0]
-            logs[index] = next((replace(f, damaged=True) for f in found if f.records), None)
-    return logs
-
-
-def _read_records(text: bytes, generation: int) -> Log:
-    records: list[tuple[Position, Record]] = []
-    checkpoint, end = None, HEADER_BYTES
-    for offset, payload in _payloads(text, generation, HEADER_BYTES):
-        value = orjson.loads(payload)
-        if "checkpoint" in value:
-            checkpoint = Position(*value["checkpoint"])
-        else:
-            records.append((Position(generation, offset), _decode(value)))
-        end = offset + len(frame(generation, payload))
-    return Log(generation, records, checkpoint, end, _valid_behind(text, generation, end))
-
-
-def _payloads(text: bytes, generation: int, offset: int) -> Iterator[tuple[int, bytes]]:
-    while (payload := _payload_at(text, generation, offset)) is not None:
-        yield offset, payload
-        offset += _FRAME.size + len(payload)
-        offset += -offset % 4
-
-
-def _payload_at(text: bytes, generation: int, offset: int) -> bytes | None:
-    if offset + _FRAME.size > len(text):
-        return None
-    tag, length, crc = _FRAME.unpack_from(text, offset)
-    begin = offset + _FRAME.size
-    if tag != _tag(generation) or begin + length > len(text):
-        return None
-    payload = text[begin : begin + length]
-    return payload if crc == _crc(generation, payload) else None
-
-
-def _valid_behind(text: bytes, generation: int, end: int) -> bool:
-    """Whether a valid record follows the end: then the end is damage, not a torn write."""
-    tag = struct.pack("<I", _tag(generation))
-    place = text.find(tag, end)
-    while place >= 0:
-        if _payload_at(text, generation, place) is not None:
-            return True
-        place = text.find(tag, place + 1)
-    return False
-
-
-def _decode(value: dict[str, object]) -> Record:
-    key = BucketKey(str(value["device"]), value["job"])  # type: ignore[arg-type]
-    state = value["after"]
-    after = ABSENT
-    if isinstance(state, dict):
-        after = Snapshot(**{**state, "bucket": strictjson.dumps(state["bucket"])})
-    return Record(key, value["base"], after)  # type: ignore[arg-type]
+def _mark(position: Position, record: Record) -> Mark:
+    return Mark(position.generation, position.offset, record.after.etag)
 
 
 def _after_checkpoint(logs: list[Log]) -> list[Record]:

@@ -56,3 +56,15 @@ def path(key: BucketKey) -> str:
     """The same as one relative path."""
     directories, name = parts(key)
     return "/".join((*directories, name))
+
+
+def key_of(directories: tuple[str, ...], name: str) -> BucketKey | None:
+    """The bucket at a place, where its names can be told from that."""
+    if len(directories) < 2 or directories[0] != DEVICES:
+        return None
+    device = decode(directories[1])
+    job = decode(name.removesuffix(SUFFIX)) if directories[2:] == (JOBS,) else None
+    if device is None or (directories[2:] and job is None):
+        return None
+    key = BucketKey(device, job)
+    return key if parts(key) == (directories, name) else None

@@ -15,12 +15,11 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ..counting import SIZES, Histogram
 from ..errors import BucketdError, Overloaded, ReadOnly
 from ..model import BucketKey, Snapshot
-from . import disk, journal
+from . import disk, records
 from .applying import Applier, Batch, Commit
 from .bucketfiles import BucketFiles
 from .checkpoint import Checkpoint
@@ -39,8 +38,7 @@ QUICK_BYTES = 128 * 1024
 LIGHT_BYTES = 64 * 1024
 _FORGET = 0.9  # so much of a slow sync is left after each one that follows
 
-Answers = list[tuple[Commit, Any]]
-Answer = Callable[[Answers], None]
+Answer = Callable[[Batch], None]
 
 
 @dataclass(slots=True)
@@ -79,7 +77,7 @@ class Pipeline:
         self._unsynced_since: float | None = None
         self._slow_sync = QUICK_SECONDS * 2  # until it is known better
         self._checkpoint = Checkpoint(files.root, log_.position)
-        self._data_end = log_.position
+        self.data_end = log_.position
         # Acknowledged, and not yet in files: what readers must see instead of the files.
         self.dirty: dict[BucketKey, Snapshot] = {}
         self._applier = Applier(files, log_, self.dirty)
@@ -125,13 +123,13 @@ class Pipeline:
             return LINGER_SECONDS
         if self._unsynced_since is not None and self._relaxed is not None:
             return max(0.0, self._unsynced_since + self._relaxed - time.monotonic())
-        return CHECKPOINT_SECONDS if self._checkpoint.open_until(self._data_end) else None
+        return CHECKPOINT_SECONDS if self._checkpoint.open_until(self.data_end) else None
 
     def commit(self, commits: list[Commit], answer: Answer) -> None:
         """Judge, journal and answer them, in this order."""
         refusal = self._refusal()
         if refusal is not None:
-            answer([(commit, refusal) for commit in commits])
+            answer(Batch(answers=[(commit, refusal) for commit in commits]))
             return
         began = time.monotonic()
         batch = Batch()
@@ -151,8 +149,8 @@ class Pipeline:
             refusal = self._write_journal(batch)
         if batch.payloads and refusal is not None:
             # All of them: even a refused guard may have judged by a state that is now void.
-            batch.answers = [(commit, refusal) for commit, _ in batch.answers]
-        answer(batch.answers)
+            batch = Batch(answers=[(commit, refusal) for commit, _ in batch.answers])
+        answer(batch)
 
     def _refusal(self) -> BucketdError | None:
         """Why nothing can be committed now; takes the lock where nothing is in the way."""
@@ -181,6 +179,7 @@ class Pipeline:
             refusal = self._next_segment()
             if refusal is not None:
                 return refusal
+        batch.place = self._journal.position
         try:
             self.counters.journal_bytes += self._journal.append(batch.payloads)
             if self._relaxed is None:
@@ -191,7 +190,7 @@ class Pipeline:
             self._fail(error)
             return disk.refusal("write", disk.OutcomeUnknown(error.errno, error.strerror))
         self.dirty.update(batch.after)
-        self._data_end = self._journal.position
+        self.data_end = self._journal.position
         self.counters.batches += 1
         self.counters.commits += len(batch.payloads)
         self.batch_sizes.add(len(batch.payloads))
@@ -216,7 +215,7 @@ class Pipeline:
                     return self.behind
                 self._checkpoint.wait(self._journal.position)
             self._journal.begin_segment()
-            self._journal.append([journal.encode_checkpoint(self._checkpoint.durable)])
+            self._journal.append([records.encode_checkpoint(self._checkpoint.durable)])
         except OSError as error:
             self._fail(error)
             return disk.refusal("recycle the journal", error)
@@ -277,10 +276,10 @@ class Pipeline:
     def _advance_checkpoint(self, idle: bool) -> None:
         """With all files current: begin to make them durable, note down how far that has come."""
         if idle and self._checkpoint.news():
-            payload = journal.encode_checkpoint(self._checkpoint.durable)
-            if self._journal.fits(journal.framed(payload)):
+            payload = records.encode_checkpoint(self._checkpoint.durable)
+            if self._journal.fits(records.framed(payload)):
                 self._journal.append([payload])
-        if self._checkpoint.due(self._data_end, self._journal.halfway, idle):
+        if self._checkpoint.due(self.data_end, self._journal.halfway, idle):
             self._checkpoint.start(self._journal.position)
             self.counters.file_syncs += 1
 
@@ -310,8 +309,8 @@ class Pipeline:
     def _note_all_durable(self) -> None:
         if self._journal.nothing_to_note:
             return
-        payload = journal.encode_checkpoint(self._journal.position)
-        if not self._journal.fits(journal.framed(payload)):
+        payload = records.encode_checkpoint(self._journal.position)
+        if not self._journal.fits(records.framed(payload)):
             self._journal.begin_segment()
         self._journal.append([payload])
         self._sync_journal()

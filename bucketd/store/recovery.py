@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from ..model import ABSENT, BucketKey, Snapshot
 from . import disk, envelope, naming
 from .bucketfiles import BucketFiles
-from .journal import Journal, JournalError, Record
+from .journal import Journal
 from .locks import WriteLock
+from .records import JournalError, Record
 
 log = logging.getLogger(__name__)
 LOCK_SECONDS = 30.0

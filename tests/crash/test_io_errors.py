@@ -29,7 +29,7 @@ from bucketd.errors import BucketdError
 from bucketd.model import ABSENT, BucketKey, Change, Guard
 from bucketd.store import disk, naming, pipeline, quarantine
 from bucketd.store.files import FileStore, Options
-from bucketd.store.journal import JournalError
+from bucketd.store.records import JournalError
 
 OPTIONS = Options(1 << 20, 1.0, 16 * 1024, None)
 KEYS = (BucketKey("phone", "hot"), BucketKey("phone", "other"), BucketKey("tablet"))

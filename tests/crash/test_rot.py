@@ -16,9 +16,10 @@ import pytest
 
 from bucketd.errors import BucketCorrupt
 from bucketd.model import BucketKey, Snapshot, timestamp
-from bucketd.store import disk, journal, quarantine, recovery
+from bucketd.store import disk, journal, quarantine, records, recovery
 from bucketd.store.bucketfiles import BucketFiles
-from bucketd.store.journal import Journal, Record
+from bucketd.store.journal import Journal
+from bucketd.store.records import Record
 
 KEY, BESIDE = BucketKey("phone", "login"), BucketKey("phone", "beside")
 SEGMENT = 16 * 1024
@@ -82,30 +83,30 @@ def test_a_rotted_file_is_never_served_as_data(home: str, crash_scale: float) ->
 
 def _journal_with_records(home: str) -> tuple[int, list[Record]]:
     root = disk.open_root(home)
-    records, base = [], None
+    journaled, base = [], None
     for revision in range(1, 6):
         after = snapshot(revision)
-        records.append(Record(KEY, base, after))
+        journaled.append(Record(KEY, base, after))
         base = after.etag
     log = Journal(root, SEGMENT)
     log.begin_segment()
-    log.append([journal.encode(record) for record in records])
+    log.append([records.encode(record) for record in journaled])
     log.sync()
     log.close()
-    return root, records
+    return root, journaled
 
 
 @pytest.mark.timeout(1800)
 def test_a_rotted_journal_gives_a_state_that_was(
     home: str, crash_scale: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root, records = _journal_with_records(home)
+    root, journaled = _journal_with_records(home)
     names = [Path(home, "journal", name) for name in journal.NAMES]
-    path = next(p for p in names if p.read_bytes()[:8] == journal.MAGIC)
+    path = next(p for p in names if p.read_bytes()[:8] == records.MAGIC)
     whole = path.read_bytes()
     end = max(i for i, byte in enumerate(whole) if byte) + 1
-    states = {record.after.bucket for record in records}
-    head, tail = whole[:24], whole[journal.HEADER_BYTES : end]
+    states = {record.after.bucket for record in journaled}
+    head, tail = whole[:24], whole[records.HEADER_BYTES : end]
     tried = shorter = silent = 0
     with caplog.at_level(logging.CRITICAL):
         for damaged in _journal_damages(whole, head, tail, crash_scale):
@@ -113,12 +114,14 @@ def test_a_rotted_journal_gives_a_state_that_was(
             log = Journal(root, SEGMENT)
             tried += 1
             found = [record.after.bucket for record in log.replay]
-            assert found == [r.after.bucket for r in records][: len(found)]
+            assert found == [r.after.bucket for r in journaled][: len(found)]
             assert set(found) <= states
-            if len(found) < len(records):
+            if len(found) < len(journaled):
                 shorter += 1
                 # A torn tail is what a crash leaves; anything else is damage, and is said.
-                silent += not log.damaged and len(found) < len(records) - 1 and len(damaged) >= end
+                silent += (
+                    not log.damaged and len(found) < len(journaled) - 1 and len(damaged) >= end
+                )
             log.close()
     print(f"journal: {tried} damages, {shorter} cut the log, {silent} of those unreported")
     assert silent == 0
@@ -126,7 +129,7 @@ def test_a_rotted_journal_gives_a_state_that_was(
 
 
 def _journal_damages(whole: bytes, head: bytes, tail: bytes, scale: float) -> Iterator[bytes]:
-    begin = journal.HEADER_BYTES
+    begin = records.HEADER_BYTES
     for damaged in damages(tail, scale):
         rest = whole[begin + len(tail) :] if len(damaged) == len(tail) else b""
         yield whole[:begin] + damaged + rest
@@ -136,15 +139,15 @@ def _journal_damages(whole: bytes, head: bytes, tail: bytes, scale: float) -> It
 
 
 def test_a_rotted_file_is_completed_from_the_journal(home: str) -> None:
-    root, records = _journal_with_records(home)
+    root, journaled = _journal_with_records(home)
     files = BucketFiles(root, home, 1 << 20)
-    files.put(KEY, records[0].after)
+    files.put(KEY, journaled[0].after)
     path = Path(files.name(KEY))
     damaged = path.read_bytes().replace(b"t-1", b"t-9")
     path.write_bytes(damaged)
     log = Journal(root, SEGMENT)
     assert recovery.replay(files, log.replay) == 1
-    assert BucketFiles(root, home, 1 << 20).load(KEY).snapshot == records[-1].after
+    assert BucketFiles(root, home, 1 << 20).load(KEY).snapshot == journaled[-1].after
     kept = list(Path(home, quarantine.QUARANTINE).iterdir())
     assert [p.read_bytes() for p in kept] == [damaged]
     log.close()
@@ -154,7 +157,7 @@ def test_a_rotted_file_is_completed_from_the_journal(home: str) -> None:
 def test_a_journal_of_another_version_is_not_touched(home: str) -> None:
     root, _ = _journal_with_records(home)
     path = Path(home, "journal", journal.NAMES[0])
-    path.write_bytes(journal._header(2, 9).ljust(SEGMENT, b"\0"))
-    with pytest.raises(journal.JournalError, match="version 2"):
+    path.write_bytes(records.header(2, 9).ljust(SEGMENT, b"\0"))
+    with pytest.raises(records.JournalError, match="version 2"):
         Journal(root, SEGMENT)
     os.close(root)

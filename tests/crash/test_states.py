@@ -25,7 +25,7 @@ from recorder import Disk, Op, Recorder, crash_states, durable_from
 from bucketd import changes
 from bucketd.errors import BucketdError
 from bucketd.model import ABSENT, BucketKey, Change, Guard, Snapshot
-from bucketd.store import disk, journal, pipeline, recovery
+from bucketd.store import disk, pipeline, records, recovery
 from bucketd.store import quarantine as quarantine_module
 from bucketd.store.applying import Batch
 from bucketd.store.bucketfiles import BucketFiles
@@ -228,7 +228,7 @@ def _no_sync(_fd: int) -> None:
 
 def _early(self: pipeline.Pipeline, batch: Batch, answer: pipeline.Answer) -> None:
     """A store that acknowledges before it journals."""
-    answer(batch.answers)
+    answer(Batch(answers=batch.answers))
     batch.answers = []
     time.sleep(0.005)
     _complete(self, batch, answer)
@@ -239,11 +239,11 @@ _complete = pipeline.Pipeline._complete
 
 def _no_checksum(text: bytes, generation: int, offset: int) -> bytes | None:
     """A journal that believes every record whose length fits."""
-    if offset + journal._FRAME.size > len(text):
+    if offset + records._FRAME.size > len(text):
         return None
-    tag, length, _crc = journal._FRAME.unpack_from(text, offset)
-    begin = offset + journal._FRAME.size
-    if tag != journal._tag(generation) or begin + length > len(text):
+    tag, length, _crc = records._FRAME.unpack_from(text, offset)
+    begin = offset + records._FRAME.size
+    if tag != records._tag(generation) or begin + length > len(text):
         return None
     payload = text[begin : begin + length]
     try:
@@ -256,7 +256,7 @@ def _no_checksum(text: bytes, generation: int, offset: int) -> bytes | None:
 PLANTED = {
     "no fdatasync": (disk, "sync_data", _no_sync),
     "no syncfs before recycling": (disk, "sync_all", _no_sync),
-    "no checksum": (journal, "_payload_at", _no_checksum),
+    "no checksum": (records, "_payload_at", _no_checksum),
     "acknowledged early": (pipeline.Pipeline, "_complete", _early),
 }
 
