@@ -6,7 +6,7 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv tools node lint test test-python test-node test-systemd demo crash abuse fuzz bench docs \
+.PHONY: help venv tools node lint test test-python test-node test-systemd demo crash abuse fuzz bench docs audit \
 	install uninstall wheels npm zipapp clean
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make abuse   what misbehaving clients cost the others"
 	@echo "make fuzz    requests that nobody would write, by the thousand"
 	@echo "make bench   figures beside those of Redis, etcd, SQLite and plain files"
+	@echo "make audit   what is known to be vulnerable in the packages that are locked"
 	@echo "make docs    write the pages of docs/ that are made of the code"
 	@echo "make wheels npm zipapp  packages for pip and npm, and bucketctl as one file, into DIST (dist)"
 	@echo "make venv    only prepare .venv, with bucketd and bucketctl in it"
@@ -110,6 +111,14 @@ docs: venv
 
 install uninstall:
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" PYTHON="$(PYTHON)" sh systemd/install.sh $@
+
+# Known vulnerabilities in what is locked. A package that cannot be looked up counts as a failure:
+# an audit of nothing must not pass. It needs PyPI's and npm's own advisories, which mirrors lack.
+audit: venv
+	@test -d .venv/audit || $(BIN)/python -m venv .venv/audit
+	@.venv/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock
+	cd client/node && npm audit
 
 # --- to be installed elsewhere
 
