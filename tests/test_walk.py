@@ -1,0 +1,62 @@
+"""ARCHITECTURE.md walks one set and one get through the code: a daemon makes just these calls."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from harness import REPO, Daemon, new_daemon
+
+ARCHITECTURE = (REPO / "ARCHITECTURE.md").read_text()
+ROW = re.compile(r"^\| `(bucketd/[\w/]+\.py)` \| (`[^|]+`) \|", re.M)
+Calls = list[str]
+
+
+def walks() -> tuple[Calls, Calls]:
+    """The two tables, each as ``file function`` in order."""
+    start = ARCHITECTURE.index("## One set and one get")
+    section = ARCHITECTURE[start : ARCHITECTURE.index("\n## ", start)]
+    change, read = section.split("`GET /v1/bucket`")
+    return _calls(change), _calls(read)
+
+
+def _calls(table: str) -> Calls:
+    rows = ROW.findall(table)
+    return [f"{path} {name}" for path, names in rows for name in re.findall(r"`(.+?)`", names)]
+
+
+def traced(daemon: Daemon, method: str, token: str) -> Calls:
+    """All calls of a daemon from its start to its end, with this one request in between."""
+    trace = daemon.home / "trace"
+    daemon.start(env={"TRACE": str(trace)})
+    body = {"loggedIn": True} if method == "PATCH" else None
+    assert daemon.request(method, "/v1/bucket", body, token=token).bucket == {"loggedIn": True}
+    assert daemon.stop() == 0, daemon.log
+    return trace.read_text().splitlines()
+
+
+def missing(walk: Calls, calls: Calls) -> str | None:
+    """The first of the walk that is not called after the one before it."""
+    rest = iter(calls)
+    return next((step for step in walk if step not in rest), None)
+
+
+def test_the_walk_is_what_is_called() -> None:
+    change, read = walks()
+    assert len(change) > 20
+    assert len(read) > 8
+    daemon = new_daemon()
+    try:
+        daemon.start()
+        token = daemon.mint("phone-1", "login")  # contexts outlive a daemon
+        assert daemon.stop() == 0
+        daemon.program = (str(Path(__file__).with_name("traced_daemon.py")),)
+        assert missing(change, traced(daemon, "PATCH", token)) is None
+        assert missing(read, traced(daemon, "GET", token)) is None
+    finally:
+        daemon.remove()
+
+
+def test_a_walk_in_another_order_is_noticed() -> None:
+    assert missing(["a", "b"], ["b", "a"]) == "b"
+    assert missing(["a", "b"], ["a", "c", "b"]) is None
