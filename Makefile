@@ -6,13 +6,14 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv tools node lint test test-python test-node test-systemd demo crash abuse fuzz bench docs audit \
-	install uninstall wheels npm zipapp clean
+.PHONY: help venv tools node lint test test-python test-node test-systemd test-packages demo crash \
+	abuse fuzz bench docs audit install uninstall wheels npm zipapp deb clean
 
 help:
 	@echo "make demo    the login automation over a daemon that is killed in between"
 	@echo "make test    all tests, Python and (where Node 18 or newer is) TypeScript"
 	@echo "make test-systemd  the service, in a Debian that is booted for it (as root)"
+	@echo "make test-packages  the Debian package in one: installed, upgraded under load, removed"
 	@echo "make install       as a service of this host, below PREFIX (/usr/local); DESTDIR"
 	@echo "make uninstall     take that away again, and neither buckets nor changed settings"
 	@echo "make lint    style, types, and who may import whom"
@@ -23,6 +24,7 @@ help:
 	@echo "make audit   what is known to be vulnerable in the packages that are locked"
 	@echo "make docs    write the pages of docs/ that are made of the code"
 	@echo "make wheels npm zipapp  packages for pip and npm, and bucketctl as one file, into DIST (dist)"
+	@echo "make deb     a Debian package for the release and architecture of this host, into DIST"
 	@echo "make venv    only prepare .venv, with bucketd and bucketctl in it"
 	@echo "make tools   the same, with what tests and checks need"
 	@echo "make clean   remove everything that was built"
@@ -83,6 +85,9 @@ endif
 test-systemd: tools
 	$(BIN)/pytest -m booted -vv -ra tests/systemd/test_booted.py
 
+test-packages: tools
+	$(BIN)/pytest -m booted -vv -ra tests/systemd/test_package.py
+
 demo: venv
 ifeq ($(NODE),yes)
 	@$(MAKE) --no-print-directory node || echo "Going on without TypeScript."
@@ -140,6 +145,9 @@ zipapp: venv
 	$(BIN)/python -m zipapp --compress --python '/usr/bin/env python3' \
 		--output $(DIST)/bucketctl.pyz build/zipapp
 	@chmod 755 $(DIST)/bucketctl.pyz
+
+deb:
+	@DIST="$(DIST)" DEB_PYTHON="$(DEB_PYTHON)" sh release/deb/build.sh
 
 clean:
 	rm -rf .venv dist client/node/node_modules client/node/dist client/node/build build *.egg-info \

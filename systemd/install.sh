@@ -10,6 +10,12 @@ python=${PYTHON:-python3}
 lib=$prefix/lib/bucketd
 commands="bucketd bucketctl"
 man=$prefix/share/man/man1
+# shell, and where below $prefix/share it looks for completions
+completions="
+bash bash-completion/completions/bucketctl
+zsh zsh/site-functions/_bucketctl
+fish fish/vendor_completions.d/bucketctl.fish
+"
 config=/etc/bucketd/bucketd.toml
 
 # source, and where it goes below $prefix/lib
@@ -43,8 +49,19 @@ take() {
     rmdir "$(dirname "$2")" 2>/dev/null || :
 }
 
+each_completion() { # each_completion COMMAND: run with shell and file
+    echo "$completions" | while read -r shell file; do
+        [ -z "$shell" ] || "$1" "$shell" "$destdir$prefix/share/$file"
+    done
+}
+
+complete_in() {
+    mkdir -p "$(dirname "$2")"
+    "$destdir$lib/bin/python" -m bucketd_client.ctl completion "$1" >"$2"
+}
+
 old_systemd() {
-    version=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+    version=${SYSTEMD_VERSION:-$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')}
     [ -n "$version" ] && [ "$version" -lt 253 ]
 }
 
@@ -63,6 +80,9 @@ make_environment() {
     "$new/bin/pip" install --quiet --disable-pip-version-check --no-compile \
         -c requirements.lock "$source/python" "$source"
     "$new/bin/pip" --quiet --disable-pip-version-check uninstall --yes pip setuptools 2>/dev/null
+    { printf '#!%s/bin/python -I\n' "$new" && cat release/bucketctl.py; } >"$new/bin/bucketctl"
+    find "$new/lib" -name direct_url.json -delete # it names that copy
+    find "$new/lib" -name RECORD -exec sed -i '/direct_url\.json,/d' {} +
     # It was made under another name than it will have.
     grep -rlIF "$new" "$new" | while read -r file; do
         sed -i "s|$new|$lib|g" "$file"
@@ -83,6 +103,7 @@ install_all() {
     each_file put
     rm -f "$destdir$man/bucketctl"*.1
     "$destdir$lib/bin/python" -m bucketd_client.ctl.man "$destdir$man"
+    each_completion complete_in
     if [ ! -e "$destdir$config" ]; then
         mkdir -p "$destdir$(dirname "$config")"
         install -m 644 config/bucketd.toml "$destdir$config"
@@ -107,6 +128,7 @@ uninstall_all() {
     done
     rm -f "$destdir$man/bucketctl"*.1
     rmdir "$destdir$man" 2>/dev/null || :
+    each_completion take
     rm -rf "$destdir$lib" "$destdir$lib.new" "$destdir$lib.a" "$destdir$lib.b"
     if cmp -s config/bucketd.toml "$destdir$config"; then
         rm "$destdir$config"

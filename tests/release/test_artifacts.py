@@ -22,6 +22,7 @@ from harness import REPO, Daemon, new_daemon
 
 sys.path.insert(0, str(REPO / "release"))
 
+import formats
 import version
 
 LICENSE = (REPO / "LICENSE").read_text()
@@ -173,3 +174,24 @@ def test_the_version_is_set_everywhere(copy: Path) -> None:
 def test_each_package_has_the_licence() -> None:
     for package in ("client/python", "client/node"):
         assert (REPO / package / "LICENSE").read_text() == LICENSE
+
+
+# --- the Debian package; what it does is in tests/systemd/test_package.py
+
+
+def test_every_format_on_disk_has_a_version_that_reads_it_first() -> None:
+    assert set(formats.WRITTEN) <= set(formats.READ_SINCE)
+    now = [int(part) for part in version.current().split(".")]
+    assert [int(part) for part in formats.oldest_reader().split(".")] <= now
+
+
+@pytest.mark.skipif(shutil.which("dpkg-shlibdeps") is None, reason="there is no dpkg-dev")
+def test_a_package_is_not_built_for_a_python_that_is_none_of_debian(tmp_path: Path) -> None:
+    shutil.copy("/bin/true", own := tmp_path / "python3.11")
+    done = subprocess.run(
+        ["make", "-s", "deb", f"DEB_PYTHON={own}", f"DIST={tmp_path / 'dist'}"],
+        cwd=REPO, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert f"cannot build a Debian package: {own} is no package's" in done.stderr
+    assert not (tmp_path / "dist").exists()

@@ -6,7 +6,6 @@ All of them add to its journal, which the last but one searches for secrets.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import subprocess
@@ -14,6 +13,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from callers import assert_all_there, caller, calls
 from machine import Machine, missing, new_machine
 
 pytestmark = [pytest.mark.booted, pytest.mark.timeout(600)]
@@ -64,40 +64,6 @@ def get_one(machine: Machine, job: str) -> str:
 
 def pid(machine: Machine) -> int:
     return int(machine.property("MainPID"))
-
-
-@contextlib.contextmanager
-def calls(machine: Machine, callers: int = 4) -> Iterator[list[int]]:
-    """Callers that write all the time, and shell commands; at the end, that none has failed.
-
-    Gives the acknowledged writes of each caller, once the block has ended.
-    """
-    machine.run("rm -f /tmp/stop")
-    running = [caller(machine, n, 30) for n in range(callers)]
-    shell = "while [ ! -e /tmp/stop ]; do bucketctl set --device load --job sh a=b || echo failed; "
-    running.append(machine.start(f"{shell} done | grep -v '\"a\"'; true"))
-    acknowledged: list[int] = []
-    try:
-        time.sleep(1)
-        yield acknowledged
-        time.sleep(1)
-    finally:
-        machine.run("touch /tmp/stop")
-        said = [process.communicate(timeout=60)[0].split("\n", 1) for process in running]
-    assert [rest.strip() for _, rest in said[:-1]] == [""] * callers
-    assert said[-1] == [""]
-    acknowledged += [int(first) for first, _ in said[:-1]]
-    assert min(acknowledged) > 0
-
-
-def caller(machine: Machine, job: int, seconds: int) -> subprocess.Popen[str]:
-    return machine.start(f"{PYTHON} /src/tests/systemd/caller.py {job} /tmp/stop {seconds}")
-
-
-def assert_all_there(machine: Machine, acknowledged: list[int]) -> None:
-    for n, count in enumerate(acknowledged):
-        got = machine.run(f"bucketctl get --device load --job {n} n").stdout
-        assert int(got) == count
 
 
 # --- the tests
@@ -176,7 +142,7 @@ def test_a_reload_picks_up_the_configuration(machine: Machine) -> None:
 
 def test_restarts_under_load_fail_no_call(machine: Machine) -> None:
     started = {pid(machine)}
-    with calls(machine) as acknowledged:
+    with calls(machine, PYTHON) as acknowledged:
         for _ in range(5):
             machine.run("systemctl restart bucketd.service")
             started.add(pid(machine))
@@ -199,7 +165,7 @@ def test_contexts_outlive_a_restart(machine: Machine) -> None:
 
 
 def test_an_upgrade_under_load_fails_no_call(machine: Machine) -> None:
-    with calls(machine) as acknowledged:
+    with calls(machine, PYTHON) as acknowledged:
         machine.run(INSTALL, timeout=300)
         machine.run("systemctl restart bucketd.service")
     assert_all_there(machine, acknowledged)
@@ -229,7 +195,7 @@ def test_killed_it_is_restarted_and_nothing_is_lost(machine: Machine) -> None:
 def test_a_stop_flushes(machine: Machine) -> None:
     """In the middle of writes: what was acknowledged is in the files, and nothing else."""
     machine.run("rm -f /tmp/stop")
-    running = [caller(machine, n, 2) for n in range(4)]
+    running = [caller(machine, PYTHON, n, 2) for n in range(4)]
     time.sleep(1)
     machine.run("systemctl stop bucketd.service bucketd.socket && touch /tmp/stop")
     acknowledged = [int(process.communicate(timeout=60)[0].split()[0]) for process in running]
