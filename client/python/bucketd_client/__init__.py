@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._aiobucket import AsyncBucket as AsyncBucket
     from ._asks import Snapshot as Snapshot
     from ._bucket import Bucket as Bucket
+    from ._change import Change as Change
     from ._errors import CODES as CODES
     from ._errors import BucketCorrupt as BucketCorrupt
     from ._errors import BucketError as BucketError
@@ -52,6 +53,7 @@ _HOMES = {
     "_aiobucket": ("AsyncBucket",),
     "_asks": ("Snapshot",),
     "_bucket": ("Bucket",),
+    "_change": ("Change",),
     "_errors": (
         *("BucketCorrupt", "BucketError", "CODES", "ConnectionLost", "DaemonUnreachable"),
         *("Forbidden", "InternalError", "InvalidJson", "InvalidRequest", "NoJobContext"),

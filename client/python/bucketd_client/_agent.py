@@ -7,7 +7,7 @@ imported before there is one.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Generic
 
 from . import _context
@@ -23,6 +23,8 @@ from ._results import (
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
+
+    from ._change import Change
 
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
     P = TypeVar("P", bound=Mapping[str, Any], default=Mapping[str, Any])
@@ -62,6 +64,19 @@ def result(
     return kind(reply.members)
 
 
+def watch(device_bucket: bool, keys: tuple[str, ...], snapshot: bool) -> Iterator[Change | Failure]:
+    """The changes; a Failure, as the last, says why there are no more."""
+    from ._watch import changes
+    from ._watching import Watching
+
+    try:
+        scope = _context.from_environment(os.environ, device_bucket)
+        path = _context.socket_path(os.environ)
+        yield from changes(Watching(scope, path, keys, snapshot))
+    except BucketError as cause:
+        yield Failure.of(cause)
+
+
 class BucketOfJob(Generic[B, P]):
     """The bucket of this job on this device; ``B`` is what it holds, ``P`` what may be set."""
 
@@ -72,6 +87,13 @@ class BucketOfJob(Generic[B, P]):
     def set(self, data: P) -> BucketResult[B]:
         """Set these keys, keep all others; the whole bucket as it is then."""
         return result(BucketSuccess, False, json_of(data))
+
+    def watch(self, *keys: str, snapshot: bool = False) -> Iterator[Change | Failure]:
+        """Every change by whomever, from the first step on; see ``Bucket.watch``.
+
+        A Failure is the last: ``success`` tells them apart.
+        """
+        return watch(False, keys, snapshot)
 
 
 class BucketOfDevice:
@@ -84,6 +106,10 @@ class BucketOfDevice:
     def set(self, data: Mapping[str, Any]) -> DeviceBucketResult:
         """Set these keys, keep all others; the whole device bucket as it is then."""
         return result(DeviceBucketSuccess, True, json_of(data))
+
+    def watch(self, *keys: str, snapshot: bool = False) -> Iterator[Change | Failure]:
+        """Every change by whomever, from the first step on."""
+        return watch(True, keys, snapshot)
 
 
 class Utils(Generic[B, P]):

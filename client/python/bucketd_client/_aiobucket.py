@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Iterable, Mapping
-from typing import Any, Callable
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import _asks
 from ._asks import Ask, Asking, B, Rounds, Snapshot
 from ._errors import PreconditionFailed
 from ._threads import off_loop
+
+if TYPE_CHECKING:
+    from ._change import Change
 
 
 class AsyncBucket(Asking[B]):
@@ -78,6 +81,20 @@ class AsyncBucket(Asking[B]):
                 if rounds.over():
                     raise
             await asyncio.sleep(rounds.pause())
+
+    def watch(
+        self, *keys: str, snapshot: bool = False, since: str | None = None
+    ) -> AsyncGenerator[Change, None]:
+        """Every change from its first step on: ``async for change in bucket.watch():``.
+
+        With ``keys`` only changes of these. With ``snapshot`` the bucket as it is comes first;
+        ``since``, the ``id`` of a change, goes on behind that one. It waits for a daemon that
+        restarts and goes on where it was; where that is not known any more, a change with
+        ``gap`` has the whole bucket. Raises NoJobContext once the token is revoked or expired.
+        """
+        from ._aiowatch import changes
+
+        return changes(self._watching(keys, snapshot, since))
 
     async def context(self) -> dict[str, Any]:
         """Device, job, automation and expiry; of a token also whether a schema applies."""

@@ -15,6 +15,8 @@ from ._errors import error
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
+    from ._watching import Watching
+
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
 else:
     from typing import TypeVar
@@ -217,6 +219,11 @@ class Asking(Generic[B]):
             reply.etag,
             members.get("recovered_from"),
         )
+
+    def _watching(self, keys: tuple[str, ...], snapshot: bool, since: str | None) -> Watching:
+        from ._watching import Watching  # most programs watch nothing
+
+        return Watching(self._scope(), self._path(), keys, snapshot, since, self._timeout)
 
     def _context(self, began: float | None = None) -> dict[str, Any]:
         scope = self._scope()

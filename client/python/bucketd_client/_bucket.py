@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any, Callable
+from collections.abc import Generator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import _asks
 from ._asks import Asking, B, Rounds, Snapshot
 from ._errors import PreconditionFailed
+
+if TYPE_CHECKING:
+    from ._change import Change
 
 
 class Bucket(Asking[B]):
@@ -71,6 +74,20 @@ class Bucket(Asking[B]):
                 if rounds.over():
                     raise
             time.sleep(rounds.pause())
+
+    def watch(
+        self, *keys: str, snapshot: bool = False, since: str | None = None
+    ) -> Generator[Change, None, None]:
+        """Every change from now on, by whomever: ``for change in bucket.watch():``.
+
+        With ``keys`` only changes of these. With ``snapshot`` the bucket as it is comes first;
+        ``since``, the ``id`` of a change, goes on behind that one. It waits for a daemon that
+        restarts and goes on where it was; where that is not known any more, a change with
+        ``gap`` has the whole bucket. Raises NoJobContext once the token is revoked or expired.
+        """
+        from ._watch import changes
+
+        return changes(self._watching(keys, snapshot, since))
 
     def context(self) -> dict[str, Any]:
         """Device, job, automation and expiry; of a token also whether a schema applies."""

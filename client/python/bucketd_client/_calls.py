@@ -46,10 +46,11 @@ def call(
     answer = _wire.request(
         method, target, body=body, headers=headers, path=path, timeout=timeout, began=began
     )
-    return _reply(answer)
+    return checked(answer)
 
 
-def _reply(answer: _wire.Answer) -> Reply:
+def checked(answer: _wire.Answer) -> Reply:
+    """The same of an answer that is there."""
     members = _members(answer)
     if answer.status >= 400 or members.get("success") is not True:
         raise error(
@@ -82,7 +83,7 @@ def bucket_call(
         head = _heads.get(which) or _keep_head(which)
     end = b"\r\n" if body is None else b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     answer = _wire.exchange(method, head + end, path=path, timeout=timeout, began=began)
-    reply = _reply(answer)
+    reply = checked(answer)
     if not isinstance(reply.members.get(scope.label), dict):
         raise error("internal", f"cannot read the answer: it holds no {scope.label}")
     return reply

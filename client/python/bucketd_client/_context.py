@@ -59,16 +59,26 @@ class Scope(NamedTuple):
 
     def target(self, keys: Iterable[str] = ()) -> str:
         """Path and query of its route."""
-        query = [f"key={escape(key)}" for key in keys]
+        return self._path + self._query(keys)
+
+    def events(self, keys: Iterable[str] = (), snapshot: bool = False) -> str:
+        """The same of the route of its events."""
+        return f"{self._path}/events{self._query(keys, ['snapshot=true'] if snapshot else [])}"
+
+    @property
+    def _path(self) -> str:
         if self.token is not None:
-            path = "/v1/device/bucket" if self.device_bucket else "/v1/bucket"
-        elif self.label == "deviceBucket":
-            path = f"/v1/devices/{escape(self.device or '')}/bucket"
-        else:
-            path = f"/v1/devices/{escape(self.device or '')}/jobs/{escape(self.job or '')}/bucket"
-            if self.automation is not None:
-                query.append(f"automation={escape(self.automation)}")
-        return path + ("?" + "&".join(query) if query else "")
+            return "/v1/device/bucket" if self.device_bucket else "/v1/bucket"
+        if self.label == "deviceBucket":
+            return f"/v1/devices/{escape(self.device or '')}/bucket"
+        return f"/v1/devices/{escape(self.device or '')}/jobs/{escape(self.job or '')}/bucket"
+
+    def _query(self, keys: Iterable[str], more: Iterable[str] = ()) -> str:
+        query = [*(f"key={escape(key)}" for key in keys), *more]
+        names_pair = self.token is None and self.label == "bucket"
+        if names_pair and self.automation is not None:
+            query.append(f"automation={escape(self.automation)}")
+        return "?" + "&".join(query) if query else ""
 
     def headers(self) -> dict[str, str]:
         return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}

@@ -17,7 +17,7 @@ else:
     B = TypeVar("B")
 
 
-class _Result(Mapping[str, Any]):
+class Result(Mapping[str, Any]):
     """The members of the daemon's answer, by name and by key."""
 
     __slots__ = ("_members",)
@@ -38,7 +38,7 @@ class _Result(Mapping[str, Any]):
         return f"{type(self).__name__}({self._members!r})"
 
 
-class _Success(_Result):
+class _Success(Result):
     __slots__ = ()
 
     success: Literal[True] = True  # no property: by an attribute type checkers tell results apart
@@ -88,7 +88,7 @@ class DeviceBucketSuccess(_Success):
         return self.deviceBucket
 
 
-class Failure(_Result):
+class Failure(Result):
     """``error`` is a sentence for people, ``code`` one of the closed list, for programs."""
 
     __slots__ = ()

@@ -19,7 +19,7 @@ from ._errors import BucketError, error
 from ._http import Answer, Reader, encode, usual
 from ._pool import Connection, Pool
 
-__all__ = ["Answer", "exchange", "request"]
+__all__ = ["Answer", "Lost", "exchange", "final", "may_pass", "request", "wait_asked_for"]
 
 REACH_SECONDS, ANSWER_SECONDS = 5.0, 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
@@ -34,7 +34,7 @@ class _NotTaken(Exception):
     """The daemon has not read the whole request, so it did not act on it."""
 
 
-class _Lost(Exception):
+class Lost(Exception):
     """The connection ended in good order, and without a whole answer."""
 
 
@@ -100,16 +100,16 @@ def exchange(
         failure: BaseException | None = None
         try:
             answer = _exchange(text, method, path, tries.answer_by)
-            pause = _wait_asked_for(answer)
+            pause = wait_asked_for(answer)
             if pause is None or not tries.again(pause):
                 return answer
             continue
         except (TimeoutError, socket.timeout):
             raise _too_slow(method, tries.answer_seconds) from None
-        except (OSError, _NotTaken, _Lost) as cause:
+        except (OSError, _NotTaken, Lost) as cause:
             failure = cause
-        if not _may_pass(failure, method, path) or not tries.again():
-            raise _final(failure, method, path, tries.reach_seconds) from None
+        if not may_pass(failure, method, path) or not tries.again():
+            raise final(failure, method, path, tries.reach_seconds) from None
 
 
 def _exchange(text: bytes, method: str, path: str, deadline: float) -> Answer:
@@ -140,7 +140,7 @@ def _receive(connection: Connection, method: str, deadline: float) -> tuple[Answ
     except ConnectionResetError:
         raise _NotTaken from None
     if not first:
-        raise _Lost
+        raise Lost
     answer = usual(first)
     if answer is not None and method != "HEAD":
         return answer, True
@@ -149,15 +149,15 @@ def _receive(connection: Connection, method: str, deadline: float) -> tuple[Answ
         try:
             chunk = connection.receive(deadline)
         except ConnectionResetError:
-            raise _Lost from None
+            raise Lost from None
         if not chunk:
-            raise _Lost
+            raise Lost
         return chunk
 
     return Reader(receive, first).answer(method)
 
 
-def _wait_asked_for(answer: Answer) -> float | None:
+def wait_asked_for(answer: Answer) -> float | None:
     """Seconds before another try; None where the answer is not to be tried again."""
     if answer.status not in (429, 503):
         return None
@@ -169,9 +169,9 @@ def _wait_asked_for(answer: Answer) -> float | None:
     return float(asked) if asked.isascii() and asked.isdecimal() else 0.0
 
 
-def _may_pass(failure: BaseException, method: str, path: str) -> bool:
+def may_pass(failure: BaseException, method: str, path: str) -> bool:
     """Whether a repetition is safe, and has a chance."""
-    if isinstance(failure, _Lost):
+    if isinstance(failure, Lost):
         return method in _READS
     if isinstance(failure, ConnectionRefusedError):
         return _no_socket(path) is None
@@ -188,15 +188,16 @@ def _no_socket(path: str) -> str | None:
         return None  # connecting has told more
 
 
-def _final(failure: BaseException, method: str, path: str, waited: float) -> BucketError:
-    if isinstance(failure, _Lost) and method not in _READS:
+def final(failure: BaseException, method: str, path: str, waited: float) -> BucketError:
+    """What the caller is told once no further try is made."""
+    if isinstance(failure, Lost) and method not in _READS:
         return error(
             "connection_lost",
             f"cannot tell whether the {method} was done: the daemon closed the connection "
             "without a whole answer; read the bucket before you repeat it",
         )
     cause = _no_socket(path) or _cause(failure)
-    how_long = f" for {waited:g} s" if _may_pass(failure, method, path) else ""
+    how_long = f" for {waited:g} s" if may_pass(failure, method, path) else ""
     return error(
         "daemon_unreachable",
         f"cannot reach bucketd on {path}: {cause}{how_long}; is bucketd running? "
