@@ -134,7 +134,41 @@ def memory(home: Path, report: Report, _scale: Scale) -> None:
         report.add("memory, idle", f"{idle:.0f} MiB", "60 MiB", "60 MiB", idle / 60, "<=", 1.0)
 
 
-PROBES = (commands, start, system_calls, device_bytes, memory)
+def watchers(home: Path, report: Report, scale: Scale) -> None:
+    """1,000 streams of one bucket that changes ten times a second, and a client that gets another.
+
+    They are in a process of their own, which shares the two cores.
+    """
+    daemon, changes = Bucketd(home), scale(100)
+    with daemon.running():
+        bucket, other = daemon.client("watched"), daemon.client("other")
+        other.replace(value_of(1024, 1))
+        path = "/v1/devices/watched/jobs/job/bucket/events"
+        words = [sys.executable, "-m", "bench.watchers", daemon.socket, path, str(changes)]
+        alone, among = Samples(), Samples()
+        gets = one_by_one(lambda _: other.get(), 20)
+        begun = []
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None  # noqa: S101  (it is a pipe)
+            process.stdout.readline()  # all are in place
+            for _ in range(changes):
+                gets(alone)
+                time.sleep(0.05)
+            for number in range(changes):
+                begun.append(time.monotonic())
+                bucket.set({"n": number})
+                gets(among)
+                time.sleep(0.05)
+            heard = json.loads(process.stdout.readline())
+    took = [there - begin for begin, there in zip(begun, heard, strict=True)]
+    report.add("one change to 1,000 watchers, until the last has it, p50",
+               micro(percentile(took, 50)), "50 ms", "50 ms", percentile(took, 50) / 0.05,
+               "<=", 1.0)  # fmt: skip
+    report.add("get while 1,000 watchers are told, p99", micro(among.p99), "without changes",
+               micro(alone.p99), among.p99 / alone.p99, "<=", 3.0)  # fmt: skip
+
+
+PROBES = (commands, start, system_calls, device_bytes, memory, watchers)
 
 
 def million(home: Path, report: Report, scale: Scale) -> None:

@@ -180,6 +180,19 @@ def unread_answers(daemon: Daemon, seconds: float) -> None:
             time.sleep(0.1)
 
 
+def unread_events(daemon: Daemon, seconds: float) -> None:
+    """1,000 streams of one bucket, none of them read, while that changes in a loop."""
+    path = pair("unread", "events")
+    text = encode_request("GET", f"{path}/events?snapshot=true", close=False)
+    with connections(daemon, 1000) as socks:
+        for sock in socks:
+            assert send(sock, text)
+        for number, _ in enumerate(until(seconds)):
+            body = {"n": number, "pad": str(number % 10) * 10_000}
+            assert daemon.request("PATCH", path, body).status == 200
+            time.sleep(0.01)
+
+
 def contexts(daemon: Daemon, seconds: float) -> None:
     """An operator that mints and never revokes."""
     for _ in until(seconds):
@@ -189,7 +202,7 @@ def contexts(daemon: Daemon, seconds: float) -> None:
 
 ATTACKS: tuple[Attack, ...] = (
     *(idle, slow_headers, slow_bodies, huge_bodies, pipelining, many_keys, hostile_json),
-    *(tight_loop, churn, unread_answers, contexts),
+    *(tight_loop, churn, unread_answers, unread_events, contexts),
 )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from bucketd import connection
+from bucketd import connection, events
 from bucketd.__main__ import main
 from bucketd.store import committer
 
@@ -83,4 +83,6 @@ if __name__ == "__main__":
     kind.data_received = timed(kind.data_received, "data_received")  # type: ignore[method-assign]
     commits = timed(committer.Committer._commit_gathered, "commit on the loop")
     committer.Committer._commit_gathered = commits  # type: ignore[method-assign]
+    beats = timed(events.Hub._beat_some, "heartbeats")
+    events.Hub._beat_some = beats  # type: ignore[method-assign]
     sys.exit(main())
