@@ -89,16 +89,26 @@ class Watching:
             return SILENT_SECONDS
         return _wire.ANSWER_SECONDS if self._timeout is None else self._timeout
 
+    @property
+    def target(self) -> str:
+        """Path and query of the next request."""
+        if self._scope is None:
+            return f"/v1/events{self._query}"
+        return self._scope.events(self._keys, self._whole)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        resumes = self._last is not None and not self._whole
+        return {
+            "Accept": "text/event-stream",
+            **({"Last-Event-ID": str(self._last)} if resumes else {}),
+            **({} if self._scope is None else self._scope.headers()),
+        }
+
     def request(self) -> bytes:
         """What to say on a new connection."""
         self._parser, self._head, self._progress = None, bytearray(), False
-        headers = {"Accept": "text/event-stream"}
-        if self._last is not None and not self._whole:
-            headers["Last-Event-ID"] = self._last
-        if self._scope is None:
-            return encode_head("GET", f"/v1/events{self._query}", headers) + b"\r\n"
-        headers.update(self._scope.headers())
-        return encode_head("GET", self._scope.events(self._keys, self._whole), headers) + b"\r\n"
+        return encode_head("GET", self.target, self.headers) + b"\r\n"
 
     def take(self, chunk: bytes) -> Iterator[Told | None]:
         """What these bytes of the answer tell, none at its end; None: it has been taken on.

@@ -27,7 +27,7 @@ def values(option: str, given: Given) -> Iterable[str]:
 
 def arguments(command: str, count: int, given: Given) -> Iterable[str]:
     """For the argument after so many others."""
-    if command in ("get", "unset"):
+    if command in ("get", "unset", "watch"):
         return _safely(_keys, given)
     if count:
         return ()

@@ -50,6 +50,13 @@ RENAME_NOTES = """\
 Each bucket gets the new device, with a revision that begins at 1; a bucket that the new name
 has already is not overwritten. After a failure the same command goes on where it stopped. A
 device with live contexts is refused, because its jobs would go on under the old name."""
+WATCH_NOTES = """\
+On a terminal what was there has a -, what is there now a +. Elsewhere each change is one line of
+JSON: {"device", "job", "revision", "set", "removed"}, with revision 0 once the bucket is deleted;
+with --json {"event", "id", "data"}. With KEYs only changes of these are told. A daemon that
+restarts is waited for. If it no longer knows what happened meanwhile, the line has "gap": true,
+and in "set" the whole bucket (with --all nothing: read again what you need). --all tells of
+contexts that begin and end as well. Ctrl-C ends it."""
 
 COMMANDS = (
     Command(
@@ -127,5 +134,17 @@ COMMANDS = (
         "bucketctl import buckets.ndjson --dry-run\n"
         "ssh old-host bucketctl export | bucketctl import", "importing:import_", most=1,
         notes=IMPORT_NOTES,
+    ),
+    Command(
+        "watch", "[KEY…]", "print each change of a bucket as it happens",
+        (
+            *TARGET,
+            Option("all", "", "of all buckets that --device, --job and --automation fit"),
+            Option("snapshot", "", "begin with the bucket as it is"),
+            Option("since", "ID", "go on behind this event (--json shows its id)"),
+        ),
+        "bucketctl watch --device phone-1 --job login\n"
+        "bucketctl watch --device phone-1 --job login loggedIn | jq .set\n"
+        "bucketctl watch --all --device 'phone-*'", "watch:watch", notes=WATCH_NOTES,
     ),
 )  # fmt: skip

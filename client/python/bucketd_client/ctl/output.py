@@ -31,6 +31,11 @@ def show_line(value: Any) -> None:
     write(_harmless(json.dumps(value, ensure_ascii=False)))
 
 
+def write_json(value: Any) -> None:
+    """One JSON value on one line, as it is."""
+    write(json.dumps(value, ensure_ascii=False))
+
+
 def show_answer(reply: Reply) -> int:
     """``--json``: everything the daemon said, and the ETag."""
     return show({**reply.members, "etag": reply.etag} if reply.etag else reply.members)
