@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from ..contexts import Context
-from ..events import Only, Watcher
+from ..watcher import Only, Watcher
 from . import wire
 from .call import Call
 from .wire import Answer

@@ -1,0 +1,160 @@
+"""One stream of events: how it begins, goes on where another broke off, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+import orjson
+
+from . import frames
+from .frames import Difference, Told
+from .model import BucketKey, Snapshot
+from .store.base import Changed, Store
+
+MOST_HELD = 1000
+
+
+class Only(NamedTuple):
+    """What a watcher wants to hear of: one bucket or, with ``key`` None, those that match.
+
+    ``members``: changes of these keys of the bucket alone.
+    """
+
+    key: BucketKey | None = None
+    device: str | None = None
+    job: str | None = None
+    automation: str | None = None
+    members: frozenset[str] | None = None
+
+    def matches(self, changed: Changed) -> bool:
+        key, automation = changed.key, changed.after.automation
+        if automation is None and changed.before is not None:
+            automation = changed.before.automation
+        return (
+            self.device in (None, key.device)
+            and self.job in (None, key.job)
+            and self.automation in (None, automation)
+        )
+
+
+class Watcher:
+    """One stream. Until ``begin`` it holds what it is told; from then on it sends it.
+
+    ``mark`` gives that of the newest change that all have been told of; ``leave`` is called once
+    there is nothing more to come, and then ``ended`` is done.
+    """
+
+    def __init__(
+        self,
+        only: Only,
+        store: Store,
+        mark: Callable[[], str],
+        leave: Callable[[Watcher], None],
+    ) -> None:
+        self.only, self._store, self._mark, self._leave = only, store, mark, leave
+        self.context: str | None = None  # whose end is the stream's, too
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.first: list[bytes] = []
+        self._held: list[Told] | None = []
+        self._missed = False
+        self._send: Callable[[bytes], None] = self.first.append
+        # Whether this is told already, by what the stream began with; None: not any more.
+        self._known: Callable[[Changed], bool | None] | None = None
+
+    async def sync(self, since: str | None, snapshot: bool) -> None:
+        """Prepare how the stream begins. Raises BucketdError where it cannot."""
+        key = self.only.key
+        self.first.append(frames.RETRY + frames.here(self._mark()))
+        if since is not None:
+            if await self._resume(since):
+                return
+            self.first.append(frames.gap(self._mark(), key))
+        if snapshot and key is not None:
+            now = await self._store.read(key)
+            self._known = lambda changed: _covers(now, changed)
+            found = Difference(orjson.loads(now.bucket), [])
+            if self.only.members is not None:
+                found = found.among(self.only.members)
+            self.first.append(frames.event(self._mark(), key, now.revision, found))
+
+    async def _resume(self, since: str) -> bool:
+        """What happened after ``since``; False where that is not known."""
+        changes = await self._store.since(since, self.only.key)
+        if changes is None:
+            return False
+        seen = {changed.mark for changed in changes}
+        self._known = lambda changed: True if changed.mark in seen else None
+        wanted = [Told(changed) for changed in changes if self.only.matches(changed)]
+        await asyncio.to_thread(frames.prepare_all, wanted)
+        for told in wanted:
+            if (frame := told.frame(self.only.members)) is not None:
+                self.first.append(frame)
+        if changes:
+            self.first.append(frames.here(changes[-1].mark))
+        return True
+
+    def begin(self, send: Callable[[bytes], None]) -> None:
+        """Send what was prepared and held, and all that follows."""
+        held, self._held = self._held or [], None
+        send(b"".join(self.first))
+        self.first.clear()
+        self._send = send
+        for told in held:
+            self.offer(told)
+        if self._missed:
+            send(frames.gap(self._mark(), self.only.key))
+
+    def offer(self, told: Told) -> None:
+        """Send it, unless it does not concern this watcher."""
+        if self.ended.done():
+            return
+        if self._held is not None:
+            self._hold(told)
+            return
+        if self._known is not None:
+            known = self._known(told.changed)
+            if known is not True:
+                self._known = None
+            if known is not None:
+                return
+        frame = told.frame(self.only.members)
+        if frame is not None:
+            self._send(frame)
+
+    def send(self, frame: bytes) -> None:
+        """Something that is no change; nothing while the stream has not begun."""
+        if self._held is None and not self.ended.done():
+            self._send(frame)
+
+    def miss(self) -> None:
+        """Changes were made that it cannot be told of."""
+        self._missed = True
+        self.send(frames.gap(self._mark(), self.only.key))
+
+    def close(self) -> None:
+        """Nothing more is to come. Again is no harm."""
+        self._leave(self)
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _hold(self, told: Told) -> None:
+        assert self._held is not None  # noqa: S101  (as it was asked before)
+        if len(self._held) < MOST_HELD:
+            self._held.append(told)
+        else:
+            self._missed = True
+
+
+def _covers(now: Snapshot, changed: Changed) -> bool | None:
+    """Whether a snapshot has this change: True, or False for the last one; None: it comes after.
+
+    Changes may be told of a moment after they can be read.
+    """
+    before, after = changed.before, changed.after
+    if after.etag == now.etag:
+        return False
+    if before is None or before.etag == now.etag or after.revision > now.revision:
+        return None
+    return True
