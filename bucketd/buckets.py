@@ -124,7 +124,7 @@ class Buckets:
         details: list[Any] = [{"key": k, "bytes": sizes[k]} for k in largest]
         return TooLarge(
             f"cannot set {key}: it would have {len(after)} bytes, allowed are {self.max_bytes}; "
-            f"its largest keys: {shown}",
+            f"its largest keys: {shown}; remove some, or raise [limits] max_bucket_bytes",
             details=details,
         )
 

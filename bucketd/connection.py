@@ -151,7 +151,7 @@ class Connection(web.RequestHandler):
         try:
             if request._version not in _VERSIONS:
                 request._version = HttpVersion11  # which the answer will be in
-                raise InvalidRequest("cannot answer: this is an HTTP/1.1 server")
+                raise InvalidRequest("cannot answer: this server speaks HTTP/1.1; ask in that")
             meaning = app.understand(request.method, request.raw_path, request.headers)
         except BucketdError as error:
             return wire.refused(error)

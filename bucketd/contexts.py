@@ -101,7 +101,10 @@ class Contexts:
         """End it now, and tell which it was; NotFound when there is none (any more)."""
         context = self._by_id.get(context_id)
         if context is None or context.expires <= time.time():
-            raise NotFound("cannot revoke the context: there is none with this id")
+            raise NotFound(
+                "cannot revoke the context: there is none with this id (any more); "
+                "GET /v1/contexts lists those that live"
+            )
         self._forget(context, durably=True)
         return context
 

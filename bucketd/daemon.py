@@ -226,7 +226,8 @@ def _open_store(root: int, settings: Settings) -> FileStore | EtcdStore:
         raise StartError(str(error)) from error
     except OSError as error:
         raise StartError(
-            f"cannot open the journal in {settings.paths.state_dir}: {error.strerror}"
+            f"cannot open the journal in {settings.paths.state_dir}: {error.strerror}; "
+            "nothing is lost, mend that and start again"
         ) from error
 
 

@@ -90,7 +90,9 @@ class Hub:
         self._pending.append(changed)
         self._pending_bytes += len(changed.after.bucket)
         if len(self._pending) > MOST_PENDING or self._pending_bytes > MOST_PENDING_BYTES:
-            log.warning("changes come faster than watchers can be told of them: they are told so")
+            log.warning(
+                "changes come faster than watchers can be told of them: they get a gap instead"
+            )
             self.lost()
 
     def lost(self) -> None:

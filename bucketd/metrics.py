@@ -34,11 +34,11 @@ GAUGES = (
 COUNTERS = (
     ("bucketd_commits_total", "Changes made durable.", "store.commits"),
     ("bucketd_journal_bytes_total", "Bytes appended to the journal.", "store.journal_bytes"),
-    ("bucketd_journal_syncs_total", "Calls of fdatasync on it.", "store.journal_syncs"),
+    ("bucketd_journal_syncs_total", "Calls of fdatasync on the journal.", "store.journal_syncs"),
     ("bucketd_file_syncs_total", "Calls of syncfs for bucket files.", "store.file_syncs"),
     ("bucketd_file_writes_total", "Bucket files written.", "store.file_writes"),
     ("bucketd_cache_hits_total", "Reads that the cache answered.", "store.cache_hits"),
-    ("bucketd_cache_misses_total", "Reads that took the file.", "store.cache_misses"),
+    ("bucketd_cache_misses_total", "Reads that took a look into the file.", "store.cache_misses"),
     ("bucketd_replayed_files_total", "Files completed at the start.", "store.replayed_files"),
 )
 HISTOGRAMS = {

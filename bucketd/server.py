@@ -44,7 +44,7 @@ def bind(path: str, mode: int) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise SocketError(f"cannot listen on {path}: {error.strerror}") from error
+        raise _unusable(path, error) from error
     finally:
         os.umask(umask)
     sock.setblocking(False)
@@ -70,7 +70,7 @@ def _clear_stale(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise SocketError(f"cannot listen on {path}: {error.strerror}") from error
+        raise _unusable(path, error) from error
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
@@ -79,7 +79,17 @@ def _clear_stale(path: str) -> None:
             if error.errno == errno.ECONNREFUSED:
                 os.unlink(path)
                 return
-    raise SocketError(f"cannot listen on {path}: another process serves it")
+    raise SocketError(
+        f"cannot listen on {path}: another process serves it; stop that one, or give another "
+        "path with --socket"
+    )
+
+
+def _unusable(path: str, error: OSError) -> SocketError:
+    return SocketError(
+        f"cannot listen on {path}: {error.strerror}; make its directory writable for this user, "
+        "or give another path with --socket"
+    )
 
 
 class Server(web.Server):

@@ -139,7 +139,11 @@ async def report(
     period, told = (manager.watchdog_seconds or 2 * STATUS_SECONDS) / 2, standing()
     while True:
         if stalled() >= period:
-            log.error("the committer has been at one step for %.0f s", stalled())
+            log.error(
+                "the committer has been at one step for %.0f s, so the watchdog is not fed; "
+                "look at the disk",
+                stalled(),
+            )
         elif manager.watchdog_seconds is not None:
             manager.notifier.alive()
         if standing() != told:

@@ -135,4 +135,4 @@ def _match_shape(path: str) -> tuple[_Methods, dict[str, str]]:
                 for s, given in zip(shape, segments, strict=True)
                 if s.startswith("{")
             }
-    raise NotFound(f"cannot find {path[:200]!r}: there is no such route")
+    raise NotFound(f"cannot find {path[:200]!r}: there is no such route; see /v1/openapi.json")

@@ -19,7 +19,7 @@ async def health(_call: Call) -> Answer:
 async def ready(call: Call) -> Answer:
     """Ready to serve; not any more while draining."""
     if call.services.draining:
-        raise ShuttingDown("not ready: the daemon is stopping")
+        raise ShuttingDown("cannot serve: the daemon is stopping; try again in a moment")
     return wire.success({"status": "ready"})
 
 

@@ -302,7 +302,10 @@ def has_large_body(headers: Headers) -> bool:
 
 
 def body_too_large(size: str, limit: int) -> TooLarge:
-    return TooLarge(f"cannot read the request body: it has {size}, allowed are {limit}")
+    return TooLarge(
+        f"cannot read the request body: it has {size}, allowed are {limit}; "
+        "[limits] max_bucket_bytes says how many"
+    )
 
 
 def guard(headers: Headers) -> Guard:

@@ -78,7 +78,10 @@ class _Graph:
     ) -> dict[str, int]:
         """By step: in how many ways a child is looked at again by the same recursion."""
         if number in above:
-            raise InvalidRequest("cannot use the schema: a reference leads back to itself")
+            raise InvalidRequest(
+                "cannot use the schema: a reference leads back to itself, so it says nothing; "
+                "let it lead to a schema"
+            )
         if number in memo:
             return memo[number]
         exits: dict[str, int] = {}

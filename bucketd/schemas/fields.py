@@ -107,7 +107,14 @@ def _check(name: str, value: Any, kind: str, where: str) -> None:
         "enum": isinstance(value, list) and bool(value),
     }
     if not sound.get(name, True):
-        raise _wrong(where, f"{name!r} is not what it must be, got {value!r:.60}")
+        raise _wrong(where, f"{name!r} must be {_must_be(name)}, got {value!r:.60}")
+
+
+def _must_be(name: str) -> str:
+    if name == "enum":
+        return "a list with something in it"
+    words = {_TEXTS: "a text", _FLAGS: "true or false", _NUMBERS: "a number"}
+    return next((what for names, what in words.items() if name in names), "a whole number from 0")
 
 
 def _nearest(name: Any, known: Iterable[str]) -> str:

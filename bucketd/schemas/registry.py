@@ -72,7 +72,9 @@ class Registry:
         """The entry in force; NotFound where there is none."""
         entry = self._in_force.get(automation)
         if entry is None:
-            raise NotFound(f"cannot find the schema of {automation!r}: there is none")
+            raise NotFound(
+                f"cannot find the schema of {automation!r}: there is none; see GET /v1/schemas"
+            )
         return entry
 
     def entries(self) -> list[Entry]:
@@ -103,7 +105,7 @@ class Registry:
         path = os.path.join(self._places[API], stem + naming.SUFFIX)
         if path not in self._entries:
             where = self._in_force.get(automation)
-            cause = f"it is the file {where.path}" if where else "there is none"
+            cause = f"it is the file {where.path}; remove that" if where else "there is none"
             raise NotFound(f"cannot remove the schema of {automation!r}: {cause}")
         try:
             disk.remove(self._root, (DIRECTORY,), stem + naming.SUFFIX)

@@ -81,10 +81,12 @@ def refusal(doing: str, error: OSError) -> BucketdError:
     if error.errno in _FULL:
         return StorageFull(f"cannot {doing}: {cause}; nothing was changed, free some space")
     if error.errno in _READ_ONLY:
-        return ReadOnly(f"cannot {doing}: {cause}; nothing was changed")
+        return ReadOnly(
+            f"cannot {doing}: {cause}; nothing was changed, let this user write there again"
+        )
     if error.errno in _EXHAUSTED:
         return Overloaded(f"cannot {doing}: {cause}; nothing was changed, try again")
-    return Internal(f"cannot {doing}: {cause}; nothing was changed")
+    return Internal(f"cannot {doing}: {cause}; nothing was changed, look at the disk")
 
 
 def open_root(path: str) -> int:

@@ -88,12 +88,12 @@ function fromEnvironment(field: Target["field"]): Bound {
   const job = variable("BUCKETD_JOB");
   if (device === undefined) {
     throw new NoJobContextError(
-      `cannot tell which bucket is meant: there is no job context (neither BUCKETD_TOKEN nor BUCKETD_DEVICE is set); ${WAY_OUT}`,
+      `no job context: this process was given none; ${WAY_OUT}`,
     );
   }
   if (field === "bucket" && job === undefined) {
     throw new NoJobContextError(
-      `cannot tell which bucket is meant: the context has a device but no job (BUCKETD_JOB is not set); ${WAY_OUT}`,
+      `no job context: BUCKETD_DEVICE is set, BUCKETD_JOB is not; ${WAY_OUT}`,
     );
   }
   return named(device, field === "bucket" ? job! : null, variable("BUCKETD_AUTOMATION") ?? null);

@@ -26,7 +26,7 @@ test("outside a job context nothing is contacted, and the way out is told", asyn
 test("a device without a job opens the device bucket only", async (t) => {
   const fake = await Fake.start(t, () => answer(200, { success: true, deviceBucket: { a: 1 }, revision: 4 }));
   environment(t, { BUCKETD_SOCKET: fake.path, BUCKETD_DEVICE: "d" });
-  assert.match((await bucket.get()).error, /BUCKETD_JOB is not set.*bucketctl run/s);
+  assert.match((await bucket.get()).error, /BUCKETD_JOB is not; .*bucketctl run/s);
   assert.deepEqual(await deviceBucket.get(), { success: true, deviceBucket: { a: 1 }, revision: 4 });
   assert.deepEqual(fake.requests.map((r) => r.target), ["/v1/devices/d/bucket"]);
 });

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from . import _wire
 from ._context import Scope
-from ._errors import error
+from ._errors import NO_ANSWER, error
 from ._http import encode_head
 
 JSON = "application/json"
@@ -157,6 +157,8 @@ def _members(answer: _wire.Answer) -> dict[str, Any]:
         members = None
     if not isinstance(members, dict):
         raise error(
-            "internal", "cannot read the answer: this is no answer of bucketd", status=answer.status
+            "internal",
+            f"cannot read the answer: {NO_ANSWER}",
+            status=answer.status,
         )
     return members

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple
 
-from ._errors import BucketError, error
+from ._errors import NO_ANSWER, BucketError, error
 
 MAX_HEAD = 64 * 1024
 MAX_BODY = 256 * 1024 * 1024
@@ -148,4 +148,7 @@ class Reader:
 
 
 def _no_answer(cause: str) -> BucketError:
-    return error("internal", f"cannot read the answer: {cause}, so this is no answer of bucketd")
+    return error(
+        "internal",
+        f"cannot read the answer: {cause}, so {NO_ANSWER}",
+    )

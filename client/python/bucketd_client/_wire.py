@@ -95,7 +95,10 @@ def exchange(
     """
     tries = _Tries(timeout, time.monotonic() if began is None else began)
     if began is not None and time.monotonic() >= tries.answer_by:
-        raise error("timeout", f"cannot make the {method}: its time was over before its turn came")
+        raise error(
+            "timeout",
+            f"cannot make the {method}: its time was over before its turn came; nothing was sent",
+        )
     while True:
         failure: BaseException | None = None
         try:

@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as problem:
         return _complain(f"cannot finish: {problem.strerror or problem}", 1)
     except Exception as problem:
-        return _complain(f"a defect of bucketctl: {type(problem).__name__}: {problem}", 1)
+        return _complain(
+            f"cannot finish: a defect of bucketctl ({type(problem).__name__}: {problem})", 1
+        )
 
 
 def _run(argv: list[str]) -> int:

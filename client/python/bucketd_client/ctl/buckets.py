@@ -7,7 +7,7 @@ import sys
 from typing import Any, NoReturn
 
 from .. import _calls
-from .._errors import error
+from .._errors import NO_ANSWER, error
 from . import output
 from .commands import Options
 from .parser import Usage
@@ -92,7 +92,10 @@ def _ask(
         return None, {}
     bucket = reply.members.get(scope.label)
     if not isinstance(bucket, dict):
-        raise error("internal", "cannot read the answer: this is no answer of bucketd")
+        raise error(
+            "internal",
+            f"cannot read the answer: {NO_ANSWER}",
+        )
     return reply, bucket
 
 

@@ -56,7 +56,10 @@ def rename(options: Options) -> int:
         )
     rows = _of_device(session, old)
     if not rows:
-        raise error("not_found", f"cannot rename {old}: there is no bucket of this device")
+        raise error(
+            "not_found",
+            f"cannot rename {old}: there is no bucket of this device; see bucketctl list",
+        )
     if not _agreed(options, f"move {counted(len(rows), 'bucket')} from {old} to {new}", rows):
         return 0
     with Progress("rename") as progress:
