@@ -8,7 +8,10 @@ import type {
   DeviceBucketData,
   DeviceBucketResult,
   Failure,
+  WatchOptions,
+  WatchResult,
 } from "./types.js";
+import { watch } from "./watch.js";
 
 /** The bucket of the environment's (device, job). Never rejects: look at `success`. */
 export interface AgentBucket {
@@ -16,12 +19,15 @@ export interface AgentBucket {
   get(): Promise<BucketResult>;
   /** Merge shallowly: keys not named stay, `null` is a value. Results in the whole bucket. */
   set(data: Partial<BucketData>): Promise<BucketResult>;
+  /** Every change from the first step on, by whomever; a failure is the last. */
+  watch(options?: WatchOptions): AsyncGenerator<WatchResult<BucketData>, void, void>;
 }
 
 /** The bucket of the environment's device, shared by its jobs. Never rejects. */
 export interface AgentDeviceBucket {
   get(): Promise<DeviceBucketResult>;
   set(data: Partial<DeviceBucketData>): Promise<DeviceBucketResult>;
+  watch(options?: WatchOptions): AsyncGenerator<WatchResult<DeviceBucketData>, void, void>;
 }
 
 export interface Agent {
@@ -37,10 +43,12 @@ export const agent: Agent = {
     bucket: {
       get: () => result(false, get),
       set: (data) => result(false, () => merge(data)),
+      watch: (options) => changes(false, options),
     },
     deviceBucket: {
       get: () => result(true, get),
       set: (data) => result(true, () => merge(data)),
+      watch: (options) => changes(true, options),
     },
   },
 };
@@ -59,6 +67,14 @@ async function result(deviceBucket: boolean, what: () => Call): Promise<any> {
     return body;
   } catch (error) {
     return failure(error);
+  }
+}
+
+async function* changes(deviceBucket: boolean, options: WatchOptions = {}): AsyncGenerator<WatchResult<any>, void, void> {
+  try {
+    for await (const change of watch(resolve({ deviceBucket }), options)) yield { success: true, ...change };
+  } catch (error) {
+    yield failure(error);
   }
 }
 

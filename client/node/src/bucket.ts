@@ -2,7 +2,8 @@ import { type Call, type Content, call, sendTo } from "./call.js";
 import { type BucketOptions, quote, resolve } from "./context.js";
 import { encode, encodeObject } from "./encode.js";
 import { InvalidRequestError, PreconditionFailedError } from "./errors.js";
-import type { AnyBucket, Context, JsonPatchOperation, Snapshot } from "./types.js";
+import type { AnyBucket, Change, Context, JsonPatchOperation, Snapshot, WatchOptions } from "./types.js";
+import { watch } from "./watch.js";
 
 export type { BucketOptions } from "./context.js";
 
@@ -86,6 +87,17 @@ export class Bucket<T extends object = AnyBucket> {
       }
       await jitter(round);
     }
+  }
+
+  /**
+   * Every change from the first step on, by whomever: `for await (const change of bucket.watch())`.
+   *
+   * A daemon that restarts is waited for, and the changes go on behind the last one; where that
+   * is not known any more, a change with `gap` has the whole bucket. Rejects with
+   * NoJobContextError once the token is revoked or expired.
+   */
+  async *watch(options: WatchOptions = {}): AsyncGenerator<Change<T>, void, void> {
+    yield* watch(resolve(this.options), options, this.options.timeout) as AsyncGenerator<Change<T>, void, void>;
   }
 
   /** Who the daemon takes the caller for. */

@@ -3,7 +3,7 @@ import { Later, type Reply, read } from "./answer.js";
 import { type Target, locate } from "./context.js";
 import { BucketError, ConnectionLostError, DaemonUnreachableError, TimeoutError } from "./errors.js";
 import { inTurn } from "./lanes.js";
-import { Lost, NotSent, TooSlow, exchange } from "./transport.js";
+import { Lost, NotSent, TooSlow, bearer, exchange } from "./transport.js";
 
 /** One call on a bucket; `query` is percent-encoded, `body` JSON text. */
 export interface Call {
@@ -67,9 +67,8 @@ async function attempts(target: Target, what: Call, limits: Limits): Promise<Rep
 }
 
 async function attempt(target: Target, what: Call, ms: number): Promise<Reply> {
-  const bearer: Record<string, string> = target.token ? { Authorization: `Bearer ${target.token}` } : {};
   const type: Record<string, string> = what.body === undefined ? {} : { "Content-Type": "application/json" };
-  const headers = { ...bearer, ...type, ...what.headers };
+  const headers = { ...bearer(target.token), ...type, ...what.headers };
   const wire = { method: what.method, path: locate(target, what.path, what.query), headers, body: what.body };
   return read(await exchange(target.socket, wire, ms), target);
 }
@@ -79,8 +78,12 @@ function pauseAfter(error: unknown, target: Target, what: Call, tries: number): 
   const backoff = Math.min(250, 10 * 2 ** Math.min(tries, 5)) * (0.5 + Math.random() / 2);
   if (error instanceof Later) return Math.max(error.ms, backoff);
   if (error instanceof Lost && what.method === "GET") return backoff;
-  if (!(error instanceof NotSent) || hopeless(target.socket)) return undefined;
-  return COMING_BACK.has(error.reason.code ?? "") ? backoff : undefined;
+  return comesBack(error, target.socket) ? backoff : undefined;
+}
+
+/** Whether nothing was sent, and another try may reach a daemon. */
+export function comesBack(error: unknown, socket: string): boolean {
+  return error instanceof NotSent && !hopeless(socket) && COMING_BACK.has(error.reason.code ?? "");
 }
 
 /** Why no daemon can ever answer at this path, if so. */
@@ -96,7 +99,7 @@ function hopeless(path: string): string | undefined {
 }
 
 /** What the caller is told once no further try is made. */
-function final(error: unknown, target: Target, what: Call): unknown {
+export function final(error: unknown, target: Target, what: Call): unknown {
   const doubt =
     what.method === "GET"
       ? ""

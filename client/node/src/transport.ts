@@ -79,13 +79,18 @@ async function seeClosedConnections(): Promise<void> {
   await new Promise((turn) => setImmediate(turn));
 }
 
+export function bearer(token: string | undefined): Record<string, string> {
+  return token ? { Authorization: `Bearer ${token}` } : {};
+}
+
 function headersOf(wire: Wire): Record<string, string> {
   const length: Record<string, string> =
     wire.body === undefined ? {} : { "Content-Length": String(Buffer.byteLength(wire.body)) };
   return { Accept: "application/json", ...wire.headers, ...length };
 }
 
-function readAnswer(response: http.IncomingMessage): Promise<Answer> {
+/** The whole answer, as text. */
+export function readAnswer(response: http.IncomingMessage): Promise<Answer> {
   const chunks: Buffer[] = [];
   response.on("data", (chunk: Buffer) => chunks.push(chunk));
   response.on("error", () => undefined); // "close" follows, and `complete` tells the outcome
@@ -104,7 +109,7 @@ function readAnswer(response: http.IncomingMessage): Promise<Answer> {
  * closed with a part of the request unread: either way nobody has the whole request. An
  * orderly end (Node's "socket hang up", which has no `syscall`) leaves the outcome open.
  */
-function classify(error: NodeJS.ErrnoException): Error {
+export function classify(error: NodeJS.ErrnoException): Error {
   if (error.syscall === "connect" || error.code === "EPIPE") return new NotSent(error);
   if (error.code === "ECONNRESET" && error.syscall) return new NotSent(error);
   return new Lost();

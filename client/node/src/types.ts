@@ -80,6 +80,45 @@ export interface Snapshot<T = AnyBucket> {
   etag: string | null;
 }
 
+/** One change of a bucket, by whomever. */
+export interface Change<T = AnyBucket> {
+  device: string;
+  /** null for a device bucket. */
+  job: string | null;
+  /** 0 once the bucket is deleted. */
+  revision: number;
+  /** The keys that changed, with their new values. */
+  set: Partial<T>;
+  removed: string[];
+  /** `watch({ since: id })` goes on behind it, in another process too. */
+  id: string;
+  /**
+   * What happened before it is not known any more, and `set` is the whole bucket as it is now:
+   * what is not in it is gone.
+   */
+  gap: boolean;
+}
+
+export type WatchResult<T = AnyBucket> = ({ success: true } & Change<T>) | Failure;
+
+/** What is needed of an AbortSignal. */
+export interface Signal {
+  readonly aborted: boolean;
+  addEventListener(type: "abort", listener: () => void): void;
+  removeEventListener(type: "abort", listener: () => void): void;
+}
+
+export interface WatchOptions {
+  /** Only changes of these keys. */
+  keys?: readonly string[];
+  /** Begin with the bucket as it is. */
+  snapshot?: boolean;
+  /** Go on behind the change with this `id`. */
+  since?: string;
+  /** Ends it: the loop is over, without an error. */
+  signal?: Signal;
+}
+
 /** One step of a JSON Patch (RFC 6902). */
 export type JsonPatchOperation =
   | { op: "add" | "replace" | "test"; path: string; value: any }

@@ -1,5 +1,5 @@
 // The throwing face, generic.
-import { Bucket, BucketError, ConnectionLostError, type BucketOptions, type Context, type Snapshot } from "bucketd-client";
+import { agent, Bucket, BucketError, ConnectionLostError, type BucketOptions, type Context, type Snapshot } from "bucketd-client";
 
 interface Counter {
   count: number;
@@ -46,3 +46,17 @@ await bucket.remove("cuont");
 await bucket.jsonPatch([{ op: "put", path: "/a", value: 1 }]);
 
 export {};
+
+export async function watched(bucket: Bucket<{ n?: number }>): Promise<number | undefined> {
+  const stop = new AbortController();
+  for await (const change of bucket.watch({ keys: ["n"], snapshot: true, signal: stop.signal })) {
+    const gap: boolean = change.gap;
+    if (gap || change.job === null) stop.abort();
+    return change.set.n;
+  }
+  for await (const each of agent.utils.bucket.watch()) {
+    if (!each.success) throw new Error(each.error);
+    return each.revision;
+  }
+  return undefined;
+}
