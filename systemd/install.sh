@@ -28,6 +28,7 @@ systemd/user/bucketd.socket systemd/user/bucketd.socket
 systemd/before-253.conf systemd/user/bucketd.service.d/before-253.conf
 systemd/sysusers.conf sysusers.d/bucketd.conf
 systemd/tmpfiles.conf tmpfiles.d/bucketd.conf
+systemd/bucketd.8 ../share/man/man8/bucketd.8
 "
 
 each_file() { # each_file COMMAND: run with source and target

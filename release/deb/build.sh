@@ -51,7 +51,7 @@ fill_root() {
     mkdir -p "$root/usr/share/zsh/vendor-completions"
     mv "$root/usr/share/zsh/site-functions/_bucketctl" "$root/usr/share/zsh/vendor-completions"
     rmdir "$root/usr/share/zsh/site-functions"
-    gzip -9n "$root"/usr/share/man/man1/*
+    gzip -9n "$root"/usr/share/man/man*/*
 }
 
 fill_doc() {

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from harness import REPO
 
+from bucketd.__main__ import parser
+
 UNITS = REPO / "systemd"
 MOST_EXPOSURE = 0.6
 INSTALLED = "/usr/local/lib/bucketd/bin/bucketd"
@@ -70,6 +72,12 @@ def test_both_services_are_found_where_make_install_puts_them() -> None:
         assert f"ExecStart={INSTALLED} serve\n" in path.read_text()
 
 
+def test_the_manual_page_has_every_option_and_no_other() -> None:
+    page = (UNITS / "bucketd.8").read_text().replace("\\-", "-")
+    wanted = {name for action in parser()._actions for name in action.option_strings}
+    assert set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", page)) == wanted
+
+
 # --- make install
 
 
@@ -98,6 +106,8 @@ def test_install_and_uninstall_leave_what_is_not_theirs(tmp_path: Path) -> None:
 
     install("install", root, "/opt/b")
     assert (root / "opt/b/share/man/man1/bucketctl-edit.1").is_file()
+    assert (root / "opt/b/share/man/man8/bucketd.8").is_file()
+    assert "complete" in (root / "opt/b/share/bash-completion/completions/bucketctl").read_text()
     assert (root / "opt/b/bin/bucketctl").is_symlink()
     unit = (root / "opt/b/lib/systemd/system/bucketd.service").read_text()
     assert "ExecStart=/opt/b/lib/bucketd/bin/bucketd serve" in unit
