@@ -89,6 +89,7 @@ make_environment() {
         sed -i "s|$new|$lib|g" "$file"
     done
     # The daemon may not write there. The names in tracebacks are those of later.
+    find "$new/lib" -name __pycache__ -prune -exec rm -r {} +
     "$new/bin/python" -m compileall -q -s "$new" -p "$lib" "$new/lib"
     ln -sfn "$(basename "$new")" "$destdir$lib.new"
     mv -T "$destdir$lib.new" "$destdir$lib"

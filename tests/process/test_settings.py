@@ -15,6 +15,7 @@ Outcome = subprocess.CompletedProcess[str]
 
 def bucketd(*args: str, env: dict[str, str] | None = None) -> Outcome:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("BUCKETD_", "XDG_"))}
+    clean["XDG_RUNTIME_DIR"] = "/tmp"  # who is not root needs one
     command = [sys.executable, "-W", "error", "-m", "bucketd", *args]
     return subprocess.run(
         command, cwd=REPO, env={**clean, **(env or {})}, capture_output=True, text=True, timeout=20

@@ -31,8 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
+        _stop_writing()
         return 141  # what a shell says of SIGPIPE
     except OSError as problem:
+        _stop_writing()
         return _complain(f"cannot finish: {problem.strerror or problem}", 1)
     except Exception as problem:
         return _complain(
@@ -56,6 +58,12 @@ def _run(argv: list[str]) -> int:
         return _complain(str(problem), 2)
     except BucketError as problem:
         return _complain(problem.message, _status_of(problem), problem.details)
+
+
+def _stop_writing() -> None:
+    from .output import let_go
+
+    let_go(sys.stdout)
 
 
 def _status_of(problem: BucketError) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from .._calls import Reply
@@ -58,7 +59,16 @@ def warn(message: str, before: str = "bucketctl: ") -> None:
         sys.stderr.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
         sys.stderr.buffer.flush()
     except OSError:
-        pass  # nobody is left to be told
+        let_go(sys.stderr)  # nobody is left to be told
+
+
+def let_go(stream: TextIO | None) -> None:
+    """What it would not take is not tried again at the end, which would change the exit status."""
+    from contextlib import suppress
+
+    with suppress(OSError, ValueError):
+        if stream is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def show_rows(rows: Iterable[dict[str, Any]], columns: Columns, empty: str) -> int:
