@@ -66,6 +66,7 @@ class Watcher:
     async def sync(self, since: str | None, snapshot: bool) -> None:
         """Prepare how the stream begins. Raises BucketdError where it cannot."""
         key = self.only.key
+        await self._store.attend()
         self.first.append(frames.RETRY + frames.here(self._mark()))
         if since is not None:
             if await self._resume(since):

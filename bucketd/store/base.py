@@ -99,6 +99,9 @@ class Store(Protocol):
     def listen(self, listener: Listener) -> None:
         """From here on tell this one of every change, and of edits by others, too."""
 
+    async def attend(self) -> None:
+        """Return once the listener is told of all that changes from then on."""
+
     async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
         """The changes of one bucket, or of all, after that mark; None where that is not known.
 

@@ -23,6 +23,7 @@ from ..model import ABSENT, BucketKey, Change, Guard, Snapshot, timestamp
 from . import etcdkeys as keys
 from .base import Changed, Filter, Listener, Page
 from .etcdkeys import Held
+from .etcdwatch import EtcdWatch
 from .gateway import Access, Gateway, Lost, b64
 
 _OF_THIS_PROCESS = secrets.token_hex(8)  # hosts share the ETags' space; 64 bits keep them apart
@@ -45,6 +46,7 @@ class EtcdStore:
 
     def __init__(self, access: Access, prefix: str) -> None:
         self._gateway, self._access, self._prefix = Gateway(access), access, prefix
+        self._watch = EtcdWatch(self._gateway, prefix, access.timeout)
         self._turns: dict[BucketKey, _Turn] = {}
         self._last: OrderedDict[BucketKey, Held] = OrderedDict()
         self.problem: str | None = None
@@ -54,13 +56,22 @@ class EtcdStore:
 
     @property
     def mark(self) -> str:
-        return ""
+        return self._watch.mark
 
     def listen(self, listener: Listener) -> None:
-        self._listener = listener
+        self._watch.listen(listener)
 
-    async def since(self, _mark: str, _key: BucketKey | None) -> list[Changed] | None:
-        return None
+    async def attend(self) -> None:
+        try:
+            await self._watch.attend()
+        except (Lost, TimeoutError) as error:
+            raise _cannot_watch(error) from error
+
+    async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
+        try:
+            return await self._watch.since(mark, key)
+        except (Lost, TimeoutError) as error:
+            raise _cannot_watch(error) from error
 
     def known(self, _key: BucketKey) -> Snapshot | None:
         return None  # another host may have changed it
@@ -204,6 +215,7 @@ class EtcdStore:
         }
 
     async def close(self) -> None:
+        await self._watch.close()
         await self._gateway.close()
 
     def _deadline(self) -> float:
@@ -272,6 +284,13 @@ def _settled(write: _Write, after: Snapshot, now: Held) -> tuple[bool, Held]:
     if not after.revision and not now.at and not write.guard:
         return True, now
     raise _unknown(f"cannot change {write.key}: etcd's answer was lost, and it changed since")
+
+
+def _cannot_watch(error: Exception) -> Overloaded:
+    return Overloaded(
+        f"cannot watch: etcd does not tell of changes ({error}); try again once a majority of "
+        "its nodes is up"
+    )
 
 
 def _unknown(told: str) -> Internal:

@@ -42,6 +42,11 @@ def sections(prefix: str) -> dict[str, tuple[bytes, bytes]]:
     }
 
 
+def everything(prefix: str) -> tuple[bytes, bytes]:
+    """Where all that is ours begins and ends."""
+    return _below(prefix)
+
+
 def ranges(prefix: str, only: Filter) -> list[tuple[bytes, bytes]]:
     """What to look through for these, in the order of keys."""
     if only.device is None:
@@ -85,6 +90,33 @@ def held(found: list[dict[str, Any]] | None, key: BucketKey) -> Held:
             "deletes that key or puts a good value there with etcdctl"
         ) from None
     return Held(snapshot, int(found[0]["mod_revision"]))
+
+
+def named(prefix: str, name: bytes, event: dict[str, Any]) -> BucketKey | None:
+    """The bucket whose key this is, as that or its value says; None where it is of none."""
+    text = name[len(prefix) :].decode(errors="replace")
+    kind, _, rest = text.partition("/")
+    device, _, job = rest.partition("/")
+    names = naming.decode(device), naming.decode(job) if kind == "job" else None
+    if kind not in ("device", "job"):
+        return None
+    if names[0] is not None and (kind == "device" or names[1] is not None):
+        return BucketKey(names[0], names[1])
+    for value in (event.get("kv"), event.get("prev_kv")):  # names that were cut
+        try:
+            key = _decode(value or {})[0]
+        except (ValueError, KeyError, TypeError):
+            continue
+        return key if of(prefix, key) == name else None
+    return None
+
+
+def snapshot(found: dict[str, Any] | None) -> Snapshot | None:
+    """The state that a value stands for; None where there is none, or it is no bucket."""
+    try:
+        return _decode(found or {})[1]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _decode(found: dict[str, Any]) -> tuple[BucketKey, Snapshot]:

@@ -93,6 +93,9 @@ class FileStore:
         self._committer.listener = listener
         self._noticer = Noticer(self._files, listener, self._look)
 
+    async def attend(self) -> None:
+        """It always is."""
+
     async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
         after = Mark.read(mark)
         if after is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,33 @@ class Gateway:
                     raise
                 await self.pause()
 
+    async def stream(
+        self, path: str, body: dict[str, Any], deadline: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The results of an answer that goes on and on; it has to begin by ``deadline``.
+
+        ``Lost`` where it breaks off: another try asks another endpoint.
+        """
+        if self._access.user and not self._token:
+            await self._log_in(deadline)
+        limit = aiohttp.ClientTimeout(
+            total=None, connect=max(deadline - asyncio.get_running_loop().time(), 0.001)
+        )
+        try:
+            async with self._open().post(
+                self._url(path), data=orjson.dumps(body), headers=self._headers(), timeout=limit
+            ) as response:
+                rest = b""
+                async for piece in response.content.iter_any():
+                    *lines, rest = (rest + piece).split(b"\n")
+                    for line in filter(None, lines):
+                        yield _result(orjson.loads(line))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Lost(_in_words(error)) from error
+        finally:
+            self._at = (self._at + 1) % len(self._access.endpoints)
+        raise Lost("etcd ended the stream")
+
     async def pause(self) -> None:
         await asyncio.sleep(_PAUSE_SECONDS)
 
@@ -96,13 +124,9 @@ class Gateway:
         left = deadline - asyncio.get_running_loop().time()
         share = max(self._access.timeout / (len(self._access.endpoints) + 1), 0.1)
         limit = aiohttp.ClientTimeout(total=max(min(left, share), 0.001))
-        headers = {"Content-Type": "application/json"}
-        if self._token:
-            headers["Authorization"] = self._token
-        url = self._access.endpoints[self._at].rstrip("/") + path
         try:
             async with self._open().post(
-                url, data=text, headers=headers, timeout=limit
+                self._url(path), data=text, headers=self._headers(), timeout=limit
             ) as response:
                 answer = orjson.loads(await response.read())
                 return response.status, answer if isinstance(answer, dict) else {}
@@ -110,6 +134,13 @@ class Gateway:
             raise Lost(_in_words(error), sent=False) from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Lost(_in_words(error)) from error
+
+    def _url(self, path: str) -> str:
+        return self._access.endpoints[self._at].rstrip("/") + path
+
+    def _headers(self) -> dict[str, str]:
+        token = {"Authorization": self._token} if self._token else {}
+        return {"Content-Type": "application/json", **token}
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -121,6 +152,14 @@ class Gateway:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+def _result(said: dict[str, Any]) -> dict[str, Any]:
+    """One message of a stream; Lost or BucketdError where it is a refusal."""
+    if "result" in said:
+        result: dict[str, Any] = said["result"]
+        return result
+    raise _refusal(said.get("error", said))
 
 
 def _in_words(error: Exception) -> str:

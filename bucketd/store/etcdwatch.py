@@ -1,0 +1,177 @@
+"""What changes in etcd, on any host: one watch of all buckets, while anybody here wants to know.
+
+etcd keeps the history, so a mark is its revision, and a watch that broke goes on behind the last
+one that it told. What was compacted away meanwhile is lost, and said to be.
+A key of our own, put now and then, shows that the watch is alive, and where "now" is.
+Source: https://etcd.io/docs/v3.5/learning/api/#watch-api.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from ..errors import BucketdError
+from ..model import ABSENT, BucketKey, Snapshot
+from . import etcdkeys as keys
+from .base import Changed, Listener
+from .gateway import Gateway, Lost, b64
+
+log = logging.getLogger(__name__)
+BEAT_SECONDS = 10.0
+Event = dict[str, Any]
+
+
+class Compacted(Exception):
+    """What was to be told is no longer there."""
+
+
+class EtcdWatch:
+    """Tells a listener, from ``attend`` on and for as long as it wants anything."""
+
+    def __init__(self, gateway: Gateway, prefix: str, timeout: float) -> None:
+        self._gateway, self._prefix, self._timeout = gateway, prefix, timeout
+        self._beat = f"{prefix}beat/{secrets.token_hex(8)}".encode()
+        self._revision = 0  # up to which all is told
+        self._listener: Listener | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+
+    @property
+    def mark(self) -> str:
+        return str(self._revision)
+
+    def listen(self, listener: Listener) -> None:
+        self._listener = listener
+
+    async def attend(self) -> None:
+        """Return once all that changes from then on is told. Raises BucketdError or Lost."""
+        if self._task is None or self._task.done():
+            self._revision = await self._put_beat()
+            self._ready.clear()
+            self._task = asyncio.create_task(self._follow())
+        async with asyncio.timeout(self._timeout):
+            await self._ready.wait()
+
+    async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
+        """See ``Store.since``. Raises BucketdError or Lost."""
+        if not (mark.isascii() and mark.isdecimal()):
+            return None
+        after, until = int(mark), await self._put_beat()
+        if after == self._revision:
+            return []
+        if after > until:
+            return None  # of another cluster
+        found: list[Changed] = []
+        try:
+            async with asyncio.timeout(self._timeout):
+                async for events in self._watch(after + 1):
+                    found += self._changes(events, key)
+                    if any(_revision(event) >= until for event in events):
+                        return [c for c in found if int(c.mark) <= until]
+        except Compacted:
+            return None
+        return None
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            with contextlib.suppress(BucketdError, Lost):
+                body = {"key": b64(self._beat)}
+                await self._gateway.call("/v3/kv/deleterange", body, self._deadline())
+
+    async def _follow(self) -> None:
+        """Tell of everything, on one watch after another, until nobody wants it."""
+        assert self._listener is not None  # noqa: S101  (it asked for this)
+        while self._listener.wanted != frozenset():
+            try:
+                await self._tell_from(self._revision + 1)
+            except Compacted as error:
+                log.warning("watchers have missed changes: etcd has compacted its history")
+                self._revision = int(str(error))
+                self._listener.lost()
+            except (BucketdError, Lost, TimeoutError) as error:
+                log.warning("the watch of etcd broke, and is made anew: %s", error)
+                await self._gateway.pause()
+
+    async def _tell_from(self, revision: int) -> None:
+        assert self._listener is not None  # noqa: S101  (see above)
+        beating = asyncio.create_task(self._beats())
+        try:
+            stream = self._watch(revision)
+            while True:
+                async with asyncio.timeout(BEAT_SECONDS + self._timeout):
+                    events = await anext(stream)
+                self._ready.set()
+                for changed in self._changes(events, None):
+                    self._listener.tell(changed)
+                    self._revision = int(changed.mark)
+                self._revision = max([self._revision, *map(_revision, events)])
+                if self._listener.wanted == frozenset():
+                    return
+        finally:
+            beating.cancel()
+
+    async def _beats(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            with contextlib.suppress(BucketdError, Lost):
+                await self._put_beat()
+
+    async def _put_beat(self) -> int:
+        """Put the key that is ours; the revision of that."""
+        answer = await self._gateway.call("/v3/kv/put", {"key": b64(self._beat)}, self._deadline())
+        return int(answer["header"]["revision"])
+
+    async def _watch(self, revision: int) -> AsyncGenerator[list[Event], None]:
+        """Events from a revision on, as they come together; nothing at first, once it stands."""
+        begin, end = keys.everything(self._prefix)
+        request = {
+            "key": b64(begin),
+            "range_end": b64(end),
+            "start_revision": str(revision),
+            "prev_kv": True,
+        }
+        async with contextlib.aclosing(
+            self._gateway.stream("/v3/watch", {"create_request": request}, self._deadline())
+        ) as answers:
+            async for answer in answers:
+                if compacted := int(answer.get("compact_revision", 0)):
+                    raise Compacted(str(compacted))
+                if answer.get("canceled"):
+                    raise Lost(str(answer.get("cancel_reason", "it was cancelled")))
+                yield answer.get("events", [])
+
+    def _changes(self, events: list[Event], only: BucketKey | None) -> list[Changed]:
+        """Those that are of buckets; with ``only`` of that one."""
+        found = []
+        for event in events:
+            key = keys.named(self._prefix, base64.b64decode(event["kv"]["key"]), event)
+            if key is not None and only in (None, key):
+                before, after = _states(event)
+                found.append(Changed(key, before, after, event["kv"]["mod_revision"]))
+        return found
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._timeout
+
+
+def _revision(event: Event) -> int:
+    return int(event["kv"]["mod_revision"])
+
+
+def _states(event: Event) -> tuple[Snapshot | None, Snapshot]:
+    """The bucket before, where that is known, and after."""
+    before = keys.snapshot(event.get("prev_kv"))
+    if event.get("type") == "DELETE":
+        return before, ABSENT
+    if int(event["kv"].get("version", 0)) == 1:
+        before = ABSENT
+    return before, keys.snapshot(event["kv"]) or ABSENT
