@@ -75,17 +75,16 @@ class Stream:
         except (EOFError, ConnectionError):
             return found
 
-    def silent(self, seconds: float) -> bool:
-        """Whether no event comes for so long."""
+    def soon(self, seconds: float) -> Event | None:
+        """The next event, if one comes within so long."""
         before = self.sock.gettimeout()
         self.sock.settimeout(seconds)
         try:
-            self.next()
+            return self.next()
         except TimeoutError:
-            return True
+            return None
         finally:
             self.sock.settimeout(before)
-        return False
 
     def _until(self, end: bytes) -> bytes:
         while end not in self.buffer:

@@ -77,7 +77,7 @@ def test_it_goes_on_across_a_restart_and_on_another_host(hosts: tuple[Daemon, Da
     for host in hosts:
         with Stream(host, f"{target}/events", since=first.id) as stream:
             assert [essence(stream.next())[0] for _ in range(2)] == [2, 3]
-            assert stream.silent(0.2)
+            assert stream.soon(0.2) is None
 
 
 def test_snapshots_and_changes_fit_together(hosts: tuple[Daemon, Daemon]) -> None:
