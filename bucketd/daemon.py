@@ -22,6 +22,7 @@ from .contexts import Contexts
 from .events import Hub
 from .model import timestamp
 from .schemas.registry import Registry
+from .schemas.sharing import Local, Shared
 from .schemas.watching import keep_current
 from .server import Server, bind, unbind
 from .settings import Settings, SettingsError
@@ -75,6 +76,7 @@ class Daemon:
             self._contexts,
             Hub(self._store, settings.limits.max_watchers, settings.limits.heartbeat_seconds),
             self._schemas,
+            self._schema_writer(),
             operators(settings),
             settings.limits.body_timeout_seconds,
             self._status,
@@ -93,6 +95,12 @@ class Daemon:
             report(self._manager, lambda: self._store.stalled_seconds, lambda: self._standing)
         )
         watching = asyncio.create_task(keep_current(self._schemas, self._stop))
+        writer = self._services.schema_writer
+        sharing = (
+            asyncio.create_task(writer.keep_current(self._stop))
+            if isinstance(writer, Shared)
+            else None
+        )
         await self._until_stopped()
         log.info("stopping")
         self._manager.notifier.stopping()
@@ -101,8 +109,17 @@ class Daemon:
             unbind(self._path, place)
         await self._server.drain(settings.limits.drain_timeout_seconds)
         await watching
+        if sharing is not None:
+            await sharing
         await self._store.close()
         reporting.cancel()
+
+    def _schema_writer(self) -> Local | Shared:
+        """What sets schemas: for this host, or for all that share its store."""
+        if not isinstance(self._store, EtcdStore):
+            return Local(self._schemas)
+        etcd = self._settings.store_etcd
+        return Shared(self._schemas, self._store.gateway, etcd.prefix, etcd.timeout_seconds)
 
     def _take_socket(self) -> tuple[socket.socket, os.stat_result | None]:
         """The socket to listen on, and what to remove at the end: nothing of one handed over."""

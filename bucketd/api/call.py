@@ -13,6 +13,7 @@ from ..errors import InvalidRequest
 from ..events import Hub
 from ..model import BucketKey
 from ..schemas.registry import Registry
+from ..schemas.sharing import SchemaWriter
 from . import access, wire
 
 Query = dict[str, list[str]]
@@ -26,6 +27,7 @@ class Services:
     contexts: Contexts
     events: Hub
     schemas: Registry
+    schema_writer: SchemaWriter
     operators: access.Operators
     body_timeout: float
     status: Callable[[], Awaitable[dict[str, Any]]]

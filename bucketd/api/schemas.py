@@ -42,7 +42,7 @@ async def put(call: Call) -> Answer:
             count=count,
         )
     if not dry_run:
-        await asyncio.to_thread(call.services.schemas.put, automation, document)
+        await call.services.schema_writer.put(automation, document)
     return wire.success(
         {
             "automation": automation,
@@ -57,7 +57,7 @@ async def put(call: Call) -> Answer:
 
 async def remove(call: Call) -> Answer:
     automation = call.names["automation"]
-    await asyncio.to_thread(call.services.schemas.remove, automation)
+    await call.services.schema_writer.remove(automation)
     return wire.success({"automation": automation})
 
 

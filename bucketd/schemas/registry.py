@@ -48,7 +48,7 @@ class Registry:
     """Safe for all threads; what reads or writes files is for worker threads."""
 
     def __init__(self, root: int, state_dir: str, config_dir: str) -> None:
-        self._root = root
+        self.root = root
         self._places = {
             API: os.path.join(state_dir, DIRECTORY),
             FILE: os.path.join(config_dir, DIRECTORY),
@@ -108,8 +108,8 @@ class Registry:
             cause = f"it is the file {where.path}; remove that" if where else "there is none"
             raise NotFound(f"cannot remove the schema of {automation!r}: {cause}")
         try:
-            disk.remove(self._root, (DIRECTORY,), stem + naming.SUFFIX)
-            disk.remove(self._root, (DIRECTORY,), stem + NAME_SUFFIX)
+            disk.remove(self.root, (DIRECTORY,), stem + naming.SUFFIX)
+            disk.remove(self.root, (DIRECTORY,), stem + NAME_SUFFIX)
         except OSError as error:
             raise disk.refusal(f"remove the schema of {automation!r}", error) from error
         self.rescan()
@@ -157,7 +157,7 @@ class Registry:
         """What the operator's file said when it could last be used, by an earlier daemon."""
         name = naming.encode(automation) + naming.SUFFIX
         try:
-            return _compile(disk.read(self._root, LAST_GOOD, name).text)
+            return _compile(disk.read(self.root, LAST_GOOD, name).text)
         except (OSError, BucketdError):
             return None
 
@@ -165,14 +165,14 @@ class Registry:
         name = naming.encode(automation) + naming.SUFFIX
         try:
             with contextlib.suppress(OSError):
-                if disk.read(self._root, LAST_GOOD, name).text == text:
+                if disk.read(self.root, LAST_GOOD, name).text == text:
                     return
-            disk.write(self._root, LAST_GOOD, name, lambda _birth: text)
+            disk.write(self.root, LAST_GOOD, name, lambda _birth: text)
         except OSError as error:
             log.warning("cannot keep a copy of the schema of %r: %s", automation, error.strerror)
 
     def _write(self, name: str, text: bytes) -> None:
-        disk.write(self._root, (DIRECTORY,), name, lambda _birth: text)
+        disk.write(self.root, (DIRECTORY,), name, lambda _birth: text)
 
 
 def _files(place: str) -> Iterator[tuple[str, disk.Signature]]:

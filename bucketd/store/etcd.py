@@ -55,6 +55,11 @@ class EtcdStore:
         self._retries = 0
 
     @property
+    def gateway(self) -> Gateway:
+        """To the cluster, for what is shared besides buckets."""
+        return self._gateway
+
+    @property
     def mark(self) -> str:
         return self._watch.mark
 

@@ -31,6 +31,29 @@ class Compacted(Exception):
     """What was to be told is no longer there."""
 
 
+async def watch(
+    gateway: Gateway, begin: bytes, end: bytes, revision: int, deadline: float
+) -> AsyncGenerator[list[Event], None]:
+    """Events of a range from a revision on, as they come together; none at first, once it stands.
+
+    Raises Compacted, or Lost where it breaks off.
+    """
+    request = {
+        "key": b64(begin),
+        "range_end": b64(end),
+        "start_revision": str(revision),
+        "prev_kv": True,
+    }
+    stream = gateway.stream("/v3/watch", {"create_request": request}, deadline)
+    async with contextlib.aclosing(stream) as answers:
+        async for answer in answers:
+            if compacted := int(answer.get("compact_revision", 0)):
+                raise Compacted(str(compacted))
+            if answer.get("canceled"):
+                raise Lost(str(answer.get("cancel_reason", "it was cancelled")))
+            yield answer.get("events", [])
+
+
 class EtcdWatch:
     """Tells a listener, from ``attend`` on and for as long as it wants anything."""
 
@@ -70,7 +93,7 @@ class EtcdWatch:
         found: list[Changed] = []
         try:
             async with asyncio.timeout(self._timeout):
-                async for events in self._watch(after + 1):
+                async for events in self._events(after + 1):
                     found += self._changes(events, key)
                     if any(_revision(event) >= until for event in events):
                         return [c for c in found if int(c.mark) <= until]
@@ -105,7 +128,7 @@ class EtcdWatch:
         assert self._listener is not None  # noqa: S101  (see above)
         beating = asyncio.create_task(self._beats())
         try:
-            stream = self._watch(revision)
+            stream = self._events(revision)
             while True:
                 async with asyncio.timeout(BEAT_SECONDS + self._timeout):
                     events = await anext(stream)
@@ -130,24 +153,9 @@ class EtcdWatch:
         answer = await self._gateway.call("/v3/kv/put", {"key": b64(self._beat)}, self._deadline())
         return int(answer["header"]["revision"])
 
-    async def _watch(self, revision: int) -> AsyncGenerator[list[Event], None]:
-        """Events from a revision on, as they come together; nothing at first, once it stands."""
+    def _events(self, revision: int) -> AsyncGenerator[list[Event], None]:
         begin, end = keys.everything(self._prefix)
-        request = {
-            "key": b64(begin),
-            "range_end": b64(end),
-            "start_revision": str(revision),
-            "prev_kv": True,
-        }
-        async with contextlib.aclosing(
-            self._gateway.stream("/v3/watch", {"create_request": request}, self._deadline())
-        ) as answers:
-            async for answer in answers:
-                if compacted := int(answer.get("compact_revision", 0)):
-                    raise Compacted(str(compacted))
-                if answer.get("canceled"):
-                    raise Lost(str(answer.get("cancel_reason", "it was cancelled")))
-                yield answer.get("events", [])
+        return watch(self._gateway, begin, end, revision, self._deadline())
 
     def _changes(self, events: list[Event], only: BucketKey | None) -> list[Changed]:
         """Those that are of buckets; with ``only`` of that one."""

@@ -1,0 +1,165 @@
+"""Who sets and removes schemas: on this host alone, or on all hosts that share an etcd cluster.
+
+Each host keeps a copy in its own files, so it checks buckets without asking, and starts when the
+cluster is away. What was shared is noted beside the copies: only that is removed when it is gone
+from etcd, and what an operator set before hosts shared anything stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from typing import Any, Protocol
+
+import orjson
+
+from ..errors import BucketdError, Overloaded
+from ..store import disk, etcdkeys
+from ..store.etcdwatch import Compacted, watch
+from ..store.gateway import Gateway, Lost, b64
+from .registry import DIRECTORY, Registry
+
+log = logging.getLogger(__name__)
+NOTE = "shared"  # the automations whose schemas are copies
+RETRY_SECONDS = 2.0
+
+
+class SchemaWriter(Protocol):
+    """Where a schema goes. Raises BucketdError; then nothing has changed here."""
+
+    async def put(self, automation: str, document: Any) -> None:
+        """Put a schema in force that was compiled before."""
+
+    async def remove(self, automation: str) -> None:
+        """Put it out of force."""
+
+
+class Local:
+    """On this host."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def put(self, automation: str, document: Any) -> None:
+        await asyncio.to_thread(self._registry.put, automation, document)
+
+    async def remove(self, automation: str) -> None:
+        await asyncio.to_thread(self._registry.remove, automation)
+
+
+class Shared:
+    """On all hosts with the same ``prefix`` in the cluster; ``keep_current`` takes up theirs."""
+
+    def __init__(self, registry: Registry, gateway: Gateway, prefix: str, timeout: float) -> None:
+        self._registry, self._gateway = registry, gateway
+        self._prefix, self._timeout = f"{prefix}schema/", timeout
+        self._turn = asyncio.Lock()  # files are written for one change at a time
+
+    async def put(self, automation: str, document: Any) -> None:
+        value = orjson.dumps({"automation": automation, "schema": document})
+        body = {"key": b64(self._key(automation)), "value": b64(value)}
+        await self._call("/v3/kv/put", body, f"set the schema of {automation!r}")
+        await self._take({automation: document})
+
+    async def remove(self, automation: str) -> None:
+        if automation not in self._copied():
+            await asyncio.to_thread(self._registry.remove, automation)
+            return
+        body = {"key": b64(self._key(automation))}
+        await self._call("/v3/kv/deleterange", body, f"remove the schema of {automation!r}")
+        await self._drop({automation})
+
+    async def keep_current(self, stop: asyncio.Event) -> None:
+        """Take up what other hosts set and remove, until ``stop``."""
+        following = asyncio.create_task(self._follow())
+        await stop.wait()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                revision = await self._take_all()
+                await self._take_changes(revision)
+            except (BucketdError, Compacted, Lost, TimeoutError) as error:
+                log.debug("the watch of shared schemas broke: %s", error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _take_all(self) -> int:
+        """Make the copies what etcd has; the revision of that."""
+        begin, end = etcdkeys.everything(self._prefix)
+        body = {"key": b64(begin), "range_end": b64(end)}
+        answer = await self._gateway.call("/v3/kv/range", body, self._deadline())
+        found = dict(filter(None, map(_schema, answer.get("kvs", ()))))
+        await self._take(found)
+        await self._drop(self._copied() - set(found))
+        return int(answer["header"]["revision"])
+
+    async def _take_changes(self, revision: int) -> None:
+        begin, end = etcdkeys.everything(self._prefix)
+        async for events in watch(self._gateway, begin, end, revision + 1, self._deadline()):
+            for event in events:
+                gone = event.get("type") == "DELETE"
+                told = _schema(event.get("prev_kv" if gone else "kv") or {})
+                if told is not None:
+                    await (self._drop({told[0]}) if gone else self._take(dict([told])))
+
+    async def _take(self, schemas: dict[str, Any]) -> None:
+        async with self._turn:
+            for automation, document in schemas.items():
+                now = self._registry.find(automation)
+                if now and now.document == document and automation in self._copied():
+                    continue
+                try:
+                    await asyncio.to_thread(self._registry.put, automation, document)
+                    self._note(self._copied() | {automation})
+                except BucketdError as error:
+                    log.error("cannot take up a shared schema: %s", error.message)
+
+    async def _drop(self, automations: set[str]) -> None:
+        async with self._turn:
+            for automation in automations & self._copied():
+                try:
+                    await asyncio.to_thread(self._registry.remove, automation)
+                except BucketdError as error:
+                    log.error("cannot drop a shared schema: %s", error.message)
+                self._note(self._copied() - {automation})
+
+    def _copied(self) -> set[str]:
+        try:
+            return set(orjson.loads(disk.read(self._registry.root, (DIRECTORY,), NOTE).text))
+        except (OSError, ValueError):
+            return set()
+
+    def _note(self, automations: set[str]) -> None:
+        text = orjson.dumps(sorted(automations))
+        try:
+            disk.write(self._registry.root, (DIRECTORY,), NOTE, lambda _birth: text)
+        except OSError as error:
+            raise disk.refusal("note which schemas are shared", error) from error
+
+    async def _call(self, path: str, body: dict[str, Any], what: str) -> None:
+        try:
+            await self._gateway.call(path, body, self._deadline())
+        except Lost as error:
+            raise Overloaded(
+                f"cannot {what}: etcd did not confirm it within {self._timeout:g} s; "
+                "look whether it was done, and try again"
+            ) from error
+
+    def _key(self, automation: str) -> bytes:
+        return f"{self._prefix}{automation}".encode()
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._timeout
+
+
+def _schema(found: dict[str, Any]) -> tuple[str, Any] | None:
+    """Automation and document of a stored schema; None for what is none."""
+    try:
+        value = orjson.loads(base64.b64decode(found["value"]))
+        return str(value["automation"]), value["schema"]
+    except (ValueError, KeyError, TypeError):
+        log.error("cannot use a schema in etcd: its value is none")
+        return None
