@@ -161,10 +161,13 @@ for (const how of ["SIGTERM", "SIGKILL"]) {
     };
     await until(1);
     const bucket = new Bucket({ device: "d", job: "j", socket: daemon.socket, timeout: 20_000 });
-    for (let n = 1; n <= 40; n++) {
-      const restart = n % 20 === 10 ? daemon.end(how).then(() => daemon.run()) : undefined;
-      while ((await bucket.get()).n !== n) await bucket.set({ n }).catch(({ code }) => assert.equal(code, "connection_lost"));
-      await restart;
+    for (let n = 0; n < 40; ) {
+      const restarted = daemon.end(how).then(() => daemon.run());
+      do {
+        n += 1;
+        while ((await bucket.get()).n !== n) await bucket.set({ n }).catch(({ code }) => assert.equal(code, "connection_lost"));
+      } while (n % 20);
+      await restarted;
       await until(1 + n);
     }
     await daemon.api("DELETE", `/v1/contexts/${id}`);
