@@ -4,6 +4,23 @@
 from __future__ import annotations
 
 from test_bad_input import *
+from test_events import (
+    test_a_gap_is_told,
+    test_a_snapshot_first,
+    test_a_stop_tells_of_the_last_change_before_it_ends,
+    test_a_token_opens_its_stream_and_ends_it,
+    test_a_wrong_parameter_is_refused,
+    test_each_kind_of_change,
+    test_head_has_no_stream,
+    test_it_goes_on_across_a_restart,
+    test_it_goes_on_from_its_beginning_without_any_event,
+    test_it_goes_on_where_it_was,
+    test_large_buckets_are_told_in_order,
+    test_nothing_is_missed_or_told_twice_under_load,
+    test_of_a_device_and_of_all,
+    test_of_an_automation,
+    test_some_keys_only,
+)
 from test_names import (
     test_a_context_for_each_legal_name,
     test_a_context_with_a_device_that_is_no_name,

@@ -88,6 +88,21 @@ def test_operators_and_other_buckets(bucketd_server):
     Bucket(device="d", job="j").set(a=1)
     assert bucketd_server.bucket("d", "j").data == {"a": 1}
 
+def test_watching(bucket, bucketd_server):
+    bucket.seed({"a": 1})
+    changes = Bucket().watch(snapshot=True)
+    assert next(changes).set == {"a": 1}
+    agent.utils.bucket.set({"a": 2})
+    assert next(changes).set == {"a": 2}
+    bucketd_server.stop()
+    bucketd_server.start()
+    agent.utils.bucket.set({"b": 1})
+    assert next(changes).set == {"b": 1}
+    bucket.revoke()
+    assert [each.code for each in agent.utils.bucket.watch()] == ["no_job_context"]
+    with pytest.raises(Exception, match="revoked"):
+        next(changes)
+
 def test_a_restart(bucket, bucketd_server):
     agent.utils.bucket.set({"a": 1})
     bucketd_server.stop()
@@ -150,7 +165,7 @@ def run(folder: Path, tests: str) -> tuple[int, str]:
 def test_fixtures(tmp_path: Path) -> None:
     status, said = run(tmp_path, PASSING)
     assert status == 0, said
-    assert "11 passed" in said
+    assert "12 passed" in said
 
 
 def test_assertions_fail_with_what_was_done(tmp_path: Path) -> None:

@@ -74,6 +74,20 @@ test("refusals, a revoked token and a restart", async (t) => {
   assert.throws(() => server.refuse("nonsense"), /it must be one of/);
 });
 
+test("watching, across a restart", async (t) => {
+  const { bucket, server } = await useBucketd(t, { bucket: { a: 1 } });
+  const changes = new Bucket().watch({ snapshot: true });
+  assert.deepEqual((await changes.next()).value.set, { a: 1 });
+  await new Bucket().set({ a: 2 });
+  assert.deepEqual((await changes.next()).value.set, { a: 2 });
+  await server.stop();
+  await server.start();
+  await new Bucket().set({ b: 1 });
+  assert.deepEqual((await changes.next()).value.set, { b: 1 });
+  bucket.revoke();
+  await assert.rejects(changes.next(), { code: "no_job_context" });
+});
+
 test("the environment and the socket go with the test", async (t) => {
   environment(t, { BUCKETD_TOKEN: "before" });
   const clean = [];

@@ -176,6 +176,8 @@ class Watching:
             return b""
         answer = Answer(_status(head), head, rest)
         kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if "transfer-encoding" in answer.headers:
+            raise error("internal", "cannot read the events: they come in chunks, as of no bucketd")
         if answer.status != 200 or kind != "text/event-stream":
             self._refused(answer)
             return b""

@@ -69,8 +69,7 @@ export class Request {
     );
   }
 
-  /** What holds for every route: no browser, and an answer in JSON is welcome. */
-  checkGeneral(): void {
+  refuseBrowsers(): void {
     if (this.headers.has("origin") || this.headers.has("referer")) {
       throw new ForbiddenError(
         "cannot answer a browser: a request with Origin or Referer is refused, " +
@@ -78,6 +77,9 @@ export class Request {
         "forbidden",
       );
     }
+  }
+
+  acceptJson(): void {
     const accept = (this.headers.get("accept") ?? []).join(",");
     if (accept.trim() === "" || isWelcome(accept)) return;
     throw new BucketError("cannot answer in the type asked for: this API speaks application/json", "not_acceptable");

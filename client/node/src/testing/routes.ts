@@ -1,5 +1,6 @@
 import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
 import { type Change, jsonPatch, merge, mergePatch, remove, replace } from "./changes.js";
+import { type Only, Stream } from "./events.js";
 import { type JsonObject, Numeral, parse, parseObject, write } from "./json.js";
 import { decode, JSON_PATCH, JSON_TYPE, MERGE_PATCH, type Request } from "./requests.js";
 import { bucketOf, check, type Context, isUnmatched, type Key, keyOf, nameFor, type State, type Stored } from "./state.js";
@@ -9,6 +10,7 @@ export interface Answer {
   readonly status: number;
   readonly text: string | null;
   readonly etag?: string | null;
+  readonly stream?: Stream;
 }
 
 interface Call {
@@ -36,18 +38,27 @@ const ROUTES: readonly Route[] = [
   { path: "/healthz", handlers: { GET: ready }, access: "anyone" },
   { path: "/readyz", handlers: { GET: ready }, access: "anyone" },
   { path: "/v1/bucket", handlers: bucket, parameters: ["key"], access: "job" },
+  { path: "/v1/bucket/events", handlers: { GET: watch }, parameters: ["key", "snapshot"], access: "job" },
   { path: "/v1/buckets", handlers: { GET: listAll }, parameters: ["device", "job", "automation", "limit", "cursor"] },
   { path: "/v1/context", handlers: { GET: ownContext }, access: "device" },
   { path: "/v1/contexts", handlers: { GET: listContexts, POST: createContext } },
   { path: "/v1/contexts/{id}", handlers: { DELETE: revokeContext } },
   { path: "/v1/device/bucket", handlers: bucket, parameters: ["key"], access: "device" },
+  { path: "/v1/device/bucket/events", handlers: { GET: watch }, parameters: ["key", "snapshot"], access: "device" },
   { path: "/v1/devices/{device}/bucket", handlers: bucket, parameters: ["key"] },
+  { path: "/v1/devices/{device}/bucket/events", handlers: { GET: watch }, parameters: ["key", "snapshot"] },
   { path: "/v1/devices/{device}/jobs/{job}/bucket", handlers: bucket, parameters: ["key", "automation"] },
+  {
+    path: "/v1/devices/{device}/jobs/{job}/bucket/events",
+    handlers: { GET: watch },
+    parameters: ["automation", "key", "snapshot"],
+  },
+  { path: "/v1/events", handlers: { GET: watchAll }, parameters: ["device", "job", "automation", "key"] },
 ];
 
 /** What the daemon would answer; throws the BucketError for what it would refuse. */
 export function answer(state: State, request: Request): Answer {
-  request.checkGeneral();
+  request.refuseBrowsers();
   const [route, names] = match(request.path);
   const method = request.method === "HEAD" ? "GET" : request.method;
   const handler = Object.hasOwn(route.handlers, method) ? route.handlers[method] : undefined;
@@ -55,6 +66,7 @@ export function answer(state: State, request: Request): Answer {
   const writes = method === "PUT" || method === "PATCH";
   const parameters = (route.parameters ?? []).filter((name) => !(writes && name === "key"));
   const query = request.query(parameters);
+  if (!route.path.endsWith("/events")) request.acceptJson();
   const context = admit(state, route, request.token);
   return handler({ state, request, query, names, key: keyFor(route, names, context), context });
 }
@@ -154,6 +166,24 @@ function success(members: object, status = 200): Answer {
 
 function ready(): Answer {
   return success({ status: "ready" });
+}
+
+function watch(call: Call): Answer {
+  return streaming(call, { key: call.key, names: {}, members: call.query.get("key") });
+}
+
+function watchAll(call: Call): Answer {
+  const [device, job, automation] = ["device", "job", "automation"].map((name) => call.query.get(name)?.[0]);
+  return streaming(call, { key: undefined, names: { device, job, automation }, members: call.query.get("key") });
+}
+
+function streaming({ state, request, query, context }: Call, only: Only): Answer {
+  const snapshot = query.get("snapshot")?.[0] ?? "false";
+  if (snapshot !== "true" && snapshot !== "false") {
+    throw new InvalidRequestError(`cannot use snapshot='${snapshot}': it must be true or false`);
+  }
+  const since = request.headers.get("last-event-id")?.[0];
+  return { status: 200, text: null, stream: new Stream(state, only, context, since, snapshot === "true") };
 }
 
 function listAll({ state, query }: Call): Answer {

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { BucketError } from "../errors.js";
 import type { Detail } from "../types.js";
 import { StoredBucket } from "./handles.js";
+import type { Stream } from "./events.js";
 import { Request } from "./requests.js";
 import { type Answer, answer } from "./routes.js";
 import { State } from "./state.js";
@@ -22,14 +23,17 @@ const RETRY_AFTER: Readonly<Record<string, string>> = {
   too_many_requests: "1", overloaded: "1", shutting_down: "1", read_only: "5",
 };
 
+const MOST_UNREAD = 8 * 1024 * 1024; // bytes of a stream that wait for its reader
+
 export interface ServerOptions {
   /** Bounds the compact JSON of each bucket; 1 MiB. */
   maxBytes?: number;
 }
 
 /**
- * bucketd's protocol on a unix socket, with everything in memory: buckets, contexts and lists,
- * with the daemon's rules and limits; no schemas, files, export or metrics.
+ * bucketd's protocol on a unix socket, with everything in memory: buckets, their events, contexts
+ * and lists, with the daemon's rules and limits; no schemas, files, export or metrics, and no
+ * events of contexts.
  */
 export class Server {
   /** The path of the socket, for BUCKETD_SOCKET. */
@@ -55,6 +59,7 @@ export class Server {
     });
     server.unref();
     this.http = server;
+    this.state.serving = true;
   }
 
   /** Serve nobody until `start`, as while the daemon restarts; nothing is forgotten. */
@@ -62,7 +67,10 @@ export class Server {
     const server = this.http;
     this.http = undefined;
     if (!server) return;
+    this.state.serving = false;
+    this.state.wake();
     const closed = new Promise((resolve) => server.close(resolve));
+    await new Promise((resolve) => setImmediate(resolve)); // so that streams send what they have
     server.closeAllConnections();
     await closed;
   }
@@ -93,7 +101,9 @@ export class Server {
       const body = await bodyOf(incoming, this.state.maxBytes);
       if (body === null) response.setHeader("Connection", "close");
       const request = new Request(incoming.method!, incoming.url!, headersOf(incoming), body);
-      send(response, this.respond(request));
+      const given = this.respond(request);
+      if (given.stream) stream(response, given.stream, incoming.method === "HEAD");
+      else send(response, given);
     } catch (error) {
       refuse(response, error instanceof BucketError ? error : new BucketError(String(error), "internal"));
     }
@@ -146,6 +156,20 @@ function send(response: http.ServerResponse, { status, text, etag = null }: Answ
     response.setHeader("Content-Length", Buffer.byteLength(text));
   }
   response.writeHead(status).end(text ?? undefined);
+}
+
+/** Until either side ends it; who does not read is dropped. */
+function stream(response: http.ServerResponse, from: Stream, onlyHead: boolean): void {
+  response.setHeader("Cache-Control", "no-store").setHeader("Server", "bucketd");
+  response.setHeader("Content-Type", "text/event-stream").setHeader("Connection", "close");
+  response.removeHeader("Transfer-Encoding"); // no chunks: the end of the connection is the end
+  response.writeHead(200);
+  if (onlyHead) return void response.end();
+  const say = (text: string) => {
+    if (response.writableLength > MOST_UNREAD) response.destroy();
+    else response.write(text);
+  };
+  response.once("close", from.start(say, () => response.end()));
 }
 
 /** What is no HTTP. */

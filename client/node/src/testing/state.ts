@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
 import type { Change } from "./changes.js";
+import { difference } from "./events.js";
 import { equal, isDeeper, type Json, type JsonObject, MAX_DEPTH, parseObject, write } from "./json.js";
 
 const DEFAULT_TTL = 86_400;
@@ -20,6 +21,15 @@ export interface Stored {
   readonly etag: string | null;
   readonly automation: string | null;
   readonly updatedAt: string | null;
+}
+
+/** One change of a bucket, for those who watch it. */
+export interface Told {
+  readonly key: Key;
+  readonly automation: string | null;
+  readonly revision: number;
+  readonly set: JsonObject;
+  readonly removed: string[];
 }
 
 /** One write that was accepted. */
@@ -57,6 +67,10 @@ const ABSENT: Stored = { text: "{}", revision: 0, etag: null, automation: null, 
 /** All buckets and contexts; `maxBytes` bounds the compact JSON of each bucket. */
 export class State {
   readonly buckets = new Map<string, Stored>();
+  readonly told: Told[] = [];
+  /** Called after whatever may concern a stream. */
+  readonly watchers = new Set<() => void>();
+  serving = false;
   private readonly written = new Map<string, Write[]>();
   private readonly contexts = new Map<string, Context>();
   private readonly mark = randomBytes(4).toString("hex");
@@ -87,6 +101,11 @@ export class State {
     if (next.revision > 0) this.buckets.set(nameOf(key), next);
     else this.buckets.delete(nameOf(key));
     this.note(key, method, before, next, named);
+    if (next.etag !== now.etag) {
+      const automation = next.automation ?? now.automation;
+      this.told.push({ key, automation, revision: next.revision, ...difference(before, bucketOf(next)) });
+      this.wake();
+    }
     return next;
   }
 
@@ -127,6 +146,23 @@ export class State {
       throw new NotFoundError("cannot revoke the context: there is none with this id", "not_found");
     }
     this.contexts.delete(id);
+    this.wake();
+  }
+
+  wake(): void {
+    for (const watcher of [...this.watchers]) watcher();
+  }
+
+  /** Of the event behind which a stream goes on with what was told from `place` on. */
+  id(place: number): string {
+    return `${this.mark}.${place}`;
+  }
+
+  /** The place again; undefined for an id of another server, or of none. */
+  place(id: string): number | undefined {
+    const [mark, number = ""] = id.split(/\.(.*)/s);
+    const known = mark === this.mark && /^[0-9]{1,9}$/.test(number) && Number(number) <= this.told.length;
+    return known ? Number(number) : undefined;
   }
 
   private next(now: Stored, after: JsonObject, automation: string | null): Stored {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import secrets
 import socket
@@ -10,6 +11,7 @@ from typing import Any, Callable
 
 from .._errors import BucketError, error
 from . import _strict
+from ._events import Stream
 from ._requests import Request
 from ._routes import Answer
 
@@ -39,6 +41,8 @@ class Connection(http.server.BaseHTTPRequestHandler):
             answer = self._respond(self._request())
         except BucketError as refusal:
             return self._refuse(refusal)
+        if answer.stream is not None:
+            return self._stream(answer.stream)
         return self._send(answer.status, answer.members, answer.etag)
 
     do_GET = do_HEAD = do_POST = _serve  # noqa: N815  (as the base class looks for them)
@@ -102,6 +106,15 @@ class Connection(http.server.BaseHTTPRequestHandler):
         if refusal.code == "method_not_allowed":
             more["Allow"] = refusal.message.partition("it takes ")[2]
         self._send(STATUS[refusal.code], {"success": False, **members}, None, more)
+
+    def _stream(self, stream: Stream) -> None:
+        self.close_connection = True
+        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
+        self.wfile.write(f"{head}Server: bucketd\r\nConnection: close\r\n\r\n".encode())
+        if self.command != "HEAD":
+            with contextlib.closing(stream.frames()) as frames:
+                for frame in frames:
+                    self.wfile.write(frame)
 
     def _send(
         self,

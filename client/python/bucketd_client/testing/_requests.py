@@ -77,14 +77,15 @@ class Request:
             )
         return kind
 
-    def check_general(self) -> None:
-        """What holds for every route: no browser, and an answer in JSON is welcome."""
+    def refuse_browsers(self) -> None:
         if "origin" in self.headers or "referer" in self.headers:
             raise error(
                 "forbidden",
                 "cannot answer a browser: a request with Origin or Referer is refused, "
                 "so that no web page can reach buckets through a proxy of this socket",
             )
+
+    def accept_json(self) -> None:
         accept = ",".join(self.headers.get("accept", []))
         if accept.strip() and not _welcome(accept):
             raise error(

@@ -8,6 +8,7 @@ from typing import Any, Callable, NamedTuple
 from .._errors import error
 from . import _changes, _strict
 from ._changes import Change, Object
+from ._events import Only, Stream
 from ._requests import JSON, JSON_PATCH, MERGE_PATCH, Request, decode
 from ._state import Context, Key, State, Stored, check_name
 
@@ -47,6 +48,7 @@ class Answer(NamedTuple):
     members: dict[str, Any] | None
     status: int = 200
     etag: str | None = None
+    stream: Stream | None = None
 
 
 Handler = Callable[[Call], Answer]
@@ -83,6 +85,29 @@ def put(call: Call) -> Answer:
 def delete(call: Call) -> Answer:
     keys = call.query.get("key")
     return _commit(call, None if keys is None else _changes.remove(keys))
+
+
+def watch(call: Call) -> Answer:
+    return _streaming(call, Only(call.key, {}, _members(call)))
+
+
+def watch_all(call: Call) -> Answer:
+    names = {name: call.one(name) for name in ("device", "job", "automation")}
+    return _streaming(call, Only(None, names, _members(call)))
+
+
+def _members(call: Call) -> frozenset[str] | None:
+    return frozenset(call.query["key"]) if "key" in call.query else None
+
+
+def _streaming(call: Call, only: Only) -> Answer:
+    snapshot = call.one("snapshot")
+    if snapshot not in (None, "true", "false"):
+        raise error(
+            "invalid_request", f"cannot use snapshot={snapshot!r}: it must be true or false"
+        )
+    since = call.request.headers.get("last-event-id", [None])[0]
+    return Answer(None, stream=Stream(call.state, only, call.context, since, snapshot == "true"))
 
 
 def list_all(call: Call) -> Answer:
@@ -143,19 +168,26 @@ ROUTES = (
     Route("/healthz", "", {"GET": ready}, "anyone"),
     Route("/readyz", "", {"GET": ready}, "anyone"),
     Route("/v1/bucket", "key", _BUCKET, "job"),
+    Route("/v1/bucket/events", "key snapshot", {"GET": watch}, "job"),
     Route("/v1/buckets", "device job automation limit cursor", {"GET": list_all}),
     Route("/v1/context", "", {"GET": own_context}, "device"),
     Route("/v1/contexts", "", {"GET": list_contexts, "POST": create_context}),
     Route("/v1/contexts/{id}", "", {"DELETE": revoke_context}),
     Route("/v1/device/bucket", "key", _BUCKET, "device"),
+    Route("/v1/device/bucket/events", "key snapshot", {"GET": watch}, "device"),
     Route("/v1/devices/{device}/bucket", "key", _BUCKET),
+    Route("/v1/devices/{device}/bucket/events", "key snapshot", {"GET": watch}),
     Route("/v1/devices/{device}/jobs/{job}/bucket", "key automation", _BUCKET),
+    Route(
+        "/v1/devices/{device}/jobs/{job}/bucket/events", "automation key snapshot", {"GET": watch}
+    ),
+    Route("/v1/events", "device job automation key", {"GET": watch_all}),
 )
 
 
 def answer(state: State, request: Request) -> Answer:
     """What the daemon would answer; raises BucketError for what it would refuse."""
-    request.check_general()
+    request.refuse_browsers()
     route, names = _match(request.path)
     handler = route.handlers.get("GET" if request.method == "HEAD" else request.method)
     if handler is None:
@@ -163,6 +195,8 @@ def answer(state: State, request: Request) -> Answer:
         raise error("method_not_allowed", f"cannot {request.method} {route.path}: it takes {takes}")
     all_or_part = request.method in ("GET", "HEAD", "DELETE")
     query = request.query(route.parameters if all_or_part else route.parameters.replace("key", ""))
+    if not route.path.endswith("/events"):
+        request.accept_json()
     context = _admit(state, route, request.token())
     return handler(Call(state, request, query, names, _key(route, names, context), context))
 

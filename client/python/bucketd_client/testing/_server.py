@@ -18,14 +18,15 @@ from ._routes import Answer, answer
 from ._state import State
 
 Socket = socket.socket
+DRAIN_SECONDS = 1.0
 
 
 class Server:
     """bucketd's protocol on a unix socket, with everything in memory.
 
-    Buckets, contexts and lists, with the daemon's rules and limits; no schemas, files,
-    export or metrics. Whoever can connect is an operator, and only this user can.
-    ``max_bytes`` bounds each bucket.
+    Buckets, their events, contexts and lists, with the daemon's rules and limits; no schemas,
+    files, export or metrics, and no events of contexts. Whoever can connect is an operator,
+    and only this user can. ``max_bytes`` bounds each bucket.
     """
 
     def __init__(self, max_bytes: int = 1024 * 1024) -> None:
@@ -64,6 +65,11 @@ class Server:
         with contextlib.suppress(OSError):
             os.unlink(self.socket)
         _end(listening)
+        with self._state.changed:
+            self._state.epoch += 1
+            self._state.changed.notify_all()
+            # Streams end by themselves, once they have told the last change.
+            self._state.changed.wait_for(lambda: not self._state.streams, DRAIN_SECONDS)
         with self._state.lock:
             for connection in self._connections:
                 _end(connection)

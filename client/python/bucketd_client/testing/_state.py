@@ -37,6 +37,16 @@ class Stored(NamedTuple):
 ABSENT = Stored()
 
 
+class Told(NamedTuple):
+    """One change of a bucket, for those who watch it."""
+
+    key: Key
+    automation: str | None
+    revision: int
+    set: Object
+    removed: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Write:
     """One write that was accepted.
@@ -120,9 +130,27 @@ class State:
     buckets: dict[Key, Stored] = field(default_factory=dict)
     writes: dict[Key, list[Write]] = field(default_factory=dict)
     contexts: dict[str, Context] = field(default_factory=dict)
+    told: list[Told] = field(default_factory=list)
+    streams: int = 0
+    epoch: int = 0  # one more with each stop
     lock: threading.RLock = field(default_factory=threading.RLock)
     _mark: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.changed = threading.Condition(self.lock)
+
+    def id(self, place: int) -> str:
+        """Of the event behind which a stream goes on with ``told[place:]``."""
+        return f"{self._mark}.{place}"
+
+    def place(self, id: str) -> int | None:
+        """The place again; None for an id of another server, or of none."""
+        mark, _, number = id.partition(".")
+        if mark != self._mark or not (number.isascii() and number.isdecimal()):
+            return None
+        place = int(number[:9])
+        return place if place <= len(self.told) else None
 
     def read(self, key: Key) -> Stored:
         with self.lock:
@@ -152,6 +180,8 @@ class State:
             else:
                 new = self._next(now, after, automation)
             self._keep(key, new)
+            if new.etag != now.etag:
+                self._tell(key, now, new)
             self._note(key, method, now.bucket, new, named or {})
             return new
 
@@ -184,6 +214,7 @@ class State:
             if context_id not in {each.id for each in self.live()}:
                 raise error("not_found", "cannot revoke the context: there is none with this id")
             del self.contexts[context_id]
+            self.changed.notify_all()
 
     def _next(self, now: Stored, after: Object, automation: str | None) -> Stored:
         text = _strict.kept(after)
@@ -199,6 +230,14 @@ class State:
             self.buckets[key] = new
         else:
             self.buckets.pop(key, None)
+
+    def _tell(self, key: Key, before: Stored, after: Stored) -> None:
+        old, new = before.bucket, after.bucket
+        changed = {k: v for k, v in new.items() if k not in old or not _strict.equal(old[k], v)}
+        removed = tuple(k for k in old if k not in new)
+        automation = after.automation or before.automation
+        self.told.append(Told(key, automation, after.revision, changed, removed))
+        self.changed.notify_all()
 
     def _note(self, key: Key, method: str, before: Object, new: Stored, named: Object) -> None:
         after = new.bucket
