@@ -108,6 +108,7 @@ def run_in_bash(script: str, home: Path, cwd: Path = REPO) -> tuple[int, str, st
 def _environ(home: Path) -> dict[str, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("BUCKETD_", "XDG_"))}
     clean["PATH"] = f"{Path(sys.executable).parent}:{clean.get('PATH', os.defpath)}"
+    clean["XDG_RUNTIME_DIR"] = str(home)  # who is not root needs one
     return {**clean, "HOME": str(home), "BUCKETD_STORE_UNSAFE_FILESYSTEM": "true"}
 
 

@@ -124,6 +124,16 @@ def test_a_full_queue_is_not_waited_for_for_ever(home: Path) -> None:
             each.close()
 
 
+def test_a_pause_that_outlasts_the_time_does_not_hide_the_cause(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine, where a sleep takes longer than was asked for."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds + 0.3))
+    with pytest.raises(DaemonUnreachable, match=r"for 0\.2 s; is bucketd running"):
+        bucket(str(home / "s"), 0.2).get()
+
+
 @pytest.mark.parametrize("kind", ["file", "directory", "long", "under a file"])
 def test_where_no_daemon_can_ever_be_is_told_at_once(home: Path, kind: str) -> None:
     path = home / ("x" * 200 if kind == "long" else "here")

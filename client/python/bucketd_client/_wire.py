@@ -59,7 +59,7 @@ class _Tries:
             return False
         time.sleep(pause)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        return True
+        return time.monotonic() < self._reach_by  # a busy machine may have let it sleep longer
 
 
 def request(
