@@ -8,7 +8,8 @@ from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from ._changes import Object
-from ._state import Context, Key, State, Told
+from ._model import Context, Key, Told
+from ._state import State
 
 HEARTBEAT_SECONDS = 15.0
 

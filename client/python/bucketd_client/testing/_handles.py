@@ -7,7 +7,8 @@ from typing import Any
 
 from .._calls import encode, whole
 from . import _changes, _strict
-from ._state import State, Write
+from ._model import Write
+from ._state import State
 
 
 class StoredBucket:

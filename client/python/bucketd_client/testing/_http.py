@@ -11,9 +11,9 @@ from typing import Any, Callable
 
 from .._errors import BucketError, error
 from . import _strict
+from ._call import Answer
 from ._events import Stream
 from ._requests import Request
-from ._routes import Answer
 
 STATUS = {
     "invalid_json": 400, "invalid_request": 400, "no_job_context": 401, "forbidden": 403,

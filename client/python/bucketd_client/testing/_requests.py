@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from .._errors import error
-from ._state import Guard, Tags
+from ._model import Guard, Tags
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"

@@ -2,56 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Callable, NamedTuple
+from typing import NamedTuple
 
 from .._errors import error
 from . import _changes, _strict
+from ._call import Answer, Call, Handler
 from ._changes import Change, Object
 from ._events import Only, Stream
+from ._model import Context, Key, Stored, check_name
+from ._operating import create_context, list_all, list_contexts, own_context, revoke_context
 from ._requests import JSON, JSON_PATCH, MERGE_PATCH, Request, decode
-from ._state import Context, Key, State, Stored, check_name
+from ._state import State
 
 GET_ONE = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
-_MEMBERS = ("device", "job", "automation", "ttl_seconds")
-MOST_ROWS = 1000
-
-
-class Call(NamedTuple):
-    """A request that may be made; ``key`` on routes about a bucket, ``context`` with a token."""
-
-    state: State
-    request: Request
-    query: dict[str, list[str]]
-    names: dict[str, str]
-    key: Key
-    context: Context | None
-
-    @property
-    def label(self) -> str:
-        return "deviceBucket" if self.key[1] is None else "bucket"
-
-    @property
-    def automation(self) -> str | None:
-        if self.context is not None:
-            return None if self.key[1] is None else self.context.automation
-        given = self.one("automation")
-        return None if given is None else check_name(given, "automation")
-
-    def one(self, name: str) -> str | None:
-        return self.query.get(name, [None])[0]
-
-
-class Answer(NamedTuple):
-    """``members`` are those of the envelope; None for an answer without a body."""
-
-    members: dict[str, Any] | None
-    status: int = 200
-    etag: str | None = None
-    stream: Stream | None = None
-
-
-Handler = Callable[[Call], Answer]
 
 
 def read(call: Call) -> Answer:
@@ -108,48 +71,6 @@ def _streaming(call: Call, only: Only) -> Answer:
         )
     since = call.request.headers.get("last-event-id", [None])[0]
     return Answer(None, stream=Stream(call.state, only, call.context, since, snapshot == "true"))
-
-
-def list_all(call: Call) -> Answer:
-    wanted = {name: call.one(name) for name in ("device", "job", "automation")}
-    limit, after = _limit(call.one("limit")), _cursor(call.one("cursor"))
-    with call.state.lock:
-        rows = [_row(key, now) for key, now in sorted(call.state.buckets.items(), key=_order)]
-    fitting = [
-        row
-        for row in rows
-        if all(value in (None, row[name]) for name, value in wanted.items())
-        and [row["device"], row["job"] or ""] > after
-    ]
-    page = fitting[:limit]
-    last = [page[-1]["device"], page[-1]["job"] or ""] if len(fitting) > limit else None
-    return Answer({"buckets": page, "next_cursor": last and json.dumps(last).encode().hex()})
-
-
-def own_context(call: Call) -> Answer:
-    assert call.context is not None  # noqa: S101  (the route's rule)
-    return Answer({**call.context.scope, "schema": False})
-
-
-def create_context(call: Call) -> Answer:
-    call.request.media_type((JSON,))
-    body = _strict.loads_object(call.request.content(call.state.max_bytes))
-    if unknown := [name for name in body if name not in _MEMBERS]:
-        raise error(
-            "invalid_request",
-            f"cannot mint a context: {unknown[0]!r} is not one of {', '.join(_MEMBERS)}",
-        )
-    context = call.state.mint(*(body.get(name) for name in _MEMBERS))
-    return Answer({"id": context.id, "token": context.token, **context.scope}, 201)
-
-
-def list_contexts(call: Call) -> Answer:
-    return Answer({"contexts": [each.public for each in call.state.live()]})
-
-
-def revoke_context(call: Call) -> Answer:
-    call.state.revoke(call.names["id"])
-    return Answer({"id": call.names["id"]})
 
 
 def ready(_call: Call) -> Answer:
@@ -256,30 +177,3 @@ def _commit(call: Call, change: Change | None, named: Object | None = None) -> A
 
 def _result(call: Call, now: Stored, bucket: Object) -> Answer:
     return Answer({call.label: bucket, "revision": now.revision}, etag=now.etag)
-
-
-def _order(item: tuple[Key, Stored]) -> tuple[str, str]:
-    (device, job), _ = item
-    return device, job or ""
-
-
-def _row(key: Key, now: Stored) -> dict[str, Any]:
-    device, job = key
-    names = {"device": device, "job": job, "automation": now.automation}
-    return {**names, "revision": now.revision, "size": len(now.text), "updated_at": now.updated_at}
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return MOST_ROWS
-    if text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_ROWS:
-        return int(text)
-    raise error("invalid_request", f"cannot use limit={text!r}: it must be 1 to {MOST_ROWS}")
-
-
-def _cursor(text: str | None) -> list[str]:
-    try:
-        found: list[str] = [] if text is None else json.loads(bytes.fromhex(text))
-        return found
-    except ValueError:
-        raise error("invalid_request", "cannot use the cursor: it is none of this API's") from None

@@ -11,10 +11,11 @@ import threading
 from typing import Any
 
 from .._errors import BucketError, error
+from ._call import Answer
 from ._handles import StoredBucket
 from ._http import STATUS, Connection
 from ._requests import Request
-from ._routes import Answer, answer
+from ._routes import answer
 from ._state import State
 
 Socket = socket.socket
