@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .errors import BucketCorrupt, BucketdError, SchemaViolation, TooLarge
+from .errors import (
+    BucketCorrupt,
+    BucketdError,
+    Failure,
+    SchemaViolation,
+    TooLarge,
+    Unavailable,
+)
 from .model import BucketKey, Change, Guard, Snapshot
+from .quota import Quota
 from .schemas.registry import Registry
 from .store.base import Filter, Page, Store
 
@@ -32,6 +40,7 @@ class Buckets:
     store: Store
     schemas: Registry
     max_bytes: int
+    quota: Quota
 
     async def get(self, key: BucketKey) -> Snapshot:
         return await self.store.read(key)
@@ -44,12 +53,22 @@ class Buckets:
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> Snapshot:
         """Apply the change; TooLarge or SchemaViolation for what the bucket may not become."""
-        return await self.store.commit(key, self._checked(key, change), guard, automation)
+        if not self.quota.known(key):
+            await self.quota.look(key)
+        try:
+            now = await self.store.commit(key, self._checked(key, change), guard, automation)
+        except (Failure, Unavailable):
+            self.quota.done(key, None)
+            raise
+        self.quota.done(key, now)
+        return now
 
     def begin(
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> asyncio.Future[Snapshot] | None:
         """The same, begun now; None where the store has no quick way."""
+        if self.quota.most:
+            return None
         return self.store.begin(key, self._checked(key, change), guard, automation)
 
     def _checked(self, key: BucketKey, change: Change) -> Change:
@@ -58,6 +77,7 @@ class Buckets:
             if len(after) > max(self.max_bytes, len(before or b"")):
                 raise self._too_large(key, after)
             self._check_schema(key, after, bound)
+            self.quota.check(key, len(before or b""), len(after))
 
         return change.checked(check)
 

@@ -21,6 +21,8 @@ from .buckets import Buckets
 from .contexts import Contexts
 from .events import Hub
 from .model import timestamp
+from .quota import Quota
+from .retention import Retention
 from .schemas.registry import Registry
 from .schemas.sharing import Local, Shared
 from .schemas.watching import keep_current
@@ -70,9 +72,13 @@ class Daemon:
         self._path = sock.getsockname()
         self._store = _open_store(root, settings)
         self._schemas = Registry(root, settings.paths.state_dir, settings.config_dir)
+        self._quota = Quota(self._store, settings.limits.max_device_bytes)
+        self._retention = Retention(
+            self._store, settings.retention.days, settings.retention.interval_seconds
+        )
         self._contexts = Contexts(runtime, **_context_limits(settings))
         self._services = Services(
-            Buckets(self._store, self._schemas, settings.limits.max_bucket_bytes),
+            self._buckets(settings),
             self._contexts,
             Hub(self._store, settings.limits.max_watchers, settings.limits.heartbeat_seconds),
             self._schemas,
@@ -95,6 +101,7 @@ class Daemon:
             report(self._manager, lambda: self._store.stalled_seconds, lambda: self._standing)
         )
         watching = asyncio.create_task(keep_current(self._schemas, self._stop))
+        sweeping = asyncio.create_task(self._retention.keep(self._stop))
         writer = self._services.schema_writer
         sharing = (
             asyncio.create_task(writer.keep_current(self._stop))
@@ -109,10 +116,14 @@ class Daemon:
             unbind(self._path, place)
         await self._server.drain(settings.limits.drain_timeout_seconds)
         await watching
+        await sweeping
         if sharing is not None:
             await sharing
         await self._store.close()
         reporting.cancel()
+
+    def _buckets(self, settings: Settings) -> Buckets:
+        return Buckets(self._store, self._schemas, settings.limits.max_bucket_bytes, self._quota)
 
     def _schema_writer(self) -> Local | Shared:
         """What sets schemas: for this host, or for all that share its store."""
@@ -166,6 +177,7 @@ class Daemon:
                 "contexts": len(self._contexts),
                 "connections": len(self._server.connections),
                 "watchers": len(self._services.events),
+                "swept": self._retention.swept,
                 "requests": self._server.requests_count,
             },
         }
@@ -192,7 +204,10 @@ class Daemon:
             return f"the settings stay as they are: {error}"
         logging.getLogger().setLevel(new.log.level.upper())
         self._contexts.limits(**_context_limits(new))
-        self._services.buckets = Buckets(self._store, self._schemas, new.limits.max_bucket_bytes)
+        self._quota.most = new.limits.max_device_bytes
+        self._services.buckets = self._buckets(new)
+        self._retention.days = new.retention.days
+        self._retention.interval = new.retention.interval_seconds
         self._services.operators = operators(new)
         self._services.body_timeout = new.limits.body_timeout_seconds
         self._server.take_limits(new.limits)

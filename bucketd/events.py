@@ -108,10 +108,12 @@ class Hub:
                 watcher.close()
 
     def announce(self, what: str, members: dict[str, Any]) -> None:
-        """Tell those who watch everything of something else than a bucket."""
+        """Tell those who watch everything of something else than a bucket, with its names."""
         frame = b"event: %b\ndata: %b\n\n" % (what.encode(), orjson.dumps(members))
+        names = (members["device"], members["job"], members["automation"])
         for watcher in list(self._watchers.get(None, ())):
-            watcher.send(frame)
+            if watcher.only.names(*names):
+                watcher.send(frame)
 
     @property
     def watched_by_operators(self) -> bool:

@@ -39,6 +39,7 @@ COUNTERS = (
     ("bucketd_file_writes_total", "Bucket files written.", "store.file_writes"),
     ("bucketd_cache_hits_total", "Reads that the cache answered.", "store.cache_hits"),
     ("bucketd_cache_misses_total", "Reads that took a look into the file.", "store.cache_misses"),
+    ("bucketd_swept_buckets_total", "Buckets removed by retention.", "counts.swept"),
     ("bucketd_replayed_files_total", "Files completed at the start.", "store.replayed_files"),
 )
 HISTOGRAMS = {

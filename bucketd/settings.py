@@ -43,6 +43,7 @@ class Access:
 @dataclass(frozen=True, slots=True)
 class Limits:
     max_bucket_bytes: int = 1024 * 1024
+    max_device_bytes: int = 0
     max_connections: int = 4096
     max_watchers: int = 2000
     heartbeat_seconds: float = 15.0
@@ -83,6 +84,12 @@ class Etcd:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    days: float = 0.0
+    interval_seconds: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     level: str = "info"
     slow_request_seconds: float = 1.0
@@ -102,6 +109,7 @@ class Settings:
     contexts: ContextLimits
     store: StoreSettings
     store_etcd: Etcd
+    retention: RetentionSettings
     log: Log
     origins: Mapping[str, str] = field(default_factory=dict)
     config_dir: str = ""
@@ -119,6 +127,7 @@ SECTIONS: dict[str, Any] = {
     "contexts": ContextLimits,
     "store": StoreSettings,
     "store.etcd": Etcd,
+    "retention": RetentionSettings,
     "log": Log,
 }
 AT_START = ("paths", "socket", "store", "store_etcd")  # sections that a reload leaves alone
@@ -226,9 +235,11 @@ def _convert(name: str, value: Any, default: Any, origin: str) -> Any:
             return _text(value)
         if isinstance(default, bool):
             return _truth(value)
-        return _positive(value, type(default))
+        return _number(value, default)
     except (ValueError, TypeError, KeyError, OverflowError):
         kind = "a list of texts" if isinstance(default, tuple) else _KINDS[type(default)]
+        if default == 0 and type(default) in (int, float):
+            kind += ", or 0"
         raise SettingsError(
             f"cannot use {name} = {value!r} ({origin}): it must be {kind}"
         ) from None
@@ -248,11 +259,12 @@ def _truth(value: Any) -> bool:
     return {"true": True, "1": True, "false": False, "0": False}[_text(value).lower()]
 
 
-def _positive(value: Any, kind: type[int] | type[float]) -> int | float:
-    if isinstance(value, bool) or (kind is int and isinstance(value, float)):
+def _number(value: Any, default: int | float) -> int | float:
+    """A number over 0; or 0, where that is the default and so means something."""
+    if isinstance(value, bool) or (isinstance(default, int) and isinstance(value, float)):
         raise TypeError
-    number = kind(value)
-    if not 0 < number < float("inf"):
+    number = type(default)(value)
+    if not 0 <= number < float("inf") or (number == 0 and default != 0):
         raise ValueError
     return number
 

@@ -29,12 +29,16 @@ class Only(NamedTuple):
     members: frozenset[str] | None = None
 
     def matches(self, changed: Changed) -> bool:
-        key, automation = changed.key, changed.after.automation
+        automation = changed.after.automation
         if automation is None and changed.before is not None:
             automation = changed.before.automation
+        return self.names(*changed.key, automation)
+
+    def names(self, device: str, job: str | None, automation: str | None) -> bool:
+        """Whether it wants to hear of these."""
         return (
-            self.device in (None, key.device)
-            and self.job in (None, key.job)
+            self.device in (None, device)
+            and self.job in (None, job)
             and self.automation in (None, automation)
         )
 
@@ -67,10 +71,12 @@ class Watcher:
         """Prepare how the stream begins. Raises BucketdError where it cannot."""
         key = self.only.key
         await self._store.attend()
-        self.first.append(frames.RETRY + frames.here(self._mark()))
-        if since is not None:
-            if await self._resume(since):
-                return
+        self.first.append(frames.RETRY)
+        if since is None:
+            self.first.append(frames.here(self._mark()))
+        elif await self._resume(since):
+            return
+        else:
             self.first.append(frames.gap(self._mark(), key))
         if snapshot and key is not None:
             now = await self._store.read(key)

@@ -34,10 +34,14 @@ class Stream:
         head = self._until(b"\r\n\r\n")
         self.status = int(head.split()[1])
         self.head = head.decode("latin-1")
-        self.last_id: str | None = None
+        self.last_id = since
         if self.status == 200:
             assert "Content-Type: text/event-stream" in self.head
-            self.block()  # where it begins
+            first = self._until(b"\n")
+            assert first == b"retry: 1000", first
+            if since is None:
+                self.block()
+        self.begun = self.last_id
 
     def __enter__(self) -> Stream:
         return self

@@ -142,6 +142,7 @@ def test_it_goes_on_where_it_was(shared_daemon: Daemon) -> None:
     daemon.request("PATCH", target, {"n": 2, "m": 2})
     daemon.request("DELETE", f"{target}?key=m")
     with Stream(daemon, events("resume", "job"), since=first.id) as stream:
+        assert stream.begun == first.id  # or who loses it now would miss what follows
         assert essence(stream.next()) == change(2, {"n": 2, "m": 2})
         assert essence(stream.next()) == change(3, {}, ["m"])
         daemon.request("PATCH", target, {"n": 4})
@@ -272,7 +273,8 @@ def test_a_token_opens_its_stream_and_ends_it(shared_daemon: Daemon) -> None:
 
 
 def test_operators_hear_of_contexts(shared_daemon: Daemon) -> None:
-    with Stream(shared_daemon, "/v1/events?device=none") as stream:
+    with Stream(shared_daemon, "/v1/events?device=d") as stream:
+        shared_daemon.mint("other")
         made = shared_daemon.request("POST", "/v1/contexts", {"device": "d", "job": "j"}).json
         shared_daemon.request("DELETE", f"/v1/contexts/{made['id']}")
         shared_daemon.mint("d", ttl_seconds=0.01)

@@ -25,7 +25,7 @@ def clear(options: Options) -> int:
     rows = list(filters.buckets(session))
     if not _agreed(options, f"clear {counted(len(rows), 'bucket')}", rows):
         return 0
-    return _told(options, "cleared", _clear(session, rows))
+    return told(options, "cleared", _clear(session, rows))
 
 
 def forget(options: Options) -> int:
@@ -39,7 +39,7 @@ def forget(options: Options) -> int:
         return 0
     for context in contexts:  # first, lest a job that still runs begins a bucket anew
         session.call("DELETE", f"/v1/contexts/{_context.escape(context['id'])}")
-    return _told(options, "cleared", _clear(session, rows), revoked=len(contexts))
+    return told(options, "cleared", _clear(session, rows), revoked=len(contexts))
 
 
 def rename(options: Options) -> int:
@@ -66,7 +66,7 @@ def rename(options: Options) -> int:
         for count, row in enumerate(rows, 1):
             _move(session, row, new)
             progress.at(count, count / len(rows))
-    return _told(options, "moved", len(rows))
+    return told(options, "moved", len(rows))
 
 
 def _move(session: Session, row: Row, new: str) -> None:
@@ -122,12 +122,13 @@ def _contexts(session: Session, device: str) -> list[Row]:
 def _agreed(options: Options, what: str, rows: Iterable[Row]) -> bool:
     """Whether to go on; with ``--dry-run`` what it would be about is shown instead."""
     if options.has("dry-run"):
-        _show_rows(options, rows)
+        show_rows(options, rows)
         return False
     return asking.agreed(options, what)
 
 
-def _show_rows(options: Options, rows: Iterable[Row]) -> None:
+def show_rows(options: Options, rows: Iterable[Row]) -> None:
+    """What would be done, as a list."""
     if options.has("json"):
         output.show({"buckets": list(rows)})
         return
@@ -140,7 +141,8 @@ def _show_rows(options: Options, rows: Iterable[Row]) -> None:
     output.show_rows(rows, columns, "no buckets")
 
 
-def _told(options: Options, what: str, count: int, **more: int) -> int:
+def told(options: Options, what: str, count: int, **more: int) -> int:
+    """How many it was done to."""
     counts = {what: count, **more}
     if options.has("json") or not output.on_terminal():
         return output.show(counts)

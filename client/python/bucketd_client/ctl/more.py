@@ -50,6 +50,13 @@ RENAME_NOTES = """\
 Each bucket gets the new device, with a revision that begins at 1; a bucket that the new name
 has already is not overwritten. After a failure the same command goes on where it stopped. A
 device with live contexts is refused, because its jobs would go on under the old name."""
+SWEEP_NOTES = """\
+What is removed is gone: export first what may be wanted again. A bucket that is written
+meanwhile stays. You are asked first; a script gives --yes. The daemon does the same by itself
+where [retention] days is set; --dry-run with as many days shows what that would be."""
+USAGE_NOTES = """\
+The sizes are those of the buckets as compact JSON, which [limits] max_device_bytes bounds for
+each device; --over with that number shows the devices that could not grow any more."""
 WATCH_NOTES = """\
 On a terminal what was there has a -, what is there now a +. Elsewhere each change is one line of
 JSON: {"device", "job", "revision", "set", "removed"}, with revision 0 once the bucket is deleted;
@@ -134,6 +141,19 @@ COMMANDS = (
         "bucketctl import buckets.ndjson --dry-run\n"
         "ssh old-host bucketctl export | bucketctl import", "importing:import_", most=1,
         notes=IMPORT_NOTES,
+    ),
+    Command(
+        "sweep", "", "remove buckets that nobody has written for long",
+        (Option("days", "N", "last written over so many days ago"), *FILTER[:3], *SURE, *CALLS),
+        "bucketctl sweep --days 90 --dry-run\n"
+        "bucketctl sweep --days 30 --device 'emulator-*' --yes", "sweeping:sweep", most=0,
+        notes=SWEEP_NOTES,
+    ),
+    Command(
+        "usage", "", "tell how much each device has stored",
+        (Option("over", "BYTES", "only devices with more than that"), *FILTER[:1], *CALLS),
+        "bucketctl usage\nbucketctl usage --over 1000000 --json", "sweeping:usage", most=0,
+        notes=USAGE_NOTES,
     ),
     Command(
         "watch", "[KEY…]", "print each change of a bucket as it happens",
