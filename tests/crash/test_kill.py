@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import random
 import threading
 import time
@@ -147,6 +148,6 @@ def test_killed_at_random_moments(victim: Daemon, crash_scale: float) -> None:
 
 @pytest.mark.timeout(7200)
 def test_killed_at_every_step(victim: Daemon, crash_scale: float) -> None:
-    repeat = max(1, int(500 * crash_scale / len(STEPS)))
+    repeat = max(1, math.ceil(500 * crash_scale / len(STEPS)))
     steps: list[str | None] = [step for step in STEPS for _ in range(repeat)]
     rounds(victim, steps, "at every step")
