@@ -118,17 +118,17 @@ class Counts:
 
 
 def _count(root: int) -> dict[str, int]:
-    devices = disk.names(root, (naming.DEVICES,))
-    jobs = device_buckets = 0
-    for device in devices:
+    devices = jobs = device_buckets = 0
+    for device in disk.names(root, (naming.DEVICES,)):
         home = (naming.DEVICES, device)
-        jobs += len(_job_files(root, home, None))
-        device_buckets += (
-            disk.signature(root, f"{home[0]}/{home[1]}/{naming.DEVICE_FILE}") is not None
-        )
+        of_jobs = len(_job_files(root, home, None))
+        own = disk.signature(root, f"{home[0]}/{home[1]}/{naming.DEVICE_FILE}") is not None
+        devices += of_jobs > 0 or own  # a directory stays when its last bucket goes
+        jobs += of_jobs
+        device_buckets += own
     quarantined = quarantine.count(root)
     return {
-        "devices": len(devices),
+        "devices": devices,
         "buckets": jobs,
         "device_buckets": device_buckets,
         "quarantined_files": quarantined,

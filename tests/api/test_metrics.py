@@ -146,3 +146,11 @@ def test_each_metric_stands_on_the_dashboard(daemon: Daemon) -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not here")
 def test_promtool_takes_the_alerts() -> None:
     subprocess.run(["promtool", "check", "rules", str(MONITORING / "alerts.yml")], check=True)
+
+
+def test_devices_are_counted_that_have_something(daemon: Daemon) -> None:
+    daemon.request("PUT", pair("empty", "job"), {"n": 1})
+    daemon.request("PUT", pair("full"), {"n": 1})
+    daemon.request("DELETE", pair("empty", "job"))
+    counts = daemon.request("GET", "/v1/status").json["counts"]
+    assert (counts["devices"], counts["buckets"], counts["device_buckets"]) == (1, 0, 1)
