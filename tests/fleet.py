@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import shutil
@@ -12,11 +13,12 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Daemon, new_daemon
+from harness import Daemon, encode_name
 
 START_SECONDS = 30.0
 
@@ -38,6 +40,27 @@ class Node:
         self.process.send_signal(number)
 
 
+@dataclass
+class Host(Daemon):
+    """A daemon whose buckets are in a cluster, below a prefix."""
+
+    cluster: Cluster | None = None
+
+    @property
+    def prefix(self) -> str:
+        return self.env["BUCKETD_STORE_ETCD_PREFIX"]
+
+    def bucket_path(self, device: str, job: str | None = None) -> Path:
+        """Its key."""
+        name = f"device/{encode_name(device)}"
+        return Path(self.prefix, name if job is None else f"job/{name[7:]}/{encode_name(job)}")
+
+    def files(self) -> dict[str, bytes]:
+        """What it keeps in the cluster, by key."""
+        assert self.cluster is not None
+        return self.cluster.kept(self.prefix)
+
+
 class Cluster:
     """``nodes`` of one cluster, in a directory of its own."""
 
@@ -48,10 +71,23 @@ class Cluster:
     def endpoints(self) -> str:
         return ",".join(node.url for node in self.nodes)
 
-    def host(self, **settings: str) -> Daemon:
+    def host(self, **settings: str) -> Host:
         """The daemon of one host, not started yet."""
-        env = {"BUCKETD_STORE_ENGINE": "etcd", "BUCKETD_STORE_ETCD_ENDPOINTS": self.endpoints}
-        return new_daemon(env={**env, **settings})
+        env = {
+            "BUCKETD_STORE_ENGINE": "etcd",
+            "BUCKETD_STORE_ETCD_ENDPOINTS": self.endpoints,
+            "BUCKETD_STORE_ETCD_PREFIX": "/bucketd/",
+        }
+        home = Path(tempfile.mkdtemp(prefix="bd-"))
+        return Host(home, env={**env, **settings}, cluster=self)
+
+    def kept(self, prefix: str) -> dict[str, bytes]:
+        """All values below a prefix, by key."""
+        begin = prefix.encode()
+        end = begin[:-1] + bytes([begin[-1] + 1])
+        body = {"key": coded(begin), "range_end": coded(end)}
+        found = self.nodes[0].ask("/v3/kv/range", body).get("kvs", ())
+        return {base64.b64decode(kv["key"]).decode(): base64.b64decode(kv["value"]) for kv in found}
 
     def leader(self) -> Node:
         for node in self.nodes:
@@ -95,6 +131,11 @@ def cluster(size: int, *options: str) -> Iterator[Cluster]:
             node.process.kill()
             node.process.wait(10)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def coded(text: bytes) -> str:
+    """As etcd's gateway takes keys and values."""
+    return base64.b64encode(text).decode()
 
 
 def _ports(count: int) -> list[int]:

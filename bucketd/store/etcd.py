@@ -178,7 +178,7 @@ class EtcdStore:
         return answer
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
-        start = keys.resumed(cursor)
+        start = keys.resumed(self._prefix, cursor)
         page = Page([], None, [])
         for begin, end in keys.ranges(self._prefix, only):
             if start is None or start < end:

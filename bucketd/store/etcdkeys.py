@@ -153,12 +153,15 @@ def cursor(after: bytes) -> str:
     return base64.urlsafe_b64encode(after).decode().rstrip("=")
 
 
-def resumed(text: str | None) -> bytes | None:
+def resumed(prefix: str, text: str | None) -> bytes | None:
     """The first key to look at, from a cursor."""
     if text is None:
         return None
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+        begin = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+        if not begin.startswith(prefix.encode()):
+            raise ValueError
+        return begin
     except (ValueError, binascii.Error):
         raise InvalidRequest(
             "cannot list from this cursor: use a next_cursor as it was given"

@@ -209,6 +209,7 @@ def test_a_gap_is_told_when_the_journal_has_moved_on(stopped_daemon: Daemon) -> 
         assert stream.next().kind == "gap"
 
 
+@pytest.mark.files
 def test_an_edit_by_hand_is_told_of(shared_daemon: Daemon) -> None:
     daemon, target = shared_daemon, pair("hand", "job")
     path = daemon.bucket_path("hand", "job")
@@ -237,6 +238,7 @@ def test_an_edit_by_hand_is_told_of(shared_daemon: Daemon) -> None:
         assert essence(stream.next()) == change(1, {"again": 1})
 
 
+@pytest.mark.files
 def test_a_healed_file_is_no_change(daemon: Daemon) -> None:
     target = pair("healed", "job")
     daemon.request("PUT", target, {"n": 1})
@@ -358,6 +360,7 @@ def test_a_wrong_parameter_is_refused(shared_daemon: Daemon, query: str) -> None
     assert (answer.status, answer.json["code"]) == (400, "invalid_request")
 
 
+@pytest.mark.files
 def test_a_corrupt_bucket_has_no_snapshot(daemon: Daemon) -> None:
     path = daemon.bucket_path("corrupt", "job")
     path.parent.mkdir(parents=True)

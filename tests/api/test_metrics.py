@@ -65,6 +65,7 @@ def test_names_of_clients_are_no_labels(daemon: Daemon) -> None:
     assert not re.search(r"phone-|job-|path-|VERB", text)
 
 
+@pytest.mark.files
 def test_the_store_tells_its_figures(daemon: Daemon) -> None:
     bucket = pair("d", "j")
     for n in range(10):
@@ -85,6 +86,7 @@ def test_the_store_tells_its_figures(daemon: Daemon) -> None:
     assert value(now, "bucketd_quarantined_files") == 0
 
 
+@pytest.mark.files
 def test_the_cache_counts_what_it_answers(daemon: Daemon) -> None:
     bucket = pair("d", "j")
     daemon.request("PUT", bucket, {"n": 1})
@@ -96,6 +98,7 @@ def test_the_cache_counts_what_it_answers(daemon: Daemon) -> None:
     assert value(now, "bucketd_cache_hits_total") == 3
 
 
+@pytest.mark.files
 def test_what_is_in_quarantine_is_counted(daemon: Daemon) -> None:
     bucket = pair("d", "j")
     daemon.request("PUT", bucket, {"n": 1})
@@ -126,6 +129,7 @@ def expressions() -> list[str]:
     return [rules, *shown]
 
 
+@pytest.mark.files
 def test_alerts_and_dashboard_use_metrics_that_are_there(daemon: Daemon) -> None:
     daemon.request("PUT", pair("d", "j"), {"n": 1})
     there = {name for name, _ in scrape(daemon)}

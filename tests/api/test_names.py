@@ -19,7 +19,9 @@ REFUSED = ["", "x" * 129, SMILE * 129, "a\0b", "a\nb", "\t", "\x7f", "\x85", "\x
 
 
 def files(daemon: Daemon) -> set[Path]:
-    """All bucket files (or what else may be called like one), wherever they are."""
+    """All bucket files (or what else may be called like one), wherever they are; keys in etcd."""
+    if not (daemon.state_dir / "write.lock").exists():
+        return {Path(key) for key in daemon.files()}
     with (daemon.state_dir / "write.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # when it is free, the files are current
         found = {path for path in daemon.home.rglob("*.json") if path.is_file()}

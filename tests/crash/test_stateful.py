@@ -32,9 +32,12 @@ class Requests(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.daemon = new_daemon().start()
+        self.daemon = self.new()
         self.model = Model(self.daemon)
         FIGURES["runs"] += 1
+
+    def new(self) -> Daemon:
+        return new_daemon().start()
 
     def teardown(self) -> None:
         self.daemon.remove()
