@@ -208,7 +208,9 @@ class Daemon:
         self._services.buckets = self._buckets(new)
         self._retention.days = new.retention.days
         self._retention.interval = new.retention.interval_seconds
-        self._services.operators = operators(new)
+        if operators(new) != self._services.operators:
+            self._services.operators = operators(new)
+            self._services.events.end(None)  # whoever still is one comes back
         self._services.body_timeout = new.limits.body_timeout_seconds
         self._server.take_limits(new.limits)
         self._services.events.most = new.limits.max_watchers

@@ -101,8 +101,8 @@ class Hub:
         for watcher in self._all():
             watcher.miss()
 
-    def end(self, context: str) -> None:
-        """Close the streams that were opened with this context."""
+    def end(self, context: str | None) -> None:
+        """Close the streams that were opened with this context, or (None) by operators."""
         for watcher in self._all():
             if watcher.context == context:
                 watcher.close()

@@ -59,6 +59,7 @@ class FileStore:
             self._files, journal, lock, options.lock_timeout, options.relaxed_seconds
         )
         self._noticer: Noticer | None = None
+        self._scanning = asyncio.Lock()
 
     def known(self, key: BucketKey) -> Snapshot | None:
         return self._committer.dirty.get(key) or self._files.peek(key)
@@ -103,7 +104,10 @@ class FileStore:
         if after == self._committer.mark:
             return []
         try:
-            steps = await asyncio.to_thread(self._journal.since, after, key, self._committer.end)
+            async with self._scanning:  # it takes a while, and others want the processor, too
+                steps = await asyncio.to_thread(
+                    self._journal.since, after, key, self._committer.end
+                )
         except OSError as error:
             raise disk.refusal("read the journal", error) from error
         if steps is None:

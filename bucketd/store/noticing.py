@@ -22,6 +22,7 @@ from .bucketfiles import BucketFiles
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5  # for changes in what is wanted, or a directory that does not exist yet
+RETRY_SECONDS = 30.0  # after a failure, which may have taken long
 Look = Callable[[BucketKey], Awaitable[None]]
 
 
@@ -84,9 +85,12 @@ class Noticer:
                 if self._places() != places:
                     return
         except (OSError, RuntimeError, watchfiles.RustNotifyError) as error:
-            # Then edits are told of when the bucket is next read.
-            log.error("cannot notice edits of bucket files: %s", error)
-            self._stop.wait(LOOK_SECONDS)
+            log.error(
+                "cannot notice edits of bucket files: %s; they are told of when the bucket is "
+                "next read; see fs.inotify.max_user_watches",
+                error,
+            )
+            self._stop.wait(RETRY_SECONDS)
 
     def _look_at(self, keys: list[BucketKey]) -> None:
         async def look() -> None:

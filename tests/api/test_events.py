@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 from typing import Any
@@ -284,6 +285,21 @@ def test_operators_hear_of_contexts(shared_daemon: Daemon) -> None:
     assert [e.data["state"] for e in found] == ["created", "revoked", "created", "expired"]
     assert [(e.kind, e.id) for e in found] == [("context", None)] * 4
     assert made["token"] not in json.dumps([e.data for e in found])
+
+
+def test_who_is_an_operator_no_more_hears_no_more(stopped_daemon: Daemon) -> None:
+    stopped_daemon.config.write_text("[access]\noperator_users = []\n")
+    daemon = stopped_daemon.start()
+    token = daemon.mint("ends", "job")
+    with (
+        Stream(daemon, "/v1/events") as stream,
+        Stream(daemon, "/v1/bucket/events", token) as own,
+    ):
+        daemon.config.write_text("[access]\noperator_users = ['65534']\n")
+        os.kill(daemon.pid, signal.SIGHUP)
+        assert stream.rest() == []
+        daemon.request("PATCH", pair("ends", "job"), {"n": 1})
+        assert own.next().data["set"] == {"n": 1}
 
 
 def test_a_stream_shows_that_it_lives(stopped_daemon: Daemon) -> None:
