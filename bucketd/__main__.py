@@ -11,10 +11,11 @@ import sys
 import uvloop
 
 from . import __version__, logs
-from . import settings as settings_module
-from .daemon import Daemon, StartError, operators
+from .daemon import Daemon, operators
 from .server import SocketError
-from .settings import Settings, SettingsError
+from .settings import sources
+from .settings.sections import LEVELS, Settings, SettingsError, in_force
+from .startup import StartError
 from .systemd import HandoverError, Manager
 
 _FLAGS = {
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--state-dir", metavar="DIR", help="where the buckets are kept")
     parser.add_argument("--runtime-dir", metavar="DIR", help="where socket and contexts are kept")
     parser.add_argument("--socket", metavar="PATH", help="default: bucketd.sock in --runtime-dir")
-    parser.add_argument("--log-level", metavar="LEVEL", help=", ".join(settings_module.LEVELS))
+    parser.add_argument("--log-level", metavar="LEVEL", help=", ".join(LEVELS))
     parser.add_argument(
         "--unsafe-filesystem",
         action="store_true",
@@ -75,7 +76,7 @@ def _load(options: argparse.Namespace) -> Settings:
     flags = {key: getattr(options, name) for name, key in _FLAGS.items() if getattr(options, name)}
     if options.unsafe_filesystem:
         flags["store.unsafe_filesystem"] = "true"
-    settings = settings_module.load(flags, options.config, os.environ)
+    settings = sources.load(flags, options.config, os.environ)
     operators(settings)
     return settings
 
@@ -98,7 +99,7 @@ def _leave_no_core_dump() -> None:
 
 
 def _print_settings(settings: Settings) -> int:
-    for name, value in settings_module.in_force(settings).items():
+    for name, value in in_force(settings).items():
         shown = list(value) if isinstance(value, tuple) else value
         print(f"{name} = {shown!r}  # {settings.origins.get(name, 'default')}")
     return 0

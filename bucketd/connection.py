@@ -8,68 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
 
+from .answering import NOWHERE
 from .api import access, app, wire
-from .api.call import Body, Services
+from .bodies import body_of
 from .errors import BucketdError, InvalidRequest, Overloaded, RequestTimeout
-from .model import Snapshot
-from .repeats import END, LONGEST, Repeat, Repeats
-from .settings import Limits
-from .stuck import LARGE, Stuck
+from .repeating import Repeating
+from .repeats import END, LONGEST
 
 log = logging.getLogger(__name__)
-MAX_LINE = 32 * 1024  # two names of 128 emoji and a few keys, percent-encoded
 MOST_UNREAD = 512 * 1024  # bytes of a stream that wait for its reader
-LINGER_SECONDS = 2.0  # how long an upload that was refused is read on, so that its sender hears why
 _VERSIONS = (HttpVersion11, HttpVersion10)
-_NOWHERE = ("none", "none")  # path and method of what no route is for
 
 
-@dataclass(slots=True)
-class Shared:
-    """What all connections have in common. A reload replaces ``limits``."""
-
-    services: Services
-    limits: Limits
-    repeats: Repeats
-    stuck: Stuck = field(default_factory=Stuck)
-
-
-class Connection(web.RequestHandler):
+class Connection(Repeating):
     """A peer on the socket. What it sends is read in order, one request at a time."""
 
-    __slots__ = (
-        *("_about", "_began", "_early", "_fed", "_fresh", "_head", "_header_timer", "_limits"),
-        *("_repeating", "_shared", "_streaming", "peer"),
-    )
-
-    def __init__(self, manager: web.Server, shared: Shared, **options: Any) -> None:
-        super().__init__(
-            manager,
-            access_log=None,  # type: ignore[arg-type]  # its server itself passes None
-            auto_decompress=False,
-            keepalive_timeout=shared.limits.idle_timeout_seconds,
-            lingering_time=LINGER_SECONDS,
-            max_line_size=MAX_LINE,
-            tcp_keepalive=False,
-            **options,
-        )
-        self._shared, self._limits = shared, shared.limits
-        self._header_timer: asyncio.TimerHandle | None = None
-        self.peer = access.Peer(0, -1, frozenset())
-        self._fresh = True  # aiohttp's loop has not begun, so it does not wait yet
-        # Bytes given to aiohttp since no request was under way, and the head they began with.
-        self._fed, self._head = 0, b""
-        self._repeating: asyncio.Future[Any] | None = None
-        self._early = b""  # what came while a repeated request was under way
-        self._began, self._about = 0.0, _NOWHERE  # the request under way, for the figures
-        self._streaming: wire.Stream | None = None
+    __slots__ = ()
 
     # --- from the transport
 
@@ -132,7 +91,7 @@ class Connection(web.RequestHandler):
 
     async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to one request, as aiohttp wants it."""
-        self._began, self._about = perf_counter(), _NOWHERE
+        self._began, self._about = perf_counter(), NOWHERE
         answer = await self._answer(request)
         self._count(answer.status)
         if answer.stream is not None and request.method != "HEAD":
@@ -180,7 +139,7 @@ class Connection(web.RequestHandler):
         # What follows a colon there repeats what was sent, and that may be a token.
         cause = (message or "it is malformed").partition(":")[0]
         answer = wire.refused(InvalidRequest(f"cannot read the request as HTTP/1.1: {cause}"))
-        self._began, self._about = perf_counter(), _NOWHERE
+        self._began, self._about = perf_counter(), NOWHERE
         self._count(answer.status)
         request._version = HttpVersion11  # what could not be read has none
         response = web.Response(body=answer.body, status=answer.status, headers=answer.headers)
@@ -213,118 +172,7 @@ class Connection(web.RequestHandler):
         else:
             transport.write(frame)
 
-    # --- requests whose head was seen before
-
-    def _answer_repeat(self, data: bytes) -> bool:
-        """Begin to answer it, if it is one; False where aiohttp has to read it."""
-        found = self._shared.repeats.find(data)
-        if found is None:
-            return False
-        repeat, content = found
-        self._began, self._about = perf_counter(), repeat.about
-        quick = self._show(repeat) if repeat.plain_read else self._begin(repeat.meaning, content)
-        if not quick:
-            self._repeating = self._loop.create_task(self._repeat(repeat.meaning, content))
-        return True
-
-    def _show(self, repeat: Repeat) -> bool:
-        """Answer a read of what is known now; False where that takes more."""
-        known = app.known(self._shared.services, self.peer, repeat.meaning)
-        if known is None:
-            return False
-        target, now = known
-        if len(now.bucket) > LARGE and self._shared.stuck.crowded:
-            return False
-        if repeat.frame is None or not repeat.frame.fits(now):
-            repeat.frame = wire.Frame.around(target.label, now)
-        if repeat.frame is None:
-            return False
-        self._write(repeat.frame.encode(now, rfc822_formatted_time()))
-        self._count(200)
-        return True
-
-    def _begin(self, meaning: app.Meaning, content: bytes) -> bool:
-        """Begin a write that needs nothing more from its peer; False where it may."""
-        begun = app.begin(self._shared.services, self.peer, meaning, content)
-        if begun is None:
-            return False
-        label, self._repeating = begun
-
-        def wrote(future: asyncio.Future[Snapshot]) -> None:
-            error = future.exception()
-            if error is not None:
-                self._finish(app.refusal(error))
-                return
-            now = future.result()
-            frame = wire.Frame.around(label, now)
-            if frame is None or self._shared.services.draining:
-                self._finish(wire.result(label, now))
-                return
-            self._repeating = None
-            self._write(frame.encode(now, rfc822_formatted_time()))
-            self._count(200)
-            self._go_on()
-
-        self._repeating.add_done_callback(wrote)
-        return True
-
-    async def _repeat(self, meaning: app.Meaning, content: bytes) -> None:
-        services = self._shared.services
-
-        async def body(limit: int, _seconds: float) -> bytes:
-            if len(content) > limit:
-                raise wire.body_too_large(f"{len(content)} bytes", limit)
-            return content
-
-        answer = await app.answer(services, self.peer, meaning, body)
-        self._finish(self._affordable(meaning, answer))
-
-    def _finish(self, answer: wire.Answer) -> None:
-        self._repeating = None
-        self._send(answer.closing() if self._shared.services.draining else answer)
-        self._count(answer.status)
-        self._go_on()
-
-    def _send(self, answer: wire.Answer) -> None:
-        self._write(answer.encode(rfc822_formatted_time()))
-        if answer.close:
-            self.force_close()
-
-    def _write(self, text: bytes) -> None:
-        if self._manager is not None:
-            self._manager.requests_count += 1
-        if self.transport is not None:
-            self.transport.write(text)
-            self._next_keepalive_close_time = self._loop.time() + self._limits.idle_timeout_seconds
-
-    def _count(self, status: int) -> None:
-        services, seconds = self._shared.services, perf_counter() - self._began
-        services.tally.add(*self._about, status, seconds)
-        if seconds > services.slow_seconds:
-            path, method = self._about
-            log.warning("slow: %s %s took %.3f s, status %d", method, path, seconds, status)
-
-    def _go_on(self) -> None:
-        early, self._early = self._early, b""
-        if early and self.transport is not None and not self._force_close:
-            self.transport.resume_reading()
-            self.data_received(early)
-
-    def _affordable(self, meaning: app.Meaning, answer: wire.Answer) -> wire.Answer:
-        """The answer, unless it is a large one to a read, and too many of those are not read."""
-        large = meaning.route.method == "GET" and len(answer.body) > LARGE
-        if not (large and self._shared.stuck.crowded):
-            return answer
-        return wire.refused(
-            Overloaded("cannot answer: too many clients do not read their answers; try again")
-        )
-
     # --- the end
-
-    @property
-    def _waits(self) -> bool:
-        """Whether aiohttp's loop has nothing to answer: then, and only then, it waits on this."""
-        return self._waiter is not None and not self._waiter.done() and not self._force_close
 
     @property
     def busy(self) -> bool:
@@ -356,7 +204,7 @@ class Connection(web.RequestHandler):
         )
 
     def _refuse(self, error: Overloaded | RequestTimeout) -> None:
-        self._began, self._about = perf_counter(), _NOWHERE
+        self._began, self._about = perf_counter(), NOWHERE
         answer = wire.refused(error).closing()
         self._send(answer)
         self._count(answer.status)
@@ -380,31 +228,3 @@ class _Sent(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Nor an end."""
-
-
-def body_of(request: web.BaseRequest) -> Body:
-    """Reads the body of a request that aiohttp receives; bounded in size and time."""
-
-    async def body(limit: int, seconds: float) -> bytes:
-        declared = request.content_length
-        if declared is not None and declared > limit:
-            raise wire.body_too_large(f"{declared} bytes", limit)
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        chunks, size = [], 0
-        try:
-            async with asyncio.timeout(seconds):
-                while chunk := await request.content.readany():
-                    size += len(chunk)
-                    if size > limit:
-                        raise wire.body_too_large(f"over {limit} bytes", limit)
-                    chunks.append(chunk)
-        except TimeoutError:
-            raise RequestTimeout(
-                f"cannot read the request body: it was not complete after {seconds:g} s"
-            ) from None
-        except web.RequestPayloadError as error:
-            raise InvalidRequest(f"cannot read the request body: {error}") from None
-        return b"".join(chunks)
-
-    return body

@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import __version__, fleet, metrics
-from . import settings as settings_module
+from . import __version__, metrics, startup
 from .api.access import Operators
 from .api.call import Services
 from .api.contexts import announce
@@ -27,21 +26,13 @@ from .schemas.registry import Registry
 from .schemas.sharing import Local, Shared
 from .schemas.watching import keep_current
 from .server import Server, bind, unbind
-from .settings import Settings, SettingsError
-from .store import disk, filesystem
+from .settings.sections import AT_START, Settings, SettingsError, shown, taken_over
 from .store.etcd import EtcdStore
-from .store.files import FileStore, Options
-from .store.locks import hold_daemon_lock
-from .store.records import JournalError
 from .systemd import Manager, report
 
 log = logging.getLogger(__name__)
 _OBJECTS_BETWEEN_COLLECTIONS = 200_000
 SWEEP_SECONDS = 60.0
-
-
-class StartError(Exception):
-    """The daemon cannot start; the message says why, and what to do."""
 
 
 def operators(settings: Settings) -> Operators:
@@ -63,19 +54,45 @@ class Daemon:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        loop, settings = asyncio.get_running_loop(), self._settings
+        """Serve until SIGTERM or SIGINT, then drain. StartError or SocketError: it never began."""
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        root = _take_state_dir(settings)
-        runtime = _take_runtime_dir(settings)
-        sock, place = self._take_socket()
-        self._path = sock.getsockname()
-        self._store = _open_store(root, settings)
+        place = self._make()
+        listening = await self._server.serve(self._sock)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        log.info("serving %s, state in %s", self._path, self._settings.paths.state_dir)
+        # Looking for cycles holds up every request: not among what was imported, and seldom.
+        gc.freeze()
+        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)
+        self._manager.notifier.ready(self._standing)
+        reporting = asyncio.create_task(
+            report(self._manager, lambda: self._store.stalled_seconds, lambda: self._standing)
+        )
+        tasks = self._until_stop()
+        await self._stop.wait()
+        log.info("stopping")
+        self._manager.notifier.stopping()
+        listening.close()
+        if place is not None:
+            unbind(self._path, place)
+        await self._server.drain(self._settings.limits.drain_timeout_seconds)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._store.close()
+        reporting.cancel()
+
+    def _make(self) -> os.stat_result | None:
+        """Take the directories and the socket, and make the parts; what to unbind at the end."""
+        settings = self._settings
+        root = startup.take_state_dir(settings)
+        runtime = startup.take_runtime_dir(settings)
+        self._sock, place = self._take_socket()
+        self._path = self._sock.getsockname()
+        self._store = startup.open_store(root, settings)
         self._schemas = Registry(root, settings.paths.state_dir, settings.config_dir)
         self._quota = Quota(self._store, settings.limits.max_device_bytes)
-        self._retention = Retention(
-            self._store, settings.retention.days, settings.retention.interval_seconds
-        )
+        retention = settings.retention
+        self._retention = Retention(self._store, retention.days, retention.interval_seconds)
         self._contexts = Contexts(runtime, **_context_limits(settings))
         self._services = Services(
             self._buckets(settings),
@@ -90,37 +107,22 @@ class Daemon:
             settings.log.slow_request_seconds,
         )
         self._server = Server(self._services, settings.limits)
-        listening = await self._server.serve(sock)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
-        log.info("serving %s, state in %s", self._path, settings.paths.state_dir)
-        # Looking for cycles holds up every request: not among what was imported, and seldom.
-        gc.freeze()
-        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)
-        self._manager.notifier.ready(self._standing)
-        reporting = asyncio.create_task(
-            report(self._manager, lambda: self._store.stalled_seconds, lambda: self._standing)
-        )
-        watching = asyncio.create_task(keep_current(self._schemas, self._stop))
-        sweeping = asyncio.create_task(self._retention.keep(self._stop))
+        return place
+
+    def _until_stop(self) -> list[asyncio.Task[None]]:
+        """What goes on beside requests, and ends by itself once the daemon is to stop."""
+        tasks = [
+            self._sweep_contexts(),
+            keep_current(self._schemas, self._stop),
+            self._retention.keep(self._stop),
+        ]
         writer = self._services.schema_writer
-        sharing = (
-            asyncio.create_task(writer.keep_current(self._stop))
-            if isinstance(writer, Shared)
-            else None
-        )
-        await self._until_stopped()
-        log.info("stopping")
-        self._manager.notifier.stopping()
-        listening.close()
-        if place is not None:
-            unbind(self._path, place)
-        await self._server.drain(settings.limits.drain_timeout_seconds)
-        await watching
-        await sweeping
-        if sharing is not None:
-            await sharing
-        await self._store.close()
-        reporting.cancel()
+        if isinstance(writer, Shared):
+            tasks.append(writer.keep_current(self._stop))
+        running = [asyncio.create_task(task) for task in tasks]
+        for task in running:
+            task.add_done_callback(_tell_failure)
+        return running
 
     def _buckets(self, settings: Settings) -> Buckets:
         return Buckets(self._store, self._schemas, settings.limits.max_bucket_bytes, self._quota)
@@ -145,7 +147,8 @@ class Daemon:
     def _standing(self) -> str:
         return self._store.problem or f"serving {self._path}"
 
-    async def _until_stopped(self) -> None:
+    async def _sweep_contexts(self) -> None:
+        """Forget those that have expired; at once where somebody watches."""
         due = time.monotonic() + SWEEP_SECONDS
         while not self._stop.is_set():
             try:
@@ -171,7 +174,7 @@ class Daemon:
                 "problems": self._schemas.problems(),
             },
             "socket": self._settings.socket.path,
-            "settings": settings_module.shown(self._settings),
+            "settings": shown(self._settings),
             "counts": {
                 **counts,
                 "contexts": len(self._contexts),
@@ -216,53 +219,20 @@ class Daemon:
         self._services.events.most = new.limits.max_watchers
         self._services.events.heartbeat_seconds = new.limits.heartbeat_seconds
         self._services.slow_seconds = new.log.slow_request_seconds
-        for section in settings_module.AT_START:
+        for section in AT_START:
             if getattr(new, section) != getattr(self._settings, section):
                 log.warning("a change in [%s] takes effect at the next start", section)
-        self._settings = settings_module.taken_over(self._settings, new)
+        self._settings = taken_over(self._settings, new)
         log.info("settings reloaded")
         return None
 
 
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("one of the tasks beside requests has failed", exc_info=error)
+
+
 _COUNTS = ("devices", "buckets", "device_buckets", "quarantined_files")
-
-
-def _check_filesystem(settings: Settings) -> str | None:
-    """Why the state directory cannot keep the promise, where that was accepted."""
-    path = settings.paths.state_dir
-    cause = filesystem.unfit(path)
-    if cause is None:
-        return None
-    if not settings.store.unsafe_filesystem:
-        raise StartError(
-            f"cannot keep buckets safely in {path}: {cause}, so a power cut may cost "
-            "acknowledged writes; give a directory on a local disk with --state-dir, "
-            "or accept that with --unsafe-filesystem"
-        )
-    log.warning("a power cut may cost acknowledged writes in %s: %s", path, cause)
-    return cause
-
-
-def _open_store(root: int, settings: Settings) -> FileStore | EtcdStore:
-    store = settings.store
-    if store.engine == "etcd":
-        return fleet.open_store(settings.store_etcd, os.environ)
-    options = Options(
-        cache_bytes=store.cache_bytes,
-        lock_timeout=store.lock_timeout_seconds,
-        journal_bytes=store.journal_bytes,
-        relaxed_seconds=store.relaxed_seconds if store.durability == "relaxed" else None,
-        unsafe=_check_filesystem(settings),
-    )
-    try:
-        return FileStore(os.dup(root), settings.paths.state_dir, options)
-    except JournalError as error:
-        raise StartError(str(error)) from error
-    except OSError as error:
-        raise StartError(
-            f"cannot open the journal in {settings.paths.state_dir}: {error.strerror}; "
-            "nothing is lost, mend that and start again"
-        ) from error
 
 
 def _context_limits(settings: Settings) -> dict[str, Any]:
@@ -272,61 +242,3 @@ def _context_limits(settings: Settings) -> dict[str, Any]:
         "default_ttl": limits.ttl_seconds,
         "max_ttl": limits.max_ttl_seconds,
     }
-
-
-# What may be in a directory that nobody else has a use for, so that it may be closed to others.
-_OURS = {"devices", "journal", "quarantine", "schemas", "write.lock", "daemon.lock", "lost+found"}
-
-
-def _take_state_dir(settings: Settings) -> int:
-    """A descriptor of the state directory, held alone for the life of this process."""
-    path = settings.paths.state_dir
-    try:
-        root = disk.open_root(path)
-        if _OURS.issuperset(os.listdir(root)):
-            os.fchmod(root, 0o700)  # made by somebody else, with their umask
-        _check_owner(root, path, "--state-dir")
-        held, holder = hold_daemon_lock(root)
-    except OSError as error:
-        raise StartError(
-            f"cannot use the state directory {path}: {error.strerror}; "
-            "give another with --state-dir, or make it writable for this user"
-        ) from error
-    if held is None:
-        raise StartError(
-            f"cannot use the state directory {path}: another bucketd holds it (process {holder}); "
-            "stop that one, or give another directory with --state-dir"
-        )
-    return root
-
-
-def _take_runtime_dir(settings: Settings) -> int:
-    """A descriptor of the runtime directory: anyone may reach the socket in it (0755)."""
-    path = settings.paths.runtime_dir
-    try:
-        existed = os.path.isdir(path)
-        runtime = disk.open_root(path)
-        if not existed:
-            os.fchmod(runtime, 0o755)
-        _check_owner(runtime, path, "--runtime-dir")
-    except OSError as error:
-        raise StartError(
-            f"cannot use the runtime directory {path}: {error.strerror}; "
-            "give another with --runtime-dir"
-        ) from error
-    return runtime
-
-
-def _check_owner(fd: int, path: str, flag: str) -> None:
-    """Whoever can write to a directory of ours could plant files or contexts there."""
-    status, uid = os.fstat(fd), os.geteuid()
-    if status.st_uid != uid:
-        raise StartError(
-            f"cannot use the directory {path}: it belongs to user {status.st_uid}, and this is "
-            f"user {uid}; run as that user, chown it, or give another with {flag}"
-        )
-    if status.st_mode & 0o022:
-        raise StartError(
-            f"cannot use the directory {path}: other users may write to it; "
-            f"chmod go-w it, or give another with {flag}"
-        )

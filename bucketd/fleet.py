@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-from .settings import Etcd, SettingsError
+from .settings.sections import Etcd, SettingsError
 from .store.etcd import EtcdStore
 from .store.gateway import Access
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from aiohttp import web
 
+from .answering import Shared
 from .api.call import Services
-from .connection import Connection, Shared
+from .connection import Connection
 from .repeats import Repeats
-from .settings import Limits
+from .settings.sections import Limits
 
 MAX_PATH_BYTES = 107  # sockaddr_un, less the final NUL
 BACKLOG = 1024

@@ -1,7 +1,7 @@
 """The pages of docs/ that are made of the code: ``make docs`` writes them.
 
 errors.md     every code, from the two trees of exceptions and the maps that use them
-settings.md   every setting, from bucketd.settings and the lines of why in config/bucketd.toml
+settings.md   every setting, from the sections and the lines of why in config/bucketd.toml
 routes.md     every route, from the table of routes and openapi.json
 commands.md   every command, from the parsers' own help
 metrics.md    every metric, from what the collector yields
@@ -22,9 +22,10 @@ from bucketd_client.ctl.commands import every
 from tables import table
 
 from bucketd import __main__ as program
-from bucketd import metrics, settings
+from bucketd import metrics
 from bucketd.api import routes
 from bucketd.counting import Histogram, Tally
+from bucketd.settings import sections, sources
 
 DOCS = Path(__file__).parent
 REPO = DOCS.parent
@@ -62,7 +63,7 @@ def reasons() -> dict[str, str]:
 def defaults() -> dict[str, Any]:
     """ "section.key" to its default on a host's own daemon."""
     system = {"STATE_DIRECTORY": "", "RUNTIME_DIRECTORY": ""}
-    return settings.in_force(settings.load({}, "/dev/null", system))
+    return sections.in_force(sources.load({}, "/dev/null", system))
 
 
 def _settings() -> Iterator[str]:
@@ -74,9 +75,9 @@ def _settings() -> Iterator[str]:
     yield "`bucketd --check-config` shows what would be in force, `bucketctl status --settings`"
     yield "what is, in the running daemon, each with where it came from. A reload is"
     yield "`systemctl reload bucketd`, or `SIGHUP`."
-    for section in settings.SECTIONS:
+    for section in sections.SECTIONS:
         mine = {n: v for n, v in defaults().items() if n.rpartition(".")[0] == section}
-        taken = "at a start" if section.replace(".", "_") in settings.AT_START else "at a reload"
+        taken = "at a start" if section.replace(".", "_") in sections.AT_START else "at a reload"
         yield from ("", f"## [{section}]", "", f"Taken up {taken}.", "")
         yield from table(
             ("key", "default", "variable", "what it is for"),

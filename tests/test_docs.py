@@ -20,8 +20,9 @@ import documents
 import pytest
 from harness import REPO, Daemon
 
-from bucketd import settings
 from bucketd.api import routes, wire
+from bucketd.settings.sections import in_force
+from bucketd.settings.sources import load
 
 README = REPO / "README.md"
 ARCHITECTURE = (REPO / "ARCHITECTURE.md").read_text()
@@ -43,13 +44,13 @@ def test_every_setting_is_in_the_config_file_with_its_default(tmp_path: Path) ->
     empty = tmp_path / "empty.toml"
     empty.touch()
     system = {"STATE_DIRECTORY": "", "RUNTIME_DIRECTORY": ""}
-    defaults = settings.in_force(settings.load({}, str(empty), system))
+    defaults = in_force(load({}, str(empty), system))
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
     assert documented_settings() == plain
 
 
 def test_the_config_file_can_be_used_as_it_is() -> None:
-    settings.load({}, str(REPO / "config" / "bucketd.toml"), {"STATE_DIRECTORY": "/s"})
+    load({}, str(REPO / "config" / "bucketd.toml"), {"STATE_DIRECTORY": "/s"})
 
 
 # --- links and names

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from ..contexts import hash_of
 from ..errors import BucketdError, Forbidden, Internal, InvalidRequest, ShuttingDown
 from ..model import BucketKey, Snapshot, check_name
-from . import access, buckets, wire
+from . import access, buckets, reading, wire
 from .call import Body, Call, Query, Services, Target
+from .reading import Headers
 from .routes import Route, match
-from .wire import Answer, Headers
+from .wire import Answer
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Meaning:
         return (
             self.route.handler is buckets.read
             and "key" not in self.query
-            and not any(name in self.headers for name in wire.CONDITIONS)
+            and not any(name in self.headers for name in reading.CONDITIONS)
         )
 
 
@@ -53,11 +54,11 @@ def understand(method: str, target: str, headers: Headers) -> Meaning:
             "cannot answer a browser: a request with Origin or Referer is refused, "
             "so that no web page can reach buckets through a proxy of this socket"
         )
-    path, text = wire.split_target(target)
+    path, text = reading.split_target(target)
     route, names = match(method, path)
-    query = wire.parse_query(text, frozenset(route.parameters.split()))
+    query = reading.parse_query(text, frozenset(route.parameters.split()))
     if route.speaks_json:
-        wire.check_accept(headers)
+        reading.check_accept(headers)
     values = headers.getall("Authorization", [])
     if len(values) > 1:
         raise InvalidRequest("cannot tell who asks: there are several Authorization headers")

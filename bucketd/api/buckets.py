@@ -14,7 +14,7 @@ from ..errors import InvalidRequest
 from ..model import BucketKey, Change, Snapshot
 from ..store.base import Filter
 from ..strictjson import as_object
-from . import wire
+from . import reading, wire
 from .call import Call, Handler, Target
 from .wire import Answer
 
@@ -23,7 +23,7 @@ Begun = tuple[str, asyncio.Future[Snapshot]]  # label of the result, and what it
 
 
 async def read(call: Call) -> Answer:
-    target, guard = _target(call), wire.guard(call.headers)
+    target, guard = _target(call), reading.guard(call.headers)
     now = await call.services.buckets.get(target.key)
     if not guard.unmatched(now):
         return wire.not_modified(now)
@@ -32,12 +32,12 @@ async def read(call: Call) -> Answer:
 
 
 async def patch(call: Call) -> Answer:
-    wire.media_type(call.headers, tuple(_PATCHES))  # before the body is read
+    reading.media_type(call.headers, tuple(_PATCHES))  # before the body is read
     return await _commit(call, _patched(call, await call.json()))
 
 
 async def put(call: Call) -> Answer:
-    wire.media_type(call.headers, (wire.JSON,))
+    reading.media_type(call.headers, (reading.JSON,))
     return await _commit(call, _replaced(call, await call.json()))
 
 
@@ -50,10 +50,10 @@ def begin(call: Call, content: bytes) -> Begun | None:
     """The same for ``patch`` and ``put`` with their body; None where it takes more than that."""
     change_of = _CHANGES.get(call.handler)
     if change_of is None or len(content) > min(
-        wire.OFF_LOOP_BYTES, call.services.buckets.max_bytes
+        reading.OFF_LOOP_BYTES, call.services.buckets.max_bytes
     ):
         return None
-    target, guard = _target(call), wire.guard(call.headers)
+    target, guard = _target(call), reading.guard(call.headers)
     change = change_of(call, strictjson.loads(content))
     future = call.services.buckets.begin(target.key, change, guard, target.automation)
     return None if future is None else (target.label, future)
@@ -100,8 +100,8 @@ def _envelope(key: BucketKey, now: Snapshot) -> dict[str, Any]:
 
 
 async def _commit(call: Call, change: Change) -> Answer:
-    target, guard = _target(call), wire.guard(call.headers)
-    change = change._replace(large=wire.has_large_body(call.headers))
+    target, guard = _target(call), reading.guard(call.headers)
+    change = change._replace(large=reading.has_large_body(call.headers))
     now = await call.services.buckets.change(target.key, change, guard, target.automation)
     return wire.result(target.label, now)
 
@@ -113,12 +113,12 @@ def _target(call: Call) -> Target:
 
 
 def _patched(call: Call, value: object) -> Change:
-    kind = wire.media_type(call.headers, tuple(_PATCHES))
+    kind = reading.media_type(call.headers, tuple(_PATCHES))
     return _PATCHES[kind](value, call.services.buckets.max_bytes)
 
 
 def _replaced(call: Call, value: object) -> Change:
-    wire.media_type(call.headers, (wire.JSON,))
+    reading.media_type(call.headers, (reading.JSON,))
     return changes.replace(as_object(value))
 
 
@@ -139,13 +139,17 @@ def _json_patch(body: object, max_bytes: int) -> Change:
     return changes.json_patch(body, max_bytes)
 
 
-_PATCHES = {wire.JSON: _merge, wire.MERGE_PATCH: _merge_patch, wire.JSON_PATCH: _json_patch}
+_PATCHES = {
+    reading.JSON: _merge,
+    reading.MERGE_PATCH: _merge_patch,
+    reading.JSON_PATCH: _json_patch,
+}
 
 
 async def _selected(now: Snapshot, keys: list[str] | None) -> Snapshot:
     if keys is None:
         return now
-    if len(now.bucket) > wire.OFF_LOOP_BYTES:
+    if len(now.bucket) > reading.OFF_LOOP_BYTES:
         return await asyncio.to_thread(_select, now, keys)
     return _select(now, keys)
 

@@ -14,7 +14,7 @@ from ..events import Hub
 from ..model import BucketKey
 from ..schemas.registry import Registry
 from ..schemas.sharing import SchemaWriter
-from . import access, wire
+from . import access, reading, wire
 
 Query = dict[str, list[str]]
 
@@ -57,7 +57,7 @@ class Call(NamedTuple):
 
     services: Services
     handler: Callable[[Call], Awaitable[wire.Answer]]
-    headers: wire.Headers
+    headers: reading.Headers
     body: Body
     caller: access.Caller
     names: dict[str, str]
@@ -67,7 +67,7 @@ class Call(NamedTuple):
     async def json(self) -> Any:
         """The body; InvalidJson, TooLarge or RequestTimeout where it is none."""
         limit, timeout = self.services.buckets.max_bytes, self.services.body_timeout
-        return await wire.parse_json(await self.body(limit, timeout))
+        return await reading.parse_json(await self.body(limit, timeout))
 
     def flag(self, name: str) -> bool:
         """Whether a parameter is ``true``; InvalidRequest for another word than that or false."""

@@ -7,7 +7,7 @@ import asyncio
 from ..contexts import Context
 from ..errors import InvalidRequest, NoJobContext
 from ..strictjson import as_object
-from . import wire
+from . import reading, wire
 from .call import Call, Services
 from .wire import Answer
 
@@ -24,7 +24,7 @@ async def own(call: Call) -> Answer:
 
 
 async def create(call: Call) -> Answer:
-    wire.media_type(call.headers, (wire.JSON,))
+    reading.media_type(call.headers, (reading.JSON,))
     body = as_object(await call.json())
     if unknown := [name for name in body if name not in _MEMBERS]:
         raise InvalidRequest(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..errors import MethodNotAllowed, NotFound
 from . import access, buckets, contexts, events, schemas, status
 from .call import Handler
-from .wire import decode
+from .reading import decode
 
 
 @dataclass(frozen=True, slots=True)

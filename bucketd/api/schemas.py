@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import SchemaConflict
 from ..model import check_name
 from ..schemas.registry import Entry
-from . import wire
+from . import reading, wire
 from .call import Call
 from .wire import Answer
 
@@ -30,7 +30,7 @@ async def put(call: Call) -> Answer:
 
     automation = check_name(call.names["automation"], "automation")
     force, dry_run = call.flag("force"), call.flag("dry_run")
-    wire.media_type(call.headers, (wire.JSON,))
+    reading.media_type(call.headers, (reading.JSON,))
     document = await call.json()
     compiled = await asyncio.to_thread(compile_schema, document)
     details, count = await call.services.buckets.violations_of(automation, compiled, MOST_DETAILS)

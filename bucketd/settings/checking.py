@@ -1,0 +1,88 @@
+"""From what was written to what it means: types, and what makes sense together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .sections import LEVELS, Settings, SettingsError, in_force
+
+
+def convert(name: str, value: Any, default: Any, origin: str) -> Any:
+    """The value in the type of its default; texts, from flags and environment, are parsed."""
+    try:
+        if isinstance(default, tuple):
+            items = value.split(",") if isinstance(value, str) else value
+            return tuple(_text(item).strip() for item in items if item != "")
+        if isinstance(default, str):
+            return _text(value)
+        if isinstance(default, bool):
+            return _truth(value)
+        return _number(value, default)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        kind = "a list of texts" if isinstance(default, tuple) else _KINDS[type(default)]
+        if default == 0 and type(default) in (int, float):
+            kind += ", or 0"
+        raise SettingsError(
+            f"cannot use {name} = {value!r} ({origin}): it must be {kind}"
+        ) from None
+
+
+_KINDS = {
+    bool: "true or false",
+    str: "a text",
+    int: "a whole number over 0",
+    float: "a number over 0",
+}
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "1": True, "false": False, "0": False}[_text(value).lower()]
+
+
+def _number(value: Any, default: int | float) -> int | float:
+    """A number over 0; or 0, where that is the default and so means something."""
+    if isinstance(value, bool) or (isinstance(default, int) and isinstance(value, float)):
+        raise TypeError
+    number = type(default)(value)
+    if not 0 <= number < float("inf") or (number == 0 and default != 0):
+        raise ValueError
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def checked(settings: Settings) -> Settings:
+    """Refuse what has the right type and still makes no sense."""
+    try:
+        sensible = 0 <= settings.socket_mode <= 0o777
+    except ValueError:
+        sensible = False
+    if not sensible:
+        raise _unusable(settings, "socket.mode", 'it must be an octal text such as "0666"')
+    if settings.log.level not in LEVELS:
+        raise _unusable(settings, "log.level", f"it must be one of {', '.join(LEVELS)}")
+    if settings.store.durability not in ("strict", "relaxed"):
+        raise _unusable(settings, "store.durability", 'it must be "strict" or "relaxed"')
+    if settings.store.engine not in ("file", "etcd"):
+        raise _unusable(settings, "store.engine", 'it must be "file" or "etcd"')
+    if settings.store.engine == "etcd" and not settings.store_etcd.endpoints:
+        raise _unusable(settings, "store.etcd.endpoints", "it must name at least one URL")
+    if settings.store.journal_bytes < 2 * settings.limits.max_bucket_bytes + 65536:
+        raise _unusable(
+            settings, "store.journal_bytes", "it must hold two buckets of the largest size"
+        )
+    if settings.contexts.ttl_seconds > settings.contexts.max_ttl_seconds:
+        raise _unusable(settings, "contexts.ttl_seconds", "it is over contexts.max_ttl_seconds")
+    return settings
+
+
+def _unusable(settings: Settings, name: str, cause: str) -> SettingsError:
+    value = in_force(settings)[name]
+    origin = settings.origins.get(name, "default")
+    return SettingsError(f"cannot use {name} = {value!r} ({origin}): {cause}")

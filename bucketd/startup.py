@@ -1,0 +1,116 @@
+"""What a start takes: the directories, held alone and closed to others, and the store in one."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from . import fleet
+from .settings.sections import Settings
+from .store import disk, filesystem
+from .store.etcd import EtcdStore
+from .store.files import FileStore, Options
+from .store.locks import hold_daemon_lock
+from .store.records import JournalError
+
+log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The daemon cannot start; the message says why, and what to do."""
+
+
+# What may be in a directory that nobody else has a use for, so that it may be closed to others.
+_OURS = {"devices", "journal", "quarantine", "schemas", "write.lock", "daemon.lock", "lost+found"}
+
+
+def take_state_dir(settings: Settings) -> int:
+    """A descriptor of the state directory, held alone for the life of this process."""
+    path = settings.paths.state_dir
+    try:
+        root = disk.open_root(path)
+        if _OURS.issuperset(os.listdir(root)):
+            os.fchmod(root, 0o700)  # made by somebody else, with their umask
+        _check_owner(root, path, "--state-dir")
+        held, holder = hold_daemon_lock(root)
+    except OSError as error:
+        raise StartError(
+            f"cannot use the state directory {path}: {error.strerror}; "
+            "give another with --state-dir, or make it writable for this user"
+        ) from error
+    if held is None:
+        raise StartError(
+            f"cannot use the state directory {path}: another bucketd holds it (process {holder}); "
+            "stop that one, or give another directory with --state-dir"
+        )
+    return root
+
+
+def take_runtime_dir(settings: Settings) -> int:
+    """A descriptor of the runtime directory: anyone may reach the socket in it (0755)."""
+    path = settings.paths.runtime_dir
+    try:
+        existed = os.path.isdir(path)
+        runtime = disk.open_root(path)
+        if not existed:
+            os.fchmod(runtime, 0o755)
+        _check_owner(runtime, path, "--runtime-dir")
+    except OSError as error:
+        raise StartError(
+            f"cannot use the runtime directory {path}: {error.strerror}; "
+            "give another with --runtime-dir"
+        ) from error
+    return runtime
+
+
+def _check_owner(fd: int, path: str, flag: str) -> None:
+    """Whoever can write to a directory of ours could plant files or contexts there."""
+    status, uid = os.fstat(fd), os.geteuid()
+    if status.st_uid != uid:
+        raise StartError(
+            f"cannot use the directory {path}: it belongs to user {status.st_uid}, and this is "
+            f"user {uid}; run as that user, chown it, or give another with {flag}"
+        )
+    if status.st_mode & 0o022:
+        raise StartError(
+            f"cannot use the directory {path}: other users may write to it; "
+            f"chmod go-w it, or give another with {flag}"
+        )
+
+
+def _check_filesystem(settings: Settings) -> str | None:
+    """Why the state directory cannot keep the promise, where that was accepted."""
+    path = settings.paths.state_dir
+    cause = filesystem.unfit(path)
+    if cause is None:
+        return None
+    if not settings.store.unsafe_filesystem:
+        raise StartError(
+            f"cannot keep buckets safely in {path}: {cause}, so a power cut may cost "
+            "acknowledged writes; give a directory on a local disk with --state-dir, "
+            "or accept that with --unsafe-filesystem"
+        )
+    log.warning("a power cut may cost acknowledged writes in %s: %s", path, cause)
+    return cause
+
+
+def open_store(root: int, settings: Settings) -> FileStore | EtcdStore:
+    store = settings.store
+    if store.engine == "etcd":
+        return fleet.open_store(settings.store_etcd, os.environ)
+    options = Options(
+        cache_bytes=store.cache_bytes,
+        lock_timeout=store.lock_timeout_seconds,
+        journal_bytes=store.journal_bytes,
+        relaxed_seconds=store.relaxed_seconds if store.durability == "relaxed" else None,
+        unsafe=_check_filesystem(settings),
+    )
+    try:
+        return FileStore(os.dup(root), settings.paths.state_dir, options)
+    except JournalError as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(
+            f"cannot open the journal in {settings.paths.state_dir}: {error.strerror}; "
+            "nothing is lost, mend that and start again"
+        ) from error
