@@ -20,8 +20,9 @@ export interface BucketErrorOptions {
  *     ├── PreconditionFailedError  precondition_failed; carries `revision`
  *     ├── TooLargeError            too_large
  *     ├── SchemaViolationError     schema_violation; `details` has every violation
- *     ├── UnavailableError         too_many_requests, overloaded, shutting_down, read_only
- *     ├── StoreError               bucket_corrupt, storage_full, internal
+ *     ├── UnavailableError         request_timeout, too_many_requests, overloaded, shutting_down,
+ *     │                            read_only, storage_full
+ *     ├── StoreError               bucket_corrupt, internal
  *     └── TransportError           there is no whole answer from the daemon
  *         ├── DaemonUnreachableError  daemon_unreachable: nothing was sent
  *         ├── TimeoutError            timeout
