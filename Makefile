@@ -6,13 +6,14 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv tools node lint test test-python test-node test-systemd test-packages demo crash \
+.PHONY: help venv tools node lint test test-python test-node test-systemd test-packages test-fleet demo crash \
 	abuse fuzz bench docs audit install uninstall wheels npm zipapp deb clean
 
 help:
 	@echo "make demo    the login automation over a daemon that is killed in between"
 	@echo "make test    all tests, Python and (where Node 18 or newer is) TypeScript"
 	@echo "make test-systemd  the service, in a Debian that is booted for it (as root)"
+	@echo "make test-fleet    the API and many hosts on etcd"
 	@echo "make test-packages  the Debian package in one: installed, upgraded under load, removed"
 	@echo "make install       as a service of this host, below PREFIX (/usr/local); DESTDIR"
 	@echo "make uninstall     take that away again, and neither buckets nor changed settings"
@@ -83,7 +84,11 @@ test-node:
 endif
 
 test-systemd: tools
-	$(BIN)/pytest -m booted -vv -ra tests/systemd/test_booted.py
+	$(BIN)/pytest -m booted -vv -ra tests/systemd/test_units.py tests/systemd/test_booted.py
+
+# The whole API on etcd, and what hosts that share a cluster see of each other.
+test-fleet: tools
+	FLEET_SCALE=1 $(BIN)/pytest -n 2 tests/api tests/fleets
 
 test-packages: tools
 	$(BIN)/pytest -m booted -vv -ra tests/systemd/test_package.py

@@ -1,10 +1,12 @@
 """The API is one, whatever keeps the buckets: its tests run on each engine.
 
-Those marked ``files`` are about files, which there are none of on etcd.
+Those marked ``files`` are about files, which there are none of on etcd. Of what lies above the
+store (who may do what, how bytes are read) only ``make test-fleet`` runs all on etcd, too.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,12 +14,16 @@ from fleet import Cluster, cluster
 from harness import Daemon, new_daemon
 
 ENGINES = ["file", "etcd"]
+ABOVE_THE_STORE = ("test_tokens", "test_protocol", "test_bad_input", "test_openapi")
+WHOLE = float(os.environ.get("FLEET_SCALE", "0.02")) >= 1
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" in metafunc.fixturenames:
-        about_files = metafunc.definition.get_closest_marker("files")
-        engines = ENGINES[:1] if about_files else ENGINES
+        one = metafunc.definition.get_closest_marker("files") or (
+            metafunc.module.__name__ in ABOVE_THE_STORE and not WHOLE
+        )
+        engines = ENGINES[:1] if one else ENGINES
         metafunc.parametrize("engine", engines, scope="module")
 
 

@@ -152,6 +152,7 @@ def test_promtool_takes_the_alerts() -> None:
     subprocess.run(["promtool", "check", "rules", str(MONITORING / "alerts.yml")], check=True)
 
 
+@pytest.mark.files
 def test_devices_are_counted_that_have_something(daemon: Daemon) -> None:
     daemon.request("PUT", pair("empty", "job"), {"n": 1})
     daemon.request("PUT", pair("full"), {"n": 1})

@@ -96,6 +96,7 @@ def entries(root: Path) -> set[str]:
     return {str(p.relative_to(root)) for p in root.rglob("*") if not p.is_dir()}
 
 
+@pytest.mark.booted  # in nothing, but it takes as long as what is
 @pytest.mark.timeout(300)
 def test_install_and_uninstall_leave_what_is_not_theirs(tmp_path: Path) -> None:
     root = tmp_path / "root"
