@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
@@ -10,14 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from .errors import (
-    BucketCorrupt,
-    BucketdError,
-    Failure,
-    SchemaViolation,
-    TooLarge,
-    Unavailable,
-)
+from .errors import BucketCorrupt, BucketdError, SchemaViolation, TooLarge
 from .model import BucketKey, Change, Guard, Snapshot
 from .quota import Quota
 from .schemas.registry import Registry
@@ -35,12 +29,15 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Buckets as their users know them. ``max_bytes`` bounds the compact JSON of each."""
+    """Buckets as their users know them.
+
+    ``max_bytes`` bounds the compact JSON of each, and ``quota``, if any, that of each device.
+    """
 
     store: Store
     schemas: Registry
     max_bytes: int
-    quota: Quota
+    quota: Quota | None = None
 
     async def get(self, key: BucketKey) -> Snapshot:
         return await self.store.read(key)
@@ -53,23 +50,29 @@ class Buckets:
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> Snapshot:
         """Apply the change; TooLarge or SchemaViolation for what the bucket may not become."""
-        if not self.quota.known(key):
-            await self.quota.look(key)
-        try:
-            now = await self.store.commit(key, self._checked(key, change), guard, automation)
-        except (Failure, Unavailable):
-            self.quota.done(key, None)
-            raise
-        self.quota.done(key, now)
-        return now
+        checked = self._checked(key, change)
+        if self.quota is None:
+            return await self.store.commit(key, checked, guard, automation)
+        with await self.quota.look(key) as claim:
+            return await self.store.commit(key, claim.on(checked), guard, automation)
 
     def begin(
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> asyncio.Future[Snapshot] | None:
         """The same, begun now; None where the store has no quick way."""
-        if self.quota.most:
+        checked = self._checked(key, change)
+        if self.quota is None:
+            return self.store.begin(key, checked, guard, automation)
+        claim = self.quota.claim(key)
+        if claim is None:
             return None
-        return self.store.begin(key, self._checked(key, change), guard, automation)
+        with contextlib.ExitStack() as undo:
+            undo.push(claim)
+            future = self.store.begin(key, claim.on(checked), guard, automation)
+            if future is not None:
+                undo.pop_all()
+                future.add_done_callback(claim.done)
+        return future
 
     def _checked(self, key: BucketKey, change: Change) -> Change:
         def check(before: bytes | None, after: bytes, bound: str | None) -> None:
@@ -77,7 +80,6 @@ class Buckets:
             if len(after) > max(self.max_bytes, len(before or b"")):
                 raise self._too_large(key, after)
             self._check_schema(key, after, bound)
-            self.quota.check(key, len(before or b""), len(after))
 
         return change.checked(check)
 

@@ -90,7 +90,7 @@ class Daemon:
         self._path = self._sock.getsockname()
         self._store = startup.open_store(root, settings)
         self._schemas = Registry(root, settings.paths.state_dir, settings.config_dir)
-        self._quota = Quota(self._store, settings.limits.max_device_bytes)
+        self._quota: Quota | None = None
         retention = settings.retention
         self._retention = Retention(self._store, retention.days, retention.interval_seconds)
         self._contexts = Contexts(runtime, **_context_limits(settings))
@@ -125,7 +125,11 @@ class Daemon:
         return running
 
     def _buckets(self, settings: Settings) -> Buckets:
-        return Buckets(self._store, self._schemas, settings.limits.max_bucket_bytes, self._quota)
+        limits = settings.limits
+        if self._quota is None or self._quota.most != limits.max_device_bytes:
+            most = limits.max_device_bytes
+            self._quota = Quota(self._store, most) if most else None
+        return Buckets(self._store, self._schemas, limits.max_bucket_bytes, self._quota)
 
     def _schema_writer(self) -> Local | Shared:
         """What sets schemas: for this host, or for all that share its store."""
@@ -207,7 +211,6 @@ class Daemon:
             return f"the settings stay as they are: {error}"
         logging.getLogger().setLevel(new.log.level.upper())
         self._contexts.limits(**_context_limits(new))
-        self._quota.most = new.limits.max_device_bytes
         self._services.buckets = self._buckets(new)
         self._retention.days = new.retention.days
         self._retention.interval = new.retention.interval_seconds

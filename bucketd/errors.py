@@ -164,11 +164,13 @@ class PreconditionFailed(Conflict):
 
 
 class TooLarge(BucketdError):
-    """The body, or the bucket as it would be after the change, is over ``max_bucket_bytes``.
-    The message has size, limit and the largest keys. Nothing was changed.
+    """The body, or the bucket as it would be after the change, is over ``max_bucket_bytes``; or
+    all buckets of its device would be over ``max_device_bytes`` together. The message has size,
+    limit and the largest keys or buckets. Nothing was changed.
 
-    Keep large things in files and their paths in the bucket, remove keys that are no longer
-    needed, or raise the limit in ``[limits]``."""
+    Keep large things in files and their paths in the bucket, remove keys or buckets that are no
+    longer needed (``bucketctl usage`` tells what each device has), or raise the limit in
+    ``[limits]``."""
 
     code = "too_large"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import unicodedata
 from collections.abc import Callable
@@ -142,6 +143,14 @@ def timestamp(at: float | None = None) -> str:
     at = time.time() if at is None else at
     second = int(at)
     return f"{_date_and_time(second)}.{int((at - second) * 1000):03d}Z"
+
+
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+
+
+def is_timestamp(text: str) -> bool:
+    """Whether ``timestamp`` may have written it; those compare as their times do."""
+    return _TIMESTAMP.fullmatch(text) is not None
 
 
 @lru_cache(maxsize=64)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 
 from . import changes
-from .errors import BucketdError, PreconditionFailed
-from .model import BucketKey, Guard, Tags, timestamp
+from .errors import BucketCorrupt, BucketdError, PreconditionFailed
+from .model import BucketKey, Guard, Tags, is_timestamp, timestamp
 from .store.base import Filter, Row, Store
 
 log = logging.getLogger(__name__)
-PAGE = 100
-BETWEEN_PAGES = 0.02  # seconds, in which others have the disk and the store to themselves
+PAGE = 500
+REST = 4  # times as long as a page has taken others have disk and store to themselves
 _DAY = 86400.0
 
 
@@ -46,19 +47,22 @@ class Retention:
             log.warning("cannot remove old buckets now: %s", error.message)
             return
         if count:
-            log.info("removed %d buckets not written for %g days", count, self.days)
+            what = "bucket" if count == 1 else "buckets"
+            log.info("removed %d %s not written for %g days", count, what, self.days)
 
     async def sweep(self, stop: asyncio.Event) -> int:
         """Once over all buckets; how many were removed."""
         before, count, cursor = timestamp(time.time() - self.days * _DAY), 0, None
-        while not stop.is_set():
+        while self.days and not stop.is_set():
+            began = time.monotonic()
             page = await self._store.list(Filter(), cursor, PAGE)
             for row in page.rows:
                 count += is_older(row.updated_at, before) and await self._remove(row, before)
             cursor = page.next_cursor
             if cursor is None:
                 break
-            await asyncio.sleep(BETWEEN_PAGES)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), REST * (time.monotonic() - began))
         return count
 
     async def _remove(self, row: Row, before: str) -> bool:
@@ -70,17 +74,12 @@ class Retention:
                 return False
             guard = Guard(if_match=Tags(strong=frozenset({now.etag})))
             await self._store.commit(key, changes.clear(), guard)
-        except PreconditionFailed:
+        except (BucketCorrupt, PreconditionFailed):  # damaged, or written, since it was listed
             return False
         self.swept += 1
         return True
 
 
 def is_older(updated_at: str | None, before: str) -> bool:
-    """Whether a time lies before another, both as ``timestamp`` writes them; unknown ones do not.
-
-    What stands there may be from somebody's editor, so only what looks like a time is compared.
-    """
-    if updated_at is None or len(updated_at) != len(before) or updated_at[-1] != "Z":
-        return False
-    return updated_at < before
+    """Whether a time lies before another; what is no time does not."""
+    return updated_at is not None and is_timestamp(updated_at) and updated_at < before

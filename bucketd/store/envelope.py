@@ -21,7 +21,7 @@ import orjson
 
 from .. import strictjson
 from ..errors import BadInput
-from ..model import BucketKey, Snapshot, check_name
+from ..model import BucketKey, Snapshot, check_name, is_timestamp, timestamp
 from . import disk
 
 FORMAT = "bucketd/1"
@@ -77,7 +77,15 @@ def read(content: disk.Content) -> Stored:
         raise Unreadable("its checksum does not hold, so its bytes were damaged where they lie")
     told = f"{content.birth}.{content.signature.mtime_ns}.".encode()
     derived = hashlib.sha256(told + text).hexdigest()[:16]
-    return Stored(_with_etag(snapshot, derived), key, sealed=False, base=etag or None)
+    edited = _with_etag(snapshot, derived)._replace(
+        updated_at=_later(snapshot.updated_at, timestamp(content.signature.mtime_ns / 1e9))
+    )
+    return Stored(edited, key, sealed=False, base=etag or None)
+
+
+def _later(told: str | None, edited: str) -> str:
+    """Whoever edits a file need not touch its times; what is no time of ours does not count."""
+    return max(told, edited) if told is not None and is_timestamp(told) else edited
 
 
 def _fields(envelope: dict[str, Any]) -> tuple[BucketKey, Snapshot]:

@@ -18,6 +18,7 @@ def age(daemon: Daemon, device: str, job: str, updated_at: str) -> None:
     envelope: dict[str, Any] = json.loads(path.read_text())
     new = path.with_name("new")
     new.write_text(json.dumps({**envelope, "updated_at": updated_at}))
+    os.utime(new, (0, 0))
     os.rename(new, path)
     daemon.request("GET", pair(device, job))
 

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Daemon, pair
 
+from bucketd import changes
+from bucketd.model import BucketKey, Change, Guard, Snapshot
+from bucketd.retention import Retention
+from bucketd.store import disk
+from bucketd.store.files import FileStore, Options
+
 ROOM = 10_000
 
 
-def write_as_of(daemon: Daemon, job: str, updated_at: str) -> None:
+def write_as_of(daemon: Daemon, job: str, updated_at: str, edited: bool = False) -> None:
+    """A bucket whose file says so; and is that old itself, unless it was ``edited`` just now."""
     daemon.request("PUT", pair("d", job), {"n": 1})
     daemon.request("GET", "/v1/status")
     path = daemon.bucket_path("d", job)
     envelope: dict[str, Any] = json.loads(path.read_text())
     new = path.with_name("new")
     new.write_text(json.dumps({**envelope, "updated_at": updated_at}))
+    if not edited:
+        os.utime(new, (0, 0))
     os.rename(new, path)
 
 
@@ -42,17 +53,50 @@ def test_what_is_old_goes_and_all_else_stays(stopped_daemon: Daemon) -> None:
         "BUCKETD_RETENTION_DAYS": "30",
         "BUCKETD_RETENTION_INTERVAL_SECONDS": "0.05",
     }
+    stopped_daemon.extra_args = ("--log-level", "info")
     daemon = stopped_daemon.start()
     daemon.request("PUT", pair("d", "new"), {"n": 1})
-    write_as_of(daemon, "no time", "some day")
+    damaged = daemon.bucket_path("d", "damaged")
+    daemon.request("GET", "/v1/status")
+    damaged.write_text("{")
+    write_as_of(daemon, "edited", "2020-01-01T00:00:00.000Z", edited=True)
     write_as_of(daemon, "old", "2020-01-01T00:00:00.000Z")
     deadline = time.monotonic() + 20
     while "old" in jobs(daemon):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert jobs(daemon) == {"new", "no time"}
+    assert jobs(daemon) == {"new", "edited"}
+    assert damaged.read_text() == "{"
     assert daemon.request("GET", "/v1/status").json["counts"]["swept"] == 1
     assert b"bucketd_swept_buckets_total 1" in daemon.request("GET", "/metrics").body
+    assert daemon.stop() == 0
+    assert daemon.log.count("removed 1 bucket not written for 30 days") == 1
+
+
+class Busy(FileStore):
+    """A store where somebody else is always a little faster than who removes something."""
+
+    async def commit(
+        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+    ) -> Snapshot:
+        if guard:
+            await super().commit(key, changes.merge({"late": True}), Guard())
+        return await super().commit(key, change, guard, automation)
+
+
+def test_what_is_written_meanwhile_stays(tmp_path: Path) -> None:
+    async def run() -> None:
+        options = Options(1 << 20, 5.0, 1 << 22, None)
+        store = Busy(disk.open_root(str(tmp_path)), str(tmp_path), options)
+        key = BucketKey("d", "old")
+        await store.commit(key, changes.merge({"n": 1}), Guard())
+        retention = Retention(store, days=1e-9, interval=1.0)
+        await asyncio.sleep(0.002)  # a time has milliseconds
+        assert await retention.sweep(asyncio.Event()) == retention.swept == 0
+        assert (await store.read(key)).bucket == b'{"n":1,"late":true}'
+        await store.close()
+
+    asyncio.run(run())
 
 
 @pytest.fixture
