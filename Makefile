@@ -6,8 +6,8 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv tools node lint test test-python test-node test-systemd test-packages test-fleet demo crash \
-	abuse fuzz bench docs audit install uninstall wheels npm zipapp deb clean
+.PHONY: help venv tools node lint test test-python test-node test-systemd test-packages test-fleet demo \
+	crash abuse fuzz fleet-faults bench docs audit install uninstall wheels npm zipapp deb clean
 
 help:
 	@echo "make demo    the login automation over a daemon that is killed in between"
@@ -21,6 +21,7 @@ help:
 	@echo "make crash   the long form of the proofs that nothing is lost"
 	@echo "make abuse   what misbehaving clients cost the others"
 	@echo "make fuzz    requests that nobody would write, by the thousand"
+	@echo "make fleet-faults  what a failing etcd cluster costs the hosts on it"
 	@echo "make bench   figures beside those of Redis, etcd, SQLite and plain files"
 	@echo "make audit   what is known to be vulnerable in the packages that are locked"
 	@echo "make docs    write the pages of docs/ that are made of the code"
@@ -111,6 +112,10 @@ abuse: tools
 # Requests that nobody would write, at length.
 fuzz: tools
 	FUZZ_SCALE=1 $(BIN)/pytest -p no:xdist -s tests/fuzz
+
+# Nodes killed, cut off, slow and full, under two hosts.
+fleet-faults: tools
+	FAULT_SCALE=1 $(BIN)/pytest -p no:xdist -rs -s tests/fleets
 
 bench: venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check redis diskcache || true

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -27,9 +26,18 @@ class Node:
     """One etcd process; ``url`` is where clients find it."""
 
     def __init__(self, command: list[str], url: str, log: Path) -> None:
-        self.url = url
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out)
+        self.url, self._command, self._log = url, command, log
+        self.start()
+
+    def start(self) -> None:
+        """With what its directory holds."""
+        with self._log.open("ab") as out:
+            self.process = subprocess.Popen(self._command, stdout=out, stderr=out)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait(10)
 
     def ask(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(self.url + path, json.dumps(body).encode())  # noqa: S310
@@ -90,21 +98,29 @@ class Cluster:
         return {base64.b64decode(kv["key"]).decode(): base64.b64decode(kv["value"]) for kv in found}
 
     def leader(self) -> Node:
-        for node in self.nodes:
-            status = node.ask("/v3/maintenance/status", {})
-            if status["leader"] == status["header"]["member_id"]:
-                return node
-        raise AssertionError("no leader")
-
-    def wait(self) -> None:
+        """As soon as there is one."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError, AssertionError, KeyError):
-                self.nodes[-1].ask("/v3/kv/range", {"key": "YQ=="})
-                self.leader()
-                return
-            time.sleep(0.1)
+            for node in self.nodes:
+                with contextlib.suppress(OSError, KeyError):
+                    status = node.ask("/v3/maintenance/status", {})
+                    if status["leader"] == status["header"]["member_id"]:
+                        return node
+            time.sleep(0.05)
         raise AssertionError("etcd did not elect a leader")
+
+    def wait(self) -> None:
+        """Until every node serves."""
+        deadline = time.monotonic() + START_SECONDS
+        for node in self.nodes:
+            while True:
+                try:
+                    node.ask("/v3/kv/range", {"key": "YQ=="})
+                    break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -127,9 +143,7 @@ def cluster(size: int, *options: str) -> Iterator[Cluster]:
         yield found
     finally:
         for node in nodes:
-            node.signal(signal.SIGCONT)
-            node.process.kill()
-            node.process.wait(10)
+            node.kill()
         shutil.rmtree(home, ignore_errors=True)
 
 

@@ -61,7 +61,9 @@ def connected(daemon: Daemon) -> Any:
 
 def note(record: Record, response: Response) -> None:
     record["answered"] = time.monotonic_ns()
-    record["status"], record["revision"] = response.status, response.json["revision"]
+    record["status"] = response.status
+    if response.status in (200, 412):
+        record["revision"] = response.json["revision"]
     if response.status == 200:
         record["bucket"], record["etag"] = response.bucket, response.etag
 
