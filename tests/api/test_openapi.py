@@ -55,6 +55,22 @@ def test_every_code_has_its_status(shared_daemon: Daemon) -> None:
         assert code in components["responses"][f"Error{status}"]["description"], code
 
 
+def test_every_refusal_has_its_request_id(shared_daemon: Daemon) -> None:
+    components = document(shared_daemon)["components"]
+    for status in set(wire.STATUS.values()):
+        assert "X-Request-Id" in components["responses"][f"Error{status}"]["headers"], status
+    assert shared_daemon.request("GET", "/nowhere").headers["x-request-id"]
+
+
+def test_the_status_page_is_described_whole(shared_daemon: Daemon) -> None:
+    described = document(shared_daemon)["components"]["schemas"]["Status"]
+    told = shared_daemon.request("GET", "/v1/status").json
+    assert set(told) == set(described["properties"]) == set(described["required"])
+    member = described["properties"]["settings"]["additionalProperties"]
+    for name, value in told["settings"].items():
+        assert set(value) == set(member["properties"]) == set(member["required"]), name
+
+
 def _resolved(whole: Any, parameter: Any) -> Any:
     if "$ref" not in parameter:
         return parameter

@@ -168,8 +168,22 @@ def test_no_answer_in_time() -> None:
         time.sleep(1)
         return False
 
-    with fake(script) as server, pytest.raises(Timeout, match=r"within 0\.2 s"):
-        bucket(server.path, timeout=0.2).get()
+    with fake(script) as server:
+        with pytest.raises(Timeout, match=r"within 0\.2 s$"):
+            bucket(server.path, timeout=0.2).get()
+        with pytest.raises(Timeout, match=r"within 0\.2 s; whether it was done is not known"):
+            bucket(server.path, timeout=0.2).set(a=1)
+
+
+def test_no_time_to_send_it_all(tmp_path: Path) -> None:
+    """What was not sent was not done, and is not told as unknown."""
+    path = str(tmp_path / "deaf.sock")
+    with socket.socket(socket.AF_UNIX) as deaf:  # it reads nothing
+        deaf.bind(path)
+        deaf.listen()
+        for seconds, text in ((1e-6, "x"), (0.2, "x" * 3_000_000)):
+            with pytest.raises(Timeout, match="before it was sent; nothing was changed"):
+                bucket(path, timeout=seconds).set(a=text)
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,9 @@ export function final(error: unknown, target: Target, what: Call): unknown {
   if (error instanceof NoTurn) {
     return new TimeoutError("cannot make the call: its time was over before its turn came; nothing was sent");
   }
+  if (error instanceof TooSlow && !error.sent) {
+    return new TimeoutError("cannot make the call: its time was over before it was sent; nothing was changed");
+  }
   if (error instanceof TooSlow) {
     return new TimeoutError(`cannot finish the call: no answer from bucketd in time${doubt}`);
   }

@@ -25,8 +25,12 @@ export class NotSent extends Error {
 /** The connection ended after the request and before its whole answer. */
 export class Lost extends Error {}
 
-/** No whole answer in the time given. */
-export class TooSlow extends Error {}
+/** No whole answer in the time given. Unless it was `sent` to its end, nobody acted on the request. */
+export class TooSlow extends Error {
+  constructor(readonly sent: boolean) {
+    super();
+  }
+}
 
 class KeptConnections extends http.Agent {
   override createConnection(
@@ -50,7 +54,7 @@ export async function exchange(socketPath: string, wire: Wire, ms: number): Prom
     const { method, path } = wire;
     const request = http.request({ agent: kept, socketPath, method, path, headers: headersOf(wire) });
     const timer = setTimeout(() => {
-      reject(new TooSlow());
+      reject(new TooSlow(request.writableFinished));
       request.destroy();
     }, ms);
     let answering = false;

@@ -153,7 +153,7 @@ class Connection {
 
   private giveUpAfter(ms: number): void {
     this.request?.removeAllListeners("timeout");
-    this.request?.setTimeout(ms, () => this.request?.destroy(new TooSlow()));
+    this.request?.setTimeout(ms, () => this.request?.destroy(new TooSlow(true)));
   }
 
   async pause(ms: number): Promise<void> {

@@ -271,3 +271,16 @@ test("a script ends at once although a connection is kept", async (t) => {
   assert.ok(Date.now() - Number(stdout) < 1000);
   assert.equal(fake.requests.length, 1);
 });
+
+test("no time to send it all: what was not sent was not done", async (t) => {
+  const path = join(tempDir(t), "deaf.sock");
+  const deaf = net.createServer({ pauseOnConnect: true }, (socket) => t.after(() => socket.destroy()));
+  deaf.listen(path);
+  await once(deaf, "listening");
+  t.after(() => deaf.close());
+  await assert.rejects(open(path, { timeout: 200 }).set({ text: "x".repeat(3_000_000) }), {
+    code: "timeout",
+    name: "TimeoutError",
+    message: /before it was sent; nothing was changed/,
+  });
+});

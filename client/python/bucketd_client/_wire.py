@@ -34,6 +34,10 @@ class _NotTaken(Exception):
     """The daemon has not read the whole request, so it did not act on it."""
 
 
+class _NotSent(Exception):
+    """The time was over before the daemon had the whole request, so it did not act on it."""
+
+
 class Lost(Exception):
     """The connection ended in good order, and without a whole answer."""
 
@@ -107,8 +111,8 @@ def exchange(
             if pause is None or not tries.again(pause):
                 return answer
             continue
-        except (TimeoutError, socket.timeout):
-            raise _too_slow(method, tries.answer_seconds) from None
+        except (_NotSent, TimeoutError, socket.timeout) as cause:
+            raise _too_slow(method, tries.answer_seconds, cause) from None
         except (OSError, _NotTaken, Lost) as cause:
             failure = cause
         if not may_pass(failure, method, path) or not tries.again():
@@ -116,7 +120,10 @@ def exchange(
 
 
 def _exchange(text: bytes, method: str, path: str, deadline: float) -> Answer:
-    connection = _pool.take(path) or Connection(path, deadline)
+    try:
+        connection = _pool.take(path) or Connection(path, deadline)
+    except (TimeoutError, socket.timeout):
+        raise _NotSent from None
     keep = False
     try:
         _send(connection, text, deadline)
@@ -131,6 +138,8 @@ def _exchange(text: bytes, method: str, path: str, deadline: float) -> Answer:
 def _send(connection: Connection, text: bytes, deadline: float) -> None:
     try:
         connection.send(text, deadline)
+    except (TimeoutError, socket.timeout):
+        raise _NotSent from None
     except ConnectionError:
         # The daemon may have answered before it closed: 413 to a body it would not read.
         if not connection.said_something():
@@ -216,6 +225,9 @@ def _cause(failure: BaseException) -> str:
     return "it closes each connection without an answer"
 
 
-def _too_slow(method: str, seconds: float) -> BucketError:
+def _too_slow(method: str, seconds: float, cause: BaseException) -> BucketError:
+    if isinstance(cause, _NotSent):
+        why = f"its time ({seconds:g} s) was over before it was sent; nothing was changed"
+        return error("timeout", f"cannot make the {method}: {why}")
     known = "" if method in _READS else "; whether it was done is not known"
     return error("timeout", f"cannot finish the {method}: no answer within {seconds:g} s{known}")
