@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..counting import Histogram
-from ..errors import BucketdError, Internal, Overloaded
+from ..errors import BucketdError, Internal, Overloaded, StorageFull
 from ..model import ABSENT, BucketKey, Change, Guard, Snapshot, timestamp
 from . import etcdkeys as keys
 from .base import Changed, Filter, Listener, Page
@@ -143,6 +143,8 @@ class EtcdStore:
                 if asyncio.get_running_loop().time() >= deadline:
                     raise self._unconfirmed(key, error, lost) from error
                 continue
+            except StorageFull as full:
+                return True, await self._despite_full(key, after, full, lost, deadline)
             self.problem = None
             if answer.get("succeeded"):
                 now = Held(after, int(answer["header"]["revision"]) if after.revision else 0)
@@ -152,6 +154,22 @@ class EtcdStore:
             if lost:
                 return _settled(write, after, now)
             return False, now
+
+    async def _despite_full(
+        self, key: BucketKey, after: Snapshot, full: StorageFull, lost: bool, deadline: float
+    ) -> Held:
+        """What the key holds, if it is ``after``: etcd makes the swap that crosses its limit, and
+        refuses it all the same. Else raises ``full``.
+        """
+        try:
+            now = await self._load(key, deadline)
+        except BucketdError as error:
+            raise _unknown(f"cannot change {key}: etcd is full and does not answer") from error
+        if _made(after, now):
+            return now
+        if lost:
+            raise _unknown(f"cannot change {key}: etcd's answer was lost, and it is full")
+        raise full
 
     def _unconfirmed(self, key: BucketKey, error: Lost, sent: bool) -> BucketdError:
         self.problem = f"cannot reach a majority of etcd: {error}"
@@ -282,11 +300,14 @@ class _Write:
         )
 
 
+def _made(after: Snapshot, now: Held) -> bool:
+    """Whether the key holds what was to be written: ETags never repeat, absence may."""
+    return now.snapshot.etag == after.etag if after.revision else not now.at
+
+
 def _settled(write: _Write, after: Snapshot, now: Held) -> tuple[bool, Held]:
     """A swap whose first answer was lost did not hold the second time: did it the first?"""
-    if after.revision and now.snapshot.etag == after.etag:
-        return True, now
-    if not after.revision and not now.at and not write.guard:
+    if _made(after, now) and (after.revision or not write.guard):
         return True, now
     raise _unknown(f"cannot change {write.key}: etcd's answer was lost, and it changed since")
 

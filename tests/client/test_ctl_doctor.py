@@ -79,7 +79,7 @@ def test_a_clock_that_is_behind(daemon: Daemon) -> None:
     place.mkdir(parents=True)
     (place / "j.json").write_text(
         json.dumps({"format": "bucketd/1", "device": "d", "job": "j", "automation": None,
-                    "revision": 1, "created_at": None, "updated_at": "2999-01-01T00:00:00Z",
+                    "revision": 1, "created_at": None, "updated_at": "2999-01-01T00:00:00.000Z",
                     "bucket": {}})
     )  # fmt: skip
     assert findings(Shell(daemon), 1)["clock"]["level"] == "problem"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 from fleet import Cluster, Node, cluster
+from fleet_load import Figures, hosts_of, load
 from harness import Daemon, pair
-from load import Figures, hosts_of, load
 
 TIMEOUT = 2.5
 # Above the time limit: what a request waits for a processor on a machine with other work.

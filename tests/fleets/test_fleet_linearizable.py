@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from fleet import Cluster, cluster
+from fleet_load import hosts_of
 from harness import Daemon
 from history_worker import note
 from linearizability import Operation, linearizable
-from load import hosts_of
 from test_linearizable import Logs, Worker, paths_of, working
 
 WORKERS = 4
