@@ -1,5 +1,5 @@
 import { BucketError, InvalidRequestError } from "../errors.js";
-import { clone, type Json, type JsonObject, kindOf, sameValue, write } from "./json.js";
+import { clone, equal, type Json, type JsonObject, kindOf, sameValue, write } from "./json.js";
 
 /** From a bucket, which it may change, to the next one. */
 export type Change = (bucket: JsonObject) => JsonObject;
@@ -22,6 +22,15 @@ function merged(target: Json | undefined, patch: Json): Json {
     else result.set(key, merged(result.get(key), value));
   }
   return result;
+}
+
+/** What a change did to the members of a bucket. */
+export function difference(before: JsonObject, after: JsonObject): { set: JsonObject; removed: string[] } {
+  const changed = [...after].filter(([name, value]) => {
+    const was = before.get(name);
+    return was === undefined || !equal(was, value);
+  });
+  return { set: new Map(changed), removed: [...before.keys()].filter((name) => !after.has(name)) };
 }
 
 interface Operation {

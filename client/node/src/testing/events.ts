@@ -1,4 +1,4 @@
-import { equal, type JsonObject, write } from "./json.js";
+import { type JsonObject, write } from "./json.js";
 import { bucketOf, type Context, type Key, type State, type Told } from "./state.js";
 
 const HEARTBEAT_MS = 15_000;
@@ -95,15 +95,6 @@ export class Stream {
     const now = this.state.read(key);
     return bucketEvent(key, now.revision, this.among(bucketOf(now)), [], this.state.id(this.at));
   }
-}
-
-/** What a change did to the members of a bucket. */
-export function difference(before: JsonObject, after: JsonObject): Pick<Told, "set" | "removed"> {
-  const changed = [...after].filter(([name, value]) => {
-    const was = before.get(name);
-    return was === undefined || !equal(was, value);
-  });
-  return { set: new Map(changed), removed: [...before.keys()].filter((name) => !after.has(name)) };
 }
 
 function bucketEvent({ device, job }: Key, revision: number, set: JsonObject, removed: string[], id: string): string {

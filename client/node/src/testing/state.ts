@@ -1,7 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
-import type { Change } from "./changes.js";
-import { difference } from "./events.js";
+import { type Change, difference } from "./changes.js";
 import { equal, isDeeper, type Json, type JsonObject, MAX_DEPTH, parseObject, write } from "./json.js";
 
 const DEFAULT_TTL = 86_400;
