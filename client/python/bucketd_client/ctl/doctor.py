@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._errors import BucketError
-from . import colours, output
+from . import checks, colours, output
 from .commands import Options
+from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
 from .session import Session
 
-OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
 _COLOURS = {OK: colours.GREEN, WARNING: colours.YELLOW, PROBLEM: colours.RED, UNKNOWN: colours.BOLD}
 UNREACHABLE = 4
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at; ``fix`` is what to do about it, empty where all is well."""
-
-    level: str
-    about: str
-    what: str
-    fix: str = ""
 
 
 def doctor(options: Options) -> int:
@@ -46,8 +37,6 @@ def _tell(finding: Finding) -> None:
 
 
 def _examine(session: Session) -> Iterator[Finding]:
-    from . import checks
-
     yield from checks.environment(session)
     yield from checks.unit()
     socket = checks.socket(session.path)
@@ -77,8 +66,6 @@ def _no_operator(problem: BucketError) -> Finding:
 
 
 def _of_status(session: Session, status: dict[str, Any]) -> Iterator[Finding]:
-    from . import checks
-
     for check in checks.OF_STATUS:
         yield from check(status)
     yield from checks.clock(session, status)
