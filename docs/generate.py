@@ -18,7 +18,7 @@ from typing import Any
 
 import codes
 from bucketd_client.ctl import man, parser
-from bucketd_client.ctl.commands import every
+from bucketd_client.ctl.table import every
 from tables import table
 
 from bucketd import __main__ as program

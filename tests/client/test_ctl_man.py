@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from bucketd_client.ctl.commands import every
 from bucketd_client.ctl.man import pages
+from bucketd_client.ctl.table import every
 from harness import REPO
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from bucketd_client.ctl.commands import every
+from bucketd_client.ctl.table import every
 from ctl_shell import CTL, Shell
 from fake import Seen, answer, fake
 from harness import REPO, Daemon

@@ -1,6 +1,6 @@
 """The commands of every day, as one table: what each takes, what it is for, where its code is.
 
-The others are in ``more``, so that a start does not pay for them.
+The others are in ``more``, so that a start does not pay for them; ``table`` has all.
 """
 
 from __future__ import annotations
@@ -232,10 +232,3 @@ COMMANDS = (
         "bucketctl unset --device phone-1 --job login sessionToken", "buckets:unset", 1,
     ),
 )  # fmt: skip
-
-
-def every() -> tuple[Command, ...]:
-    """All commands, by name; those above are found without loading the rest."""
-    from .more import COMMANDS as MORE
-
-    return tuple(sorted((*COMMANDS, *MORE), key=lambda command: command.name))

@@ -10,8 +10,9 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from . import output
-from .commands import Command, Option, Options, every
+from .commands import Command, Option, Options
 from .parser import Usage
+from .table import every
 
 BASH = r"""_bucketctl() {
     local line

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator
 
 from .. import __version__
-from .commands import Command, Option, every
+from .commands import Command, Option
 from .parser import EXIT_STATUS, usage
+from .table import every
 
 SECTION = "1"
 ENVIRONMENT = (

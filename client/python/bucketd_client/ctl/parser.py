@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .commands import COMMANDS, Command, Option, Options, every
+from .commands import COMMANDS, Command, Option, Options
 
 
 class Help(Exception):
@@ -37,7 +37,7 @@ def _command(argv: list[str]) -> tuple[Command, list[str]]:
         from .. import __version__
 
         raise Help(f"bucketctl {__version__}")
-    for commands in (lambda: COMMANDS, every):
+    for commands in (lambda: COMMANDS, _every):
         for words in (2, 1):
             name = " ".join(argv[:words])
             for command in commands():
@@ -50,9 +50,9 @@ def _unknown_command(argv: list[str]) -> Exception:
     word = argv[0]
     if word.startswith("-"):
         return Usage(f"cannot begin with {word}: the command comes first, then its options")
-    family = {c.name.split()[1]: c for c in every() if c.name.startswith(f"{word} ")}
+    family = {c.name.split()[1]: c for c in _every() if c.name.startswith(f"{word} ")}
     if not family:
-        names = [command.name.split()[0] for command in every()]
+        names = [command.name.split()[0] for command in _every()]
         return Usage(f"cannot do {word!r}: there is no such command{_nearest(word, names)}")
     if {"-h", "--help"} & set(argv):
         return Help("\n".join(["usage:", *(f"  {usage(c)}" for c in family.values())]))
@@ -131,10 +131,16 @@ def _line(option: Option) -> str:
     return f"  {left:<20} {option.help}"
 
 
+def _every() -> tuple[Command, ...]:
+    from .table import every  # a start of what is used every day does not pay for it
+
+    return every()
+
+
 def _overview() -> str:
     lines = ["usage: bucketctl COMMAND [OPTION…]", ""]
     lines += ["The buckets of automations: one JSON object for each device and job.", ""]
-    lines += [f"  {command.name:<16} {command.summary}" for command in every()]
+    lines += [f"  {command.name:<16} {command.summary}" for command in _every()]
     return "\n".join([*lines, "", _MORE, EXIT_STATUS])
 
 
