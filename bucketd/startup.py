@@ -40,8 +40,9 @@ def take_state_dir(settings: Settings) -> int:
         ) from error
     if held is None:
         raise StartError(
-            f"cannot use the state directory {path}: another bucketd holds it (process {holder}); "
-            "stop that one, or give another directory with --state-dir"
+            f"cannot use the state directory {path}: another bucketd holds it "
+            f"(process {holder or 'unknown'}); stop that one, or give another directory "
+            "with --state-dir"
         )
     return root
 

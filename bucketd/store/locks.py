@@ -16,12 +16,13 @@ EXCLUSIVE = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 def hold_daemon_lock(root: int) -> tuple[int | None, str]:
     """Take ``<state>/daemon.lock`` for the life of the descriptor returned, and write our pid in.
 
-    Returns (None, what its holder wrote) where another process has it.
+    Returns (None, what its holder wrote) where another process has it. The directory itself is
+    locked as well: unlike the file, nobody can remove it by mistake and make a second one.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(DAEMON_LOCK, flags, 0o600, dir_fd=root)
     try:
-        free = _take(fd)
+        free = _take(fd) and _take_directory(root)
     except OSError:
         os.close(fd)
         raise
@@ -32,6 +33,13 @@ def hold_daemon_lock(root: int) -> tuple[int | None, str]:
     os.ftruncate(fd, 0)
     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     return fd, str(os.getpid())
+
+
+def _take_directory(root: int) -> bool:
+    try:
+        return _take(root)
+    except OSError:
+        return True  # not every file system (NFS) can lock one
 
 
 def _take(fd: int) -> bool:

@@ -136,6 +136,13 @@ def test_a_second_daemon_by_another_path(daemon: Daemon) -> None:
         refuses(second, str(daemon.pid))
 
 
+def test_a_second_daemon_after_the_lock_file_was_removed(daemon: Daemon) -> None:
+    (daemon.state_dir / "daemon.lock").unlink()
+    for _ in range(2):  # the first try has made another one
+        refuses(Daemon(daemon.home), "another bucketd holds it", str(daemon.state_dir))
+    assert daemon.request("PUT", TARGET, {"n": 1}).status == 200
+
+
 def test_the_lock_of_a_killed_daemon_is_free(daemon: Daemon) -> None:
     daemon.request("PUT", TARGET, {"n": 1})
     daemon.kill()
