@@ -57,6 +57,7 @@ def replay_under(lock: WriteLock, files: BucketFiles, journal: Journal) -> int:
         try:
             return replay(files, journal.replay)
         finally:
+            journal.replay.clear()  # it may be much
             lock.release()
     except OSError as error:
         raise JournalError(
@@ -72,12 +73,19 @@ def replay(files: BucketFiles, records: Iterable[Record]) -> int:
         chains.setdefault(record.key, _Chain()).add(record)
     behind = [(key, chain) for key, chain in chains.items() if _is_behind(files, key, chain)]
     for key, chain in behind:
-        files.put(key, chain.last)
+        _complete(files, key, chain.last)
     if chains:
         disk.sync_all(files.root)
     if behind:
         log.info("completed %d of %d files from the journal", len(behind), len(chains))
     return len(behind)
+
+
+def _complete(files: BucketFiles, key: BucketKey, last: Snapshot) -> None:
+    try:
+        files.put(key, last)
+    except OSError as error:
+        raise OSError(error.errno, f"{files.name(key)}: {error.strerror}") from error
 
 
 def _is_behind(files: BucketFiles, key: BucketKey, chain: _Chain) -> bool:
@@ -90,7 +98,7 @@ def _is_behind(files: BucketFiles, key: BucketKey, chain: _Chain) -> bool:
         if not disk.in_the_way(error):
             raise
         return _set_aside(files, key, str(error.strerror))
-    if not content.text:
+    if not content.text.strip(b"\0"):
         return True  # what a power cut leaves of a file whose data had not been written yet
     try:
         stored = envelope.read(content)

@@ -49,7 +49,9 @@ class Ledger:
     lost: int = 0
     torn: int = 0
     back: int = 0
-    empty: int = 0  # files that the next start has to complete, as it must before it serves
+    # Files whose bytes had not been written, so that they are empty or (ext4) all zeros:
+    # the next start has to complete them before it serves.
+    empty: int = 0
 
     def of(self, path: str) -> Known:
         return self.known.setdefault(path, Known())
@@ -79,7 +81,7 @@ class Ledger:
         return (
             f"{self.cuts} cuts, {self.acknowledged} acknowledged, {self.lost} lost, "
             f"{self.torn} torn, {self.back} revisions back, "
-            f"{self.empty} files empty until the start"
+            f"{self.empty} files without their bytes until the start"
         )
 
 
@@ -171,13 +173,20 @@ def look(daemon: Daemon, path: str, sock: socket.socket) -> tuple[int | None, in
 
 
 def count_torn_files(devices: Path) -> tuple[int, int]:
-    """How many files another program would stumble over; those with and without any byte."""
+    """How many files another program would stumble over; those with and without their bytes."""
     torn = empty = 0
     for path in devices.rglob("[!.]*.json"):
         text = path.read_bytes()
-        try:
-            torn += bool(text) and json.loads(text)["format"] != "bucketd/1"
-        except (ValueError, KeyError):
+        if not text.strip(b"\0"):
+            empty += 1
+        elif not _is_whole(text):
+            print(f"{path} is torn: {text!r}")
             torn += 1
-        empty += not text
     return torn, empty
+
+
+def _is_whole(text: bytes) -> bool:
+    try:
+        return bool(json.loads(text)["format"] == "bucketd/1")
+    except (ValueError, KeyError):
+        return False

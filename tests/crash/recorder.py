@@ -246,7 +246,8 @@ def _torn(op: Op) -> list[Op]:
         for cut in (size // 3, size // 2)
         if 0 < cut < size
     ]
-    return early + late
+    # A block that the file system has given to the file, and not yet written: it reads as zeros.
+    return [*early, *late, Op("data", op.inode, offset=op.offset, data=bytes(size))]
 
 
 def _build(ops: list[Op], present: set[int], effects: list[int], torn: dict[int, Op]) -> Disk:

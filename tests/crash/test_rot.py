@@ -154,6 +154,20 @@ def test_a_rotted_file_is_completed_from_the_journal(home: str) -> None:
     os.close(root)
 
 
+@pytest.mark.parametrize("left", [b"", bytes(300)], ids=["empty", "zeros"])
+def test_a_file_without_its_bytes_is_completed_and_not_kept(home: str, left: bytes) -> None:
+    root, journaled = _journal_with_records(home)
+    files = BucketFiles(root, home, 1 << 20)
+    files.put(KEY, journaled[0].after)
+    Path(files.name(KEY)).write_bytes(left)
+    log = Journal(root, SEGMENT)
+    assert recovery.replay(files, log.replay) == 1
+    assert BucketFiles(root, home, 1 << 20).load(KEY).snapshot == journaled[-1].after
+    assert not Path(home, quarantine.QUARANTINE).exists()
+    log.close()
+    os.close(root)
+
+
 def test_a_journal_of_another_version_is_not_touched(home: str) -> None:
     root, _ = _journal_with_records(home)
     path = Path(home, "journal", journal.NAMES[0])
