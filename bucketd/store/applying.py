@@ -18,6 +18,7 @@ from .journal import Journal
 from .records import Position, Record
 
 log = logging.getLogger(__name__)
+MAX_HOPELESS = 10_000
 _OF_THIS_PROCESS = secrets.token_hex(6)  # an ETag never repeats, and need not be a secret
 _numbers = itertools.count(1)
 
@@ -61,6 +62,7 @@ class Applier:
     ) -> None:
         self._files, self._journal, self._dirty = files, log_, dirty
         self.corrupt: set[BucketKey] = set()
+        self._hopeless: set[BucketKey] = set()  # of which the journal holds nothing
 
     def outcome(self, commit: Commit, batch: Batch) -> Snapshot | BucketdError:
         try:
@@ -113,8 +115,15 @@ class Applier:
         entry = self._files.cached(key)
         if entry is not None and entry.snapshot.revision:
             return entry.snapshot
+        if key in self._hopeless:
+            return None  # whoever asks again and again must not have it read again and again
         record = self._journal.find(key)
-        return record.after if record is not None and record.after.revision else None
+        if record is not None and record.after.revision:
+            return record.after
+        if len(self._hopeless) >= MAX_HOPELESS:
+            self._hopeless.clear()
+        self._hopeless.add(key)
+        return None
 
     def _current(self, key: BucketKey, batch: Batch) -> Loaded:
         newest = batch.after.get(key) or self._dirty.get(key)
@@ -129,6 +138,8 @@ class Applier:
         told: Snapshot | None,
     ) -> Snapshot:
         """``told`` is what was last known of it by those who hear of changes."""
+        self._files.check_place(key)
+        self._hopeless.discard(key)
         payload = records.encode(Record(key, before.etag, after))
         batch.payloads.append(payload)
         batch.size += records.framed(payload)

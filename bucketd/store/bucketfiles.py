@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import secrets
 import threading
 from collections.abc import Set
@@ -14,6 +16,7 @@ from . import disk, envelope, naming, quarantine
 from .cache import Cache, Entry
 
 log = logging.getLogger(__name__)
+MAX_PLACES = 8192
 
 
 class Loaded(NamedTuple):
@@ -38,6 +41,8 @@ class BucketFiles:
         self.writes = self.hits = self.misses = 0
         self._cache = Cache(cache_bytes)
         self._guard = threading.Lock()
+        self._places: set[tuple[str, ...]] = set()  # where files may be put
+        self._changes = 0  # of files: odd while one is under way
 
     def peek(self, key: BucketKey) -> Snapshot | None:
         """The snapshot where it takes one ``stat`` to know it; None where the file must be read."""
@@ -56,7 +61,7 @@ class BucketFiles:
     def load(self, key: BucketKey) -> Loaded:
         """What the file says now. Raises BucketCorrupt for one that is no envelope of ``key``."""
         # Before the file: what is known then is never newer than what is read.
-        known = self.cached(key)
+        changes, known = self._changes, self.cached(key)
         where = naming.parts(key)
         try:
             if known is not None and known.signature == disk.signature(self.root, naming.path(key)):
@@ -67,28 +72,61 @@ class BucketFiles:
             if stored.key != key:
                 raise envelope.Unreadable(f"it says that it is {stored.key}")
         except FileNotFoundError:
-            return self._missing(key, known)
+            return self._missing(key, known, changes)
         except envelope.Unreadable as error:
             raise self._corrupt(key, str(error)) from error
         except OSError as error:
             raise self.unreadable(key, error) from error
         snapshot, sealed = _reconcile(stored, known)
         before = None if sealed else _before(known)
-        self._remember(key, Entry(snapshot, content.signature, sealed, before))
+        self._remember_read(key, Entry(snapshot, content.signature, sealed, before), changes)
         return Loaded(snapshot, sealed, before)
 
-    def _missing(self, key: BucketKey, known: Entry | None) -> Loaded:
+    def shows(self, key: BucketKey, snapshot: Snapshot) -> bool:
+        """Whether the file is as ``put`` has written it of this snapshot."""
+        try:
+            loaded = self.load(key)
+        except BucketdError:
+            return False
+        return loaded.sealed and loaded.snapshot.etag == snapshot.etag
+
+    def _missing(self, key: BucketKey, known: Entry | None, changes: int) -> Loaded:
         """No file: one that was known before has been removed by somebody else."""
         if known is None:
             return _NOTHING
         before = _before(known)
-        self._remember(key, Entry(ABSENT, None, sealed=False, before=before))
+        self._remember_read(key, Entry(ABSENT, None, sealed=False, before=before), changes)
         return Loaded(ABSENT, sealed=False, before=before)
+
+    def check_place(self, key: BucketKey) -> None:
+        """Raise BucketdError where this user may not put the file, say below somebody else's mkdir.
+
+        Asked before a change is journaled, so it stays this bucket's trouble. A directory is
+        looked at once.
+        """
+        parts = naming.parts(key)[0]
+        if parts in self._places:
+            return
+        try:
+            if not disk.may_make(self.root, parts):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise disk.refusal(f"write {self.name(key)}", error) from error
+        if len(self._places) >= MAX_PLACES:
+            self._places.clear()
+        self._places.add(parts)
 
     def put(self, key: BucketKey, snapshot: Snapshot) -> None:
         """Make the file say this; ABSENT removes it. Atomic, not durable. Raises OSError."""
-        where = naming.parts(key)
         self.writes += 1
+        self._changes += 1
+        try:
+            self._put(key, snapshot)
+        finally:
+            self._changes += 1
+
+    def _put(self, key: BucketKey, snapshot: Snapshot) -> None:
+        where = naming.parts(key)
         if snapshot.revision == 0:
             disk.remove(self.root, *where, durably=False)
             self._forget(key)
@@ -153,6 +191,12 @@ class BucketFiles:
     def _remember(self, key: BucketKey, entry: Entry) -> None:
         with self._guard:
             self._cache.put(key, entry)
+
+    def _remember_read(self, key: BucketKey, entry: Entry, changes: int) -> None:
+        """Unless the daemon changed any file meanwhile: an older state would look brought back."""
+        with self._guard:
+            if changes == self._changes and not changes % 2:
+                self._cache.put(key, entry)
 
     def _forget(self, key: BucketKey) -> None:
         with self._guard:

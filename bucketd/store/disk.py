@@ -177,6 +177,19 @@ def _read_all(fd: int, size: int) -> bytes:
     return text
 
 
+def may_make(root: int, parts: tuple[str, ...]) -> bool:
+    """Whether this user may make files in the directory at ``parts``, or first that directory."""
+    for depth in range(len(parts), -1, -1):
+        path = "/".join(parts[:depth]) or "."
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            status = os.stat(path, dir_fd=root, follow_symlinks=False)
+            # Anything but a directory gives way to one.
+            return not stat.S_ISDIR(status.st_mode) or os.access(
+                path, os.W_OK | os.X_OK, dir_fd=root
+            )
+    return False
+
+
 def names(root: int, parts: tuple[str, ...]) -> list[str]:
     """The sorted names in a directory; none where there is no such directory."""
     try:
@@ -256,8 +269,15 @@ def open_log(parent: int, name: str, size: int) -> int:
     return fd
 
 
-def read_at(fd: int, length: int, offset: int) -> bytes:
-    return os.pread(fd, length, offset)
+def read_log(fd: int) -> bytes:
+    """All of it, also where it is longer than ``open_log`` would make it now."""
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def shorten(fd: int, size: int) -> None:
+    """Give back what stands behind ``size`` bytes, if anything."""
+    if os.fstat(fd).st_size > size:
+        os.ftruncate(fd, size)
 
 
 def write_at(fd: int, text: bytes, offset: int) -> None:

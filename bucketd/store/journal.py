@@ -28,7 +28,7 @@ class Journal:
         self._size = segment_bytes
         with disk.directory(root, (DIRECTORY,), create=True) as parent:
             self._fds = [disk.open_log(parent, name, segment_bytes) for name in NAMES]
-        texts = [disk.read_at(fd, segment_bytes, 0) for fd in self._fds]
+        texts = [disk.read_log(fd) for fd in self._fds]
         logs = records.read_logs(texts)
         for name, text, log in zip(NAMES, texts, logs, strict=True):
             if log is not None and log.damaged:
@@ -36,17 +36,19 @@ class Journal:
         found = sorted((log for log in logs if log is not None), key=lambda log: log.generation)
         self.damaged = any(log.damaged for log in found)
         self.replay = _after_checkpoint(found)
+        self._replays = bool(self.replay)
         self._generation = max((log.generation for log in found), default=0)
         places = [place for log in found for place in log.records]
         self.last = _mark(*places[-1]) if places else Mark()
         newest = next((i for i, log in enumerate(logs) if log and log is found[-1]), 1)
-        self._active, self._offset = newest, self._size  # the next append begins a new segment
+        # The next append begins a new segment, wherever this one ends.
+        self._active, self._offset = newest, max(self._size, len(texts[newest]))
         self._opened_at = self.position
 
     @property
     def nothing_to_note(self) -> bool:
         """Whether a stop now would leave nothing to replay, just as it is."""
-        return not self.replay and self.position == self._opened_at
+        return not self._replays and self.position == self._opened_at
 
     @property
     def most_at_once(self) -> int:
@@ -76,6 +78,7 @@ class Journal:
         """Go on in the other segment; all that it held must be durable in files."""
         self._active = 1 - self._active
         self._generation += 1
+        disk.shorten(self._fds[self._active], self._size)
         header = records.header(VERSION, self._generation).ljust(HEADER_BYTES, b"\0")
         disk.write_at(self._fds[self._active], header, 0)
         # On its own, so that a header which does not check has no record behind it.
@@ -100,6 +103,11 @@ class Journal:
         """The newest record of a bucket that either segment still holds."""
         found = [record for _, record in self._records_until(self.position, key)]
         return found[-1] if found else None
+
+    def newest_since(self, place: Position) -> dict[BucketKey, Snapshot]:
+        """The last state of each bucket that was journaled behind that place."""
+        found = self._records_until(self.position, None)
+        return {record.key: record.after for position, record in found if not position < place}
 
     def since(self, mark: Mark, key: BucketKey | None, end: Position) -> list[Step] | None:
         """What was journaled after the mark and before ``end``, of one bucket or of all.
@@ -128,7 +136,7 @@ class Journal:
         """In their order: those of the bucket, if one is named, and the one at that place."""
         segments = []
         for fd in self._fds:
-            text = disk.read_at(fd, self._size, 0)
+            text = disk.read_log(fd)
             generation = records.generation_of(text)
             if generation is not None:
                 segments.append((generation, text))

@@ -19,19 +19,26 @@ def keep_file(root: int, parts: tuple[str, ...], name: str) -> None:
     """Keep whatever stands there, unchanged; nothing to do where nothing stands. Raises OSError.
 
     A second link to a file, so that it still stands where it was until
-    something readable is renamed over it. A directory can only be moved.
+    something readable is renamed over it. A directory can only be moved, as can a file of another
+    user where the kernel lets nobody else link it (``fs.protected_hardlinks``).
     """
     new = f"{_stamp((*parts[1:2], name.removesuffix('.json')))}.json"
     with contextlib.suppress(FileNotFoundError), disk.directory(root, parts) as parent:
         is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
         with _ward(root) as ward:
-            if is_directory:
+            if is_directory or not _link(name, new, parent, ward):
                 os.rename(name, new, src_dir_fd=parent, dst_dir_fd=ward)
-            else:
-                os.link(name, new, src_dir_fd=parent, dst_dir_fd=ward, follow_symlinks=False)
             disk.sync_entries(ward)
             disk.sync_entries(parent)
         log.warning("kept %s as %s/%s", "/".join((*parts, name)), QUARANTINE, new)
+
+
+def _link(name: str, new: str, parent: int, ward: int) -> bool:
+    try:
+        os.link(name, new, src_dir_fd=parent, dst_dir_fd=ward, follow_symlinks=False)
+    except PermissionError:
+        return False
+    return True
 
 
 def clear_way(root: int, parts: tuple[str, ...]) -> None:
