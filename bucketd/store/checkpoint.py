@@ -22,6 +22,8 @@ class Checkpoint:
         self._target = durable
         self._running: Future[None] | None = None
         self._began = 0.0
+        # A failed sync: the kernel may have dropped what it had of files, and says so only once.
+        self.failed = False
         self._thread = ThreadPoolExecutor(1, "bucketd-syncfs")
 
     @property
@@ -33,6 +35,7 @@ class Checkpoint:
             if error is None:
                 self._durable = self._target
             else:
+                self.failed, self._target = True, self._durable
                 log.error("cannot make files durable, the journal keeps their content: %s", error)
         return self._durable
 
@@ -53,19 +56,25 @@ class Checkpoint:
         """Whether to begin for data up to ``end``: now and then when idle, else once a segment."""
         if self._running is not None or not self._target < end:
             return False
-        if self._target < halfway <= end:
-            return True
-        return idle and time.monotonic() >= self._began + INTERVAL_SECONDS
+        aged = time.monotonic() >= self._began + INTERVAL_SECONDS
+        if self.failed:
+            return aged
+        return self._target < halfway <= end or (idle and aged)
 
     def start(self, target: Position) -> None:
         """Begin; files must hold all changes before ``target``."""
         self._target, self._began = target, time.monotonic()
         self._running = self._thread.submit(disk.sync_all, self._root)
 
-    def wait(self, target: Position) -> None:
-        """Make all before ``target`` durable now. Raises OSError."""
+    def settle(self) -> None:
+        """Wait for what was begun."""
         if self._running is not None:
             self._running.exception()
+        _ = self.durable
+
+    def wait(self, target: Position) -> None:
+        """Make all before ``target`` durable now. Raises OSError."""
+        self.settle()
         if not self.covers(target):
             self.start(target)
             assert self._running is not None  # noqa: S101  (just started)

@@ -210,10 +210,9 @@ class Pipeline:
         try:
             self._sync_journal()
             if not self._checkpoint.covers(self._journal.older_end):
-                self._flush()
+                self._make_all_durable()
                 if self.behind is not None:
                     return self.behind
-                self._checkpoint.wait(self._journal.position)
             self._journal.begin_segment()
             self._journal.append([records.encode_checkpoint(self._checkpoint.durable)])
         except OSError as error:
@@ -253,6 +252,8 @@ class Pipeline:
         writing the rest of the files needless.
         """
         self.behind = None
+        if self.dirty and not self._journal_durable():
+            return
         for key, snapshot in list(self.dirty.items()):
             self._step()
             try:
@@ -268,6 +269,17 @@ class Pipeline:
             if give_way and self._waiting():
                 return
 
+    def _journal_durable(self) -> bool:
+        """Make it so, also in relaxed mode: a file renamed without may be empty after a cut."""
+        if self._unsynced_since is not None and self.failure is None:
+            try:
+                self._sync_journal()
+            except OSError as error:
+                self._fail(error)
+        if self._unsynced_since is not None:
+            self.behind = self.failure
+        return self._unsynced_since is None
+
     def _sync_when_due(self, now: float) -> None:
         since = self._unsynced_since
         if since is not None and self._relaxed is not None and now >= since + self._relaxed:
@@ -279,21 +291,47 @@ class Pipeline:
             payload = records.encode_checkpoint(self._checkpoint.durable)
             if self._journal.fits(records.framed(payload)):
                 self._journal.append([payload])
-        if self._checkpoint.due(self.data_end, self._journal.halfway, idle):
+        if not self._checkpoint.due(self.data_end, self._journal.halfway, idle):
+            return
+        if self._checkpoint.failed:
+            self._write_again()
+        if not self.dirty and not self._checkpoint.failed:
             self._checkpoint.start(self._journal.position)
             self.counters.file_syncs += 1
+
+    def _make_all_durable(self) -> None:
+        """Now; ``behind`` says why not where files cannot be written. Raises OSError."""
+        self._checkpoint.settle()
+        if self._checkpoint.failed:
+            self._write_again()
+        self._flush()
+        if self.behind is None:
+            self._checkpoint.wait(self._journal.position)
+
+    def _write_again(self) -> None:
+        """Make those files dirty that a failed syncfs may have lost; not while the lock is busy."""
+        if self._held_since is None:
+            if not self._lock.acquire(0, lambda: True):
+                return
+            self._held_since = time.monotonic()
+        for key, after in self._journal.newest_since(self._checkpoint.durable).items():
+            if key not in self.dirty and after.revision and self._files.shows(key, after):
+                self.dirty[key] = after
+        self._checkpoint.failed = False
 
     # --- the end
 
     def finish(self) -> None:
         """The clean stop: files current and durable, and the journal says so."""
         try:
-            if self._held_since is None and self._take_lock() is not None:
-                log.error("stopping without write.lock; the next start completes the files")
-                return
-            self._flush()
-            if self.behind is None and self.failure is None:
-                self._checkpoint.wait(self._journal.position)
+            # Without the lock nothing is dirty: whoever has it does not matter then.
+            if self.failure is None:
+                self._make_all_durable()
+            else:
+                self._flush()
+            if self.behind is not None:
+                log.error("stopping while files are behind; the next start completes them")
+            elif self.failure is None:
                 self._note_all_durable()
         except OSError:
             log.exception("cannot finish the journal; the next start completes the files")

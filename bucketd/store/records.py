@@ -164,8 +164,9 @@ def generation_of(text: bytes) -> int | None:
         return None
     if version != VERSION:
         raise JournalError(
-            f"cannot read the journal: it has format version {version}, this bucketd "
-            f"reads {VERSION}; start the bucketd that wrote it once, and stop it cleanly"
+            f"cannot read the directory journal: it has format version {version}, this bucketd "
+            f"reads {VERSION}; start the bucketd that wrote it once, stop it cleanly, and move that "
+            "directory away"
         )
     return int(generation)
 

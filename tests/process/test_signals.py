@@ -193,6 +193,18 @@ def test_a_lock_held_for_ever_does_not_hold_up_the_end(daemon: Daemon) -> None:
     assert daemon.request("GET", TARGET).bucket == {"n": 1}
 
 
+def test_a_lock_held_for_ever_does_not_hold_up_the_next_start(daemon: Daemon) -> None:
+    """A clean stop leaves nothing to do, and so nothing to wait for."""
+    for number in range(3):  # the files of the last one are durable only later
+        daemon.request("PUT", TARGET, {"n": number})
+        time.sleep(0.1)
+    with lock_held_elsewhere(daemon):
+        assert daemon.stop() == 0
+        daemon.start()
+        assert daemon.request("GET", TARGET).bucket == {"n": 2}
+    assert "ERROR" not in daemon.log
+
+
 def test_two_terms_are_one(daemon: Daemon) -> None:
     daemon.request("PUT", TARGET, {"n": 1})
     assert daemon.process is not None

@@ -1,0 +1,133 @@
+"""The journal in use: its size changed between two starts, and files that do not get durable."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from bucketd import changes
+from bucketd.model import BucketKey, Guard, Snapshot, timestamp
+from bucketd.store import checkpoint, disk, journal, pipeline, records
+from bucketd.store.files import FileStore, Options
+from bucketd.store.journal import Journal
+from bucketd.store.records import Record
+
+LARGE, SMALL = 64 * 1024, 16 * 1024
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[int]:
+    root = disk.open_root(str(tmp_path))
+    yield root
+    os.close(root)
+
+
+def snapshot(number: int) -> Snapshot:
+    now = timestamp()
+    return Snapshot(b'{"n":%d}' % number, number, f"{number:016x}", None, now, now)
+
+
+def written(root: int, size: int, upto: int) -> list[Record]:
+    """A journal with that many bytes of records in one segment, left as a crash leaves it."""
+    log, made = Journal(root, size), []
+    log.begin_segment()
+    while log.position.offset < upto:
+        key = BucketKey("phone", f"job{len(made)}")
+        made.append(Record(key, None, snapshot(len(made) + 1)))
+        log.append([records.encode(made[-1])])
+    log.sync()
+    log.close()
+    return made
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE, 2 * LARGE])
+def test_another_size_loses_nothing(root: int, size: int) -> None:
+    made = written(root, LARGE, 60_000)
+    log = Journal(root, size)
+    assert log.replay == made
+    assert log.find(made[-1].key) == made[-1]
+    log.close()
+
+
+def test_a_segment_that_is_begun_anew_has_the_new_size(root: int, tmp_path: Path) -> None:
+    written(root, LARGE, 60_000)
+    log = Journal(root, SMALL)
+    for _ in journal.NAMES:
+        log.begin_segment()
+    log.close()
+    assert [(tmp_path / "journal" / n).stat().st_size for n in journal.NAMES] == [SMALL] * 2
+
+
+class LosingDisk:
+    """``sync_all`` that fails at first: what it should have kept is lost then, and not told again.
+
+    ``volatile``: the files that would not survive a power cut now.
+    """
+
+    def __init__(self, devices: Path, failures: int) -> None:
+        self.devices, self.failures = devices, failures
+        self.tried = 0
+        self.durable: set[disk.Signature] = set()
+        self.lost: set[disk.Signature] = set()
+
+    @property
+    def files(self) -> set[disk.Signature]:
+        return {disk.Signature.of(path.stat()) for path in self.devices.rglob("*.json")}
+
+    @property
+    def volatile(self) -> set[disk.Signature]:
+        return self.files - self.durable
+
+    def sync_all(self, _root: int) -> None:
+        self.tried += 1
+        if self.tried <= self.failures:
+            self.lost |= self.volatile
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.durable |= self.files - self.lost
+
+
+async def sets(store: FileStore, device: str, count: int, length: int) -> None:
+    for number in range(count):
+        change = changes.merge({"n": number, "pad": "x" * length})
+        await store.commit(BucketKey(device, f"job{number % 3}"), change, Guard())
+
+
+async def idle_until_synced(devices: LosingDisk) -> None:
+    for _ in range(200):
+        await asyncio.sleep(0.02)
+        if devices.tried > devices.failures and not devices.volatile:
+            return
+
+
+@pytest.mark.parametrize("how", ["idle", "recycling", "stop"])
+def test_files_are_written_again_after_a_failed_sync(root: int, tmp_path: Path, how: str) -> None:
+    """No place in the journal is given up for files of which a sync has failed."""
+    losing = LosingDisk(tmp_path / "devices", failures=1)
+
+    async def run() -> None:
+        options = Options(1 << 20, 1.0, SMALL, None)
+        store = FileStore(os.dup(root), str(tmp_path), options)
+        await sets(store, "phone", 3, 10)
+        await asyncio.sleep(0.1)  # begins the one that fails
+        assert losing.tried == 1
+        if how == "recycling":
+            await sets(store, "tablet", 40, 1000)
+        elif how == "idle":
+            await idle_until_synced(losing)
+        await store.close()
+
+    interval = 0.2 if how == "idle" else 60.0
+    with (
+        mock.patch.object(disk, "sync_all", losing.sync_all),
+        mock.patch.object(checkpoint, "INTERVAL_SECONDS", interval),
+        mock.patch.object(pipeline, "CHECKPOINT_SECONDS", interval),
+    ):
+        asyncio.run(run())
+    assert losing.lost
+    assert losing.volatile == set()
