@@ -10,6 +10,8 @@ from .api import reading
 from .api.call import Body
 from .errors import InvalidRequest, RequestTimeout
 
+AT_ONCE = 4 * 1024
+
 
 def body_of(request: web.BaseRequest) -> Body:
     """Reads the body of a request that aiohttp receives."""
@@ -23,7 +25,9 @@ def body_of(request: web.BaseRequest) -> Body:
         chunks, size = [], 0
         try:
             async with asyncio.timeout(seconds):
-                while chunk := await request.content.readany():
+                while chunk := await request.content.read(AT_ONCE):
+                    if declared is None:
+                        await asyncio.sleep(0)  # each of its bytes may be a chunk
                     size += len(chunk)
                     if size > limit:
                         raise reading.body_too_large(f"over {limit} bytes", limit)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from . import changes
+from .aside import aside
 from .errors import BucketCorrupt, BucketdError, SchemaViolation, TooLarge
 from .model import BucketKey, Change, Guard, Snapshot
 from .quota import Quota
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from .schemas.compiled import Compiled
 
 LARGEST_SHOWN = 3
+LARGE_BYTES = 64 * 1024  # of a bucket that takes a while to change
 PAGE = 1000
 EXPORT_BYTES = 4 * 1024 * 1024  # of buckets in one page
 Stored = list[tuple[BucketKey, Snapshot]]
@@ -50,7 +53,7 @@ class Buckets:
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> Snapshot:
         """Apply the change; TooLarge or SchemaViolation for what the bucket may not become."""
-        checked = self._checked(key, change)
+        checked = await self._prepared(key, self._checked(key, change), automation)
         if self.quota is None:
             return await self.store.commit(key, checked, guard, automation)
         with await self.quota.look(key) as claim:
@@ -59,7 +62,9 @@ class Buckets:
     def begin(
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> asyncio.Future[Snapshot] | None:
-        """The same, begun now; None where the store has no quick way."""
+        """The same, begun now; None where it is large, or the store has no quick way."""
+        if self._large(key, change):
+            return None
         checked = self._checked(key, change)
         if self.quota is None:
             return self.store.begin(key, checked, guard, automation)
@@ -73,6 +78,29 @@ class Buckets:
                 undo.pop_all()
                 future.add_done_callback(claim.done)
         return future
+
+    async def _prepared(self, key: BucketKey, change: Change, automation: str | None) -> Change:
+        """A large one worked out beforehand, beside the loop."""
+        if not self._large(key, change):
+            return change
+        return await aside(self._worked_out, key, change, automation)
+
+    def _worked_out(self, key: BucketKey, change: Change, automation: str | None) -> Change:
+        now = self._known(key)
+        if now is None:
+            return change
+        stored = now.bucket if now.revision else None
+        return changes.prepared(change, stored, automation or now.automation)
+
+    def _large(self, key: BucketKey, change: Change) -> bool:
+        now = None if change.large else self._known(key)
+        return change.large or (now is not None and len(now.bucket) > LARGE_BYTES)
+
+    def _known(self, key: BucketKey) -> Snapshot | None:
+        try:
+            return self.store.known(key)
+        except BucketdError:
+            return None  # which whoever judges it tells
 
     def _checked(self, key: BucketKey, change: Change) -> Change:
         def check(before: bytes | None, after: bytes, bound: str | None) -> None:
@@ -124,11 +152,13 @@ class Buckets:
             now = await self.store.read(key)
         except BucketdError:
             return []  # unreadable: that is reported elsewhere, and no schema mends it
-        return schema.violations(orjson.loads(now.bucket)) if now.revision else []
+        if not now.revision:
+            return []
+        return await aside(schema.violations, now.bucket)
 
     def _check_schema(self, key: BucketKey, after: bytes, automation: str | None) -> None:
         schema = self.schemas.find(automation)
-        wrong = schema.violations(orjson.loads(after)) if schema is not None else []
+        wrong = schema.violations(after) if schema is not None else []
         if not wrong:
             return
         first = wrong[0]

@@ -9,10 +9,11 @@ from typing import Any
 import orjson
 
 from . import strictjson
-from .errors import InvalidRequest, PatchFailed, TooLarge
+from .errors import BucketdError, InvalidRequest, PatchFailed, TooLarge
 from .model import Change
 
 Object = dict[str, Any]
+MOST_LIGHT_OPERATIONS = 64  # each may cost as much as a whole small change
 _POINTER = re.compile(r"(/([^~/]|~[01])*)*")  # RFC 6901 §3
 
 
@@ -33,7 +34,8 @@ def replace(data: Object) -> Change:
 
 def remove(keys: list[str]) -> Change:
     """Without these keys; those that are not there are no error."""
-    return _edit(lambda bucket: {k: v for k, v in bucket.items() if k not in keys})
+    gone = frozenset(keys)
+    return _edit(lambda bucket: {k: v for k, v in bucket.items() if k not in gone})
 
 
 def clear() -> Change:
@@ -48,11 +50,36 @@ def merge_patch(patch: Object) -> Change:
 
 def json_patch(operations: list[Any], max_bytes: int) -> Change:
     """RFC 6902: all operations or none. Copies are counted, so that none can multiply itself."""
-    import jsonpatch  # 12 ms that most daemons never need
-
     checked = [_check_operation(index, op) for index, op in enumerate(operations)]
-    steps = [jsonpatch.JsonPatch([op]) for op in checked]
-    return _edit(lambda bucket: _apply_steps(bucket, steps, max_bytes), in_place=True)
+    change = _edit(lambda bucket: _apply_steps(bucket, checked, max_bytes), in_place=True)
+    copies = any(op["op"] == "copy" for op in checked)
+    return change._replace(large=copies or len(checked) > MOST_LIGHT_OPERATIONS)
+
+
+def prepared(change: Change, stored: bytes | None, automation: str | None) -> Change:
+    """The same change, worked out for one state now; on any other it is worked out when judged.
+
+    So what takes long need not hold up the commits of others. A refusal is kept as well, for its
+    turn: a guard comes before it.
+    """
+    after, refusal = None, None
+    try:
+        after = change.result(stored, automation)
+    except BucketdError as error:
+        refusal = error.with_traceback(None)  # which would keep all that it was about
+
+    def apply(now: bytes | None) -> bytes | None:
+        if now != stored:
+            return change.apply(now)
+        if refusal is not None:
+            raise refusal
+        return now if after is stored else after
+
+    def check(now: bytes | None, result: bytes, bound: str | None) -> None:
+        if change.check is not None and not (result is after and bound == automation):
+            change.check(now, result, bound)
+
+    return change._replace(apply=apply, check=check)
 
 
 def _edit(function: Callable[[Object], Object], in_place: bool = False) -> Change:
@@ -113,13 +140,12 @@ def _not_a_patch(index: int, cause: str) -> InvalidRequest:
     return InvalidRequest(f"cannot read the JSON Patch: operation {index}: {cause}")
 
 
-def _apply_steps(bucket: Object, steps: list[Any], max_bytes: int) -> Object:
-    import jsonpatch
+def _apply_steps(bucket: Object, operations: list[Object], max_bytes: int) -> Object:
+    import jsonpatch  # 12 ms that most daemons never need
 
     document: Any = bucket
     copied = 0
-    for index, step in enumerate(steps):
-        operation = step.patch[0]
+    for index, operation in enumerate(operations):
         try:
             if operation["op"] == "copy":
                 copied += _size_at(document, operation["from"])
@@ -128,7 +154,7 @@ def _apply_steps(bucket: Object, steps: list[Any], max_bytes: int) -> Object:
                     f"cannot apply the JSON Patch: operation {index}: "
                     f"its copies alone make over {max_bytes} bytes"
                 )
-            document = step.apply(document, in_place=True)
+            document = jsonpatch.JsonPatch([operation]).apply(document, in_place=True)
         except jsonpatch.JsonPatchTestFailed:
             raise _failed(index, operation, "another value, or none, is there") from None
         except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException):

@@ -22,6 +22,7 @@ from .repeats import END, LONGEST
 
 log = logging.getLogger(__name__)
 MOST_UNREAD = 512 * 1024  # bytes of a stream that wait for its reader
+MOST_HEADERS = 32 * 1024  # bytes of names and values; lists in them take a while to read
 _VERSIONS = (HttpVersion11, HttpVersion10)
 
 
@@ -111,6 +112,10 @@ class Connection(Repeating):
             if request._version not in _VERSIONS:
                 request._version = HttpVersion11  # which the answer will be in
                 raise InvalidRequest("cannot answer: this server speaks HTTP/1.1; ask in that")
+            if sum(len(name) + len(value) for name, value in request.raw_headers) > MOST_HEADERS:
+                raise InvalidRequest(
+                    f"cannot read the headers: they have over {MOST_HEADERS} bytes"
+                )
             meaning = app.understand(request.method, request.raw_path, request.headers)
         except BucketdError as error:
             return wire.refused(error)

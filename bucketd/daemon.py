@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,7 @@ from .systemd import Manager, report
 
 log = logging.getLogger(__name__)
 _OBJECTS_BETWEEN_COLLECTIONS = 200_000
+_SECONDS_OF_A_THREAD = 0.001  # that works beside the event loop, before that gets its turn
 SWEEP_SECONDS = 60.0
 
 
@@ -65,6 +67,7 @@ class Daemon:
         # Looking for cycles holds up every request: not among what was imported, and seldom.
         gc.freeze()
         gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)
+        sys.setswitchinterval(_SECONDS_OF_A_THREAD)
         self._manager.notifier.ready(self._standing)
         reporting = asyncio.create_task(
             report(self._manager, lambda: self._store.stalled_seconds, lambda: self._standing)

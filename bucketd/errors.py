@@ -56,7 +56,7 @@ class InvalidRequest(BadInput):
 
 class SchemaViolation(BadInput):
     """The merged bucket would break the schema of its automation; ``details`` has every
-    violation with its path. Nothing was changed.
+    violation with its path (of a bucket with over 2,500 members the first). Nothing was changed.
 
     Send what the schema allows, or change the schema (``bucketctl schema check`` tells first
     whom a new one would refuse)."""

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from . import frames
+from .aside import aside
 from .errors import Overloaded
 from .frames import Told
 from .model import BucketKey
@@ -144,13 +145,13 @@ class Hub:
             changed = self._pending[0]
             told = Told(changed)
             if told.large:
-                await asyncio.to_thread(told.prepare)
+                await aside(told.prepare)
             else:
                 told.prepare()
             for watcher in self._concerned(changed):
                 watcher.offer(told)
                 offered += 1
-                if offered % AT_ONCE == 0:
+                if told.large or offered % AT_ONCE == 0:
                     await asyncio.sleep(0)
             self._told = changed.mark
             if self._pending and self._pending[0] is changed:

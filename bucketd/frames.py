@@ -33,8 +33,9 @@ class Difference(NamedTuple):
 
     def among(self, members: frozenset[str]) -> Difference:
         """The part of it that concerns these."""
+        few = sorted(members) if len(members) < len(self.set) else self.set
         return Difference(
-            {k: v for k, v in self.set.items() if k in members},
+            {k: self.set[k] for k in few if k in members and k in self.set},
             [k for k in self.removed if k in members],
         )
 
@@ -76,10 +77,14 @@ class Told:
         return event(mark, key, after.revision, found)
 
 
-def prepare_all(changes: Iterable[Told]) -> None:
-    """All of them; on any thread."""
+def prepare_all(changes: Iterable[Told], members: frozenset[str] | None) -> list[bytes]:
+    """What a watcher of these members is sent of all of them; on any thread."""
+    frames = []
     for told in changes:
         told.prepare()
+        if (frame := told.frame(members)) is not None:
+            frames.append(frame)
+    return frames
 
 
 def here(mark: str) -> bytes:

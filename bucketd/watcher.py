@@ -9,6 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from . import frames
+from .aside import aside
 from .frames import Difference, Told
 from .model import BucketKey, Snapshot
 from .store.base import Changed, Store
@@ -81,10 +82,15 @@ class Watcher:
         if snapshot and key is not None:
             now = await self._store.read(key)
             self._known = lambda changed: _covers(now, changed)
-            found = Difference(orjson.loads(now.bucket), [])
-            if self.only.members is not None:
-                found = found.among(self.only.members)
-            self.first.append(frames.event(self._mark(), key, now.revision, found))
+            mark = self._mark()
+            self.first.append(await aside(self._snapshot, mark, key, now))
+
+    def _snapshot(self, mark: str, key: BucketKey, now: Snapshot) -> bytes:
+        """The whole bucket as an event; beside the loop, for it may be large."""
+        found = Difference(orjson.loads(now.bucket), [])
+        if self.only.members is not None:
+            found = found.among(self.only.members)
+        return frames.event(mark, key, now.revision, found)
 
     async def _resume(self, since: str) -> bool:
         """What happened after ``since``; False where that is not known."""
@@ -94,10 +100,7 @@ class Watcher:
         seen = {changed.mark for changed in changes}
         self._known = lambda changed: True if changed.mark in seen else None
         wanted = [Told(changed) for changed in changes if self.only.matches(changed)]
-        await asyncio.to_thread(frames.prepare_all, wanted)
-        for told in wanted:
-            if (frame := told.frame(self.only.members)) is not None:
-                self.first.append(frame)
+        self.first += await aside(frames.prepare_all, wanted, self.only.members)
         if changes:
             self.first.append(frames.here(changes[-1].mark))
         return True

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
 
 from .. import changes, strictjson
+from ..aside import aside
 from ..errors import InvalidRequest
 from ..model import BucketKey, Change, Snapshot
-from ..store.base import Filter
+from ..store.base import Filter, Page, Row
 from ..strictjson import as_object
 from . import reading, wire
 from .call import Call, Handler, Target
 from .wire import Answer
 
 MAX_PAGE = 1000
+_ROW = tuple(field.name for field in dataclasses.fields(Row))
 Begun = tuple[str, asyncio.Future[Snapshot]]  # label of the result, and what it comes to
 
 
@@ -32,13 +35,14 @@ async def read(call: Call) -> Answer:
 
 
 async def patch(call: Call) -> Answer:
-    reading.media_type(call.headers, tuple(_PATCHES))  # before the body is read
-    return await _commit(call, _patched(call, await call.json()))
+    kind = reading.media_type(call.headers, tuple(_PATCHES))  # before the body is read
+    heavy = kind == reading.JSON_PATCH  # many small steps, and an import the first time
+    return await _commit(call, await call.json(partial(_patched, call), heavy))
 
 
 async def put(call: Call) -> Answer:
     reading.media_type(call.headers, (reading.JSON,))
-    return await _commit(call, _replaced(call, await call.json()))
+    return await _commit(call, await call.json(partial(_replaced, call)))
 
 
 async def delete(call: Call) -> Answer:
@@ -53,6 +57,8 @@ def begin(call: Call, content: bytes) -> Begun | None:
         reading.OFF_LOOP_BYTES, call.services.buckets.max_bytes
     ):
         return None
+    if reading.media_type(call.headers, tuple(_PATCHES)) == reading.JSON_PATCH:
+        return None
     target, guard = _target(call), reading.guard(call.headers)
     change = change_of(call, strictjson.loads(content))
     future = call.services.buckets.begin(target.key, change, guard, target.automation)
@@ -63,13 +69,7 @@ async def list_all(call: Call) -> Answer:
     only = Filter(call.one("device"), call.one("job"), call.one("automation"))
     limit = _limit(call.one("limit"))
     page = await call.services.buckets.list(only, call.one("cursor"), limit)
-    members: dict[str, Any] = {
-        "buckets": [dataclasses.asdict(row) for row in page.rows],
-        "next_cursor": page.next_cursor,
-    }
-    if page.unreadable:
-        members["unreadable"] = page.unreadable
-    return wire.success(members)
+    return await _paged(page, lambda: {"buckets": [_listed(row) for row in page.rows]})
 
 
 async def export(call: Call) -> Answer:
@@ -77,13 +77,17 @@ async def export(call: Call) -> Answer:
     only = Filter(call.one("device"), call.one("job"), call.one("automation"))
     limit = _limit(call.one("limit"))
     stored, page = await call.services.buckets.export(only, call.one("cursor"), limit)
-    members: dict[str, Any] = {
-        "envelopes": [_envelope(key, now) for key, now in stored],
-        "next_cursor": page.next_cursor,
-    }
-    if page.unreadable:
-        members["unreadable"] = page.unreadable
-    return wire.success(members)
+    return await _paged(page, lambda: {"envelopes": [_envelope(key, now) for key, now in stored]})
+
+
+async def _paged(page: Page, rows: Callable[[], dict[str, Any]]) -> Answer:
+    """The answer with a page's rows; made beside the loop, for there may be many."""
+    more = {"unreadable": page.unreadable} if page.unreadable else {}
+    return await aside(lambda: wire.success({**rows(), "next_cursor": page.next_cursor, **more}))
+
+
+def _listed(row: Row) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _ROW}
 
 
 def _envelope(key: BucketKey, now: Snapshot) -> dict[str, Any]:
@@ -101,7 +105,8 @@ def _envelope(key: BucketKey, now: Snapshot) -> dict[str, Any]:
 
 async def _commit(call: Call, change: Change) -> Answer:
     target, guard = _target(call), reading.guard(call.headers)
-    change = change._replace(large=reading.has_large_body(call.headers))
+    if reading.has_large_body(call.headers):
+        change = change._replace(large=True)
     now = await call.services.buckets.change(target.key, change, guard, target.automation)
     return wire.result(target.label, now)
 
@@ -150,7 +155,7 @@ async def _selected(now: Snapshot, keys: list[str] | None) -> Snapshot:
     if keys is None:
         return now
     if len(now.bucket) > reading.OFF_LOOP_BYTES:
-        return await asyncio.to_thread(_select, now, keys)
+        return await aside(_select, now, keys)
     return _select(now, keys)
 
 

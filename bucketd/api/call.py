@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
+from ..aside import aside
 from ..buckets import Buckets
 from ..contexts import Contexts
 from ..counting import Tally
@@ -16,6 +18,7 @@ from ..schemas.registry import Registry
 from ..schemas.sharing import SchemaWriter
 from . import access, reading, wire
 
+T = TypeVar("T")
 Query = dict[str, list[str]]
 
 
@@ -64,10 +67,17 @@ class Call(NamedTuple):
     query: Query
     target: Target | None
 
-    async def json(self) -> Any:
-        """The body; InvalidJson, TooLarge or RequestTimeout where it is none."""
+    async def json(self, then: Callable[[Any], T], heavy: bool = False) -> T:
+        """What ``then`` makes of the body; InvalidJson, TooLarge, RequestTimeout for none.
+
+        With a large one, or where it is ``heavy``, ``then`` runs beside the loop.
+        """
         limit, timeout = self.services.buckets.max_bytes, self.services.body_timeout
-        return await reading.parse_json(await self.body(limit, timeout))
+        text = await self.body(limit, timeout)
+        made = partial(reading.made_of, text, then)
+        if heavy or len(text) > reading.OFF_LOOP_BYTES:
+            return await aside(made)
+        return made()
 
     def flag(self, name: str) -> bool:
         """Whether a parameter is ``true``; InvalidRequest for another word than that or false."""

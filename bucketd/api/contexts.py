@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import orjson
+
+from ..aside import aside
 from ..contexts import Context
 from ..errors import InvalidRequest, NoJobContext
 from ..strictjson import as_object
@@ -11,6 +14,7 @@ from . import reading, wire
 from .call import Call, Services
 from .wire import Answer
 
+AT_ONCE = 1000
 _MEMBERS = ("device", "job", "automation", "ttl_seconds")
 
 
@@ -25,7 +29,7 @@ async def own(call: Call) -> Answer:
 
 async def create(call: Call) -> Answer:
     reading.media_type(call.headers, (reading.JSON,))
-    body = as_object(await call.json())
+    body = await call.json(as_object)
     if unknown := [name for name in body if name not in _MEMBERS]:
         raise InvalidRequest(
             f"cannot mint a context: {unknown[0]!r} is not one of {', '.join(_MEMBERS)}"
@@ -38,8 +42,17 @@ async def create(call: Call) -> Answer:
 
 
 async def list_all(call: Call) -> Answer:
-    contexts = await asyncio.to_thread(call.services.contexts.list)
-    return wire.success({"contexts": [_public(context) for context in contexts]})
+    return await aside(_listed, call.services)
+
+
+def _listed(services: Services) -> Answer:
+    """All of them: beside the loop, and some at a time, since nothing runs beside orjson."""
+    live = services.contexts.list()
+    parts = [
+        orjson.dumps([_public(context) for context in live[at : at + AT_ONCE]])[1:-1]
+        for at in range(0, len(live), AT_ONCE)
+    ]
+    return wire.success({"contexts": orjson.Fragment(b"[%b]" % b",".join(parts))})
 
 
 async def revoke(call: Call) -> Answer:

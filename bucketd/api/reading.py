@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from multidict import CIMultiDictProxy
@@ -21,6 +21,7 @@ OFF_LOOP_BYTES = 64 * 1024  # parsing more than this would hold up everybody els
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')  # RFC 9110 §8.8.3
 Headers = CIMultiDictProxy[str]
+T = TypeVar("T")
 
 
 def split_target(raw: str) -> tuple[str, str]:
@@ -107,11 +108,9 @@ def media_type(headers: Headers, allowed: tuple[str, ...]) -> str:
     return kind
 
 
-async def parse_json(text: bytes) -> Any:
-    """The body as JSON, off the loop when it is large."""
-    if len(text) > OFF_LOOP_BYTES:
-        return await asyncio.to_thread(strictjson.loads, text)
-    return strictjson.loads(text)
+def made_of(text: bytes, then: Callable[[Any], T]) -> T:
+    """What ``then`` makes of a body as JSON."""
+    return then(strictjson.loads(text))
 
 
 def has_large_body(headers: Headers) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..aside import aside
 from ..errors import SchemaConflict
 from ..model import check_name
 from ..schemas.registry import Entry
 from . import reading, wire
 from .call import Call
 from .wire import Answer
+
+if TYPE_CHECKING:
+    from ..schemas.compiled import Compiled
 
 MOST_DETAILS = 100
 
@@ -21,18 +24,17 @@ async def list_all(call: Call) -> Answer:
 
 
 async def read(call: Call) -> Answer:
-    return wire.success(_whole(call.services.schemas.get(call.names["automation"])))
+    entry = call.services.schemas.get(call.names["automation"])
+    return await aside(lambda: wire.success(_whole(entry)))
 
 
 async def put(call: Call) -> Answer:
     """Set a schema that no stored bucket violates; with ``force`` any. ``dry_run`` only tells."""
-    from ..schemas.compiled import compile_schema
-
     automation = check_name(call.names["automation"], "automation")
     force, dry_run = call.flag("force"), call.flag("dry_run")
     reading.media_type(call.headers, (reading.JSON,))
-    document = await call.json()
-    compiled = await asyncio.to_thread(compile_schema, document)
+    document: Any = await call.json(lambda document: document)
+    compiled = await aside(_compile, document)
     details, count = await call.services.buckets.violations_of(automation, compiled, MOST_DETAILS)
     if count and not (force or dry_run):
         raise SchemaConflict(
@@ -43,22 +45,27 @@ async def put(call: Call) -> Answer:
         )
     if not dry_run:
         await call.services.schema_writer.put(automation, document)
-    return wire.success(
-        {
-            "automation": automation,
-            "schema": document,
-            "json_schema": compiled.json_schema,
-            "details": details,
-            "count": count,
-            "dry_run": dry_run,
-        }
-    )
+    told = {
+        "automation": automation,
+        "schema": document,
+        "json_schema": compiled.json_schema,
+        "details": details,
+        "count": count,
+        "dry_run": dry_run,
+    }
+    return await aside(wire.success, told)
 
 
 async def remove(call: Call) -> Answer:
     automation = call.names["automation"]
     await call.services.schema_writer.remove(automation)
     return wire.success({"automation": automation})
+
+
+def _compile(document: Any) -> Compiled:
+    from ..schemas.compiled import compile_schema  # which takes long, the first time
+
+    return compile_schema(document)
 
 
 def _row(entry: Entry) -> dict[str, Any]:

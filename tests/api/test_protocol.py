@@ -46,6 +46,10 @@ REFUSED: dict[str, tuple[bytes, bytes]] = {
     "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"400"),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"400"),
     "a long line": (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", b"400"),
+    "headers of 40,000 bytes": (
+        GET + CLOSE + 5 * (b"X: " + b"x" * 8000 + b"\r\n") + b"\r\n",
+        b"400",
+    ),
     "Origin": (GET + CLOSE + b"Origin: http://evil\r\n\r\n", b"403"),
     "Referer": (GET + CLOSE + b"Referer: http://evil\r\n\r\n", b"403"),
     "Origin of nobody": (GET + CLOSE + b"origin: null\r\n\r\n", b"403"),

@@ -234,3 +234,38 @@ def test_writes_in_one_packet_are_applied_in_order(shared_daemon: Daemon) -> Non
     assert (seen.bucket, seen.json["revision"]) == ({"n": 19}, 20)
     order = [text.index(b'{"n":%d}' % number) for number in range(20)]
     assert order == sorted(order)
+
+
+def test_large_changes_of_one_bucket_are_all_applied(daemon: Daemon) -> None:
+    """Each is worked out beforehand, upon a state that others change meanwhile."""
+    target, pad = pair("phone", "large"), "x" * 70_000
+
+    def work(job: int) -> list[int]:
+        with daemon.connect(60) as sock:
+            answers = [
+                daemon.request("PATCH", target, body, sock=sock)
+                for n in range(5)
+                for body in ({f"{job}": [n, pad]}, {f"{job}-{n}": n})
+            ]
+        assert {answer.status for answer in answers} == {200}
+        return [answer.json["revision"] for answer in answers]
+
+    with ThreadPoolExecutor(6) as pool:
+        revisions = [r for found in pool.map(work, range(6)) for r in found]
+    assert sorted(revisions) == list(range(1, 61))
+    wanted: dict[str, object] = {f"{job}": [4, pad] for job in range(6)}
+    wanted |= {f"{job}-{n}": n for job in range(6) for n in range(5)}
+    assert daemon.request("GET", target).bucket == wanted
+
+
+def test_a_guard_comes_before_what_a_large_change_comes_to(daemon: Daemon) -> None:
+    target, large = pair("phone", "guarded"), {"pad": "x" * 900_000}
+    old = daemon.request("PUT", target, large).etag
+    now = daemon.request("PATCH", target, {"n": 1}).etag
+    assert old is not None
+    assert now is not None
+    too_much = {"more": "x" * 900_000}
+    assert daemon.request("PATCH", target, too_much, {"If-Match": old}).status == 412
+    assert daemon.request("PATCH", target, too_much, {"If-Match": now}).status == 413
+    same = daemon.request("PUT", target, {**large, "n": 1}, {"If-Match": now})
+    assert (same.status, same.etag) == (200, now)

@@ -109,6 +109,20 @@ def test_all_violations_with_their_places(schema: Daemon) -> None:
     )
 
 
+def test_of_very_many_violations_the_first_is_told(daemon: Daemon) -> None:
+    """The library would hold up the whole daemon for seconds, and the answer have megabytes."""
+    items = {"properties": {"a": {"type": "array", "items": {"type": "string"}}}}
+    assert daemon.request("PUT", "/v1/schemas/auto", items).status == 200
+    target = pair("d", "many") + "?automation=auto"
+    for count, told in ((1_000, 1_000), (200_000, 1)):
+        answer = daemon.request("PUT", target, {"a": [1] * count})
+        assert (answer.status, len(answer.json["details"])) == (422, told)
+        assert answer.json["details"][0]["path"] == "/a/0"
+    valid = {"a": ["x"] * 100_000}
+    assert daemon.request("PUT", target, valid).status == 200
+    assert daemon.request("PATCH", target, {"b": 1}).bucket == {**valid, "b": 1}
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("token", "hunter2"), ("pin", "hunter2"), ("cards", ["ok", "hunter2"]), ("token", 77123)],
