@@ -42,8 +42,8 @@ class Buckets:
     max_bytes: int
     quota: Quota | None = None
 
-    async def get(self, key: BucketKey) -> Snapshot:
-        return await self.store.read(key)
+    async def get(self, key: BucketKey, stale_ok: bool = False) -> Snapshot:
+        return await self.store.read(key, stale_ok)
 
     def known(self, key: BucketKey) -> Snapshot | None:
         """What ``get`` would give, where it takes no waiting to know."""

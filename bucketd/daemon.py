@@ -28,7 +28,7 @@ from .schemas.sharing import Local, Shared
 from .schemas.watching import keep_current
 from .server import Server, bind, unbind
 from .settings.sections import AT_START, Settings, SettingsError, shown, taken_over
-from .store.etcd import EtcdStore
+from .store.files import FileStore
 from .systemd import Manager, report
 
 log = logging.getLogger(__name__)
@@ -122,6 +122,8 @@ class Daemon:
         writer = self._services.schema_writer
         if isinstance(writer, Shared):
             tasks.append(writer.keep_current(self._stop))
+        if not isinstance(self._store, FileStore):
+            tasks.append(self._store.keep_present(self._stop))
         running = [asyncio.create_task(task) for task in tasks]
         for task in running:
             task.add_done_callback(_tell_failure)
@@ -136,7 +138,7 @@ class Daemon:
 
     def _schema_writer(self) -> Local | Shared:
         """What sets schemas: for this host, or for all that share its store."""
-        if not isinstance(self._store, EtcdStore):
+        if isinstance(self._store, FileStore):
             return Local(self._schemas)
         etcd = self._settings.store_etcd
         return Shared(self._schemas, self._store.gateway, etcd.prefix, etcd.timeout_seconds)

@@ -6,23 +6,34 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
+from .settings.checking import seconds, shards
 from .settings.sections import Etcd, SettingsError
+from .store.claim import Shard
 from .store.etcd import EtcdStore
 from .store.gateway import Access
+from .store.shards import Shards
+from .store.stale import StaleReads
 
 CREDENTIAL = "etcd-password"
 
 
-def open_store(settings: Etcd, environ: Mapping[str, str]) -> EtcdStore:
-    """The cluster need not answer yet; SettingsError for a file that cannot be used."""
-    access = Access(
-        settings.endpoints,
-        settings.timeout_seconds,
-        _tls(settings),
-        settings.user,
-        _password(settings, environ) if settings.user else "",
-    )
-    return EtcdStore(access, settings.prefix)
+def open_store(settings: Etcd, environ: Mapping[str, str], stale_bytes: int) -> EtcdStore | Shards:
+    """The cluster need not answer yet; SettingsError for a file that cannot be used.
+
+    At most ``stale_bytes`` are remembered for stale reads.
+    """
+    tls = _tls(settings)
+    password = _password(settings, environ) if settings.user else ""
+    found = shards(settings.shards) or {"": settings.endpoints}
+    names = tuple(sorted(filter(None, found)))
+    age = seconds(settings.stale_reads)
+
+    def store(name: str) -> EtcdStore:
+        access = Access(found[name], settings.timeout_seconds, tls, settings.user, password)
+        remembered = StaleReads(age, stale_bytes // len(found))
+        return EtcdStore(access, settings.prefix, remembered, Shard(name, names))
+
+    return Shards({name: store(name) for name in names}) if names else store("")
 
 
 def _password(settings: Etcd, environ: Mapping[str, str]) -> str:

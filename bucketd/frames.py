@@ -66,7 +66,7 @@ class Told:
         return self._frames[members]
 
     def _frame(self, members: frozenset[str] | None) -> bytes | None:
-        key, _, after, mark = self.changed
+        key, _, after, mark = self.changed[:4]
         if self._difference is None:
             return gap(mark, key)
         found = self._difference

@@ -51,7 +51,8 @@ class Snapshot(NamedTuple):
     """What is stored at one moment: ``bucket`` as compact JSON; revision 0 when nothing is.
 
     ``recovered`` is (revision, reason) where just now the last good generation
-    took the place of a file that could not be read.
+    took the place of a file that could not be read. ``stale_seconds`` is how old at most this is,
+    where the store could not ask for anything newer.
     """
 
     bucket: bytes = b"{}"
@@ -61,6 +62,7 @@ class Snapshot(NamedTuple):
     created_at: str | None = None
     updated_at: str | None = None
     recovered: tuple[int, str] | None = None
+    stale_seconds: float | None = None
 
 
 ABSENT = Snapshot()

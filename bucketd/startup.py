@@ -12,6 +12,7 @@ from .store.etcd import EtcdStore
 from .store.files import FileStore, Options
 from .store.locks import hold_daemon_lock
 from .store.records import JournalError
+from .store.shards import Shards
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +96,10 @@ def _check_filesystem(settings: Settings) -> str | None:
     return cause
 
 
-def open_store(root: int, settings: Settings) -> FileStore | EtcdStore:
+def open_store(root: int, settings: Settings) -> FileStore | EtcdStore | Shards:
     store = settings.store
     if store.engine == "etcd":
-        return fleet.open_store(settings.store_etcd, os.environ)
+        return fleet.open_store(settings.store_etcd, os.environ, store.cache_bytes)
     options = Options(
         cache_bytes=store.cache_bytes,
         lock_timeout=store.lock_timeout_seconds,

@@ -67,11 +67,12 @@ class Watcher:
         self._send: Callable[[bytes], None] = self.first.append
         # Whether this is told already, by what the stream began with; None: not any more.
         self._known: Callable[[Changed], bool | None] | None = None
+        self._seen: dict[int, set[str]] = {}  # by shard: what was told of it on resuming
 
     async def sync(self, since: str | None, snapshot: bool) -> None:
         """Prepare how the stream begins. Raises BucketdError where it cannot."""
         key = self.only.key
-        await self._store.attend()
+        await self._store.attend(key)
         self.first.append(frames.RETRY)
         if since is None:
             self.first.append(frames.here(self._mark()))
@@ -97,8 +98,8 @@ class Watcher:
         changes = await self._store.since(since, self.only.key)
         if changes is None:
             return False
-        seen = {changed.mark for changed in changes}
-        self._known = lambda changed: True if changed.mark in seen else None
+        for changed in changes:
+            self._seen.setdefault(changed.shard, set()).add(changed.place)
         wanted = [Told(changed) for changed in changes if self.only.matches(changed)]
         self.first += await aside(frames.prepare_all, wanted, self.only.members)
         if changes:
@@ -123,6 +124,8 @@ class Watcher:
         if self._held is not None:
             self._hold(told)
             return
+        if self._seen and self._resumed(told.changed):
+            return
         if self._known is not None:
             known = self._known(told.changed)
             if known is not True:
@@ -132,6 +135,13 @@ class Watcher:
         frame = told.frame(self.only.members)
         if frame is not None:
             self._send(frame)
+
+    def _resumed(self, changed: Changed) -> bool:
+        """Whether it was told on resuming. In the order of its shard, what follows is new."""
+        if changed.place in self._seen.get(changed.shard, ()):
+            return True
+        self._seen.pop(changed.shard, None)
+        return False
 
     def send(self, frame: bytes) -> None:
         """Something that is no change; nothing while the stream has not begun."""

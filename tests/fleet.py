@@ -7,6 +7,7 @@ import contextlib
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -25,8 +26,10 @@ START_SECONDS = 30.0
 class Node:
     """One etcd process; ``url`` is where clients find it."""
 
-    def __init__(self, command: list[str], url: str, log: Path) -> None:
-        self.url, self._command, self._log = url, command, log
+    def __init__(
+        self, command: list[str], url: str, log: Path, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.url, self._command, self._log, self._tls = url, command, log, tls
         self.start()
 
     def start(self) -> None:
@@ -39,9 +42,11 @@ class Node:
         self.process.kill()
         self.process.wait(10)
 
-    def ask(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode())  # noqa: S310
-        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+    def ask(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> Any:
+        text = json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, text, headers or {})  # noqa: S310
+        opened = urllib.request.urlopen(request, timeout=5, context=self._tls)  # noqa: S310
+        with opened as answer:
             return json.load(answer)
 
     def signal(self, number: int) -> None:
@@ -90,12 +95,14 @@ class Cluster:
         return Host(home, env={**env, **settings}, cluster=self)
 
     def kept(self, prefix: str) -> dict[str, bytes]:
-        """All values below a prefix, by key."""
+        """The values of all buckets below a prefix, by key."""
         begin = prefix.encode()
         end = begin[:-1] + bytes([begin[-1] + 1])
         body = {"key": coded(begin), "range_end": coded(end)}
-        found = self.nodes[0].ask("/v3/kv/range", body).get("kvs", ())
-        return {base64.b64decode(kv["key"]).decode(): base64.b64decode(kv["value"]) for kv in found}
+        rows = self.nodes[0].ask("/v3/kv/range", body).get("kvs", ())
+        found = {base64.b64decode(kv["key"]).decode(): kv.get("value", "") for kv in rows}
+        ours = (f"{prefix}device/", f"{prefix}job/")
+        return {k: base64.b64decode(value) for k, value in found.items() if k.startswith(ours)}
 
     def leader(self) -> Node:
         """As soon as there is one."""
@@ -124,11 +131,13 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(size: int, *options: str) -> Iterator[Cluster]:
+def cluster(size: int, *options: str, tls: Certificates | None = None) -> Iterator[Cluster]:
     if shutil.which("etcd") is None:
         pytest.skip("etcd is not installed: apt install etcd-server")
     home = Path(tempfile.mkdtemp(prefix="bd-etcd-"))
-    urls = [f"http://127.0.0.1:{port}" for port in _ports(2 * size)]
+    kinds = ["https" if tls else "http"] * size + ["http"] * size
+    ports = zip(kinds, _ports(2 * size), strict=True)
+    urls = [f"{kind}://127.0.0.1:{port}" for kind, port in ports]
     peers = ",".join(f"n{i}={urls[size + i]}" for i in range(size))
     nodes: list[Node] = []
     try:
@@ -137,7 +146,9 @@ def cluster(size: int, *options: str) -> Iterator[Cluster]:
             command += ["--listen-client-urls", urls[i], "--advertise-client-urls", urls[i]]
             command += ["--listen-peer-urls", urls[size + i], "--initial-cluster", peers]
             command += ["--initial-advertise-peer-urls", urls[size + i]]
-            nodes.append(Node(command, urls[i], home / f"n{i}.log"))
+            command += tls.options if tls else []
+            context = tls.context if tls else None
+            nodes.append(Node(command, urls[i], home / f"n{i}.log", context))
         found = Cluster(nodes)
         found.wait()
         yield found
@@ -145,6 +156,43 @@ def cluster(size: int, *options: str) -> Iterator[Cluster]:
         for node in nodes:
             node.kill()
         shutil.rmtree(home, ignore_errors=True)
+
+
+class Certificates:
+    """An authority of its own, and what it signed for the nodes and for a client."""
+
+    def __init__(self, home: Path) -> None:
+        if shutil.which("openssl") is None:
+            pytest.skip("openssl is not installed")
+        self._home = home
+        self._openssl(
+            "req", "-x509", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem"
+        )
+        for name in ("node", "client"):
+            self._openssl("req", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", "csr")
+            (home / "ext").write_text("subjectAltName=IP:127.0.0.1")
+            signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "ext")
+            self._openssl("x509", "-req", "-in", "csr", *signed, "-out", f"{name}.pem")
+
+    def _openssl(self, *words: str) -> None:
+        new = ["-newkey", "rsa:2048", "-nodes"] if words[0] == "req" else []
+        command = ["openssl", *words, *new]
+        subprocess.run(command, cwd=self._home, check=True, capture_output=True, timeout=60)
+
+    def file(self, name: str) -> str:
+        return str(self._home / name)
+
+    @property
+    def options(self) -> list[str]:
+        """For etcd: it lets in whom the authority knows, and nobody else."""
+        found = ["--cert-file", self.file("node.pem"), "--key-file", self.file("node.key")]
+        return [*found, "--client-cert-auth", "--trusted-ca-file", self.file("ca.pem")]
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        found = ssl.create_default_context(cafile=self.file("ca.pem"))
+        found.load_cert_chain(self.file("client.pem"), self.file("client.key"))
+        return found
 
 
 def coded(text: bytes) -> str:

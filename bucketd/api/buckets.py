@@ -27,7 +27,8 @@ Begun = tuple[str, asyncio.Future[Snapshot]]  # label of the result, and what it
 
 async def read(call: Call) -> Answer:
     target, guard = _target(call), reading.guard(call.headers)
-    now = await call.services.buckets.get(target.key)
+    stale_ok = not guard and not reading.wants_newest(call.headers)
+    now = await call.services.buckets.get(target.key, stale_ok)
     if not guard.unmatched(now):
         return wire.not_modified(now)
     guard.check(now, target.key)

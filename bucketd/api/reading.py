@@ -113,6 +113,12 @@ def made_of(text: bytes, then: Callable[[Any], T]) -> T:
     return then(strictjson.loads(text))
 
 
+def wants_newest(headers: Headers) -> bool:
+    """Whether nothing stale will do (RFC 9111 §5.2.1.4), however that is asked for."""
+    directives = ",".join(headers.getall("Cache-Control", [])).lower().split(",")
+    return any(one.strip() in ("no-cache", "max-age=0", "max-stale=0") for one in directives)
+
+
 def has_large_body(headers: Headers) -> bool:
     """Whether it has over OFF_LOOP_BYTES, or comes in chunks and may have."""
     return "Transfer-Encoding" in headers or int(headers.get("Content-Length", 0)) > OFF_LOOP_BYTES

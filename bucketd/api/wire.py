@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from math import ceil
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -87,10 +88,12 @@ class Answer:
 
 
 def result(label: str, now: Snapshot) -> Answer:
-    """``{"success": true, "bucket": {…}, "revision": n}`` with its ETag."""
+    """``{"success": true, "bucket": {…}, "revision": n}`` with ETag and, where stale, Age."""
     headers = dict(_HEADERS)
     if now.etag is not None:
         headers["ETag"] = f'"{now.etag}"'
+    if now.stale_seconds is not None:
+        headers["Age"] = str(ceil(now.stale_seconds))  # RFC 9111 §5.1
     return Answer(b"%b%b%b" % (_before(label), now.bucket, _after(now)), headers=headers)
 
 
@@ -104,7 +107,10 @@ def _after(now: Snapshot) -> bytes:
         revision, reason = now.recovered
         what = orjson.dumps({"revision": revision, "reason": reason})
         recovered = b',"recovered_from":' + what
-    return b',"revision":%d%b}' % (now.revision, recovered)
+    stale = b""
+    if now.stale_seconds is not None:
+        stale = b',"stale_seconds":%.3f' % now.stale_seconds
+    return b',"revision":%d%b%b}' % (now.revision, recovered, stale)
 
 
 # What ``Answer.encode`` makes of such a result, but for the ETag and the length.
@@ -123,7 +129,7 @@ class Frame(NamedTuple):
     @classmethod
     def around(cls, label: str, now: Snapshot) -> Frame | None:
         """None where nothing is stored, or there is more to say."""
-        if now.etag is None or now.recovered is not None:
+        if now.etag is None or now.recovered is not None or now.stale_seconds is not None:
             return None
         before, after = _before(label), _after(now)
         head = _STORED % (now.etag.encode(), len(before) + len(now.bucket) + len(after))

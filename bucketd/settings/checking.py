@@ -71,8 +71,7 @@ def checked(settings: Settings) -> Settings:
         raise _unusable(settings, "store.durability", 'it must be "strict" or "relaxed"')
     if settings.store.engine not in ("file", "etcd"):
         raise _unusable(settings, "store.engine", 'it must be "file" or "etcd"')
-    if settings.store.engine == "etcd" and not settings.store_etcd.endpoints:
-        raise _unusable(settings, "store.etcd.endpoints", "it must name at least one URL")
+    _check_etcd(settings)
     if settings.store.journal_bytes < 2 * settings.limits.max_bucket_bytes + 65536:
         raise _unusable(
             settings, "store.journal_bytes", "it must hold two buckets of the largest size"
@@ -80,6 +79,52 @@ def checked(settings: Settings) -> Settings:
     if settings.contexts.ttl_seconds > settings.contexts.max_ttl_seconds:
         raise _unusable(settings, "contexts.ttl_seconds", "it is over contexts.max_ttl_seconds")
     return settings
+
+
+def _check_etcd(settings: Settings) -> None:
+    etcd = settings.store_etcd
+    try:
+        seconds(etcd.stale_reads)
+    except ValueError:
+        cause = 'it must be a number with its unit, such as "30s", "5m" or "1h"'
+        raise _unusable(settings, "store.etcd.stale_reads", cause) from None
+    try:
+        named = shards(etcd.shards)
+    except ValueError as error:
+        raise _unusable(settings, "store.etcd.shards", str(error)) from None
+    if settings.store.engine == "etcd" and not etcd.endpoints and not named:
+        raise _unusable(settings, "store.etcd.endpoints", "it must name at least one URL")
+    if etcd.endpoints and named:
+        raise _unusable(settings, "store.etcd.endpoints", "shards name their endpoints themselves")
+
+
+def seconds(text: str) -> float:
+    """A time such as ``5m``; 0 for the empty text. Raises ValueError."""
+    if not text:
+        return 0.0
+    number = float(text[:-1]) * _UNITS.get(text[-1], 0)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def shards(texts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The endpoints of each, by its name, of texts ``name=URL URL…``. Raises ValueError."""
+    found: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        name, _, urls = text.partition("=")
+        name = name.strip()
+        if not name or "/" in name or not urls.split():
+            raise ValueError(f'{text!r} must be a name and URLs: "name=https://one https://two"')
+        if name in found:
+            raise ValueError(f"there are two of the name {name!r}")
+        found[name] = tuple(urls.split())
+    if len(found) == 1:
+        raise ValueError("one shard alone is no shard; give its URLs as endpoints")
+    return found
 
 
 def _unusable(settings: Settings, name: str, cause: str) -> SettingsError:

@@ -64,8 +64,10 @@ class StoreSettings:
 @dataclass(frozen=True, slots=True)
 class Etcd:
     endpoints: tuple[str, ...] = ()
+    shards: tuple[str, ...] = ()
     prefix: str = "/bucketd/"
     timeout_seconds: float = 5.0
+    stale_reads: str = ""
     ca: str = ""
     cert: str = ""
     key: str = ""

@@ -47,13 +47,21 @@ class Changed(NamedTuple):
     """A bucket has changed. ``before`` None: what it was before is not known.
 
     ``mark`` names this place in the order of all changes; ``since`` goes on from there, in a
-    later process too.
+    later process too. Of one ``shard`` changes are told in their order, and ``number`` says which
+    this is; of several in any.
     """
 
     key: BucketKey
     before: Snapshot | None
     after: Snapshot
     mark: str
+    shard: int = 0
+    number: str = ""
+
+    @property
+    def place(self) -> str:
+        """The same for the same change of one shard, and for no other."""
+        return self.number or self.mark
 
 
 class Listener(Protocol):
@@ -73,8 +81,11 @@ class Listener(Protocol):
 class Store(Protocol):
     """Snapshots out, changes in; every method raises only ``BucketdError``."""
 
-    async def read(self, key: BucketKey) -> Snapshot:
-        """What is stored under the key; ``ABSENT`` when nothing is."""
+    async def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot:
+        """What is stored under the key; ``ABSENT`` when nothing is.
+
+        ``stale_ok``: where that cannot be asked, what was, not long ago, with ``stale_seconds``.
+        """
 
     def known(self, key: BucketKey) -> Snapshot | None:
         """What ``read`` would give, where it is known without waiting; None where it is not."""
@@ -99,8 +110,8 @@ class Store(Protocol):
     def listen(self, listener: Listener) -> None:
         """From here on tell this one of every change, and of edits by others, too."""
 
-    async def attend(self) -> None:
-        """Return once the listener is told of all that changes from then on."""
+    async def attend(self, key: BucketKey | None) -> None:
+        """Return once the listener is told of all that changes from then on, of one or of all."""
 
     async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
         """The changes of one bucket, or of all, after that mark; None where that is not known.

@@ -37,14 +37,14 @@ def of(prefix: str, key: BucketKey) -> bytes:
 def sections(prefix: str) -> dict[str, tuple[bytes, bytes]]:
     """Where the two kinds of buckets begin and end, by the name of their count."""
     return {
-        "device_buckets": _below(f"{prefix}device/"),
-        "buckets": _below(f"{prefix}job/"),
+        "device_buckets": below(f"{prefix}device/"),
+        "buckets": below(f"{prefix}job/"),
     }
 
 
 def everything(prefix: str) -> tuple[bytes, bytes]:
     """Where all that is ours begins and ends."""
-    return _below(prefix)
+    return below(prefix)
 
 
 def ranges(prefix: str, only: Filter) -> list[tuple[bytes, bytes]]:
@@ -52,10 +52,11 @@ def ranges(prefix: str, only: Filter) -> list[tuple[bytes, bytes]]:
     if only.device is None:
         return list(sections(prefix).values())
     alone = of(prefix, BucketKey(only.device))
-    return [(alone, alone + b"\0"), _below(f"{prefix}job/{naming.encode(only.device)}/")]
+    return [(alone, alone + b"\0"), below(f"{prefix}job/{naming.encode(only.device)}/")]
 
 
-def _below(beginning: str) -> tuple[bytes, bytes]:
+def below(beginning: str) -> tuple[bytes, bytes]:
+    """The keys that begin so: the first, and the first behind them."""
     begin = beginning.encode()
     return begin, begin[:-1] + bytes([begin[-1] + 1])
 

@@ -12,7 +12,6 @@ import asyncio
 import base64
 import contextlib
 import logging
-import secrets
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..model import ABSENT, BucketKey, Snapshot
 from . import etcdkeys as keys
 from .base import Changed, Listener
 from .gateway import Gateway, Lost, b64
+from .presence import Presence
 
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 10.0
@@ -57,9 +57,10 @@ async def watch(
 class EtcdWatch:
     """Tells a listener, from ``attend`` on and for as long as it wants anything."""
 
-    def __init__(self, gateway: Gateway, prefix: str, timeout: float) -> None:
+    def __init__(self, gateway: Gateway, presence: Presence, prefix: str, timeout: float) -> None:
         self._gateway, self._prefix, self._timeout = gateway, prefix, timeout
-        self._beat = f"{prefix}beat/{secrets.token_hex(8)}".encode()
+        self._presence = presence
+        self._beat = f"{prefix}beat/{presence.id}".encode()
         self._revision = 0  # up to which all is told
         self._listener: Listener | None = None
         self._task: asyncio.Task[None] | None = None
@@ -106,9 +107,6 @@ class EtcdWatch:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-            with contextlib.suppress(BucketdError, Lost):
-                body = {"key": b64(self._beat)}
-                await self._gateway.call("/v3/kv/deleterange", body, self._deadline())
 
     async def _follow(self) -> None:
         """Tell of everything, on one watch after another, until nobody wants it."""
@@ -150,7 +148,7 @@ class EtcdWatch:
 
     async def _put_beat(self) -> int:
         """Put the key that is ours; the revision of that."""
-        answer = await self._gateway.call("/v3/kv/put", {"key": b64(self._beat)}, self._deadline())
+        answer = await self._presence.put(self._beat)
         return int(answer["header"]["revision"])
 
     def _events(self, revision: int) -> AsyncGenerator[list[Event], None]:

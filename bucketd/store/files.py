@@ -64,7 +64,7 @@ class FileStore:
     def known(self, key: BucketKey) -> Snapshot | None:
         return self._committer.dirty.get(key) or self._files.peek(key)
 
-    async def read(self, key: BucketKey) -> Snapshot:
+    async def read(self, key: BucketKey, _stale_ok: bool = False) -> Snapshot:
         known = self.known(key)
         if known is not None:
             return known
@@ -94,7 +94,7 @@ class FileStore:
         self._committer.listener = listener
         self._noticer = Noticer(self._files, listener, self._look)
 
-    async def attend(self) -> None:
+    async def attend(self, _key: BucketKey | None) -> None:
         """It always is."""
 
     async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:

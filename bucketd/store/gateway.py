@@ -44,6 +44,10 @@ class Lost(Exception):
         self.sent = sent
 
 
+class LeaseGone(Exception):
+    """What was to hang on a lease did not, since that has ended."""
+
+
 class Gateway:
     """Use from one event loop; keeps connections, and the endpoint that answered last."""
 
@@ -166,7 +170,7 @@ def _in_words(error: Exception) -> str:
     return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
 
 
-def _refusal(answer: dict[str, Any]) -> BucketdError | Lost:
+def _refusal(answer: dict[str, Any]) -> BucketdError | Lost | LeaseGone:
     """What etcd's error means here; its text is told, for it names no key and no value."""
     code, told = answer.get("code"), str(answer.get("message") or answer.get("error") or "")
     if "space exceeded" in told:
@@ -178,6 +182,8 @@ def _refusal(answer: dict[str, Any]) -> BucketdError | Lost:
         return TooLarge(
             "cannot write the bucket: it is over etcd's limit for one request; nothing was changed"
         )
+    if "lease not found" in told:
+        return LeaseGone(told)
     if code in _PASSING or "no leader" in told:
         return Lost(told)
     if "too many requests" in told:

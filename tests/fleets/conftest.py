@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "crash"))
+sys.path[:0] = [str(Path(__file__).parent.parent / name) for name in ("crash", "client")]
 
 
 @pytest.fixture

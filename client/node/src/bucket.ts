@@ -68,7 +68,9 @@ export class Bucket<T extends object = AnyBucket> {
   /** The bucket with its revision and the ETag that a guarded write compares. */
   async snapshot(): Promise<Snapshot<T>> {
     const { body, etag, content } = await this.send({ method: "GET" });
-    return { bucket: content as T, revision: body.revision, etag };
+    const found: Snapshot<T> = { bucket: content as T, revision: body.revision, etag };
+    if (body.stale_seconds !== undefined) found.stale_seconds = body.stale_seconds;
+    return found;
   }
 
   /**

@@ -38,6 +38,8 @@ export interface BucketSuccess<T = BucketData> {
   /** 1 when created, one more with every change; 0 when no bucket is stored. */
   revision: number;
   recovered_from?: RecoveredFrom;
+  /** How old at most this is, where the daemon could not ask its cluster for anything newer. */
+  stale_seconds?: number;
 }
 
 export interface DeviceBucketSuccess<T = DeviceBucketData> {
@@ -47,6 +49,8 @@ export interface DeviceBucketSuccess<T = DeviceBucketData> {
   /** 1 when created, one more with every change; 0 when no bucket is stored. */
   revision: number;
   recovered_from?: RecoveredFrom;
+  /** How old at most this is, where the daemon could not ask its cluster for anything newer. */
+  stale_seconds?: number;
 }
 
 export interface Failure {
@@ -78,6 +82,8 @@ export interface Snapshot<T = AnyBucket> {
   bucket: T;
   revision: number;
   etag: string | null;
+  /** How old at most this is, where the daemon could not ask its cluster for anything newer. */
+  stale_seconds?: number;
 }
 
 /** One change of a bucket, by whomever. */

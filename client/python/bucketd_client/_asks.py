@@ -31,7 +31,8 @@ class Snapshot(Generic[B]):
     """A bucket at one moment.
 
     ``etag`` is None and ``revision`` 0 where none is stored; ``recovered_from`` has revision
-    and reason where the last good generation replaced an unreadable file.
+    and reason where the last good generation replaced an unreadable file; ``stale_seconds`` says
+    how old at most this is, where the daemon could not ask its cluster for anything newer.
     """
 
     __slots__ = ("_members",)
@@ -43,8 +44,9 @@ class Snapshot(Generic[B]):
         revision: int,
         etag: str | None,
         recovered_from: dict[str, Any] | None = None,
+        stale_seconds: float | None = None,
     ) -> None:
-        self._members = (bucket, revision, etag, recovered_from)
+        self._members = (bucket, revision, etag, recovered_from, stale_seconds)
 
     @property
     def bucket(self) -> B:
@@ -61,6 +63,10 @@ class Snapshot(Generic[B]):
     @property
     def recovered_from(self) -> dict[str, Any] | None:
         return self._members[3]
+
+    @property
+    def stale_seconds(self) -> float | None:
+        return self._members[4]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Snapshot) and self._members == other._members
@@ -218,6 +224,7 @@ class Asking(Generic[B]):
             members.get("revision", 0),
             reply.etag,
             members.get("recovered_from"),
+            members.get("stale_seconds"),
         )
 
     def _watching(self, keys: tuple[str, ...], snapshot: bool, since: str | None) -> Watching:

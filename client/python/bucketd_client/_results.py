@@ -61,6 +61,12 @@ class _Success(Result):
         found: dict[str, Any] | None = self._members.get("recovered_from")
         return found
 
+    @property
+    def stale_seconds(self) -> float | None:
+        """How old at most this is, where the daemon could not ask its cluster."""
+        found: float | None = self._members.get("stale_seconds")
+        return found
+
 
 class BucketSuccess(_Success, Generic[B]):
     """``bucket`` is the whole bucket."""

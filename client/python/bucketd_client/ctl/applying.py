@@ -15,7 +15,7 @@ from .commands import Options
 from .diff import read_text
 from .envelopes import Envelope, Source, read
 from .parser import Usage
-from .session import Session
+from .session import NEWEST, Session
 
 NEW, CHANGED, SAME = "created", "changed", "unchanged"
 SIGNS = {NEW: ("+", colours.GREEN), CHANGED: ("~", colours.YELLOW), SAME: ("=", colours.BOLD)}
@@ -103,7 +103,7 @@ def _buckets(session: Session, directory: str) -> Iterator[Step]:
 
 def _bucket(session: Session, envelope: Envelope) -> Step:
     scope = _context.named(envelope.device, envelope.job, envelope.automation, False)
-    reply = session.call("GET", scope.target())
+    reply = session.call("GET", scope.target(), headers=NEWEST)
     stored = reply.members[scope.label]
     found = list(difference.changes(stored, {**stored, **envelope.bucket}))
     guard = {"If-None-Match": "*"} if reply.etag is None else {"If-Match": reply.etag}

@@ -21,6 +21,8 @@ def get(options: Options) -> int:
     reply, bucket = _ask(options, "GET", keys=keys)
     if reply is None:
         return 0
+    if (age := reply.members.get("stale_seconds")) is not None:
+        output.warn(f"no majority of etcd answers: this is from {age:.0f} s ago, or newer")
     if options.has("json"):
         return output.show_answer(reply)
     if len(keys) != 1:

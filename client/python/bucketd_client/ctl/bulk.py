@@ -12,7 +12,7 @@ from .asking import counted
 from .commands import Options
 from .parser import Usage
 from .progress import Progress
-from .session import Session
+from .session import NEWEST, Session
 
 Row = dict[str, Any]
 
@@ -71,7 +71,7 @@ def rename(options: Options) -> int:
 
 def _move(session: Session, row: Row, new: str) -> None:
     source, target = _scope(row), _scope({**row, "device": new})
-    stored = session.call("GET", source.target())
+    stored = session.call("GET", source.target(), headers=NEWEST)
     if stored.etag is None:
         return  # gone meanwhile
     bucket = stored.members[source.label]
@@ -86,7 +86,8 @@ def _move(session: Session, row: Row, new: str) -> None:
 
 
 def _holds(session: Session, scope: _context.Scope, bucket: Any) -> bool:
-    return difference.same(session.call("GET", scope.target()).members[scope.label], bucket)
+    reply = session.call("GET", scope.target(), headers=NEWEST)
+    return difference.same(reply.members[scope.label], bucket)
 
 
 def _clear(session: Session, rows: list[Row]) -> int:

@@ -14,7 +14,7 @@ from .crew import Crew
 from .envelopes import Envelope, Source
 from .parser import Usage
 from .progress import Progress
-from .session import Session
+from .session import NEWEST, Session
 
 # The daemon says these of one bucket; anything else is no reason to try the next one.
 OF_ONE = {"schema_violation", "too_large", "invalid_request", "invalid_json", "bucket_corrupt"}
@@ -61,7 +61,7 @@ class Importer:
                 return "created", []
             except PreconditionFailed:
                 pass  # there is one already
-        reply = self._session.call("GET", scope.target())
+        reply = self._session.call("GET", scope.target(), headers=NEWEST)
         found = list(difference.changes(reply.members[scope.label], envelope.bucket))
         if reply.etag is not None and not found:
             return "unchanged", found

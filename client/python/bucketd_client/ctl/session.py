@@ -16,6 +16,9 @@ class Shown(Exception):
     """The curl command was printed instead; nothing was sent."""
 
 
+NEWEST = {"Cache-Control": "no-cache"}  # for a read on which a write depends: nothing stale
+
+
 class Session:
     """Socket and time limit of one command line."""
 

@@ -1,0 +1,107 @@
+"""That this host is there: a key in etcd under a lease, which ends by itself when the host dies.
+
+The beats of a watch hang on the same lease, so a host that was killed leaves nothing behind.
+Source: https://etcd.io/docs/v3.5/learning/api/#lease-api.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import secrets
+import socket
+from typing import Any
+
+import orjson
+
+from .. import __version__
+from ..errors import BucketdError
+from ..model import timestamp
+from .etcdkeys import below
+from .gateway import Gateway, LeaseGone, Lost, b64
+
+log = logging.getLogger(__name__)
+LEASE_SECONDS = 10
+RENEW_SECONDS = 3.0
+
+
+class Presence:
+    """Of one host below one prefix; ``keep`` it up, and ``leave`` at the end."""
+
+    def __init__(self, gateway: Gateway, prefix: str, timeout: float) -> None:
+        self._gateway, self._timeout = gateway, timeout
+        self.id = secrets.token_hex(8)
+        self._hosts = f"{prefix}host/"
+        self._about = orjson.dumps(
+            {"host": socket.gethostname(), "version": __version__, "started_at": timestamp()}
+        )
+        self._lease: str | None = None
+        self._told: str | None = None  # the lease that the host's key hangs on
+
+    async def keep(self, stop: asyncio.Event) -> None:
+        """Tell that this host is there, until ``stop``; nothing else depends on it."""
+        while not stop.is_set():
+            try:
+                if not await self._renewed():
+                    await self.put(f"{self._hosts}{self.id}".encode(), self._about)
+                    self._told = self._lease
+            except (BucketdError, Lost) as error:
+                log.debug("cannot tell etcd that this host is there: %s", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RENEW_SECONDS)
+
+    async def put(self, name: bytes, value: bytes = b"") -> dict[str, Any]:
+        """Put a key that is gone when this host is. Raises BucketdError or Lost."""
+        deadline = self._deadline()
+        while True:
+            lease = self._lease or await self._grant(deadline)
+            body = {"key": b64(name), "value": b64(value), "lease": lease}
+            try:
+                return await self._gateway.call("/v3/kv/put", body, deadline)
+            except LeaseGone as error:
+                self._lease = None
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise Lost(str(error)) from error
+
+    async def hosts(self, deadline: float) -> list[dict[str, Any]]:
+        """Those that are there, by name. Raises BucketdError or Lost."""
+        begin, end = below(self._hosts)
+        body = {"key": b64(begin), "range_end": b64(end)}
+        answer = await self._gateway.call("/v3/kv/range", body, deadline)
+        found = [_about(kv) for kv in answer.get("kvs", ())]
+        return sorted(filter(None, found), key=lambda host: (host["host"], host["started_at"]))
+
+    async def leave(self) -> None:
+        """Remove what hangs on the lease; it ends without that, too."""
+        if self._lease is not None:
+            with contextlib.suppress(BucketdError, Lost, LeaseGone):
+                body = {"ID": self._lease}
+                await self._gateway.call("/v3/lease/revoke", body, self._deadline())
+
+    async def _renewed(self) -> bool:
+        """Whether the lease holds that the host's key hangs on."""
+        if self._lease is None or self._lease != self._told:
+            return False
+        body = {"ID": self._lease}
+        answer = await self._gateway.call("/v3/lease/keepalive", body, self._deadline())
+        if int(answer.get("result", {}).get("TTL", 0)) <= 0:
+            self._lease = None
+        return self._lease is not None
+
+    async def _grant(self, deadline: float) -> str:
+        answer = await self._gateway.call("/v3/lease/grant", {"TTL": str(LEASE_SECONDS)}, deadline)
+        self._lease = str(answer["ID"])
+        return self._lease
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._timeout
+
+
+def _about(found: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(base64.b64decode(found["value"]))
+        return {name: str(value[name]) for name in ("host", "version", "started_at")}
+    except (ValueError, KeyError, TypeError):
+        return None
