@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from harness import Daemon, encode_name
@@ -128,6 +128,36 @@ class Cluster:
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.05)
+
+
+class Authority:
+    """Turns a cluster's users on; the one named ``farm`` may use ``/farm/`` and nothing else."""
+
+    PERMISSION: ClassVar = {"key": "L2Zhcm0v", "range_end": "L2Zhcm0w"}  # /farm/ to /farm0
+
+    def __init__(self, etcd: Cluster) -> None:
+        self._node = etcd.nodes[0]
+        for user in ("root", "farm"):
+            self._node.ask("/v3/auth/user/add", {"name": user, "password": f"{user} secret"})
+            self._node.ask("/v3/auth/role/add", {"name": user})
+            self._node.ask("/v3/auth/user/grant", {"user": user, "role": user})
+        perm = {"permType": "READWRITE", **self.PERMISSION}
+        self._node.ask("/v3/auth/role/grant", {"name": "farm", "perm": perm})
+        self._node.ask("/v3/auth/enable", {})
+        login = {"name": "root", "password": "root secret"}
+        self._token = self._node.ask("/v3/auth/authenticate", login)["token"]
+
+    def change_password(self, password: str) -> None:
+        body = {"name": "farm", "password": password}
+        self._node.ask("/v3/auth/user/changepw", body, {"Authorization": self._token})
+
+    def shut_out(self) -> None:
+        body = {"role": "farm", **self.PERMISSION}
+        self._node.ask("/v3/auth/role/revoke", body, {"Authorization": self._token})
+
+    def let_in(self) -> None:
+        body = {"name": "farm", "perm": {"permType": "READWRITE", **self.PERMISSION}}
+        self._node.ask("/v3/auth/role/grant", body, {"Authorization": self._token})
 
 
 @contextlib.contextmanager

@@ -85,7 +85,8 @@ class Writer(threading.Thread):
     def _refusal(self, answer: Response) -> None:
         self.refused += 1
         told = answer.json
-        good = answer.status in REFUSED and told["error"].startswith("cannot ")
+        by_etcd = answer.status == 500 and "it refuses this daemon" in told["error"]
+        good = (by_etcd or answer.status in REFUSED) and told["error"].startswith("cannot ")
         if not good or (answer.status == 503 and not answer.headers.get("retry-after")):
             self.wrong.append(f"{answer.status} {told}")
         time.sleep(0.01)
@@ -102,13 +103,13 @@ class Writer(threading.Thread):
 
 
 @contextlib.contextmanager
-def hosts_of(etcd: Cluster, timeout: float) -> Iterator[list[Daemon]]:
+def hosts_of(etcd: Cluster, timeout: float, **settings: str) -> Iterator[list[Daemon]]:
     """Two daemons; each asks another node first."""
     urls = [node.url for node in etcd.nodes]
     with contextlib.ExitStack() as stack:
         found: list[Daemon] = []
         for first in range(2):
-            host = etcd.host(BUCKETD_STORE_ETCD_TIMEOUT_SECONDS=f"{timeout:g}")
+            host = etcd.host(BUCKETD_STORE_ETCD_TIMEOUT_SECONDS=f"{timeout:g}", **settings)
             stack.callback(host.remove)
             order = ",".join(urls[first:] + urls[:first])
             host.env["BUCKETD_STORE_ETCD_ENDPOINTS"] = order

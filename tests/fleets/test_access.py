@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fleet import Certificates, Cluster, Host, cluster, coded
+from fleet import Authority, Certificates, Cluster, Host, cluster
 from harness import pair
 
 PATH = pair("phone", "job")
@@ -73,18 +72,13 @@ def test_a_certificate_that_cannot_be_read_is_told_at_the_start(closed: Cluster)
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Cluster]:
-    """One whose user ``farm`` may use ``/farm/`` and nothing else."""
     with cluster(1) as found:
-        ask = found.nodes[0].ask
-        for user, role in (("root", "root"), ("farm", "farm")):
-            ask("/v3/auth/user/add", {"name": user, "password": f"{user} secret"})
-            ask("/v3/auth/role/add", {"name": role})
-            ask("/v3/auth/user/grant", {"user": user, "role": role})
-        perm: dict[str, Any] = {"permType": "READWRITE", "key": coded(b"/farm/")}
-        perm["range_end"] = coded(b"/farm0")
-        ask("/v3/auth/role/grant", {"name": "farm", "perm": perm})
-        ask("/v3/auth/enable", {})
         yield found
+
+
+@pytest.fixture(scope="module")
+def authority(guarded: Cluster) -> Authority:
+    return Authority(guarded)
 
 
 def credentials(home: Path, text: str) -> str:
@@ -94,6 +88,7 @@ def credentials(home: Path, text: str) -> str:
     return str(home / "credentials")
 
 
+@pytest.mark.usefixtures("authority")
 def test_a_credential_of_systemd_is_the_password(guarded: Cluster, tmp_path: Path) -> None:
     given = credentials(tmp_path, "farm secret\n")
     host = guarded.host(CREDENTIALS_DIRECTORY=given)
@@ -104,6 +99,7 @@ def test_a_credential_of_systemd_is_the_password(guarded: Cluster, tmp_path: Pat
         assert "farm secret" not in host.log + host.request("GET", "/v1/status").body.decode()
 
 
+@pytest.mark.usefixtures("authority")
 def test_a_prefix_that_the_user_may_not_use_is_told(guarded: Cluster, tmp_path: Path) -> None:
     host = guarded.host(CREDENTIALS_DIRECTORY=credentials(tmp_path, "farm secret"))
     with running(host, user="farm", prefix="/other/", stale_reads="5m"):
@@ -115,24 +111,19 @@ def test_a_prefix_that_the_user_may_not_use_is_told(guarded: Cluster, tmp_path: 
 
 
 def test_a_password_that_changes_lets_nobody_in_on_old_news(
-    guarded: Cluster, tmp_path: Path
+    guarded: Cluster, authority: Authority, tmp_path: Path
 ) -> None:
     """Reads are refused too: an opt-in to stale reads is no way around the cluster's refusal."""
     host = guarded.host(CREDENTIALS_DIRECTORY=credentials(tmp_path, "farm secret"))
     with running(host, user="farm", prefix="/farm/", stale_reads="5m"):
         path = pair("kept out", "job")
         host.request("PATCH", path, {"a": 1})
-        node = guarded.nodes[0]
-        login = {"name": "root", "password": "root secret"}
-        token = node.ask("/v3/auth/authenticate", login)["token"]
-        change = {"name": "farm", "password": "changed"}
-        node.ask("/v3/auth/user/changepw", change, {"Authorization": token})
+        authority.change_password("changed")
         try:
             for method, body in (("GET", None), ("PATCH", {"a": 2})):
                 answer = host.request(method, path, body)
                 assert answer.status == 500, answer
                 assert "it refuses this daemon" in answer.json["error"]
         finally:
-            back = {**change, "password": "farm secret"}
-            node.ask("/v3/auth/user/changepw", back, {"Authorization": token})
+            authority.change_password("farm secret")
         assert host.request("PATCH", path, {"a": 3}).bucket == {"a": 3}

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-from fleet import Cluster, Node, cluster
+from fleet import Authority, Cluster, Node, cluster
 from fleet_load import Figures, hosts_of, load
 from harness import Daemon, pair
 
@@ -129,6 +130,26 @@ def test_a_slow_node(three: Cluster, hosts: list[Daemon], rounds: int) -> None:
                 time.sleep(0.03)
             writers.acknowledged(5)
     told(figures)
+
+
+def test_a_user_who_is_shut_out(rounds: int, tmp_path: Path) -> None:
+    """Each read and write is refused, and says why; all goes on once the user may again."""
+    figures = Figures("user shut out")
+    (tmp_path / "password").write_text("farm secret")
+    settings = {"PREFIX": "/farm/", "USER": "farm", "PASSWORD_FILE": str(tmp_path / "password")}
+    given = {f"BUCKETD_STORE_ETCD_{name}": value for name, value in settings.items()}
+    with cluster(3) as guarded:
+        authority = Authority(guarded)
+        with hosts_of(guarded, TIMEOUT, **given) as hosts:
+            for _ in range(rounds):
+                with load(hosts, figures) as writers:
+                    writers.acknowledged(5)
+                    authority.shut_out()
+                    writers.refused(3)
+                    authority.let_in()
+                    writers.acknowledged(5)
+    told(figures)
+    assert figures.refused > 0
 
 
 def test_a_cluster_at_its_space_limit(rounds: int) -> None:
