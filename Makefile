@@ -150,7 +150,7 @@ npm: node
 zipapp: venv
 	@rm -rf build/zipapp && mkdir -p build/zipapp $(DIST)
 	@cp -R client/python/bucketd_client LICENSE build/zipapp
-	@cp release/bucketctl.py build/zipapp/__main__.py
+	@cp client/python/bucketctl build/zipapp/__main__.py
 	@find build/zipapp -name __pycache__ -prune -exec rm -r {} +
 	$(BIN)/python -m zipapp --compress --python '/usr/bin/env python3' \
 		--output $(DIST)/bucketctl.pyz build/zipapp

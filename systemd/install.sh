@@ -81,7 +81,7 @@ make_environment() {
     "$new/bin/pip" install --quiet --disable-pip-version-check --no-compile \
         -c requirements.lock "$source/python" "$source"
     "$new/bin/pip" --quiet --disable-pip-version-check uninstall --yes pip setuptools 2>/dev/null
-    { printf '#!%s/bin/python -I\n' "$new" && cat release/bucketctl.py; } >"$new/bin/bucketctl"
+    { printf '#!%s/bin/python -I\n' "$new" && tail -n +2 client/python/bucketctl; } >"$new/bin/bucketctl"
     find "$new/lib" -name direct_url.json -delete # it names that copy
     find "$new/lib" -name RECORD -exec sed -i '/direct_url\.json,/d' {} +
     # It was made under another name than it will have.

@@ -9,7 +9,7 @@ Names are imported when they are first used, so that importing this costs next t
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # type checkers read it as True; importing typing would cost 10 ms
+TYPE_CHECKING = False  # type checkers read it as True; importing typing takes longer than a call
 
 if TYPE_CHECKING:
     from ._agent import Agent as Agent

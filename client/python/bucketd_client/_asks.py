@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast
 
 from . import _context
 from ._calls import JSON, JSON_PATCH, MERGE_PATCH, Reply, bucket_call, call, encode, whole
 from ._context import Scope
 from ._errors import error
 
+TYPE_CHECKING = False  # see bucketd_client
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any, Generic
+
     from typing_extensions import TypeVar
 
     from ._watching import Watching
 
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
+    # Method, body, media type, keys and guard: one verb, with its data as it was when asked for.
+    Ask = tuple[str, "bytes | None", "str | None", tuple[str, ...], "dict[str, str] | None"]
 else:
-    from typing import TypeVar
 
-    B = TypeVar("B")
+    class Generic:
+        """All of ``typing.Generic`` that is used while a program runs."""
+
+        __class_getitem__ = classmethod(type(list[int]))
+
+    B = Any = object
+    Ask = tuple
 
 UPDATE_SECONDS = 30.0
 LONGEST_PAUSE = 0.05
@@ -82,46 +92,36 @@ class Snapshot(Generic[B]):
         return {"If-None-Match": "*"} if self.etag is None else {"If-Match": self.etag}
 
 
-class Ask(NamedTuple):
-    """One verb, with its data as it was when it was asked for."""
-
-    method: str
-    body: bytes | None = None
-    media_type: str | None = None
-    keys: tuple[str, ...] = ()
-    guard: dict[str, str] | None = None
-
-
 def reading(keys: tuple[str, ...] = ()) -> Ask:
-    return Ask("GET", keys=keys)
+    return "GET", None, None, keys, None
 
 
 def setting(data: Any, more: dict[str, Any], if_match: str | None) -> Ask:
     merged = {**({} if data is None else whole(data)), **more}
-    return Ask("PATCH", encode(merged), JSON, guard=matching(if_match))
+    return "PATCH", encode(merged), JSON, (), matching(if_match)
 
 
 def replacing(data: Any, guard: dict[str, str] | None) -> Ask:
-    return Ask("PUT", encode(whole(data)), JSON, guard=guard)
+    return "PUT", encode(whole(data)), JSON, (), guard
 
 
 def removing(keys: tuple[str, ...], if_match: str | None) -> Ask:
     if not keys:
         raise error("invalid_request", "cannot remove: name a key, or use clear()")
-    return Ask("DELETE", keys=keys, guard=matching(if_match))
+    return "DELETE", None, None, keys, matching(if_match)
 
 
 def clearing(if_match: str | None) -> Ask:
-    return Ask("DELETE", guard=matching(if_match))
+    return "DELETE", None, None, (), matching(if_match)
 
 
 def merging(patch: Any, if_match: str | None) -> Ask:
-    return Ask("PATCH", encode(whole(patch)), MERGE_PATCH, guard=matching(if_match))
+    return "PATCH", encode(whole(patch)), MERGE_PATCH, (), matching(if_match)
 
 
 def patching(operations: Iterable[Mapping[str, Any]], if_match: str | None) -> Ask:
     body = encode([whole(each) for each in operations])
-    return Ask("PATCH", body, JSON_PATCH, guard=matching(if_match))
+    return "PATCH", body, JSON_PATCH, (), matching(if_match)
 
 
 def matching(if_match: str | None) -> dict[str, str] | None:
@@ -214,13 +214,14 @@ class Asking(Generic[B]):
 
     def _bucket(self, ask: Ask, began: float | None = None) -> B:
         scope, reply = self._reply(ask, began)
-        return cast("B", reply.members[scope.label])
+        found: B = reply.members[scope.label]
+        return found
 
     def _snapshot(self, ask: Ask, began: float | None = None) -> Snapshot[B]:
         scope, reply = self._reply(ask, began)
         members = reply.members
         return Snapshot(
-            cast("B", members[scope.label]),
+            members[scope.label],
             members.get("revision", 0),
             reply.etag,
             members.get("recovered_from"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Callable
 
 from . import _asks
 from ._asks import Asking, B, Rounds, Snapshot
 from ._errors import PreconditionFailed
 
+TYPE_CHECKING = False  # see bucketd_client
+
 if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Mapping
+    from typing import Any, Callable
+
     from ._change import Change
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
-
-from . import _wire
-from ._context import Scope
+from . import _fastjson, _wire
 from ._errors import NO_ANSWER, error
 from ._http import encode_head
+
+TYPE_CHECKING = False  # see bucketd_client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from ._context import Scope
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -17,14 +20,16 @@ JSON_PATCH = "application/json-patch+json"
 
 
 _MOST_HEADS = 256
-_heads: dict[tuple[str, Scope, str | None], bytes] = {}  # one program asks for few buckets, often
+_heads: dict[tuple[str, tuple[object, ...], str | None], bytes] = {}  # of few buckets, asked often
 
 
-class Reply(NamedTuple):
+class Reply:
     """A successful answer, and its members."""
 
-    members: dict[str, Any]
-    answer: _wire.Answer
+    __slots__ = ("answer", "members")
+
+    def __init__(self, members: dict[str, Any], answer: _wire.Answer) -> None:
+        self.members, self.answer = members, answer
 
     @property
     def etag(self) -> str | None:
@@ -79,8 +84,8 @@ def bucket_call(
     if guard or keys:
         head = _head_of(method, scope, media_type, keys, guard or {})
     else:
-        which = (method, scope, media_type)
-        head = _heads.get(which) or _keep_head(which)
+        which = (method, scope.identity, media_type)
+        head = _heads.get(which) or _keep_head(which, scope)
     end = b"\r\n" if body is None else b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     answer = _wire.exchange(method, head + end, path=path, timeout=timeout, began=began)
     reply = checked(answer)
@@ -98,8 +103,8 @@ def _head_of(
     return encode_head(method, scope.target(keys), headers)
 
 
-def _keep_head(which: tuple[str, Scope, str | None]) -> bytes:
-    method, scope, media_type = which
+def _keep_head(which: tuple[str, tuple[object, ...], str | None], scope: Scope) -> bytes:
+    method, _, media_type = which
     head = _head_of(method, scope, media_type, (), {})
     if len(_heads) >= _MOST_HEADS:
         _heads.clear()
@@ -109,9 +114,12 @@ def _keep_head(which: tuple[str, Scope, str | None]) -> bytes:
 
 def whole(data: Any) -> dict[str, Any]:
     """The data as a dict; InvalidRequest for what is no mapping."""
-    if not isinstance(data, Mapping):
-        kind = type(data).__name__
-        raise error("invalid_request", f"cannot send a {kind}: the data must be a mapping")
+    if not isinstance(data, dict):
+        from collections.abc import Mapping
+
+        if not isinstance(data, Mapping):
+            kind = type(data).__name__
+            raise error("invalid_request", f"cannot send a {kind}: the data must be a mapping")
     try:
         return dict(data)
     except Exception as problem:  # whatever a mapping of somebody else's may raise
@@ -122,7 +130,7 @@ def encode(data: Any) -> bytes:
     """Strict JSON; InvalidRequest for what has none, or would come back as something else."""
     try:
         _check_keys(data, "")
-        return json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        return _fastjson.dumps(data, separators=(",", ":"), allow_nan=False).encode()
     except UnicodeEncodeError:
         cause = "it has a lone surrogate"
     except RecursionError:
@@ -152,7 +160,7 @@ def _said(problem: Exception) -> str:
 
 def _members(answer: _wire.Answer) -> dict[str, Any]:
     try:
-        members = json.loads(str(answer.body, "utf-8"))
+        members = _fastjson.loads(str(answer.body, "utf-8"))
     except (ValueError, RecursionError):
         members = None
     if not isinstance(members, dict):

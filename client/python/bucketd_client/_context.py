@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from ._errors import error
+
+TYPE_CHECKING = False  # see bucketd_client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 SYSTEM_SOCKET = "/run/bucketd/bucketd.sock"
 MAX_TOKEN_FILE = 4096
@@ -37,25 +40,33 @@ def escape(text: str) -> str:
     return "".join(chr(b) if b in _PLAIN else f"%{b:02X}" for b in raw)
 
 
-class Scope(NamedTuple):
-    """One bucket: by the token that opens it, or named for an operator."""
+class Scope:
+    """One bucket: by the token that opens it, or named for an operator.
 
-    token: str | None
-    device: str | None
-    job: str | None
-    automation: str | None
-    device_bucket: bool
+    ``label`` is the member of a result that the bucket is in; two with one ``identity`` are the
+    same.
+    """
+
+    __slots__ = ("automation", "device", "device_bucket", "identity", "job", "label", "token")
+
+    def __init__(
+        self,
+        token: str | None,
+        device: str | None,
+        job: str | None,
+        automation: str | None,
+        device_bucket: bool,
+    ) -> None:
+        self.token, self.device, self.job = token, device, job
+        self.automation, self.device_bucket = automation, device_bucket
+        self.identity = (token, device, job, automation, device_bucket)
+        of_device = device_bucket or (token is None and job is None)
+        self.label = "deviceBucket" if of_device else "bucket"
 
     def __repr__(self) -> str:
         """Without the token: a repr ends up in logs."""
         token = None if self.token is None else "…"
         return f"Scope(token={token}, device={self.device!r}, job={self.job!r})"
-
-    @property
-    def label(self) -> str:
-        """The member of a result that the bucket is in."""
-        named_device = self.token is None and self.job is None
-        return "deviceBucket" if self.device_bucket or named_device else "bucket"
 
     def target(self, keys: Iterable[str] = ()) -> str:
         """Path and query of its route."""

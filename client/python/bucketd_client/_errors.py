@@ -28,7 +28,10 @@ whose docstrings are their entries in docs/errors.md.
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False  # see bucketd_client
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class BucketError(Exception):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
-
 from ._errors import NO_ANSWER, BucketError, error
+
+TYPE_CHECKING = False  # see bucketd_client
+
+if TYPE_CHECKING:
+    from typing import Callable
 
 MAX_HEAD = 64 * 1024
 MAX_BODY = 256 * 1024 * 1024
@@ -13,12 +16,13 @@ _LENGTH, _ETAG = b"\r\nContent-Length: ", b"\r\nETag: "  # as the daemon writes 
 _UNUSUAL = (b"\r\nConnection:", b"\r\nTransfer-Encoding:")
 
 
-class Answer(NamedTuple):
+class Answer:
     """Status, head as it came (latin-1, without the empty line), and body."""
 
-    status: int
-    head: bytes
-    body: bytes
+    __slots__ = ("body", "head", "status")
+
+    def __init__(self, status: int, head: bytes, body: bytes) -> None:
+        self.status, self.head, self.body = status, head, body
 
     @property
     def headers(self) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _socket as socket  # the part in C; the other takes longer to import than to call once
 import os
 import select
-import socket
 import struct
 import time
 from _thread import allocate_lock  # threading has much more, and takes longer to import
@@ -14,6 +14,7 @@ _CHUNK = 65536
 _PRECISION = 0.01  # seconds that a wait may last longer, so that most calls need not set it anew
 _AT_ONCE = 32768  # bytes that an idle connection's buffer takes without anybody reading
 _TIMEVAL = struct.Struct("@ll")
+TIMED_OUT = (TimeoutError, socket.timeout)  # one and the same from Python 3.10 on
 
 
 class Connection:

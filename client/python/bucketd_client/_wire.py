@@ -11,13 +11,12 @@ without an answer leaves the outcome open: reads are repeated, a write fails.
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import time
 
 from ._errors import BucketError, error
 from ._http import Answer, Reader, encode, usual
-from ._pool import Connection, Pool
+from ._pool import TIMED_OUT, Connection, Pool
 
 __all__ = ["Answer", "Lost", "exchange", "final", "may_pass", "request", "wait_asked_for"]
 
@@ -111,7 +110,7 @@ def exchange(
             if pause is None or not tries.again(pause):
                 return answer
             continue
-        except (_NotSent, TimeoutError, socket.timeout) as cause:
+        except (_NotSent, *TIMED_OUT) as cause:
             raise _too_slow(method, tries.answer_seconds, cause) from None
         except (OSError, _NotTaken, Lost) as cause:
             failure = cause
@@ -122,7 +121,7 @@ def exchange(
 def _exchange(text: bytes, method: str, path: str, deadline: float) -> Answer:
     try:
         connection = _pool.take(path) or Connection(path, deadline)
-    except (TimeoutError, socket.timeout):
+    except TIMED_OUT:
         raise _NotSent from None
     keep = False
     try:
@@ -138,7 +137,7 @@ def _exchange(text: bytes, method: str, path: str, deadline: float) -> Answer:
 def _send(connection: Connection, text: bytes, deadline: float) -> None:
     try:
         connection.send(text, deadline)
-    except (TimeoutError, socket.timeout):
+    except TIMED_OUT:
         raise _NotSent from None
     except ConnectionError:
         # The daemon may have answered before it closed: 413 to a body it would not read.

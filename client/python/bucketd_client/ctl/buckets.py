@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import Any, NoReturn
 
 from .. import _calls
 from .._errors import NO_ANSWER, error
@@ -12,6 +10,11 @@ from . import output
 from .commands import Options
 from .parser import Usage
 from .session import Session, Shown
+
+TYPE_CHECKING = False  # see bucketd_client
+
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 
 def get(options: Options) -> int:
@@ -137,6 +140,8 @@ def _standard_input() -> str:
 
 
 def _json(text: str, what: str) -> Any:
+    import json
+
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_float)
     except RecursionError:

@@ -5,22 +5,27 @@ The others are in ``more``, so that a start does not pay for them; ``table`` has
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+TYPE_CHECKING = False  # see bucketd_client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
-class Option(NamedTuple):
+class Option:
     """``--name``; ``value`` is the placeholder of its argument, empty for a switch.
 
     One that may be given ``often`` comes as its values with line breaks between;
     ``short`` is the letter of another way to write it.
     """
 
-    name: str
-    value: str
-    help: str
-    often: bool = False
-    short: str = ""
+    __slots__ = ("help", "name", "often", "short", "value")
+
+    # By hand: NamedTuple would have typing imported, which takes longer than all commands here.
+    def __init__(
+        self, name: str, value: str, help: str, often: bool = False, short: str = ""
+    ) -> None:
+        self.name, self.value, self.help = name, value, help
+        self.often, self.short = often, short
 
     @property
     def forms(self) -> str:
@@ -28,21 +33,27 @@ class Option(NamedTuple):
         return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
 
 
-class Command(NamedTuple):
+class Command:
     """One row. ``place`` is module:function; ``arguments`` as the usage line shows them.
 
     ``example`` and ``notes`` may have several lines; ``needs`` and ``most`` count arguments.
     """
 
-    name: str
-    arguments: str
-    summary: str
-    options: tuple[Option, ...]
-    example: str
-    place: str
-    needs: int = 0
-    most: int = 10**6
-    notes: str = ""
+    def __init__(
+        self,
+        name: str,
+        arguments: str,
+        summary: str,
+        options: tuple[Option, ...],
+        example: str,
+        place: str,
+        needs: int = 0,
+        most: int = 10**6,
+        notes: str = "",
+    ) -> None:
+        self.name, self.arguments, self.summary, self.options = name, arguments, summary, options
+        self.example, self.place, self.notes = example, place, notes
+        self.needs, self.most = needs, most
 
     def function(self) -> Callable[[Options], int]:
         from importlib import import_module
@@ -52,11 +63,11 @@ class Command(NamedTuple):
         return found
 
 
-class Options(NamedTuple):
+class Options:
     """What was typed: option values by name (switches: ""), and the rest in order."""
 
-    given: dict[str, str]
-    arguments: list[str]
+    def __init__(self, given: dict[str, str], arguments: list[str]) -> None:
+        self.given, self.arguments = given, arguments
 
     def get(self, name: str) -> str | None:
         return self.given.get(name)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+
+from .. import _fastjson
+
+TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, TextIO
+
     from .._calls import Reply
 
     Columns = dict[str, Callable[[dict[str, Any]], str]]
@@ -21,20 +25,22 @@ def on_terminal() -> bool:
 def show(value: Any) -> int:
     """One JSON value: indented on a terminal, on one line elsewhere."""
     if on_terminal():
+        import json
+
         write(_harmless(json.dumps(value, ensure_ascii=False, indent=2)))
     else:
-        write(json.dumps(value, ensure_ascii=False))
+        write(_fastjson.dumps(value))
     return 0
 
 
 def show_line(value: Any) -> None:
     """One JSON value of several, so on one line everywhere."""
-    write(_harmless(json.dumps(value, ensure_ascii=False)))
+    write(_harmless(_fastjson.dumps(value)))
 
 
 def write_json(value: Any) -> None:
     """One JSON value on one line, as it is."""
-    write(json.dumps(value, ensure_ascii=False))
+    write(_fastjson.dumps(value))
 
 
 def show_answer(reply: Reply) -> int:
@@ -79,7 +85,7 @@ def show_rows(rows: Iterable[dict[str, Any]], columns: Columns, empty: str) -> i
         return 0
     separator = "["
     for row in rows:
-        write(separator + json.dumps(row, ensure_ascii=False))
+        write(separator + _fastjson.dumps(row))
         separator = ","
     write("[]" if separator == "[" else "]")
     return 0

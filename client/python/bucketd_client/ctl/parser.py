@@ -6,9 +6,12 @@ to every start and suggests nothing when a word is mistyped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from .commands import COMMANDS, Command, Option, Options
+
+TYPE_CHECKING = False  # see bucketd_client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Help(Exception):
