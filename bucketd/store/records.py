@@ -165,8 +165,8 @@ def generation_of(text: bytes) -> int | None:
     if version != VERSION:
         raise JournalError(
             f"cannot read the directory journal: it has format version {version}, this bucketd "
-            f"reads {VERSION}; start the bucketd that wrote it once, stop it cleanly, and move that "
-            "directory away"
+            f"reads {VERSION}; start the bucketd that wrote it once, stop it cleanly, and move "
+            "that directory away"
         )
     return int(generation)
 

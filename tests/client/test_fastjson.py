@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bucketd_client import _fastjson
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 VALUES = st.recursive(
@@ -30,6 +30,7 @@ def test_this_python_has_the_quick_way(request: pytest.FixtureRequest) -> None:
     assert (_fastjson._scan is not None, _fastjson._encoder is not None) == (quick, quick)
 
 
+@settings(deadline=None)
 @given(VALUES)
 def both_ways(value: Any) -> None:
     assert _fastjson.dumps(value) == json.dumps(value, ensure_ascii=False)
