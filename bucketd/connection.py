@@ -139,7 +139,7 @@ class Connection(Repeating):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What aiohttp's parser refuses, in our envelope; the connection is closed after it."""
-        if status >= 500:
+        if status >= 500 and not isinstance(exc, ConnectionError):  # which is its peer's doing
             log.error("a request failed in a way that was not foreseen", exc_info=exc)
         # What follows a colon there repeats what was sent, and that may be a token.
         cause = (message or "it is malformed").partition(":")[0]

@@ -20,7 +20,10 @@ MOST = 4096
 LONGEST = 4096
 END = b"\r\n\r\n"
 # With any of these the head does not say all about where its request ends, or what follows it.
-_NEVER = ("Connection", "Expect", "TE", "Trailer", "Transfer-Encoding", "Upgrade")
+_NEVER = (
+    *("Connection", "Expect", "Proxy-Connection"),
+    *("TE", "Trailer", "Transfer-Encoding", "Upgrade"),
+)
 _METHODS = ("GET", "PATCH", "PUT", "DELETE")
 
 

@@ -19,6 +19,7 @@ MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 OFF_LOOP_BYTES = 64 * 1024  # parsing more than this would hold up everybody else
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_AUTHORITY = re.compile(r"[^/?]*/?")
 _TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')  # RFC 9110 §8.8.3
 Headers = CIMultiDictProxy[str]
 T = TypeVar("T")
@@ -27,7 +28,7 @@ T = TypeVar("T")
 def split_target(raw: str) -> tuple[str, str]:
     """Path and query, still encoded; of the absolute form too (RFC 9112 §3.2.2)."""
     if raw[:7].lower() == "http://":
-        raw = "/" + raw[7:].partition("/")[2]
+        raw = "/" + _AUTHORITY.sub("", raw[7:], count=1)
     path, _, query = raw.partition("?")
     return path, query
 

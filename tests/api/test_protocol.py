@@ -138,9 +138,31 @@ def test_expect_continue(shared_daemon: Daemon) -> None:
 def test_http_1_0_and_any_host(shared_daemon: Daemon) -> None:
     said = shared_daemon.raw(b"GET /healthz HTTP/1.0\r\n\r\n")
     assert b" 200 " in said.split(b"\r\n")[0]
-    said = shared_daemon.raw(b"GET http://some.where:99/healthz HTTP/1.1\r\nHost: x\r\n"
-                             + CLOSE + b"\r\n")  # fmt: skip
-    assert said.startswith(b"HTTP/1.1 200")
+    for target, status in (
+        (b"http://some.where:99/healthz", b"200"),
+        (b"HTTP://some.where/healthz", b"200"),
+        (b"http://some.where?x=/healthz", b"404"),
+        (b"https://some.where/healthz", b"404"),
+    ):
+        said = shared_daemon.raw(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n")
+        assert said.startswith(b"HTTP/1.1 " + status), target
+
+
+@pytest.mark.parametrize("header", [b"Connection", b"Proxy-Connection"])
+def test_who_asks_to_close_is_closed_each_time(shared_daemon: Daemon, header: bytes) -> None:
+    for _ in range(3):
+        said = shared_daemon.raw(GET + header + b": close\r\n\r\n", timeout=3)
+        assert said.startswith(b"HTTP/1.1 200")
+
+
+def test_who_leaves_in_the_middle_is_no_error_of_ours(daemon: Daemon) -> None:
+    for text in (PUT + b'Content-Length: 100\r\n\r\n{"n"', GET, GET + b"\r\n"):
+        with daemon.connect() as sock:
+            sock.sendall(text)
+            time.sleep(0.05)
+    assert daemon.request("GET", pair("d")).bucket == {}
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log
 
 
 @pytest.mark.parametrize(
