@@ -8,8 +8,10 @@ one stays in force.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ NAME_SUFFIX = ".name"  # beside a schema whose automation's name is too long for
 LAST_GOOD = (DIRECTORY, "last-good")  # copies of files, for a start when one is broken
 API, FILE = "api", "file"
 MOST_BYTES = 4 * 1024 * 1024
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # which no pipe holds up
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,8 @@ class Registry:
 
     def _rescan(self) -> None:
         entries: dict[str, Entry] = {}
-        for source, place in self._places.items():
-            for path, signature in _files(place):
+        for source in self._places:
+            for path, signature in self._files(source):
                 known = self._entries.get(path)
                 if known is None or known.signature != signature:
                     known = self._load(source, path, signature, known)
@@ -136,10 +139,9 @@ class Registry:
         self, source: str, path: str, signature: disk.Signature, before: Entry | None
     ) -> Entry:
         """The entry for a file as it is now; where it cannot be used, the last good one stays."""
-        automation = _name_of(path)
+        automation = self._name_of(source, path)
         try:
-            with open(path, "rb") as file:
-                text = file.read(MOST_BYTES + 1)
+            text = self._read(source, os.path.basename(path))
             compiled = _compile(text)
         except (OSError, BucketdError) as error:
             cause = error.message if isinstance(error, BucketdError) else str(error.strerror)
@@ -171,39 +173,49 @@ class Registry:
         except OSError as error:
             log.warning("cannot keep a copy of the schema of %r: %s", automation, error.strerror)
 
+    def _files(self, source: str) -> Iterator[tuple[str, disk.Signature]]:
+        ours = source == API
+        try:
+            found = (
+                disk.names(self.root, (DIRECTORY,)) if ours else os.listdir(self._places[source])
+            )
+        except OSError:
+            return
+        for name in sorted(found):
+            path = os.path.join(self._places[source], name)
+            if not name.endswith(naming.SUFFIX) or name.startswith("."):
+                continue
+            try:
+                yield path, disk.Signature.of(os.stat(path, follow_symlinks=not ours))
+            except OSError:
+                continue  # renamed away while we looked
+
+    def _read(self, source: str, name: str) -> bytes:
+        """A file's bytes; an operator may have a link among the settings, but not in our state."""
+        if source == API:
+            return disk.read(self.root, (DIRECTORY,), name).text
+        fd = os.open(os.path.join(self._places[source], name), _READ)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise disk.NotAFile(errno.EINVAL, "it is not a regular file")
+            return file.read(MOST_BYTES + 1)
+
+    def _name_of(self, source: str, path: str) -> str:
+        """The automation of a file: its name decoded, or as it is, or what is written beside it."""
+        stem = os.path.basename(path).removesuffix(naming.SUFFIX)
+        decoded = naming.decode(stem)
+        if decoded is not None:
+            return decoded
+        try:
+            return self._read(source, stem + NAME_SUFFIX).decode()[:1000]
+        except (OSError, UnicodeDecodeError):
+            return stem
+
     def _write(self, name: str, text: bytes) -> None:
         disk.write(self.root, (DIRECTORY,), name, lambda _birth: text)
-
-
-def _files(place: str) -> Iterator[tuple[str, disk.Signature]]:
-    try:
-        names = sorted(os.listdir(place))
-    except OSError:
-        return
-    for name in names:
-        if not name.endswith(naming.SUFFIX) or name.startswith("."):
-            continue
-        path = os.path.join(place, name)
-        try:
-            yield path, disk.Signature.of(os.stat(path))
-        except OSError:
-            continue  # renamed away while we looked
 
 
 def _compile(text: bytes) -> Compiled:
     from .compiled import compile_schema  # a daemon without schemas never pays for the compiler
 
     return compile_schema(strictjson.loads(text, "the schema"))
-
-
-def _name_of(path: str) -> str:
-    """The automation of a file: its name decoded, or as it stands, or what is written beside it."""
-    stem = os.path.basename(path).removesuffix(naming.SUFFIX)
-    decoded = naming.decode(stem)
-    if decoded is not None:
-        return decoded
-    try:
-        with open(path.removesuffix(naming.SUFFIX) + NAME_SUFFIX, encoding="utf-8") as file:
-            return file.read(1000)
-    except (OSError, UnicodeDecodeError):
-        return stem

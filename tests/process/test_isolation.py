@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -87,6 +88,25 @@ def test_a_link_in_the_place_of_a_directory_leads_nowhere(
         daemon.request("PUT", TARGET, {"n": 2})
         assert daemon.stop() == 0
     assert list(outside.iterdir()) == []
+
+
+def test_a_schema_is_not_taken_through_a_link(stopped_daemon: Daemon) -> None:
+    """From the state directory. Among the settings, links are the operator's own."""
+    daemon, outside = stopped_daemon, stopped_daemon.home / "outside.json"
+    outside.write_text('{"type": "object", "required": ["planted"]}')
+    planted = daemon.state_dir / "schemas" / "planted.json"
+    wanted = daemon.home / "schemas" / "wanted.json"
+    for link in (planted, wanted):
+        link.parent.mkdir(parents=True)
+        link.symlink_to(outside)
+    os.mkfifo(daemon.home / "schemas" / "pipe.json")  # nor does it wait for somebody to write
+    daemon.config.write_text("")
+    daemon.state_dir.chmod(0o700)
+    daemon.start()
+    rows = {row["automation"]: row for row in daemon.request("GET", "/v1/schemas").json["schemas"]}
+    in_force = {name for name, row in rows.items() if row["form"] is not None}
+    assert in_force == {"wanted"}
+    assert "required" not in json.dumps([rows["planted"], rows["pipe"]])
 
 
 def test_contexts_are_not_taken_through_a_link(stopped_daemon: Daemon) -> None:
