@@ -133,6 +133,8 @@ class Contexts:
         try:
             context = Context(**json.loads(disk.read(self._root, (DIRECTORY,), name).text))
             BucketKey.checked(context.device, context.job)
+            if _file(context) != name or not isinstance(context.token_sha256, str):
+                raise ValueError("it is not the file of a context")
             expired = context.expires <= time.time()
         except (OSError, ValueError, TypeError, InvalidRequest) as error:
             log.warning("cannot take up the context in %s/%s: %s", DIRECTORY, name, error)

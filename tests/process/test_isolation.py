@@ -109,6 +109,25 @@ def test_a_schema_is_not_taken_through_a_link(stopped_daemon: Daemon) -> None:
     assert "required" not in json.dumps([rows["planted"], rows["pipe"]])
 
 
+def test_files_that_are_no_contexts_are_left_alone(daemon: Daemon) -> None:
+    token = daemon.mint("d", "j")
+    [kept] = (daemon.runtime_dir / "contexts").iterdir()
+    found = json.loads(kept.read_text())
+    for name, change in {
+        "elsewhere": {"id": "../../state/write.lock"},
+        "unnamed": {"id": None},
+        "keyless": {"id": "keyless", "token_sha256": ["x"]},
+        "endless": {"id": "endless", "expires": "never"},
+        "more": {"id": "more", "surprise": 1},
+    }.items():
+        (kept.parent / f"{name}.json").write_text(json.dumps(found | change))
+    daemon.restart()
+    assert daemon.request("GET", "/v1/bucket", token=token).status == 200
+    contexts = daemon.request("GET", "/v1/contexts").json["contexts"]
+    assert [context["id"] for context in contexts] == [found["id"]]
+    assert daemon.log.count("cannot take up the context") == 5
+
+
 def test_contexts_are_not_taken_through_a_link(stopped_daemon: Daemon) -> None:
     daemon, outside = stopped_daemon, stopped_daemon.home / "outside"
     outside.mkdir()
