@@ -18,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, to try it out")
-    parser.add_argument("--million", action="store_true", help="with 1,000,000 buckets on disk too")
+    parser.add_argument("--write", metavar="FILE", type=Path, help="put the table into a page, too")
     parser.add_argument("--only", metavar="WORD", default="", help="works whose name has this word")
     options = parser.parse_args()
     report = Report()
@@ -38,8 +38,12 @@ def main() -> int:
         for probe in probes.PROBES:
             if options.only in probe.__name__:
                 probe(home, report, scale)
-        if options.million:
+        if options.quick:
+            report.note("without 1,000,000 buckets on disk (--quick)")
+        elif options.only in probes.million.__name__:
             probes.million(home, report, scale)
+    if options.write is not None:
+        report.write_into(options.write)
     print(report.as_json() if options.json else report.as_table())
     return 0
 

@@ -30,7 +30,7 @@ print(json.loads(connection.getresponse().read())["bucket"])
 
 def commands(home: Path, report: Report, scale: Scale) -> None:
     """Whole processes: bucketctl, the import of the client, the start of the daemon."""
-    daemon, python = Bucketd(home), sys.executable
+    daemon, python = Bucketd(home), _installed(home)
     ctl = str(Path(python).parent / "bucketctl")
     names = {
         "bucketctl": [ctl, "get", "--device", "d", "--job", "job"],
@@ -54,6 +54,19 @@ def commands(home: Path, report: Report, scale: Scale) -> None:
         )  # fmt: skip
     extra = found["import"].p50 - found["python"].p50
     report.add("import bucketd_client", micro(extra), "10 ms", "10.0 ms", extra / 0.010, "<=", 1.0)
+
+
+def _installed(home: Path) -> str:
+    """The interpreter of an environment with the client as its users install it.
+
+    That of the checkout imports what an editable install needs at each start.
+    """
+    python, copy = home / "installed" / "bin" / "python", home / "client"
+    shutil.copytree(Path(__file__).parents[1] / "client" / "python", copy)
+    _run([sys.executable, "-m", "venv", str(home / "installed")], None)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, "--no-deps", str(copy)], None)
+    return str(python)
 
 
 def start(home: Path, report: Report, scale: Scale) -> None:

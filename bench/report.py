@@ -6,6 +6,11 @@ import json
 import os
 import platform
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from .timing import Samples
+
+BEGIN, END = "<!-- written by make bench -->", "<!-- to here -->"
 
 
 @dataclass
@@ -60,7 +65,13 @@ class Report:
         widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
         text = [_line(head, widths), _line(["-" * width for width in widths], widths)]
         text += [_line(line, widths) for line in lines]
-        return "\n".join([machine(), "", *text, "", *self.notes])
+        return "\n".join([machine(), "", *text, "", *self.notes]).rstrip()
+
+    def write_into(self, path: Path) -> None:
+        """Replace what stands between the two marks of a page by the table."""
+        before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        path.write_text(f"{before}{BEGIN}\n{self.as_table()}\n{END}{after}", encoding="utf-8")
 
 
 def _line(cells: list[str], widths: list[int]) -> str:
@@ -69,17 +80,35 @@ def _line(cells: list[str], widths: list[int]) -> str:
 
 
 def machine() -> str:
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    processor = names[0] if names else platform.machine()
+    """What it ran on, and how busy that was: the ratios hold on a quiet machine."""
+    processor = _value("/proc/cpuinfo", "model name") or platform.machine()
+    memory = int(_value("/proc/meminfo", "MemTotal").split()[0]) / 1024 / 1024
     return (
-        f"{os.cpu_count()} x {processor}, Linux {platform.release()}, "
-        f"Python {platform.python_version()}"
+        f"{os.cpu_count()} x {processor}, {memory:.0f} GiB, {_file_system()}, "
+        f"Linux {platform.release()}, Python {platform.python_version()}, "
+        f"load {os.getloadavg()[2]:.1f} over 15 minutes"
     )
+
+
+def _value(path: str, name: str) -> str:
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
+def _file_system() -> str:
+    """Of the directory that it ran in."""
+    at = os.path.realpath(os.environ.get("BENCH_DIR", "."))
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    above = [m for m in mounts if os.path.commonpath((at, m[1])) == m[1]]
+    return max(above, key=lambda m: len(m[1]))[2]
 
 
 def micro(seconds: float) -> str:
     return f"{seconds * 1e6:.0f} µs" if seconds < 0.01 else f"{seconds * 1e3:.1f} ms"
+
+
+def latency(samples: Samples) -> str:
+    return f"{micro(samples.p50)} (p99 {micro(samples.p99)}, {per_second(samples.rate)})"
 
 
 def per_second(rate: float) -> str:

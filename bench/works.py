@@ -9,7 +9,7 @@ from pathlib import Path
 from . import peers
 from .load import over_connections, over_threads
 from .peers import Bucketd, Etcd
-from .report import Report, micro, per_second
+from .report import Report, latency, micro, per_second
 from .timing import Samples, alternate, one_by_one
 
 SIZES = (100, 1024, 16 * 1024)
@@ -41,9 +41,9 @@ def single_gets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> No
                 redis.set("get", text)
                 runs["redis"] = one_by_one(lambda _: json.loads(redis.get("get")), scale(170))
             found = alternate(runs, ROUNDS)
-            work, ours = f"get {_size(size)}, one client, p50", micro(found["bucketd"].p50)
-            _p50(report, work, ours, found, "redis", 0.7)
-            _p50(report, work, ours, found, "echo", 3.5)
+            work = f"get {_size(size)}, one client, p50"
+            _p50(report, work, found, "redis", 0.7)
+            _p50(report, work, found, "echo", 3.5)
 
 
 def single_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None:
@@ -65,13 +65,13 @@ def single_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> No
             if etcd is not None:
                 runs["etcd"] = over_connections(etcd.connect, _etcd(size), 1, scale(70))
             found = alternate(runs, ROUNDS)
-            work, ours = f"set {_size(size)}, one client, p50", micro(found["bucketd"].p50)
-            _p50(report, work, ours, found, "redis", 1.0)
-            _p50(report, work, ours, found, "etcd", 0.4)
+            work, ours = f"set {_size(size)}, one client, p50", latency(found["bucketd"])
+            _p50(report, work, found, "redis", 1.0)
+            _p50(report, work, found, "etcd", 0.4)
             bound = 0.7 * found["safe write"].p50 + found["bucketd get"].p50
             name = "0.7 x safe write + get"
             report.add(work, ours, name, micro(bound), found["bucketd"].p50 / bound, "<=", 1.0)
-            _p50(report, work, ours, found, "append + fdatasync", 4.0)
+            _p50(report, work, found, "append + fdatasync", 4.0)
 
 
 def with_schema(daemon: Bucketd, _home: Path, report: Report, scale: Scale) -> None:
@@ -95,8 +95,7 @@ def with_schema(daemon: Bucketd, _home: Path, report: Report, scale: Scale) -> N
         },
         5,
     )
-    _p50(report, "set 1 KiB with a schema, p50", micro(found["bucketd"].p50), found,
-         "no schema", 1.15)  # fmt: skip
+    _p50(report, "set 1 KiB with a schema, p50", found, "no schema", 1.15)
 
 
 def many_gets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None:
@@ -176,12 +175,10 @@ def _echo(sock: object, text: bytes) -> None:
     peers.whole(sock.recv, len(text))  # type: ignore[attr-defined]
 
 
-def _p50(
-    report: Report, work: str, ours: str, found: dict[str, Samples], peer: str, goal: float
-) -> None:
+def _p50(report: Report, work: str, found: dict[str, Samples], peer: str, goal: float) -> None:
     if peer in found:
-        ratio = found["bucketd"].p50 / found[peer].p50
-        report.add(work, ours, peer, micro(found[peer].p50), ratio, "<=", goal)
+        ours, theirs = found["bucketd"], found[peer]
+        report.add(work, latency(ours), peer, latency(theirs), ours.p50 / theirs.p50, "<=", goal)
 
 
 def _rate(report: Report, work: str, found: dict[str, Samples], peer: str, goal: float) -> None:
