@@ -152,6 +152,14 @@ def test_promtool_takes_the_alerts() -> None:
     subprocess.run(["promtool", "check", "rules", str(MONITORING / "alerts.yml")], check=True)
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not here")
+def test_promtool_takes_the_metrics(daemon: Daemon) -> None:
+    daemon.request("PUT", pair("d", "j"), {"n": 1})
+    text = daemon.request("GET", "/metrics").body
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 @pytest.mark.files
 def test_devices_are_counted_that_have_something(daemon: Daemon) -> None:
     daemon.request("PUT", pair("empty", "job"), {"n": 1})
