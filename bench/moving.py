@@ -20,14 +20,18 @@ ENVELOPE = '{"device":"d%d","job":"j%d","bucket":{"n":%d,"token":"%064d","tries"
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     home = Path(tempfile.mkdtemp(prefix="bucketd-moving-", dir=(sys.argv[2:] or [None])[0]))
-    planned, back = home / "planned.ndjson", home / "back.ndjson"
+    planned, back, tar = home / "planned.ndjson", home / "back.ndjson", home / "back.tar"
     with planned.open("w") as file:
         for number in range(count):
             file.write(ENVELOPE % (number // 1000, number % 1000, number, number))
     daemon = Bucketd(home)
     with daemon.running() as server:
         environ = {**os.environ, "BUCKETD_SOCKET": str(home / "run" / "bucketd.sock")}
-        for words in (["import", str(planned)], ["export", "--output", str(back)]):
+        for words in (
+            ["import", str(planned)],
+            ["export", "--output", str(back)],
+            ["export", "--format", "tar", "--output", str(tar)],
+        ):
             _timed(home, words, environ, count, lambda: _peak(server.pid))
     same = _digest(planned) == _digest(back)
     print(f"what came back is {'' if same else 'NOT '}what was put in")

@@ -167,6 +167,12 @@ def test_curl_of_operators(ctl: Shell, command: str) -> None:
     assert printed.keys() == ctl.json(*command.split(), "--json").keys()
 
 
+def test_curl_of_an_export_is_its_first_page(ctl: Shell, at: list[str]) -> None:
+    ctl.json("set", *at, "a=1")
+    printed = json.loads(ctl.line('eval "$(bucketctl export --curl)"').stdout)
+    assert [row["bucket"] for row in printed["envelopes"] if row["device"] == at[1]] == [{"a": "1"}]
+
+
 def test_curl_prints_what_would_be_sent(ctl: Shell, at: list[str]) -> None:
     words = [*at[:2], "--job", "it's $HOME/..", 'q=it\'s "quoted" $HOME `x`\nline']
     line = ctl("set", *words, "--curl").stdout

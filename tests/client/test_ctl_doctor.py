@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucketd_client.ctl import checks
+from bucketd_client.ctl import checks, stored
 from ctl_shell import Shell
 from harness import Daemon, pair
 
@@ -72,6 +72,45 @@ def test_broken_schemas_quarantine_and_open_directories(daemon: Daemon) -> None:
     for about in ("schemas", "quarantine", "permissions"):
         assert found[about]["level"] == "warning", found
     assert found["permissions"]["fix"] == f"chmod 0700 {daemon.state_dir}"
+
+
+def test_buckets_that_cannot_be_read_or_break_their_schema(daemon: Daemon) -> None:
+    ctl = Shell(daemon)
+    for job in ("good", "it's"):
+        daemon.request("PUT", f"{pair('d', job)}?automation=a", {"n": 5})
+    place = daemon.state_dir / "devices" / "d" / "jobs"
+    place.mkdir(parents=True, exist_ok=True)  # files come after answers
+    (place / "rot.json").write_text("rot")
+    assert findings(ctl, 1)["bucket"]["what"] == "devices/d/jobs/rot.json cannot be read"
+    schema = {"properties": {"n": {"maximum": 4}}}
+    daemon.request("PUT", "/v1/schemas/a?force=true", schema)
+    before = (daemon.state_dir / "schemas" / "a.json").stat()
+    rows = json.loads(ctl("doctor", "--buckets").stdout)["findings"]
+    told = [(row["level"], row["what"], row["fix"]) for row in rows[-4:]]
+    refused = "the schema of a refuses d, {}: /n must be at most 4, got the number 5"
+    edit = "bucketctl edit --device d --job "
+    assert told[0][:2] == ("ok", "2 can be read")
+    assert told[1][:2] == ("problem", "devices/d/jobs/rot.json cannot be read")
+    assert told[2:] == [
+        ("warning", refused.format("good"), f"{edit}good"),
+        ("warning", refused.format("it's"), edit + """'it'"'"'s'"""),
+    ]
+    assert (daemon.state_dir / "schemas" / "a.json").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_many_of_a_kind_are_counted(daemon: Daemon) -> None:
+    for number in range(stored.SHOWN + 3):
+        daemon.request("PUT", f"{pair('d', f'j{number}')}?automation=a", {"n": "x"})
+    daemon.request("PUT", "/v1/schemas/a?force=true", {"properties": {"n": {"type": "number"}}})
+    rows = json.loads(Shell(daemon)("doctor", "--buckets").stdout)["findings"]
+    assert [row["about"] for row in rows].count("schema") == stored.SHOWN + 1
+    assert rows[-1]["what"] == "3 further buckets violate the schema of a"
+
+
+def test_the_check_shows_how_far_it_is(daemon: Daemon) -> None:
+    daemon.request("PUT", pair("d", "j"), {})
+    seen = Shell(daemon).on_terminal("doctor", "--buckets", env={"TERM": "xterm"})
+    assert "\r\x1b[Kcheck [##############################] 100%  1 bucket," in seen
 
 
 def test_a_clock_that_is_behind(daemon: Daemon) -> None:

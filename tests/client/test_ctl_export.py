@@ -150,6 +150,25 @@ def test_a_bucket_that_cannot_be_read_is_named_and_left_out(full: Shell) -> None
     assert set(lines(done.stdout)) == set(BUCKETS) - {("phone-2", "login")}
 
 
+@pytest.mark.files
+def test_an_import_mends_what_cannot_be_read(daemon: Daemon, tmp_path: Path) -> None:
+    ctl = Shell(daemon)
+    file = daemon.state_dir / "devices" / "d" / "jobs" / "j.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("rot")
+    mended = tmp_path / "mended.json"
+    envelope = {"format": "bucketd/1", "device": "d", "job": "j", "bucket": {"n": 1}}
+    mended.write_text(json.dumps(envelope, indent=2))
+    outcome = {"created": 0, "changed": 1, "unchanged": 0, "refused": 0}
+    tried = ctl("import", "--dry-run", str(mended))
+    assert (tried.returncode, json.loads(tried.stdout.splitlines()[-1])) == (0, outcome)
+    assert ctl("get", "--device", "d", "--job", "j").returncode == 1
+    assert ctl.json("import", str(mended)) == outcome
+    assert ctl.json("get", "--device", "d", "--job", "j") == {"n": 1}
+    assert [kept.read_text() for kept in (daemon.state_dir / "quarantine").iterdir()] == ["rot"]
+    assert ctl.json("import", str(mended))["unchanged"] == 1
+
+
 def test_patterns(full: Shell) -> None:
     def listed(*words: str) -> set[tuple[str, str | None]]:
         return {(row["device"], row["job"]) for row in full.json("list", *words)}
@@ -189,6 +208,13 @@ def test_progress_is_for_terminals(full: Shell, tmp_path: Path) -> None:
     seen = full.on_terminal("export", "--output", str(tmp_path / "x"), env={"TERM": "xterm"})
     assert "\r\x1b[Kexport [##############################] 100%  5 buckets" in seen
     assert "\r" not in full.on_terminal("export", "--output", str(tmp_path / "x"), env={"TERM": ""})
+
+
+def test_how_many_in_words_for_people(full: Shell, tmp_path: Path) -> None:
+    words = ["export", "--output", str(tmp_path / "x")]
+    assert full.on_terminal(*words, env={"TERM": ""}) == "5 exported, 0 left out\n"
+    seen = full.on_terminal(*words, "--json", env={"TERM": ""})
+    assert json.loads(seen) == {"exported": 5, "left_out": 0}
 
 
 def test_an_export_that_breaks_off_leaves_no_file(full: Shell, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import socket
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from bucketd_client import Bucket, BucketError
 from bucketd_client.ctl.table import every
 from ctl_shell import CTL, Shell
 from fake import Seen, answer, fake
@@ -35,14 +37,19 @@ def at(request: pytest.FixtureRequest) -> list[str]:
         ([], 0, ""),
         (["gte"], 2, "did you mean get?"),
         (["exprot"], 2, "did you mean export?"),
-        (["device", "forgte", "x"], 2, "did you mean forget?"),
+        (["device", "forgte", "x"], 2, "did you mean device forget?"),
+        (["rm", "x"], 2, "did you mean unset?"),
+        (["contexts"], 2, "did you mean context list?"),
+        (["usage", "--curl"], 2, "bucketctl api METHOD PATH --curl"),
+        (["list", "extra"], 2, "it takes no 'extra'"),
+        (["context", "revoke", "a", "b"], 2, "it takes no 'b'"),
         (["get", "--devcie", "x"], 2, "did you mean --device?"),
         (["get", "--device"], 2, "needs a value"),
         (["get", "--json=1"], 2, "takes no value"),
         (["get", "--job", "j"], 2, "need --device"),
         (["get", "-x"], 2, "goes behind --"),
         (["--json", "get"], 2, "the command comes first"),
-        (["context", "crate"], 2, "did you mean create?"),
+        (["context", "crate"], 2, "did you mean context create?"),
         (["get"], 3, "bucketctl run --device"),
         (["get", "--device", "d", "--job", "j", "none"], 1, "no such key"),
         (["get", "--device", "d", "--raw"], 2, "exactly one KEY"),
@@ -95,6 +102,20 @@ def test_no_daemon_is_status_4(ctl: Shell, command: str) -> None:
 def test_no_context_is_status_3(ctl: Shell, command: str) -> None:
     assert ctl(*command.split()).returncode == 3
     assert ctl(*command.split(), env={"BUCKETD_TOKEN": "none"}).returncode == 3
+
+
+@pytest.mark.files
+def test_what_the_log_knows_more_of_has_its_request_id(daemon: Daemon) -> None:
+    path = daemon.state_dir / "devices" / "d" / "jobs" / "j.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"{")
+    done = Shell(daemon)("get", "--device", "d", "--job", "j")
+    said = re.search(r"\(request ([0-9a-f]{12}) in its log\)$", done.stderr.strip())
+    assert said
+    assert f"request {said[1]}: bucket_corrupt" in daemon.log
+    with pytest.raises(BucketError) as caught:
+        Bucket(device="d", job="j", socket=daemon.socket).get()
+    assert f"request {caught.value.request_id}: bucket_corrupt" in daemon.log
 
 
 def test_schema_violation_is_status_5_and_lists_them(ctl: Shell, at: list[str]) -> None:

@@ -139,7 +139,7 @@ def test_people_see_what_was_and_what_is(shell: Shell, daemon: Daemon) -> None:
     second = read_terminal(ours, "- /gone: true\x1b[0m")
     assert "revision 2" in second
     assert "\x1b[31m- /a: 1\x1b[0m\n" in second
-    assert "\x1b[32m+ /a: {\"b\": \"x\\u001b\"}\x1b[0m\n" in second
+    assert '\x1b[32m+ /a: {"b": "x\\u001b"}\x1b[0m\n' in second
     daemon.request("DELETE", pair("d", "j"))
     assert "d, j, no bucket" in read_terminal(ours, "- /a: {")
     process.send_signal(signal.SIGINT)

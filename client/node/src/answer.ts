@@ -63,7 +63,7 @@ export class Later extends Error {
 export function read(answer: Answer, target: Target): Reply {
   const body = parse(answer, target);
   if (body.success === true) return { body, etag: answer.headers.etag ?? null };
-  const refusal = errorOf(answer.status, body);
+  const refusal = errorOf(answer, body);
   if (!LATER.has(refusal.code)) throw refusal;
   throw new Later(refusal, 1000 * (Number(answer.headers["retry-after"]) || 0));
 }
@@ -79,11 +79,13 @@ function parse(answer: Answer, target: Target): any {
   throw new BucketError(`cannot read the answer: ${cause}`, "internal", { status: answer.status });
 }
 
-function errorOf(status: number, body: any): BucketError {
+function errorOf({ status, headers }: Answer, body: any): BucketError {
   const code = String(body.code);
   const Kind = Object.hasOwn(KINDS, code) ? KINDS[code]! : BucketError;
   const options: BucketErrorOptions = { status };
   if (Array.isArray(body.details)) options.details = body.details;
   if (Number.isInteger(body.revision)) options.revision = body.revision;
+  const id = headers["x-request-id"];
+  if (typeof id === "string") options.requestId = id;
   return new Kind(String(body.error), code, options);
 }

@@ -6,6 +6,8 @@ export interface BucketErrorOptions {
   details?: Detail[];
   /** The current revision, where the answer tells it (a guard that failed). */
   revision?: number;
+  /** What the daemon's log calls the request, where it says more. */
+  requestId?: string;
 }
 
 /**
@@ -33,6 +35,7 @@ export class BucketError extends Error {
   readonly status: number;
   readonly details: Detail[] | undefined;
   readonly revision: number | undefined;
+  readonly requestId: string | undefined;
 
   constructor(message: string, code: string, options: BucketErrorOptions = {}) {
     super(message);
@@ -41,6 +44,7 @@ export class BucketError extends Error {
     this.status = options.status ?? 0;
     this.details = options.details;
     this.revision = options.revision;
+    this.requestId = options.requestId;
   }
 }
 

@@ -86,7 +86,10 @@ test("dangerous names are legal, each its own bucket", async () => {
 });
 
 test("refused names and bodies are told with their code", async () => {
-  await assert.rejects(open("a\nb").get(), { code: "invalid_request", status: 400 });
+  await assert.rejects(open("a\nb").get(), (error) => {
+    assert.match(error.requestId, /^[0-9a-f]{12}$/);
+    return error.code === "invalid_request" && error.status === 400;
+  });
   await assert.rejects(open("x".repeat(129)).get(), { code: "invalid_request", status: 400 });
   await assert.rejects(open("bad").set({ n: 2 ** 65 }), { code: "invalid_json", status: 400 });
   await assert.rejects(open("bad").set({ s: "\ud800" }), { code: "invalid_json", status: 400 });

@@ -64,6 +64,7 @@ def checked(answer: _wire.Answer) -> Reply:
             status=answer.status,
             details=members.get("details"),
             revision=members.get("revision"),
+            request_id=answer.headers.get("x-request-id"),
         )
     return Reply(members, answer)
 

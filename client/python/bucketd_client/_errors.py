@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 
 class BucketError(Exception):
-    """``code``, ``status`` (of HTTP; None without an answer), ``details``, ``revision``."""
+    """``code``, ``status`` (of HTTP; None without an answer), ``details``, ``revision``.
+
+    ``request_id`` is what the daemon's log calls it, where it says more.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class BucketError(Exception):
         status: int | None = None,
         details: list[Any] | None = None,
         revision: int | None = None,
+        request_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -51,6 +55,7 @@ class BucketError(Exception):
         self.status = status
         self.details = details or []
         self.revision = revision
+        self.request_id = request_id
 
 
 class InvalidRequest(BucketError):

@@ -57,7 +57,7 @@ def _run(argv: list[str]) -> int:
     except Usage as problem:
         return _complain(str(problem), 2)
     except BucketError as problem:
-        return _complain(problem.message, _status_of(problem), problem.details)
+        return _complain(_in_words(problem), _status_of(problem), problem.details)
 
 
 def _stop_writing() -> None:
@@ -70,6 +70,13 @@ def _status_of(problem: BucketError) -> int:
     if problem.status is None and problem.code in ("invalid_request", "invalid_json"):
         return 2  # refused before anything was sent
     return STATUS.get(problem.code, 1)
+
+
+def _in_words(problem: BucketError) -> str:
+    """With what finds it in the daemon's log, where there is a line of it."""
+    if problem.request_id is None or problem.code not in ("internal", "bucket_corrupt"):
+        return problem.message
+    return f"{problem.message} (request {problem.request_id} in its log)"
 
 
 def _complain(message: str, status: int, details: list[object] | None = None) -> int:

@@ -147,5 +147,5 @@ def told(options: Options, what: str, count: int, **more: int) -> int:
     counts = {what: count, **more}
     if options.has("json") or not output.on_terminal():
         return output.show(counts)
-    output.write(", ".join(f"{number} {done}" for done, number in counts.items()))
+    output.write(", ".join(f"{number} {done.replace('_', ' ')}" for done, number in counts.items()))
     return 0

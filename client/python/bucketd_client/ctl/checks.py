@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import __version__, _context
 from .._errors import BucketError
+from .asking import counted
 from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
 from .session import Session
 
@@ -151,8 +152,15 @@ def permissions(status: dict[str, Any]) -> Iterator[Finding]:
 
 def quarantine(status: dict[str, Any]) -> Iterator[Finding]:
     if count := status["counts"].get("quarantined_files"):
-        fix = "look at them in <state>/quarantine, and remove those that you do not need"
-        yield Finding(WARNING, "quarantine", f"{count} files could not be read", fix)
+        place = f"{status['store'].get('state_dir') or '<state>'}/quarantine"
+        fix = f"look at {place}; what was put right, or nobody needs, may be removed"
+        yield Finding(WARNING, "quarantine", f"{counted(count, 'damaged file')} kept", fix)
+
+
+def unreadable(path: str) -> Finding:
+    """One bucket whose file is no bucket, as the daemon's lists name it."""
+    fix = "put a good copy there, or bucketctl replace (or clear) that bucket"
+    return Finding(PROBLEM, "bucket", f"{path} cannot be read", fix)
 
 
 def schemas(status: dict[str, Any]) -> Iterator[Finding]:
@@ -165,10 +173,9 @@ def schemas(status: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(OK, "schemas", f"{status['schemas']['count']} in force")
 
 
-def clock(session: Session, status: dict[str, Any]) -> Iterator[Finding]:
+def clock(rows: list[dict[str, Any]], status: dict[str, Any]) -> Iterator[Finding]:
     """Whether it runs behind what the daemon has already written."""
     now = datetime.now(timezone.utc)
-    rows = session.call("GET", "/v1/buckets?limit=1000").members["buckets"]
     known = [row["updated_at"] for row in rows if row["updated_at"]]
     try:
         newest = max(map(_time, [*known, status["started_at"]]))

@@ -68,4 +68,11 @@ def _no_operator(problem: BucketError) -> Finding:
 def _of_status(session: Session, status: dict[str, Any]) -> Iterator[Finding]:
     for check in checks.OF_STATUS:
         yield from check(status)
-    yield from checks.clock(session, status)
+    page = session.call("GET", "/v1/buckets?limit=1000").members
+    yield from checks.clock(page["buckets"], status)
+    if session.options.has("buckets"):
+        from . import stored
+
+        yield from stored.examine(session)
+    else:
+        yield from map(checks.unreadable, page.get("unreadable", []))

@@ -54,6 +54,14 @@ def edit(options: Options) -> int:
     begun_with = options.get("from")
     text = _text_of(stored.bucket) if begun_with is None else read_text(begun_with)
     path = _keep(text)
+    try:
+        return _until_stored(options, session, stored, path)
+    except KeyboardInterrupt:
+        output.warn(f"your text is in {path}")
+        raise
+
+
+def _until_stored(options: Options, session: Session, stored: Stored, path: str) -> int:
     while True:
         try:
             _open_editor(path)

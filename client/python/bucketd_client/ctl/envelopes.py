@@ -1,11 +1,11 @@
-"""Buckets out of a file: the lines of an export, or a tar of bucket files."""
+"""Buckets out of a file: the lines of an export, a tar of bucket files, or one such file."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 from .buckets import _json as read_json
@@ -46,13 +46,19 @@ class Source:
 
     def envelopes(self) -> Iterator[Envelope | Usage]:
         """One after another; a Usage in the place of what is no bucket."""
-        begin = self._file.peek(512)[:512]  # type: ignore[attr-defined]
-        texts = self._tar() if begin[257:262] == b"ustar" else self._lines()
-        for where, text in texts:
+        for where, text in self._texts():
             try:
                 yield read(where, text)
             except Usage as problem:
                 yield problem
+
+    def _texts(self) -> Iterable[tuple[str, bytes]]:
+        begin = self._file.peek(512)[:512]  # type: ignore[attr-defined]
+        if begin[257:262] == b"ustar":
+            return self._tar()
+        if begin.split(b"\n", 1)[0].strip() == b"{":  # no line of an export, but a bucket's file
+            return [(self.name, self._file.read(LONGEST))]
+        return self._lines()
 
     def _lines(self) -> Iterator[tuple[str, bytes]]:
         number = 0

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from . import naming, output
+from .bulk import told
 from .commands import Options
 from .filters import Filters, pages
 from .parser import Usage
 from .progress import Progress
-from .session import Session
+from .session import Session, Shown
 
 Writer = Callable[[dict[str, Any]], object]
 FORMATS = ("ndjson", "tar")
@@ -28,18 +29,32 @@ def export(options: Options) -> int:
     if kind not in FORMATS:
         raise Usage(f"cannot export as {kind!r}: --format is ndjson or tar")
     session = Session(options)
-    total = _total(session)
-    count = left_out = 0
-    with _output(options) as file, _writer(file, kind) as write, Progress("export") as progress:
+    try:
+        if options.has("curl"):
+            next(pages(session, "/v1/export", "envelopes"))
+        count, left_out = _export(session, kind)
+    except Shown:
+        return 0
+    if options.get("output"):
+        told(options, "exported", count, left_out=left_out)
+    return 1 if left_out else 0
+
+
+def _export(session: Session, kind: str) -> tuple[int, int]:
+    """How many were written, and how many could not be read."""
+    whole, count, left_out = total(session), 0, 0
+    with (
+        _output(session.options) as file,
+        _writer(file, kind) as write,
+        Progress("export") as progress,
+    ):
         for members in pages(session, "/v1/export", "envelopes"):
             for envelope in members["envelopes"]:
                 write(envelope)
             count += len(members["envelopes"])
-            progress.at(count, count / total if total else None)
+            progress.at(count, count / whole if whole else None)
             left_out += _left_out(members.get("unreadable", []))
-    if options.get("output"):
-        output.show({"exported": count, "left_out": left_out})
-    return 1 if left_out else 0
+    return count, left_out
 
 
 def _left_out(paths: list[str]) -> int:
@@ -48,7 +63,7 @@ def _left_out(paths: list[str]) -> int:
     return len(paths)
 
 
-def _total(session: Session) -> int:
+def total(session: Session) -> int:
     """How many there will be; 0 where filters make that unknown."""
     if Filters(session).given:
         return 0

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from .. import _calls, _context
-from .._errors import BucketError, PreconditionFailed
+from .._errors import BucketCorrupt, BucketError, PreconditionFailed
 from . import _status_of, difference, output
 from .commands import Options
 from .crew import Crew
@@ -18,6 +18,7 @@ from .session import NEWEST, Session
 
 # The daemon says these of one bucket; anything else is no reason to try the next one.
 OF_ONE = {"schema_violation", "too_large", "invalid_request", "invalid_json", "bucket_corrupt"}
+Outcome = tuple[str, list[difference.Change]]
 OUTCOMES = ("created", "changed", "unchanged", "refused")
 
 
@@ -53,21 +54,28 @@ class Importer:
             self.status = self.status or (2 if problem is None else _status_of(problem))
             output.warn(message)
 
-    def _put(self, envelope: Envelope) -> tuple[str, list[difference.Change]]:
+    def _put(self, envelope: Envelope) -> Outcome:
         scope = _context.named(envelope.device, envelope.job, envelope.automation, False)
         if not self._dry_run:
             try:
                 self._write(scope, envelope.bucket, {"If-None-Match": "*"})
                 return "created", []
-            except PreconditionFailed:
+            except (PreconditionFailed, BucketCorrupt):
                 pass  # there is one already
-        reply = self._session.call("GET", scope.target(), headers=NEWEST)
-        found = list(difference.changes(reply.members[scope.label], envelope.bucket))
-        if reply.etag is not None and not found:
-            return "unchanged", found
-        if not self._dry_run:
+        outcome, found = self._compared(scope, envelope.bucket)
+        if outcome != "unchanged" and not self._dry_run:
             self._write(scope, envelope.bucket, {})
-        return "created" if reply.etag is None else "changed", found
+        return outcome, found
+
+    def _compared(self, scope: _context.Scope, wanted: Any) -> Outcome:
+        try:
+            reply = self._session.call("GET", scope.target(), headers=NEWEST)
+        except BucketCorrupt:  # which the daemon keeps in its quarantine
+            return "changed", list(difference.changes({}, wanted))
+        found = list(difference.changes(reply.members[scope.label], wanted))
+        if reply.etag is None:
+            return "created", found
+        return "changed" if found else "unchanged", found
 
     def _write(self, scope: _context.Scope, bucket: Any, guard: dict[str, str]) -> None:
         headers = {**guard, "Content-Type": _calls.JSON}

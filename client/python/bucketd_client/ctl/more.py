@@ -26,8 +26,9 @@ places are JSON Pointers. FILE holds a JSON object, or is a bucket's file or one
 export; - is standard input."""
 DOCTOR_NOTES = """\
 Looks at context, systemd unit, socket, daemon, access, versions, store, file system, disk,
-permissions, quarantine, schemas and clock. Exit status 0 says that there is no problem (there
-may be warnings), 1 that there is one, 4 that the daemon cannot be reached."""
+permissions, quarantine, schemas and clock, and at the first thousand buckets; with --buckets at
+each bucket, whether it can be read and its schema allows it. Exit status 0 says that there is no
+problem (there may be warnings), 1 that there is one, 4 that the daemon cannot be reached."""
 EDIT_NOTES = """\
 The editor is $VISUAL, else $EDITOR, else vi. The bucket is replaced only if nobody has
 changed it meanwhile and its schema allows the new one. Otherwise you may edit again, or
@@ -39,10 +40,10 @@ all of one moment are the files under write.lock. The names may be patterns: *, 
 ([*] is a star). A tar holds the files as below the state directory. Exit status 1 says that
 a bucket could not be read and was left out."""
 IMPORT_NOTES = """\
-FILE is what export wrote, lines or tar; without it, or with -, standard input. Buckets are
-replaced, others left alone; the same again changes nothing. Revisions and times are the
-daemon's own. A bucket that the daemon refuses is named, and the rest goes on; the exit
-status is that of the first one."""
+FILE is what export wrote, lines or tar, or the file of one bucket; without it, or with -,
+standard input. Buckets are replaced, unreadable ones too, and others left alone; the same
+again changes nothing. Revisions and times are the daemon's own. A bucket that the daemon
+refuses is named, and the rest goes on; the exit status is that of the first one."""
 FORGET_NOTES = """\
 All buckets of the device are removed, its device bucket too, and its contexts revoked. You are
 asked first; a script gives --yes."""
@@ -114,8 +115,9 @@ COMMANDS = (
         notes=DIFF_NOTES,
     ),
     Command(
-        "doctor", "", "look for what is wrong, and say how to mend it", CALLS,
-        "bucketctl doctor", "doctor:doctor", most=0, notes=DOCTOR_NOTES,
+        "doctor", "", "look for what is wrong, and say how to mend it",
+        (Option("buckets", "", "read each bucket as well, and hold it against its schema"), *CALLS),
+        "bucketctl doctor\nbucketctl doctor --buckets", "doctor:doctor", most=0, notes=DOCTOR_NOTES,
     ),
     Command(
         "edit", "", "edit the bucket as JSON in your editor",
@@ -131,6 +133,8 @@ COMMANDS = (
             Option("format", "FORMAT", "ndjson (the default), or tar"),
             Option("output", "FILE", "write there; the file appears when it is whole"),
             *DAEMON[:2],
+            Option("json", "", "with --output: the counts as JSON, on a terminal too"),
+            DAEMON[3],
         ),
         "bucketctl export > buckets.ndjson\n"
         "bucketctl export --device 'phone-*' --format tar --output phones.tar", "export:export",

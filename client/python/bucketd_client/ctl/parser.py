@@ -13,6 +13,15 @@ TYPE_CHECKING = False  # see bucketd_client
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# What such commands are called elsewhere.
+OTHERS = {
+    "add": "set", "cat": "get", "contexts": "context list", "delete": "clear", "devices": "usage",
+    "dump": "export", "health": "doctor", "load": "import", "ls": "list", "merge": "set",
+    "mv": "device rename", "patch": "set", "put": "replace", "read": "get", "remove": "unset",
+    "rename": "device rename", "restore": "import", "rm": "unset", "schemas": "schema list",
+    "show": "get", "tail": "watch", "update": "set", "write": "set",
+}  # fmt: skip
+
 
 class Help(Exception):
     """The text that was asked for."""
@@ -26,9 +35,16 @@ def parse(argv: list[str]) -> tuple[Command, Options]:
     """The command and its options. Raises Help or Usage."""
     command, words = _command(argv)
     options = _options(command, words)
-    if not command.needs <= len(options.arguments) <= command.most:
-        raise Usage(f"cannot {command.name}: usage: {usage(command)}")
+    _count(command, options.arguments)
     return command, options
+
+
+def _count(command: Command, given: list[str]) -> None:
+    if len(given) > command.most:
+        extra = given[command.most]
+        raise Usage(f"cannot {command.name}: it takes no {extra!r}; usage: {usage(command)}")
+    if len(given) < command.needs:
+        raise Usage(f"cannot {command.name}: something is missing; usage: {usage(command)}")
 
 
 def _command(argv: list[str]) -> tuple[Command, list[str]]:
@@ -56,13 +72,14 @@ def _unknown_command(argv: list[str]) -> Exception:
     family = {c.name.split()[1]: c for c in _every() if c.name.startswith(f"{word} ")}
     if not family:
         names = [command.name.split()[0] for command in _every()]
-        return Usage(f"cannot do {word!r}: there is no such command{_nearest(word, names)}")
+        near = _nearest(word, names, OTHERS.get(word))
+        return Usage(f"cannot do {word!r}: there is no such command{near}")
     if {"-h", "--help"} & set(argv):
-        return Help("\n".join(["usage:", *(f"  {usage(c)}" for c in family.values())]))
+        return Help(_family(word, list(family.values())))
     if len(argv) == 1 or argv[1].startswith("-"):
         forms = ", ".join(c.name for c in family.values())
         return Usage(f"cannot do {word!r} alone: there are {forms}")
-    near = _nearest(argv[1], list(family))
+    near = _nearest(f"{word} {argv[1]}", [c.name for c in family.values()])
     return Usage(f"cannot do '{word} {argv[1]}': there is no such command{near}")
 
 
@@ -102,15 +119,17 @@ def _option(command: Command, word: str, rest: Iterator[str]) -> tuple[Option, s
 
 
 def _other(command: Command, name: str) -> str:
+    if name == "--curl":
+        return "; it is no single request, and bucketctl api METHOD PATH --curl shows one"
     if not name.startswith("--") and command.most:
         return "; what begins with - and is no option goes behind --"
     return _nearest(name, [f"--{option.name}" for option in command.options])
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def _nearest(word: str, known: list[str], meant: str | None = None) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(word, known, 1, 0.5)
+    close = [meant] if meant else get_close_matches(word, known, 1, 0.5)
     return f"; did you mean {close[0]}?" if close else "; see bucketctl --help"
 
 
@@ -138,6 +157,12 @@ def _every() -> tuple[Command, ...]:
     from .table import every  # a start of what is used every day does not pay for it
 
     return every()
+
+
+def _family(word: str, commands: list[Command]) -> str:
+    lines = [f"usage: bucketctl {word} COMMAND [OPTION…]", ""]
+    lines += [f"  {command.name:<16} {command.summary}" for command in commands]
+    return "\n".join([*lines, "", f"`bucketctl {word} COMMAND --help` tells more, with examples."])
 
 
 def _overview() -> str:

@@ -28,11 +28,12 @@ class Progress:
     def at(self, count: int, part: float | None = None) -> None:
         """``count`` buckets are done, which is such a part of all (None: not known)."""
         now = time.monotonic()
-        if not self._shown or now < self._next:
+        if not self._shown or not count or now < self._next:
             return
         self._next = now + EVERY_SECONDS
         rate = count / max(now - self._began, 0.001)
-        self._draw(f"{self._what} {_bar(part)}{count:,} buckets, {rate:,.0f}/s{self._left(part)}")
+        many = f"{count:,} bucket{'s' if count > 1 else ''}"
+        self._draw(f"{self._what} {_bar(part)}{many}, {rate:,.0f}/s{self._left(part)}")
 
     def _left(self, part: float | None) -> str:
         if not part or part >= 1:
