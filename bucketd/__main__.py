@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import resource
 import sys
@@ -99,9 +100,10 @@ def _leave_no_core_dump() -> None:
 
 
 def _print_settings(settings: Settings) -> int:
+    """As TOML, so that it may be kept as a file."""
     for name, value in in_force(settings).items():
-        shown = list(value) if isinstance(value, tuple) else value
-        print(f"{name} = {shown!r}  # {settings.origins.get(name, 'default')}")
+        shown = json.dumps(value, ensure_ascii=False)
+        print(f"{name} = {shown}  # {settings.origins.get(name, 'default')}")
     return 0
 
 

@@ -67,7 +67,9 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
         raise SettingsError(f"cannot read {path}: {error}") from None
     found: dict[str, tuple[Any, str]] = {}
     for section, table in _tables(document):
-        if section not in SECTIONS or not isinstance(table, dict):
+        if section in SECTIONS and not isinstance(table, dict):
+            raise SettingsError(f"cannot use {path}: {section} is a section: write [{section}]")
+        if section not in SECTIONS:
             hint = _nearest(section, SECTIONS)
             raise SettingsError(f"cannot use {path}: there is no section [{section}]{hint}")
         for key, value in table.items():

@@ -131,8 +131,11 @@ def test_after_a_conflict_a_person_goes_on(ctl: Shell, at: list[str], tmp_path: 
     assert '\x1b[32m+ /a: "mine"' in rest
 
 
-def test_an_editor_that_is_not_there(ctl: Shell, at: list[str], tmp_path: Path) -> None:
-    done = ctl("edit", *at, env={"VISUAL": "/nope/ed", "TMPDIR": str(tmp_path)})
+@pytest.mark.parametrize("editor", ["/nope/ed", "ed 'x"])
+def test_an_editor_that_is_not_there(
+    ctl: Shell, at: list[str], tmp_path: Path, editor: str
+) -> None:
+    done = ctl("edit", *at, env={"VISUAL": editor, "TMPDIR": str(tmp_path)})
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
     assert "set VISUAL or EDITOR" in done.stderr
 

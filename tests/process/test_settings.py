@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -79,8 +80,8 @@ def test_usage_errors(args: list[str]) -> None:
 def test_checking_makes_nothing(tmp_path: Path) -> None:
     state, runtime = tmp_path / "state", tmp_path / "run"
     found = in_force("--state-dir", str(state), "--runtime-dir", str(runtime))
-    assert found["paths.state_dir"] == repr(str(state))
-    assert found["socket.path"] == repr(str(runtime / "bucketd.sock"))
+    assert found["paths.state_dir"] == json.dumps(str(state))
+    assert found["socket.path"] == json.dumps(str(runtime / "bucketd.sock"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,9 +91,9 @@ def test_serve_is_optional() -> None:
 
 def test_defaults() -> None:
     found = in_force()
-    assert found["store.durability"] == "'strict'"
+    assert found["store.durability"] == '"strict"'
     assert found["limits.max_bucket_bytes"] == str(1024 * 1024)
-    assert found["socket.mode"] == "'0666'"
+    assert found["socket.mode"] == '"0666"'
     assert found["limits.header_timeout_seconds"] == "10.0"
     assert found["limits.body_timeout_seconds"] == "30.0"
 
@@ -100,19 +101,19 @@ def test_defaults() -> None:
 def test_directories_of_root_and_of_systemd() -> None:
     if os.geteuid() == 0:
         found = in_force()
-        assert found["paths.state_dir"] == "'/var/lib/bucketd'"
-        assert found["socket.path"] == "'/run/bucketd/bucketd.sock'"
+        assert found["paths.state_dir"] == '"/var/lib/bucketd"'
+        assert found["socket.path"] == '"/run/bucketd/bucketd.sock"'
     env = {"STATE_DIRECTORY": "/a/state", "RUNTIME_DIRECTORY": "/a/run:/b/run"}
     found = in_force(env=env)
-    assert found["paths.state_dir"] == "'/a/state'"
-    assert found["socket.path"] == "'/a/run/bucketd.sock'"
+    assert found["paths.state_dir"] == '"/a/state"'
+    assert found["socket.path"] == '"/a/run/bucketd.sock"'
 
 
 def test_environment_names_every_setting() -> None:
     """Each may be given as it is shown."""
-    given = {name: value.strip("'") for name, value in in_force().items() if value != "[]"}
+    given = {name: value.strip('"') for name, value in in_force().items() if value != "[]"}
     env = {f"BUCKETD_{name.replace('.', '_').upper()}": given[name] for name in given}
-    assert {name: value.strip("'") for name, value in in_force(env=env).items()}.items() >= (
+    assert {name: value.strip('"') for name, value in in_force(env=env).items()}.items() >= (
         given.items()
     )
     env = {
@@ -126,10 +127,18 @@ def test_environment_names_every_setting() -> None:
     found = in_force(env=env)
     assert found["limits.max_connections"] == "12"
     assert found["store.lock_timeout_seconds"] == "1.5"
-    assert found["store.unsafe_filesystem"] == "True"
-    assert found["access.operator_users"] == "['root', 'daemon']"
-    assert found["socket.path"] == "'/somewhere/else.sock'"
-    assert found["log.level"] == "'error'"
+    assert found["store.unsafe_filesystem"] == "true"
+    assert found["access.operator_users"] == '["root", "daemon"]'
+    assert found["socket.path"] == '"/somewhere/else.sock"'
+    assert found["log.level"] == '"error"'
+
+
+def test_what_is_shown_may_be_kept_as_a_file(config: Path) -> None:
+    shown = bucketd("--check-config", env={"BUCKETD_ACCESS_OPERATOR_USERS": "root, daemon"}).stdout
+    config.write_text(shown)
+    before = [line.partition("  # ")[0] for line in shown.splitlines()]
+    after = [f"{name} = {value}" for name, value in in_force("--config", str(config)).items()]
+    assert after == before
 
 
 def test_variables_of_clients_do_not_matter() -> None:
@@ -152,7 +161,7 @@ def test_flag_then_environment_then_drop_ins_then_file_then_default(config: Path
     (drop_ins / "30-no.conf").write_text("this is not read")
     env = {"BUCKETD_LIMITS_MAX_CONNECTIONS": "4", "BUCKETD_LOG_LEVEL": "warning"}
     found = in_force("--config", str(config), "--log-level", "error", env=env)
-    assert found["log.level"] == "'error'"
+    assert found["log.level"] == '"error"'
     assert found["limits.max_connections"] == "4"
     assert in_force("--config", str(config))["limits.max_connections"] == "3"
     assert float(found["limits.idle_timeout_seconds"]) == 2
@@ -171,8 +180,8 @@ def test_a_user_has_directories_of_his_own(nobodys_daemon: Daemon) -> None:
     environ = nobodys_daemon.environ()
     outcome = subprocess.run(command, cwd=REPO, env=environ, capture_output=True, text=True)
     assert outcome.returncode == 0, outcome
-    assert f"paths.state_dir = '{home}/state/bucketd'" in outcome.stdout
-    assert f"socket.path = '{home}/runtime/bucketd/bucketd.sock'" in outcome.stdout
+    assert f'paths.state_dir = "{home}/state/bucketd"' in outcome.stdout
+    assert f'socket.path = "{home}/runtime/bucketd/bucketd.sock"' in outcome.stdout
     assert "limits.max_connections = 17" in outcome.stdout
 
 
@@ -212,7 +221,7 @@ def test_a_home_that_may_not_be_entered(nobodys_daemon: Daemon) -> None:
         ("[access]\noperator_users = 5\n", ["access.operator_users"]),
         ("[access]\noperator_users = ['nobody-of-this-name']\n", ["nobody-of-this-name"]),
         ("[access]\noperator_groups = ['no-such-group-']\n", ["no-such-group-"]),
-        ("store = 1\n", ["store"]),
+        ("store = 1\n", ["write [store]"]),
         ("[store\n", ["bucketd.toml"]),
         ("[store]\na = '\ufffe\n", ["bucketd.toml"]),
     ],

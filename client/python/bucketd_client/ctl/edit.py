@@ -153,14 +153,14 @@ def _keep(text: str) -> str:
 
 def _open_editor(path: str) -> None:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    words = shlex.split(editor)
     try:
-        status = subprocess.run([*words, path], check=False).returncode
-    except OSError as problem:
+        status = subprocess.run([*shlex.split(editor), path], check=False).returncode
+    except (OSError, ValueError) as problem:  # not there; or quotes that do not close
         os.unlink(path)
+        cause = getattr(problem, "strerror", None) or str(problem).lower()
         raise error(
             "invalid_request",
-            f"cannot start the editor {editor!r}: {problem.strerror}; set VISUAL or EDITOR",
+            f"cannot start the editor {editor!r}: {cause}; set VISUAL or EDITOR",
         ) from None
     if status:
         raise Refused([f"the editor ended with status {status}, so nothing was stored"])
