@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -210,6 +211,15 @@ def test_progress_is_for_terminals(full: Shell, tmp_path: Path) -> None:
     assert "\r" not in full.on_terminal("export", "--output", str(tmp_path / "x"), env={"TERM": ""})
 
 
+def test_a_refusal_does_not_run_into_the_progress(empty: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "all.ndjson"
+    file.write_text('{"device": "d", "job": null, "bucket": {}}\n' * 200 + "[]\n" * 200)
+    seen = empty.on_terminal("import", str(file), env={"TERM": "xterm"})
+    assert "/s" in seen
+    assert re.search(r"[^\n]*/s[^\r\n]*bucketctl:", seen) is None
+    assert seen.count("\r\x1b[Kbucketctl: ") >= 1
+
+
 def test_how_many_in_words_for_people(full: Shell, tmp_path: Path) -> None:
     words = ["export", "--output", str(tmp_path / "x")]
     assert full.on_terminal(*words, env={"TERM": ""}) == "5 exported, 0 left out\n"
@@ -221,7 +231,8 @@ def test_an_export_that_breaks_off_leaves_no_file(full: Shell, tmp_path: Path) -
     words = ["export", "--output", str(tmp_path / "x"), "--socket", "/nope", "--timeout", "0.1"]
     assert full(*words).returncode == 4
     assert list(tmp_path.iterdir()) == []
-    assert full("export", "--output", "/nope/x").returncode == 1
+    done = full("export", "--output", "/nope/x")
+    assert (done.returncode, "/nope/x" in done.stderr) == (1, True)
 
 
 def test_what_is_exported_is_acknowledged(daemon: Daemon) -> None:

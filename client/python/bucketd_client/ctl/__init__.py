@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         return 141  # what a shell says of SIGPIPE
     except OSError as problem:
         _stop_writing()
-        return _complain(f"cannot finish: {problem.strerror or problem}", 1)
+        where = f"{problem.filename}: " if problem.filename else ""
+        return _complain(f"cannot finish: {where}{problem.strerror or problem}", 1)
     except Exception as problem:
         return _complain(
             f"cannot finish: a defect of bucketctl ({type(problem).__name__}: {problem})", 1

@@ -53,10 +53,18 @@ def apply(options: Options) -> int:
         and not options.has("dry-run")
         and asking.agreed(options, f"make {asking.counted(len(todo), 'change')}")
     ):
-        for step in todo:
-            _do(session, step)
+        _do_all(session, todo)
         output.warn(f"{asking.counted(len(todo), 'change')} made")
     return 0
+
+
+def _do_all(session: Session, todo: list[Step]) -> None:
+    for number, step in enumerate(todo):
+        try:
+            _do(session, step)
+        except BucketError:
+            output.warn(f"{number} of {asking.counted(len(todo), 'change')} made, then:")
+            raise
 
 
 def _do(session: Session, step: Step) -> None:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     Columns = dict[str, Callable[[dict[str, Any]], str]]
 
 
+ERASE = "\r\x1b[K"
+erase = ""  # what takes away the progress bar that is shown
+
+
 def on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
@@ -57,10 +61,10 @@ def write(text: str) -> None:
 
 
 def warn(message: str, before: str = "bucketctl: ") -> None:
-    """One line on standard error, where there is one."""
+    """One line on standard error, where there is one; in the place of a progress bar there."""
     if sys.stderr is None:
         return
-    line = before + plain(message.replace("\n", " "))
+    line = erase + before + plain(message.replace("\n", " "))
     try:
         sys.stderr.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
         sys.stderr.buffer.flush()

@@ -6,6 +6,8 @@ import os
 import sys
 import time
 
+from . import output
+
 WIDTH = 30
 EVERY_SECONDS = 0.1
 
@@ -43,8 +45,9 @@ class Progress:
 
     def _draw(self, text: str) -> None:
         if self._shown:
-            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.write(output.ERASE + text)
             sys.stderr.flush()
+            output.erase = output.ERASE if text else ""
 
 
 def _bar(part: float | None) -> str:
