@@ -29,11 +29,10 @@ def shard_of(names: tuple[str, ...], device: str) -> int:
 
 
 class Shards:
-    """Several stores as one; a mark is one of each, in the order of their names."""
+    """Several stores as one, by the names of theirs, in order; a mark is one of each."""
 
     def __init__(self, stores: Mapping[str, EtcdStore]) -> None:
-        self._names = tuple(sorted(stores))
-        self._stores = [stores[name] for name in self._names]
+        self._names, self._stores = tuple(stores), list(stores.values())
         self.histograms: dict[str, Histogram] = {}
         self.stalled_seconds = 0.0
 

@@ -141,7 +141,7 @@ def test_each_host_gets_its_turn_under_contention(etcd: Cluster) -> None:
 def test_a_watch_of_schemas_goes_on_when_its_history_was_compacted(etcd: Cluster) -> None:
     with running(etcd, "/compacted/") as (one, other):
         one.request("PUT", "/v1/schemas/gone", NUMBER)
-        other.request("GET", "/v1/status")
+        wait_until(lambda: automations(other) == {"gone"})
         other.kill()
         one.request("DELETE", "/v1/schemas/gone")
         one.request("PUT", "/v1/schemas/kept", NUMBER)
