@@ -52,14 +52,17 @@ class Checkpoint:
         """Whether there is anything left to do for data up to ``end``."""
         return self.durable < end or self._noted < self._durable
 
-    def due(self, end: Position, halfway: Position, idle: bool) -> bool:
-        """Whether to begin for data up to ``end``: now and then when idle, else once a segment."""
+    def due(self, end: Position, halfway: Position, idle: bool, many: bool) -> bool:
+        """Whether to begin for data up to ``end``.
+
+        Now and then when idle, else once a segment, or when ``many`` files wait for it.
+        """
         if self._running is not None or not self._target < end:
             return False
         aged = time.monotonic() >= self._began + INTERVAL_SECONDS
         if self.failed:
             return aged
-        return self._target < halfway <= end or (idle and aged)
+        return many or self._target < halfway <= end or (idle and aged)
 
     def start(self, target: Position) -> None:
         """Begin; files must hold all changes before ``target``."""

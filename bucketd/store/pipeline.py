@@ -32,6 +32,7 @@ LINGER_SECONDS = 0.01  # with changed files to write: how long to wait for one m
 HOLD_SECONDS = 0.2  # how long other programs may have to wait for the lock under steady load
 YIELD_SECONDS = 0.001  # and how long it is then left free, so that a waiter of flock() can wake
 CHECKPOINT_SECONDS = 5.0
+MANY_FILES = 4000  # so many may wait to be durable: a start may have to write them all again
 RETRY_SECONDS = 1.0
 QUICK_SECONDS = 0.001  # a sync that takes longer is none to wait for on the event loop
 QUICK_BYTES = 128 * 1024
@@ -77,6 +78,7 @@ class Pipeline:
         self._unsynced_since: float | None = None
         self._slow_sync = QUICK_SECONDS * 2  # until it is known better
         self._checkpoint = Checkpoint(files.root, log_.position)
+        self._writes_begun = 0  # files written before the newest checkpoint was begun
         self.data_end = log_.position
         # Acknowledged, and not yet in files: what readers must see instead of the files.
         self.dirty: dict[BucketKey, Snapshot] = {}
@@ -287,15 +289,17 @@ class Pipeline:
 
     def _advance_checkpoint(self, idle: bool) -> None:
         """With all files current: begin to make them durable, note down how far that has come."""
-        if idle and self._checkpoint.news():
+        if self._checkpoint.news():  # even if busy: a start reads only what comes after it
             payload = records.encode_checkpoint(self._checkpoint.durable)
             if self._journal.fits(records.framed(payload)):
                 self._journal.append([payload])
-        if not self._checkpoint.due(self.data_end, self._journal.halfway, idle):
+        many = self._files.writes >= self._writes_begun + MANY_FILES
+        if not self._checkpoint.due(self.data_end, self._journal.halfway, idle, many):
             return
         if self._checkpoint.failed:
             self._write_again()
         if not self.dirty and not self._checkpoint.failed:
+            self._writes_begun = self._files.writes
             self._checkpoint.start(self._journal.position)
             self.counters.file_syncs += 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -131,3 +132,29 @@ def test_files_are_written_again_after_a_failed_sync(root: int, tmp_path: Path, 
         asyncio.run(run())
     assert losing.lost
     assert losing.volatile == set()
+
+
+def test_a_start_under_steady_load_has_few_files_to_complete(root: int, tmp_path: Path) -> None:
+    """However much the journal holds: files become durable all the while, and that is noted."""
+
+    async def run() -> None:
+        store = FileStore(os.dup(root), str(tmp_path), Options(1 << 20, 1.0, LARGE, None))
+        for number in range(200):
+            key = BucketKey("phone", f"job{number}")
+            await store.commit(key, changes.merge({"n": number}), Guard())
+        shutil.copytree(tmp_path / "journal", tmp_path / "crashed" / "journal")
+        await store.close()
+
+    with (
+        mock.patch.object(pipeline, "MANY_FILES", 20),
+        mock.patch.object(pipeline, "HOLD_SECONDS", 0.0),
+        mock.patch.object(pipeline, "QUICK_SECONDS", 0.0),
+        mock.patch.object(disk, "sync_all"),
+    ):
+        asyncio.run(run())
+    crashed = disk.open_root(str(tmp_path / "crashed"))
+    log = Journal(crashed, LARGE)
+    assert log.last.offset > LARGE // 2
+    assert len(log.replay) < 100
+    log.close()
+    os.close(crashed)
