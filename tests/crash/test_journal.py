@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -14,9 +15,12 @@ import pytest
 
 from bucketd import changes
 from bucketd.model import BucketKey, Guard, Snapshot, timestamp
-from bucketd.store import checkpoint, disk, journal, pipeline, records
+from bucketd.settings.sections import StoreSettings
+from bucketd.store import checkpoint, disk, journal, pipeline, records, recovery
+from bucketd.store.bucketfiles import BucketFiles
 from bucketd.store.files import FileStore, Options
 from bucketd.store.journal import Journal
+from bucketd.store.locks import WriteLock
 from bucketd.store.records import Record
 
 LARGE, SMALL = 64 * 1024, 16 * 1024
@@ -158,3 +162,24 @@ def test_a_start_under_steady_load_has_few_files_to_complete(root: int, tmp_path
     assert len(log.replay) < 100
     log.close()
     os.close(crashed)
+
+
+def test_a_full_journal_is_replayed_in_time(root: int, tmp_path: Path) -> None:
+    """Both segments of the default size, full of 1 KiB sets of 1,000 buckets."""
+    size, home, count = StoreSettings().journal_bytes, str(tmp_path), 0
+    log = Journal(root, size)
+    for _ in journal.NAMES:
+        log.begin_segment()
+        while log.fits(size // 1000):
+            state = snapshot(count + 1)._replace(bucket=b'{"pad":"%s"}' % (b"x" * 1000))
+            log.append([records.encode(Record(BucketKey("phone", f"{count % 1000}"), None, state))])
+            count += 1
+    log.close()
+    began, spent = time.monotonic(), time.process_time()
+    log = Journal(root, size)
+    replayed = recovery.replay_under(WriteLock(root), BucketFiles(root, home, 1 << 20), log)
+    seconds, spent = time.monotonic() - began, time.process_time() - spent
+    print(f"full journal: {count} records, {replayed} files completed, {seconds:.2f} s")
+    assert replayed == 1000
+    assert spent < 2  # of the processor: others may be busy, too
+    log.close()
