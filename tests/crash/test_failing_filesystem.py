@@ -136,6 +136,20 @@ def test_files_read_only(image: Image, tenant: TenantDaemon, ledger: Ledger) -> 
     nothing_is_lost(image, tenant, ledger)
 
 
+def test_stopped_while_files_cannot_be_written(
+    image: Image, tenant: TenantDaemon, ledger: Ledger
+) -> None:
+    devices = tenant.state_dir / "devices"
+    image.mounts.read_only(devices)
+    until_refused(tenant, ledger)
+    assert tenant.stop() == 0
+    assert "the next start completes them" in tenant.log
+    image.mounts.undo(devices)
+    tenant.start()
+    assert tenant.request("GET", "/v1/status").json["store"]["replayed_files"] > 0
+    nothing_is_lost(image, tenant, ledger)
+
+
 def test_read_only_by_hand(image: Image, tenant: TenantDaemon, ledger: Ledger) -> None:
     """The kernel does not do it while the journal is open for writing; nothing notices the try."""
     with pytest.raises(subprocess.CalledProcessError, match="remount"):
