@@ -98,13 +98,17 @@ def count_torn_files(daemon: Daemon) -> int:
     return torn
 
 
+def is_running(daemon: Daemon) -> bool:
+    return daemon.process is not None and daemon.process.poll() is None
+
+
 def one_round(daemon: Daemon, ledger: Ledger, dice: random.Random, step: str | None) -> None:
     """Start (to be killed at the step, or at a random moment), write, die, start, compare."""
-    daemon.program = ("-m", "bucketd")
     if step is not None:
         daemon.program = (KILLER, f"{step}:{dice.randrange(1, 40)}")
-    with contextlib.suppress(AssertionError):  # it may be killed before it is ready
-        daemon.start()
+    if step is not None or not is_running(daemon):
+        with contextlib.suppress(AssertionError):  # it may be killed before it is ready
+            daemon.start()
     writers = [
         threading.Thread(target=write_until_killed, args=(daemon, ledger, n, dice))
         for n in range(WRITERS)
@@ -122,10 +126,10 @@ def one_round(daemon: Daemon, ledger: Ledger, dice: random.Random, step: str | N
     daemon.program = ("-m", "bucketd")
     daemon.start()
     compare(daemon, ledger)
-    # Half of the rounds go on from a clean stop, the others from one more kill.
+    # Half of the rounds go on from a clean stop, the others with this daemon or one more kill.
     if dice.random() < 0.5:
         assert daemon.stop() == 0
-    else:
+    elif step is not None:
         daemon.kill()
 
 
