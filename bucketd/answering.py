@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -19,6 +20,7 @@ from .settings.sections import Limits
 from .stuck import LARGE, Stuck
 
 log = logging.getLogger(__name__)
+SHARES = 4  # a user that is no operator may have one of these of all connections
 MAX_LINE = 32 * 1024  # two names of 128 emoji and a few keys, percent-encoded
 LINGER_SECONDS = 2.0  # how long an upload that was refused is read on, so that its sender hears why
 NOWHERE = ("none", "none")  # path and method of what no route is for
@@ -26,12 +28,25 @@ NOWHERE = ("none", "none")  # path and method of what no route is for
 
 @dataclass(slots=True)
 class Shared:
-    """What all connections have in common. A reload replaces ``limits``."""
+    """What all connections have in common. A reload replaces ``limits``.
+
+    ``held``: how many connections each user has.
+    """
 
     services: Services
     limits: Limits
     repeats: Repeats
     stuck: Stuck = field(default_factory=Stuck)
+    held: Counter[int] = field(default_factory=Counter)
+
+    def too_many(self, peer: access.Peer, connections: int) -> bool:
+        """Whether one of the peer's is one too many: of all, or of what a user may take of them.
+
+        Else any local user could keep all others out.
+        """
+        most = self.limits.max_connections
+        over = self.held[peer.uid] > max(1, most // SHARES)
+        return connections > most or (over and not self.services.operators.include(peer))
 
 
 class Answering(web.RequestHandler):

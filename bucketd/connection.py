@@ -35,18 +35,19 @@ class Connection(Repeating):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if self._manager is not None and len(self._manager.connections) > (
-            self._limits.max_connections
-        ):
+        self.peer = access.Peer.of(transport.get_extra_info("socket"))
+        self._shared.held[self.peer.uid] += 1
+        connections = 0 if self._manager is None else len(self._manager.connections)
+        if self._shared.too_many(self.peer, connections):
             self._refuse(Overloaded("cannot serve one more connection; try again in a moment"))
             return
-        self.peer = access.Peer.of(transport.get_extra_info("socket"))
         if self._shared.services.draining:
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_header_timer()
         self._shared.stuck.remove(self)
+        self._shared.held[self.peer.uid] -= 1
         if self._streaming is not None:
             self._streaming.close()
         super().connection_lost(exc)

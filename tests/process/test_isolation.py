@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
+import select
 import signal
+import time
 from pathlib import Path
 
 import pytest
-from harness import Daemon, pair
+from harness import Daemon, pair, read_response
 
 TARGET = pair("phone", "job")
 
@@ -107,6 +110,40 @@ def test_a_schema_is_not_taken_through_a_link(stopped_daemon: Daemon) -> None:
     in_force = {name for name, row in rows.items() if row["form"] is not None}
     assert in_force == {"wanted"}
     assert "required" not in json.dumps([rows["planted"], rows["pipe"]])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
+def test_no_user_can_take_all_connections(stopped_daemon: Daemon) -> None:
+    daemon = stopped_daemon
+    daemon.config.write_text("[limits]\nmax_connections = 40\n")
+    daemon.home.chmod(0o755)
+    daemon.start()
+    for _ in range(2):  # what was held is given back
+        counted, told = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setgroups(())
+                os.setuid(65534)
+                socks = [daemon.connect() for _ in range(30)]
+                time.sleep(0.3)
+                refused = [s for s in socks if select.select([s], [], [], 0)[0]]
+                served = [s for s in socks if s not in refused]
+                asked = [read_response(s).status for s in refused]
+                asked += [daemon.request("GET", "/healthz", sock=s).status for s in served]
+                os.write(told, json.dumps(sorted(asked)).encode())
+                time.sleep(1)
+            finally:
+                os._exit(0)
+        assert select.select([counted], [], [], 10)[0], "the other user was not served"
+        assert json.loads(os.read(counted, 1000)) == [200] * 10 + [503] * 20
+        with contextlib.ExitStack() as others:
+            for _ in range(25):
+                sock = others.enter_context(daemon.connect())
+                assert daemon.request("GET", TARGET, sock=sock).status == 200
+        os.waitpid(child, 0)
+        os.close(counted)
+        os.close(told)
 
 
 def test_files_that_are_no_contexts_are_left_alone(daemon: Daemon) -> None:
