@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import json
 import os
 import resource
@@ -26,6 +27,8 @@ _FLAGS = {
     "log_level": "log.level",
 }
 
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the daemon; the exit status: 0 stopped as told, 1 could not start, 2 usage."""
@@ -33,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     os.umask(0o022)  # modes are given where files are made; a stricter umask would break them
     _hold_standard_streams()
     _leave_no_core_dump()
+    _give_back_memory()
     try:
         settings = _load(options)
         if options.check_config:
@@ -89,6 +93,16 @@ def _hold_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number
+
+
+def _give_back_memory() -> None:
+    """Have the C library return large buffers at once, and not keep them for each thread.
+
+    Else what was busy for a moment stays in use for good.
+    """
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc's
+        libc.mallopt(_M_MMAP_THRESHOLD, 256 * 1024)
+        libc.mallopt(_M_ARENA_MAX, 2)
 
 
 def _leave_no_core_dump() -> None:

@@ -69,10 +69,10 @@ def long_lists(daemon: Daemon, seconds: float) -> None:
 
 
 def watched_keys(daemon: Daemon, seconds: float) -> None:
-    """300 streams, each of other keys and with a snapshot, of a bucket all of which changes."""
+    """Up to 300 streams with snapshots, each of other keys of a bucket that changes as a whole."""
     path = pair("watched", "keys")
     daemon.request("PUT", path, MANY)
-    with connections(daemon, 300) as socks:
+    with connections(daemon, min(300, int(40 * seconds))) as socks:
         for n, sock in enumerate(socks):
             target = f"{path}/events?snapshot=true&key={n}&key={n + 1000}"
             send(sock, encode_request("GET", target, close=False))
