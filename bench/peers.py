@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 Setter = Callable[[str, bytes], object]
+PACKAGES = Path(__file__).parents[1] / ".venv" / "peers"  # of which the daemon knows nothing
 
 
 class Missing(Exception):
@@ -30,6 +31,8 @@ class Missing(Exception):
 
 
 def _module(name: str, package: str) -> Any:
+    if str(PACKAGES) not in sys.path:
+        sys.path.append(str(PACKAGES))
     try:
         return importlib.import_module(name)
     except ImportError:
