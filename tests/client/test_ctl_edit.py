@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import stat
 import sys
 from pathlib import Path
@@ -113,6 +114,17 @@ def test_edit_never_overwrites_what_it_has_not_seen(
     assert '+ /other: "new"' in done.stderr
     assert ctl.json("get", *at) == {"a": "1", "other": "new"}
     assert kept(done.stderr).read_text() == '{"a": "mine"}'
+    said = re.search(r"bucketctl edit (--from .*) …", done.stderr)
+    assert said
+    again = shlex.split(
+        said[1]
+    )  # as it is told, it goes on from what was shown, and no later state
+    ctl.json("set", *at, "later=too")
+    changed = ctl("edit", *at, *again, env={"VISUAL": "true", "TMPDIR": str(tmp_path)})
+    assert (changed.returncode, "(revision 3)" in changed.stderr) == (6, True)
+    ctl.json("replace", *at, "--data", "{}")
+    again[-1] = ctl.json("get", *at, "--json")["etag"]
+    assert ctl.json("edit", *at, *again, env={"VISUAL": "true"})["bucket"] == {"a": "mine"}
 
 
 def test_after_a_conflict_a_person_goes_on(ctl: Shell, at: list[str], tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ class Stored:
         reply = session.call("GET", scope.target(), headers=scope.headers())
         self.bucket: dict[str, Any] = reply.members[scope.label]
         self._session = session
-        etag = reply.etag
-        self._guard = {"If-None-Match": "*"} if etag is None else {"If-Match": etag}
+        self.etag, self.revision = reply.etag, reply.members.get("revision")
+        self._guard = {"If-None-Match": "*"} if self.etag is None else {"If-Match": self.etag}
 
     def replace(self, bucket: dict[str, Any]) -> _calls.Reply:
         headers = {**self._scope.headers(), **self._guard, "Content-Type": _calls.JSON}
@@ -51,6 +51,7 @@ class Stored:
 def edit(options: Options) -> int:
     session = Session(options)
     stored = Stored(session)
+    _check_guard(options, stored)
     begun_with = options.get("from")
     text = _text_of(stored.bucket) if begun_with is None else read_text(begun_with)
     path = _keep(text)
@@ -59,6 +60,17 @@ def edit(options: Options) -> int:
     except KeyboardInterrupt:
         output.warn(f"your text is in {path}")
         raise
+
+
+def _check_guard(options: Options, stored: Stored) -> None:
+    """So that a text from before is not put over what nobody has seen since."""
+    wanted = options.get("if-match")
+    if wanted is not None and wanted != stored.etag:
+        raise error(
+            "precondition_failed",
+            f"cannot edit the bucket: it has changed since (revision {stored.revision}); look "
+            "with bucketctl diff … FILE, then leave out --if-match",
+        )
 
 
 def _until_stored(options: Options, session: Session, stored: Stored, path: str) -> int:
@@ -70,7 +82,7 @@ def _until_stored(options: Options, session: Session, stored: Stored, path: str)
             stored = _newer(session, stored, refused)
             _tell(refused, path)
             if not _go_on():
-                return _give_up(path, refused)
+                return _give_up(path, stored, refused)
             continue
         os.unlink(path)
         return _done(options, stored, reply)
@@ -132,10 +144,11 @@ def _go_on() -> bool:
     return sys.stdin.readline().lower() in ("y\n", "yes\n", "\n")  # at its end: no
 
 
-def _give_up(path: str, refused: Refused) -> int:
+def _give_up(path: str, stored: Stored, refused: Refused) -> int:
     from . import _status_of
 
-    output.warn(f"go on with: bucketctl edit --from {shlex.quote(path)} …")
+    guard = f" --if-match {shlex.quote(stored.etag)}" if stored.etag is not None else ""
+    output.warn(f"go on with: bucketctl edit --from {shlex.quote(path)}{guard} …")
     return 2 if refused.problem is None else _status_of(refused.problem)
 
 

@@ -32,7 +32,8 @@ problem (there may be warnings), 1 that there is one, 4 that the daemon cannot b
 EDIT_NOTES = """\
 The editor is $VISUAL, else $EDITOR, else vi. The bucket is replaced only if nobody has
 changed it meanwhile and its schema allows the new one. Otherwise you may edit again, or
-stop: the text stays in a file that is named, and --from goes on with it."""
+stop: the text stays in a file that is named, and --from goes on with it; --if-match then sees
+to it that nothing newer than you were shown is overwritten."""
 EXPORT_NOTES = """\
 One bucket a line, as its file has it: {"format", "device", "job", "automation", "revision",
 "created_at", "updated_at", "bucket"}. Each is whole, and as acknowledged when its turn came;
@@ -121,7 +122,11 @@ COMMANDS = (
     ),
     Command(
         "edit", "", "edit the bucket as JSON in your editor",
-        (*ONE_BUCKET, Option("from", "FILE", "begin with this text instead of the bucket")),
+        (
+            *ONE_BUCKET,
+            Option("if-match", "ETAG", "edit only if the bucket still has this ETag"),
+            Option("from", "FILE", "begin with this text instead of the bucket"),
+        ),
         "bucketctl edit --device phone-1 --job login\n"
         "EDITOR='code --wait' bucketctl edit --device phone-1", "edit:edit", most=0,
         notes=EDIT_NOTES,
