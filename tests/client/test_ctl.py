@@ -173,6 +173,14 @@ def test_curl_of_an_export_is_its_first_page(ctl: Shell, at: list[str]) -> None:
     assert [row["bucket"] for row in printed["envelopes"] if row["device"] == at[1]] == [{"a": "1"}]
 
 
+def test_curl_of_a_pattern_says_that_it_is_left_out(ctl: Shell) -> None:
+    for command in ("list", "export"):
+        done = ctl(command, "--device", "phone", "--job", "l*", "--curl")
+        assert done.stdout.endswith("?device=phone&limit=1000'\n")
+        assert "knows no patterns" in done.stderr
+        assert ctl(command, "--device", "phone", "--curl").stderr == ""
+
+
 def test_curl_prints_what_would_be_sent(ctl: Shell, at: list[str]) -> None:
     words = [*at[:2], "--job", "it's $HOME/..", 'q=it\'s "quoted" $HOME `x`\nline']
     line = ctl("set", *words, "--curl").stdout

@@ -79,7 +79,7 @@ class Options:
 DAEMON = (
     Option("socket", "PATH", "the daemon's socket (else $BUCKETD_SOCKET, else the usual places)"),
     Option("timeout", "SECONDS", "how long to wait (5 to reach the daemon, 30 for its answer)"),
-    Option("json", "", "print the daemon's whole answer as JSON, with the bucket's etag"),
+    Option("json", "", "print the whole answer as JSON, a bucket's with its etag"),
     Option("curl", "", "print the same request as a curl command, and send nothing"),
 )
 NAMES = (

@@ -28,19 +28,21 @@ class Filters:
         patterns = {n: v for n, v in given.items() if re.search(r"[*?\[]", v)}
         self.query = [f"{n}={escape(v)}" for n, v in given.items() if n not in patterns]
         self.given = bool(given)
-        self._patterns = {n: re.compile(translate(v)) for n, v in patterns.items()}
+        self.patterns = {n: re.compile(translate(v)) for n, v in patterns.items()}
 
     def fit(self, row: dict[str, Any]) -> bool:
         """Whether the patterns match; a device bucket has no job that could."""
         return all(
             row[name] is not None and pattern.match(row[name])
-            for name, pattern in self._patterns.items()
+            for name, pattern in self.patterns.items()
         )
 
 
 def pages(session: Session, path: str, member: str, most: int | None = None) -> Pages:
     """Answer after answer with the rows in ``member`` that fit, at most so many of them."""
     filters = Filters(session)
+    if session.options.has("curl") and filters.patterns:
+        output.warn("the daemon knows no patterns, so this request is for all that names fit")
     cursor: str | None = ""
     while cursor is not None and most != 0:
         members = _page(session, filters, path, cursor, PAGE)
