@@ -30,12 +30,14 @@ FAILED = Failure.of(error("precondition_failed", "cannot set: changed", status=4
 DONE = BucketSuccess(
     {"success": True, "bucket": {"a": 1}, "revision": 2, "recovered_from": {"revision": 1}}
 )
+STALE = BucketSuccess({"success": True, "bucket": {"a": 1}, "revision": 2, "stale_seconds": 12.5})
 
 
 def test_a_success_is_an_object_and_a_mapping() -> None:
     assert DONE.success is True
     assert DONE.bucket is DONE["bucket"]
     assert (DONE.revision, DONE.recovered_from) == (2, {"revision": 1})
+    assert (DONE.stale_seconds, STALE.stale_seconds) == (None, 12.5)
     assert "error" not in DONE
     assert set(DONE) == {"success", "bucket", "revision", "recovered_from"}
 

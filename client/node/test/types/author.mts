@@ -9,7 +9,7 @@ if (result.success) {
     resume(result.bucket.sessionToken, result.bucket.loginTimestamp);
   }
   const revision: number = result.revision;
-  console.log(revision, result.recovered_from?.reason);
+  console.log(revision, result.recovered_from?.reason, result.stale_seconds?.toFixed());
 } else {
   console.error(result.error.length, result.code, result.details?.[0]?.path);
 }
