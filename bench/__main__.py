@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from . import probes, works
+from . import fleets, probes, works
 from .peers import Bucketd
 from .report import Report
 
@@ -35,7 +35,7 @@ def main() -> int:
             if options.only in work.__name__:
                 with Bucketd(home).running():
                     work(Bucketd(home), home, report, scale)
-        for probe in probes.PROBES:
+        for probe in (*probes.PROBES, fleets.fleet):
             if options.only in probe.__name__:
                 probe(home, report, scale)
         if options.quick:

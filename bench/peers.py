@@ -132,25 +132,47 @@ class Etcd:
     def put(key: str, value: bytes) -> bytes:
         pair = {"key": base64.b64encode(key.encode()).decode()}
         body = json.dumps({**pair, "value": base64.b64encode(value).decode()}).encode()
-        head = f"POST /v3/kv/put HTTP/1.1\r\nHost: e\r\nContent-Length: {len(body)}\r\n\r\n"
+        return Etcd._post("put", body)
+
+    @staticmethod
+    def get(key: str) -> bytes:
+        name = base64.b64encode(key.encode()).decode()
+        return Etcd._post("range", json.dumps({"key": name}).encode())
+
+    @staticmethod
+    def _post(what: str, body: bytes) -> bytes:
+        head = f"POST /v3/kv/{what} HTTP/1.1\r\nHost: e\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
 
 
 @contextmanager
-def etcd(home: Path) -> Iterator[Etcd]:
+def etcd(home: Path, size: int = 1) -> Iterator[Etcd]:
+    """So many nodes; the first of them."""
     if shutil.which("etcd") is None:
         raise Missing("apt install etcd-server")
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        client, peer = one.getsockname()[1], two.getsockname()[1]
-    urls = [f"http://127.0.0.1:{port}" for port in (client, peer)]
-    words = ["etcd", "--data-dir", str(home / "etcd"), "--listen-client-urls", urls[0]]
-    words += ["--advertise-client-urls", urls[0], "--listen-peer-urls", urls[1]]
-    words += ["--initial-advertise-peer-urls", urls[1], "--initial-cluster", f"default={urls[1]}"]
-    with process(words, answers(("127.0.0.1", client)), home / "etcd.log"):
-        time.sleep(2)  # its election
-        yield Etcd(("127.0.0.1", client))
+    ports = _free_ports(2 * size)
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    members = ",".join(f"n{i}={urls[size + i]}" for i in range(size))
+    with contextlib.ExitStack() as stack:
+        for i in range(size):
+            place = home / f"etcd-{size}-{i}"
+            words = ["etcd", "--name", f"n{i}", "--data-dir", str(place)]
+            words += ["--listen-client-urls", urls[i], "--advertise-client-urls", urls[i]]
+            words += ["--listen-peer-urls", urls[size + i], "--initial-cluster", members]
+            words += ["--initial-advertise-peer-urls", urls[size + i]]
+            stack.enter_context(process(words, lambda: True, place.with_suffix(".log")))
+        while not all(answers(("127.0.0.1", port))() for port in ports[:size]):
+            time.sleep(0.05)
+        time.sleep(2)  # their election
+        yield Etcd(("127.0.0.1", ports[0]))
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in socks]
 
 
 def sqlite(home: Path) -> Setter:
