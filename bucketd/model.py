@@ -66,6 +66,22 @@ class Snapshot(NamedTuple):
 
 
 ABSENT = Snapshot()
+
+
+class Stamp(NamedTuple):
+    """Which revision a state is, since when its bucket is there, and since when it is as it is.
+
+    As part of a change: what is to be kept of another store's state; 0 and None for the rest.
+    """
+
+    revision: int = 0
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+_NEW = Stamp()
+
+
 Check = Callable[[bytes | None, bytes, str | None], None]
 
 
@@ -77,12 +93,14 @@ class Change(NamedTuple):
     A ``blind`` change does not look at what is there, so it can replace what cannot be read.
     ``check`` raises to refuse what ``apply`` came to: given the bucket before, the one after,
     and the automation that the pair is bound to.
+    ``stamp`` is of a state that is carried here from another store, and kept.
     """
 
     apply: Callable[[bytes | None], bytes | None]
     blind: bool = False
     check: Check | None = None
     large: bool = False
+    stamp: Stamp | None = None
 
     def result(self, stored: bytes | None, automation: str | None) -> bytes | None:
         """What it makes of the stored bucket, checked."""
@@ -94,6 +112,15 @@ class Change(NamedTuple):
     def checked(self, check: Check) -> Change:
         """The same, with this check."""
         return self._replace(check=check)
+
+    def stamped(self, before: Snapshot) -> Stamp:
+        """Revision and times of the state that follows; revisions of one bucket only grow."""
+        kept, now = self.stamp or _NEW, timestamp()
+        return Stamp(
+            max(kept.revision, before.revision + 1),
+            kept.created_at or before.created_at or now,
+            kept.updated_at or now,
+        )
 
 
 class Tags(NamedTuple):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import documents
+import fleet
 import pytest
 from harness import REPO, Daemon
 
@@ -132,6 +133,13 @@ def test_the_commands_of_a_lesson_print_what_it_says(name: str, home: Path) -> N
 @pytest.mark.parametrize("name", ["faq", "how-to"])
 def test_the_commands_of_a_page_print_what_it_says(name: str, home: Path) -> None:
     documents.check(REPO / "docs" / f"{name}.md", home, documents.DAEMON, home)
+
+
+def test_the_commands_that_change_a_farm_print_what_they_say(home: Path) -> None:
+    shutil.copy(REPO / "systemd" / "move-buckets.sh", home)
+    with fleet.cluster(1) as etcd:
+        before = documents.DAEMON + f"ETCD={etcd.endpoints}\n"
+        documents.check(REPO / "docs" / "fleet.md", home, before, home)
 
 
 def sources(language: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ import orjson
 from .. import changes, strictjson
 from ..aside import aside
 from ..errors import InvalidRequest
-from ..model import BucketKey, Change, Snapshot
+from ..model import BucketKey, Change, Snapshot, Stamp, is_timestamp
 from ..store.base import Filter, Page, Row
 from ..strictjson import as_object
 from . import reading, wire
@@ -125,7 +126,25 @@ def _patched(call: Call, value: object) -> Change:
 
 def _replaced(call: Call, value: object) -> Change:
     reading.media_type(call.headers, (reading.JSON,))
-    return changes.replace(as_object(value))
+    return changes.replace(as_object(value))._replace(stamp=_stamp(call))
+
+
+def _stamp(call: Call) -> Stamp | None:
+    """What is to be kept of a state that is carried here; None where nothing is."""
+    if not any(name in call.query for name in Stamp._fields):
+        return None
+    revision, *times = (call.one(name) for name in Stamp._fields)
+    if not (
+        (revision is None or _REVISION.fullmatch(revision))
+        and all(at is None or is_timestamp(at) for at in times)
+    ):
+        raise InvalidRequest(
+            "cannot keep revision, created_at or updated_at: give them as an export has them"
+        )
+    return Stamp(int(revision or 0), *times)
+
+
+_REVISION = re.compile(r"[1-9][0-9]{0,14}")
 
 
 _CHANGES: dict[Handler, Callable[[Call, object], Change]] = {patch: _patched, put: _replaced}

@@ -36,6 +36,7 @@ class Route:
 ANYONE, OPERATOR = access.anyone, access.operator
 JOB, DEVICE = access.job_context, access.any_context
 _PAIR = "/v1/devices/{device}/jobs/{job}/bucket"
+_STAMP = "revision created_at updated_at"
 
 ROUTES = (
     Route("/healthz", "GET", ANYONE, status.health),
@@ -61,7 +62,7 @@ ROUTES = (
     Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key"),
     Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, "key"),
     Route("/v1/devices/{device}/bucket", "PATCH", OPERATOR, buckets.patch),
-    Route("/v1/devices/{device}/bucket", "PUT", OPERATOR, buckets.put),
+    Route("/v1/devices/{device}/bucket", "PUT", OPERATOR, buckets.put, _STAMP),
     Route(
         "/v1/devices/{device}/bucket/events",
         "GET",
@@ -73,7 +74,7 @@ ROUTES = (
     Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation"),
     Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation"),
     Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation"),
-    Route(_PAIR, "PUT", OPERATOR, buckets.put, "automation"),
+    Route(_PAIR, "PUT", OPERATOR, buckets.put, f"automation {_STAMP}"),
     Route(
         f"{_PAIR}/events",
         "GET",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import BucketCorrupt, BucketdError, Internal
-from ..model import ABSENT, BucketKey, Change, Guard, Snapshot, timestamp
+from ..model import ABSENT, BucketKey, Change, Guard, Snapshot
 from . import records
 from .bucketfiles import BucketFiles, Loaded
 from .journal import Journal
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 MAX_HOPELESS = 10_000
 _OF_THIS_PROCESS = secrets.token_hex(6)  # an ETag never repeats, and need not be a secret
 _numbers = itertools.count(1)
+_ADOPTED = Change(lambda stored: stored)
 
 
 @dataclass(slots=True)
@@ -151,12 +152,12 @@ class Applier:
 def _next(before: Snapshot, bucket: bytes | None, commit: Commit) -> Snapshot:
     if bucket is None:
         return ABSENT
-    now = timestamp()
+    stamp = (commit.change or _ADOPTED).stamped(before)
     return Snapshot(
         bucket=bucket,
-        revision=before.revision + 1,
+        revision=stamp.revision,
         etag=f"{_OF_THIS_PROCESS}{next(_numbers):06x}",
         automation=commit.automation or before.automation,
-        created_at=before.created_at or now,
-        updated_at=now,
+        created_at=stamp.created_at,
+        updated_at=stamp.updated_at,
     )

@@ -131,7 +131,7 @@ class EtcdStore:
                     return after
                 held = None  # that nothing changes is for etcd to say
                 continue
-            done, held = await self._try(write, held, after, deadline)
+            done, held = await self._try(write, held, after, deadline, tell=fresh)
             if done:
                 return after
             fresh = True
@@ -143,21 +143,21 @@ class EtcdStore:
         )
 
     async def _try(
-        self, write: Write, held: Held, after: Snapshot, deadline: float
-    ) -> tuple[bool, Held]:
-        """Whether the swap was made, and what the key holds now.
+        self, write: Write, held: Held, after: Snapshot, deadline: float, tell: bool
+    ) -> tuple[bool, Held | None]:
+        """Whether the swap was made, and what the key holds now (None: unknown, without ``tell``).
 
         After a lost answer it is sent again: either swap counts once, and its ETag tells of it.
         """
-        key, lost = write.key, False
-        body = txn(keys.of(self._prefix, key), held, after, key)
+        key, lost, name = write.key, False, keys.of(self._prefix, write.key)
+        body = txn(name, held, after, key, tell)
         self._last.pop(key, None)
         while True:
             asked = stale.now()
             try:
                 answer = await self._gateway.call("/v3/kv/txn", body, deadline, once=True)
             except Lost as error:
-                lost = lost or error.sent
+                lost, body = lost or error.sent, txn(name, held, after, key, True)
                 await self._gateway.pause()
                 if asyncio.get_running_loop().time() >= deadline:
                     raise self._unconfirmed(key, error, lost) from error
@@ -170,6 +170,8 @@ class EtcdStore:
                 self._remember(key, now)
                 self._note(key, now, answer, asked)
                 return True, now
+            if not answer.get("responses"):
+                return False, None
             now = keys.held(answer["responses"][0]["response_range"].get("kvs"), key)
             self._note(key, now, answer, asked)
             if lost:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import Internal
-from ..model import ABSENT, BucketKey, Change, Guard, Snapshot, timestamp
+from ..model import ABSENT, BucketKey, Change, Guard, Snapshot
 from . import etcdkeys as keys
 from .etcdkeys import Held
 from .gateway import b64
@@ -35,14 +35,14 @@ class Write:
             return now
         if bucket is None:
             return ABSENT
-        at = timestamp()
+        stamp = self.change.stamped(now)
         return Snapshot(
             bucket,
-            now.revision + 1,
+            stamp.revision,
             f"{_OF_THIS_PROCESS}{next(_numbers):06x}",
             self.automation or now.automation,
-            now.created_at or at,
-            at,
+            stamp.created_at,
+            stamp.updated_at,
         )
 
 
@@ -63,8 +63,8 @@ def unknown(told: str) -> Internal:
     return Internal(f"{told}; the outcome is unknown, so read it again before you repeat")
 
 
-def txn(name: bytes, held: Held, after: Snapshot, key: BucketKey) -> dict[str, Any]:
-    """Put or delete if the key is as it was; else tell what it is."""
+def txn(name: bytes, held: Held, after: Snapshot, key: BucketKey, tell: bool) -> dict[str, Any]:
+    """Put or delete if the key is as it was; else ``tell`` what it is (etcd is slower then)."""
     coded = b64(name)
     if after.revision:
         put = {"request_put": {"key": coded, "value": b64(keys.encode(key, after))}}
@@ -73,5 +73,5 @@ def txn(name: bytes, held: Held, after: Snapshot, key: BucketKey) -> dict[str, A
     return {
         "compare": [{"key": coded, "target": "MOD", "mod_revision": str(held.at)}],
         "success": [put],
-        "failure": [{"request_range": {"key": coded}}],
+        "failure": [{"request_range": {"key": coded}}] if tell else [],
     }

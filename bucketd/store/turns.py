@@ -32,7 +32,8 @@ class Turns:
         turn.wanted += 1
         try:
             try:
-                async with asyncio.timeout_at(deadline):
+                # A lock that nobody else wants is there at once, and a time limit is not free.
+                async with asyncio.timeout_at(deadline if turn.wanted > 1 else None):
                     await turn.lock.acquire()
             except TimeoutError:
                 raise Overloaded(

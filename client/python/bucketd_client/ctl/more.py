@@ -52,6 +52,14 @@ RENAME_NOTES = """\
 Each bucket gets the new device, with a revision that begins at 1; a bucket that the new name
 has already is not overwritten. After a failure the same command goes on where it stopped. A
 device with live contexts is refused, because its jobs would go on under the old name."""
+MIGRATE_NOTES = """\
+Both daemons go on serving. What a bucket is, with its revision, times and automation, is carried;
+what changes meanwhile is carried again, and schemas set through the API come last. Then both
+sides are read, and counted and compared by checksum. Exit status 0 says that all is there; 1 that
+something changed since, or could not be carried. The same again carries the rest, also after a
+kill. A bucket that was written later there, or another schema, stays there and is named.
+--note keeps what was carried, so that a later run can carry what was removed at the source, too:
+give all runs of one move the same. docs/fleet.md has the whole way of a farm."""
 SWEEP_NOTES = """\
 What is removed is gone: export first what may be wanted again. A bucket that is written
 meanwhile stays. You are asked first; a script gives --yes. The daemon does the same by itself
@@ -150,6 +158,21 @@ COMMANDS = (
         "bucketctl import buckets.ndjson --dry-run\n"
         "ssh old-host bucketctl export | bucketctl import", "importing:import_", most=1,
         notes=IMPORT_NOTES,
+    ),
+    Command(
+        "migrate", "", "carry all buckets to a daemon on another engine, while both are in use",
+        (
+            Option("from", "ENGINE", "what the daemon at --socket is on: file or etcd"),
+            Option("to", "ENGINE", "what the daemon at --to-socket is on: etcd or file"),
+            Option("to-socket", "PATH", "the socket of the daemon to carry to"),
+            Option("note", "FILE", "keep there what was carried, for a later run"),
+            Option("quick", "", "read and compare only what is carried now, the rest by revision"),
+            *FILTER[:3], SURE[0], *CALLS,
+        ),
+        "bucketctl migrate --from file --to etcd --to-socket /run/bucketd-etcd/bucketd.sock \\\n"
+        "    --note move.ndjson\n"
+        "bucketctl migrate --from etcd --to file --to-socket ~/run/bucketd.sock --device 'a-*'",
+        "migrate:migrate", most=0, notes=MIGRATE_NOTES,
     ),
     Command(
         "sweep", "", "remove buckets that nobody has written for long",
