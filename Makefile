@@ -6,11 +6,12 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv tools node lint test test-python test-node test-systemd test-packages test-fleet demo \
+.PHONY: help venv tools node lint test test-python test-node test-systemd test-packages test-fleet demo demo-fleet \
 	crash abuse fuzz fleet-faults bench docs audit install uninstall wheels npm zipapp deb clean
 
 help:
 	@echo "make demo    the login automation over a daemon that is killed in between"
+	@echo "make demo-fleet  the same on two hosts that share three nodes of etcd"
 	@echo "make test    all tests, Python and (where Node 18 or newer is) TypeScript"
 	@echo "make test-systemd  the service, in a Debian that is booted for it (as root)"
 	@echo "make test-fleet    the API and many hosts on etcd"
@@ -99,6 +100,13 @@ ifeq ($(NODE),yes)
 	@$(MAKE) --no-print-directory node || echo "Going on without TypeScript."
 endif
 	@$(BIN)/python examples/demo.py
+
+# Three nodes of etcd and two hosts, on this machine.
+demo-fleet: venv
+ifeq ($(NODE),yes)
+	@$(MAKE) --no-print-directory node || echo "Going on without TypeScript."
+endif
+	@$(BIN)/python examples/fleet/demo.py
 
 # The long proofs: killed, cut, failed, rotted, at full length (some need root).
 crash: tools

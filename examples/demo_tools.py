@@ -1,4 +1,4 @@
-"""What ``demo.py`` is played with: a screen, a scratch daemon, and the automation to run."""
+"""What the demos are played with: a screen, a scratch daemon, and the automation to run."""
 
 from __future__ import annotations
 
@@ -92,16 +92,19 @@ class UnixConnection(http.client.HTTPConnection):
 class Daemon:
     """``bucketd`` in the scratch directory; it never touches a process it did not start."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, settings: str = "") -> None:
         self.state, self.runtime = scratch / "state", scratch / "run"
         self.socket = str(self.runtime / "bucketd.sock")
         self._log, self._config = scratch / "bucketd.log", scratch / "bucketd.toml"
-        self._config.touch()  # so that the settings of a daemon you may have do not count here
+        # One of its own, so that the settings of a daemon you may have do not count here.
+        self._config.write_text(settings)
+        self._shown = f" --config {self._config} \\\n      " if settings else ""
         shutil.copytree(ROOT / "config" / "schemas", scratch / "schemas")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command(f"bucketd --state-dir {self.state} \\\n       --runtime-dir {self.runtime}")
+        where = f"--state-dir {self.state} \\\n       --runtime-dir {self.runtime}"
+        command(f"bucketd{self._shown} {where}")
         self._process = self._spawn()
         deadline = time.monotonic() + 20
         while self._process.poll() is None and time.monotonic() < deadline:
@@ -132,7 +135,7 @@ class Daemon:
 
     def stop(self) -> None:
         if self._process is not None:
-            _end(self._process)
+            end(self._process)
 
     def answers(self) -> bool:
         try:
@@ -213,11 +216,11 @@ def run(argv: list[str], environ: dict[str, str]) -> tuple[int, str, str]:
     except subprocess.TimeoutExpired:
         raise Failed(f"{shlex.join(argv)} did not end within 60 s") from None
     finally:
-        _end(process)
+        end(process)
     return process.returncode, said, error_text
 
 
-def _end(process: subprocess.Popen[Any]) -> None:
+def end(process: subprocess.Popen[Any]) -> None:
     """Ask it to end, so that it can end what it started; insist after a while."""
     if process.poll() is None:
         process.terminate()

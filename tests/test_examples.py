@@ -34,6 +34,9 @@ COMMANDS = {
 LOGGED_IN = (
     "login: no session stored, logging in as demo-user\nlogin: session stored (revision {})\n"
 )
+needs_etcd = pytest.mark.skipif(
+    shutil.which("etcd") is None, reason="etcd is not installed: apt install etcd-server"
+)
 RESUMED = "login: resuming the stored session, no login needed\n"
 
 
@@ -174,9 +177,9 @@ def scratch() -> Iterator[Path]:
     shutil.rmtree(home)
 
 
-def start_demo(scratch: Path, *arguments: str) -> subprocess.Popen[str]:
+def start_demo(scratch: Path, *arguments: str, name: str = "demo.py") -> subprocess.Popen[str]:
     environ = {**os.environ, "TMPDIR": str(scratch), "BUCKETD_TOKEN": "of another daemon"}
-    command = [sys.executable, "examples/demo.py", *arguments]
+    command = [sys.executable, f"examples/{name}", *arguments]
     return subprocess.Popen(
         command, cwd=REPO, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -192,6 +195,34 @@ def test_the_demo_shows_all_it_should(scratch: Path) -> None:
     assert "\033" not in said
     assert max(len(line) for line in said.splitlines()) <= 100
     assert list(scratch.iterdir()) == []
+
+
+@needs_etcd
+def test_the_demo_of_a_fleet_shows_all_it_should(scratch: Path) -> None:
+    with start_demo(scratch, name="fleet/demo.py") as demo:
+        said, error = demo.communicate(timeout=120)
+    assert (demo.returncode, error) == (0, ""), said
+    assert "All 8 steps showed what they should." in said
+    host_a, host_b = said.index("3. Host A"), said.index("5. Host B")
+    assert host_a < said.index(LOGGED_IN.split("\n")[0]) < host_b < said.index(RESUMED.strip())
+    assert said.count("kill -KILL") == 2
+    assert max(len(line) for line in said.splitlines()) <= 100
+    assert list(scratch.iterdir()) == []
+
+
+@needs_etcd
+def test_the_demo_of_a_fleet_leaves_nothing_behind_when_it_is_stopped(scratch: Path) -> None:
+    with start_demo(scratch, name="fleet/demo.py") as demo:
+        assert demo.stdout is not None
+        while "host B answers" not in demo.stdout.readline():
+            assert demo.poll() is None
+        started = descendants(demo.pid)
+        assert len(started) >= 5  # three nodes and two daemons
+        demo.send_signal(signal.SIGTERM)
+        demo.communicate(timeout=30)
+    assert demo.returncode == 143
+    assert list(scratch.iterdir()) == []
+    assert not [pid for pid in started if is_running(pid)]
 
 
 SAYS_LOGGED_IN = "printf '%s' '" + LOGGED_IN.format(1) + "'"

@@ -1,0 +1,157 @@
+"""The demo behind ``make demo-fleet``: a device is moved from host A to host B, and goes on there.
+
+Three nodes of etcd and two daemons run on this machine, in a scratch directory. Between the two
+task iterations the leader of etcd is killed, and then host A. Each step is checked; status 0 only
+if all of it was as it should be.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from demo_tools import Daemon, Failed, check, choose_automation, command, cross, output, run, title
+from etcd import Cluster
+
+DEVICE, JOB = "phone-1", "login"
+LOGGED_IN = [
+    "login: no session stored, logging in as demo-user",
+    "login: session stored (revision 1)",
+]
+RESUMED = ["login: resuming the stored session, no login needed"]
+NEXT = """
+Where to go next:
+  docs/fleet.md        a farm that works, changed from files to etcd and back
+  docs/SCALING.md      how large it may get, and what it costs
+"""
+
+
+class Demo:
+    """The steps; each raises Failed unless it shows what it should."""
+
+    def __init__(self, cluster: Cluster, hosts: dict[str, Daemon], automation: list[str]) -> None:
+        self._cluster, self._hosts, self._automation = cluster, hosts, automation
+
+    def play(self) -> None:
+        steps = (
+            ("Start three nodes of etcd", self.start_cluster),
+            ("Start a daemon on host A and one on host B", self.start_hosts),
+            ("Host A: there is no session yet", self.log_in),
+            ("Kill the node of etcd that leads the others", self.kill_leader),
+            ("Host B has the device now: the session is there", self.resume_on_b),
+            ("Host A sees what host B stores", self.see_on_a),
+            ("Host A dies, too; host B goes on", self.kill_a),
+            ("The node of etcd comes back, and has all that it missed", self.bring_back),
+        )
+        for number, (name, step) in enumerate(steps, 1):
+            title(number, name)
+            step()
+        print(f"\nAll {len(steps)} steps showed what they should.")
+
+    def start_cluster(self) -> None:
+        self._cluster.start()
+        check(True, f"{self._cluster.leader().name} leads them", "")
+
+    def start_hosts(self) -> None:
+        for name, daemon in self._hosts.items():
+            daemon.start()
+            check(True, f"host {name} answers on its socket", "")
+
+    def log_in(self) -> None:
+        check(self._iterate("A") == LOGGED_IN, "it logged in and stored its session",
+              "it should log in")  # fmt: skip
+
+    def kill_leader(self) -> None:
+        self._dead = self._cluster.leader()
+        self._dead.kill()
+        check(True, f"{self._dead.name} is gone; two of three are a majority", "")
+
+    def resume_on_b(self) -> None:
+        check(self._iterate("B") == RESUMED, "it resumed on another host, without a login",
+              "it should resume")  # fmt: skip
+
+    def see_on_a(self) -> None:
+        self._ctl("B", "set", "--device", DEVICE, "--job", JOB, "seenOn=B")
+        said = self._ctl("A", "get", "--device", DEVICE, "--job", JOB, "seenOn")
+        check(said == '"B"\n', "both hosts have one truth", "host A has another value")
+
+    def kill_a(self) -> None:
+        self._hosts["A"].kill()
+        check(not self._hosts["A"].answers(), "nobody answers on host A", "something answers")
+        check(self._iterate("B") == RESUMED, "host B does not mind", "it should resume")
+
+    def bring_back(self) -> None:
+        self._dead.start()
+        self._cluster.wait(self._dead)
+        name = f"/bucketd/job/{DEVICE}/{JOB}"
+        command(f"etcdctl get {name} --endpoints {self._dead.url}")
+        found = self._dead.value(name)
+        output(found)
+        same = json.loads(found)["bucket"].get("seenOn") == "B"
+        check(same, f"{self._dead.name} has the bucket as host B left it", "it has another one")
+
+    def _iterate(self, host: str) -> list[str]:
+        """One task iteration on a host; what the automation printed."""
+        said = self._ctl(host, "run", "--device", DEVICE, "--job", JOB, "--", *self._automation)
+        return said.splitlines()
+
+    def _ctl(self, host: str, *words: str) -> str:
+        socket = self._hosts[host].socket
+        command(f"BUCKETD_SOCKET={socket} \\\n       bucketctl {shlex.join(words)}")
+        status, said, error = run(["bucketctl", *words], {"BUCKETD_SOCKET": socket})
+        output(said + error)
+        if status:
+            raise Failed(f"bucketctl ended with status {status}")
+        return said
+
+
+def main() -> int:
+    """Play it; 0 when each step showed what it should, 1 when one did not."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    if shutil.which("etcd") is None:
+        print("etcd is not here: apt install etcd-server", file=sys.stderr)
+        return 1
+    base = None if len(tempfile.gettempdir()) <= 60 else "/tmp"  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="bucketd-fleet-", dir=base) as scratch:
+        return _play(Path(scratch))
+
+
+def _play(scratch: Path) -> int:
+    cluster = Cluster(scratch)
+    settings = f'[store]\nengine = "etcd"\n[store.etcd]\nendpoints = {cluster.endpoints}\n'
+    hosts = {}
+    for name in ("A", "B"):
+        (scratch / name).mkdir()
+        hosts[name] = Daemon(scratch / name, settings)
+    try:
+        Demo(cluster, hosts, choose_automation()).play()
+    except (Failed, OSError, ValueError, KeyError) as failure:
+        print(f"   {cross()} {failure}\n\nThe demo failed at this step.", flush=True)
+        print(*(daemon.log() for daemon in hosts.values()), sep="\n", end="", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        return 130
+    finally:
+        for daemon in hosts.values():
+            daemon.stop()
+        cluster.stop()
+    print(NEXT, end="")
+    return 0
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
