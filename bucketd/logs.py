@@ -33,6 +33,7 @@ def to_stderr(level: str, environ: Mapping[str, str]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Journal() if _is_journal(environ) else logging.Formatter(HUMAN))
     logging.basicConfig(handlers=[handler], level=level.upper())
+    logging.getLogger("watchfiles").setLevel("WARNING")  # it tells of each file that changes
 
 
 def _is_journal(environ: Mapping[str, str]) -> bool:

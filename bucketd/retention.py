@@ -31,14 +31,14 @@ class Retention:
 
     async def keep(self, stop: asyncio.Event) -> None:
         """Sweep again and again, until ``stop``."""
-        due = time.monotonic() + self.interval
+        last = time.monotonic()  # and not when the next is due: a reload may change the interval
         while not stop.is_set():
             try:
                 await asyncio.wait_for(stop.wait(), min(self.interval, 1.0))
             except TimeoutError:
-                if self.days and time.monotonic() >= due:
+                if self.days and time.monotonic() - last >= self.interval:
                     await self._sweep_and_tell(stop)
-                    due = time.monotonic() + self.interval
+                    last = time.monotonic()
 
     async def _sweep_and_tell(self, stop: asyncio.Event) -> None:
         try:

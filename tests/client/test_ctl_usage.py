@@ -118,6 +118,16 @@ def test_what_the_log_knows_more_of_has_its_request_id(daemon: Daemon) -> None:
     assert f"request {caught.value.request_id}: bucket_corrupt" in daemon.log
 
 
+def test_what_is_too_large_is_said_once(stopped_daemon: Daemon) -> None:
+    stopped_daemon.env["BUCKETD_LIMITS_MAX_DEVICE_BYTES"] = "60"
+    stopped_daemon.env["BUCKETD_LIMITS_MAX_BUCKET_BYTES"] = "55"
+    ctl = Shell(stopped_daemon.start())
+    assert ctl("set", "--device", "d", "--job", "a", f"x={'y' * 40}").returncode == 0
+    for words in (["--job", "a", "z=12345678"], ["--job", "b", "z=12345678"]):
+        (line,) = ctl("set", "--device", "d", *words).stderr.splitlines()
+        assert "bytes)" in line
+
+
 def test_schema_violation_is_status_5_and_lists_them(ctl: Shell, at: list[str]) -> None:
     refusal = {
         "success": False,

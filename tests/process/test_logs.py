@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from harness import REPO, Daemon, pair
+from sse import Stream
 
 JOURNAL = """
 import logging, os, sys
@@ -79,6 +80,39 @@ def configured(stopped_daemon: Daemon) -> Daemon:
     stopped_daemon.env["BUCKETD_LIMITS_MAX_CONNECTIONS"] = "99"
     stopped_daemon.config.write_text("[log]\nslow_request_seconds = 0.000001\n")
     return stopped_daemon.start()
+
+
+@pytest.fixture
+def by_its_file(stopped_daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    """One whose level no flag decides."""
+    stopped_daemon.config.write_text('[log]\nlevel = "info"\n')
+    words = stopped_daemon.options()
+    level = words.index("--log-level")
+    monkeypatch.setattr(stopped_daemon, "options", lambda: words[:level] + words[level + 2 :])
+    return stopped_daemon.start()
+
+
+def test_the_level_changes_with_a_reload(by_its_file: Daemon) -> None:
+    quiet = by_its_file.request("GET", "/nowhere").headers["x-request-id"]
+    reload(by_its_file, '[log]\nlevel = "debug"\n')
+    told = by_its_file.request("GET", "/nowhere").headers["x-request-id"]
+    assert f"request {told}: not_found" in by_its_file.log
+    assert quiet not in by_its_file.log
+
+
+def test_edits_by_hand_are_no_lines(by_its_file: Daemon) -> None:
+    by_its_file.request("PUT", pair("d", "j"), {"n": 1})
+    by_its_file.request("GET", "/v1/status")
+    path = by_its_file.bucket_path("d", "j")
+    with Stream(by_its_file, "/v1/events") as stream:
+        for n in (2, 3):  # the first may be found when the watch of files begins
+            change = ["sed", "-i", f's/"n": {n - 1}/"n": {n}/', str(path)]
+            subprocess.run(
+                ["flock", str(by_its_file.state_dir / "write.lock"), *change], check=True
+            )
+            assert stream.next().data["set"] == {"n": n}
+    assert "serving" in by_its_file.log
+    assert "watchfiles" not in by_its_file.log
 
 
 def test_slow_requests_are_logged_until_they_are_not(configured: Daemon) -> None:

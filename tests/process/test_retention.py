@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -46,6 +47,19 @@ def test_nothing_is_removed_unless_that_is_asked_for(stopped_daemon: Daemon) -> 
     write_as_of(daemon, "old", "2020-01-01T00:00:00.000Z")
     time.sleep(0.3)
     assert jobs(daemon) == {"old"}
+
+
+def test_a_reload_is_enough(stopped_daemon: Daemon) -> None:
+    """Also where the sweep before that was due in an hour."""
+    stopped_daemon.config.touch()
+    daemon = stopped_daemon.start()
+    write_as_of(daemon, "old", "2020-01-01T00:00:00.000Z")
+    daemon.config.write_text("[retention]\ndays = 30\ninterval_seconds = 0.05\n")
+    os.kill(daemon.pid, signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while jobs(daemon):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_what_is_old_goes_and_all_else_stays(stopped_daemon: Daemon) -> None:

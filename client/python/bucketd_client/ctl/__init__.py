@@ -99,5 +99,11 @@ def _lines_of(detail: object) -> list[str]:
         return [f"{detail.get('path') or 'the bucket'} {detail['message']}"]
     if "violations" in detail:
         lines = [line for violation in detail["violations"] for line in _lines_of(violation)]
-        return [f"{detail['device']}, {detail['job']}: {line}" for line in lines]
+        return [f"{_bucket_of(detail)}: {line}" for line in lines]
+    if "bytes" in detail:
+        return []  # what takes room is in the message itself
     return [str(detail)]
+
+
+def _bucket_of(detail: dict[str, object]) -> str:
+    return f"{detail['device']}, {detail['job'] or '(device)'}"
