@@ -23,6 +23,7 @@ from .claim import Claim, Shard
 from .etcdkeys import Held
 from .etcdlisting import EtcdListing
 from .etcdwatch import EtcdWatch
+from .fence import Fence
 from .gateway import Access, Gateway, Lost, b64
 from .presence import Presence
 from .stale import Noting, StaleReads
@@ -47,6 +48,7 @@ class EtcdStore:
         self._claim = Claim(self._gateway, prefix, shard)
         self._presence = Presence(self._gateway, prefix, access.timeout)
         self._watch = EtcdWatch(self._gateway, self._presence, prefix, access.timeout)
+        self._fence = Fence(self._presence, prefix)
         self._stale = stale_reads or StaleReads()
         self._turns = Turns()
         self._last: OrderedDict[BucketKey, Held] = OrderedDict()
@@ -155,9 +157,12 @@ class EtcdStore:
         while True:
             asked = stale.now()
             try:
+                if not held.at:
+                    body["compare"][1:] = [await self._fence.compare(deadline)]
                 answer = await self._gateway.call("/v3/kv/txn", body, deadline, once=True)
             except Lost as error:
                 lost, body = lost or error.sent, txn(name, held, after, key, True)
+                self._fence.move()
                 await self._gateway.pause()
                 if asyncio.get_running_loop().time() >= deadline:
                     raise self._unconfirmed(key, error, lost) from error
@@ -174,6 +179,8 @@ class EtcdStore:
                 return False, None
             now = keys.held(answer["responses"][0]["response_range"].get("kvs"), key)
             self._note(key, now, answer, asked)
+            if not held.at and not now.at:
+                self._fence.move()  # its lease has ended, or another write moved it
             if lost:
                 return settled(write, after, now)
             return False, now

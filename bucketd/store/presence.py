@@ -52,9 +52,11 @@ class Presence:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), RENEW_SECONDS)
 
-    async def put(self, name: bytes, value: bytes = b"") -> dict[str, Any]:
+    async def put(
+        self, name: bytes, value: bytes = b"", deadline: float | None = None
+    ) -> dict[str, Any]:
         """Put a key that is gone when this host is. Raises BucketdError or Lost."""
-        deadline = self._deadline()
+        deadline = self._deadline() if deadline is None else deadline
         while True:
             lease = self._lease or await self._grant(deadline)
             body = {"key": b64(name), "value": b64(value), "lease": lease}
