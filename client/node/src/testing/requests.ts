@@ -20,7 +20,7 @@ export class Request {
     /** null where it is longer than a bucket may be. */
     private readonly body: Uint8Array | null,
   ) {
-    const local = target.replace(/^http:\/\/[^/]*/i, "");
+    const local = target.replace(/^http:\/\/[^/?]*\/?/i, "/");
     const at = local.indexOf("?");
     this.path = at < 0 ? local : local.slice(0, at);
     this.search = at < 0 ? "" : local.slice(at + 1);

@@ -38,7 +38,7 @@ class Request:
     def _split(self) -> tuple[str, str]:
         target = self.target
         if target[:7].lower() == "http://":
-            target = "/" + target[7:].partition("/")[2]
+            target = "/" + re.sub(r"[^/?]*/?", "", target[7:], count=1)
         path, _, query = target.partition("?")
         return path, query
 
