@@ -223,6 +223,7 @@ def test_every_crash_state_recovers(workload: Workload, crash_scale: float) -> N
     assert not wrong, wrong[:5]
 
 
+@pytest.mark.timeout(1800)
 def test_relaxed_leaves_whole_states(crash_scale: float) -> None:
     """Acknowledged before it is durable, a change may be lost, but never what was there before."""
     with mock.patch.dict(globals(), OPTIONS=replace(OPTIONS, relaxed_seconds=60.0)):
@@ -281,6 +282,7 @@ def _enough(crash_scale: float) -> float:
     return math.inf if crash_scale >= 1 else 1
 
 
+@pytest.mark.timeout(1800)
 def test_the_harness_catches_a_store_that_syncs_no_directory(crash_scale: float) -> None:
     ops = [Op("nothing") if op.kind == "syncdir" else op for op in record(sets_and_recycling)]
     _, wrong = violations(ops, every=5, enough=_enough(crash_scale))
