@@ -38,6 +38,7 @@ class Presence:
             {"host": socket.gethostname(), "version": __version__, "started_at": timestamp()}
         )
         self._lease: str | None = None
+        self._granting = asyncio.Lock()
         self._told: str | None = None  # the lease that the host's key hangs on
 
     async def keep(self, stop: asyncio.Event) -> None:
@@ -58,12 +59,12 @@ class Presence:
         """Put a key that is gone when this host is. Raises BucketdError or Lost."""
         deadline = self._deadline() if deadline is None else deadline
         while True:
-            lease = self._lease or await self._grant(deadline)
+            lease = await self._held(deadline)
             body = {"key": b64(name), "value": b64(value), "lease": lease}
             try:
                 return await self._gateway.call("/v3/kv/put", body, deadline)
             except LeaseGone as error:
-                self._lease = None
+                self._lease = None if self._lease == lease else self._lease
                 if asyncio.get_running_loop().time() >= deadline:
                     raise Lost(str(error)) from error
 
@@ -92,10 +93,14 @@ class Presence:
             self._lease = None
         return self._lease is not None
 
-    async def _grant(self, deadline: float) -> str:
-        answer = await self._gateway.call("/v3/lease/grant", {"TTL": str(LEASE_SECONDS)}, deadline)
-        self._lease = str(answer["ID"])
-        return self._lease
+    async def _held(self, deadline: float) -> str:
+        """The one lease of this host, granted where there is none."""
+        async with self._granting:
+            if self._lease is None:
+                body = {"TTL": str(LEASE_SECONDS)}
+                answer = await self._gateway.call("/v3/lease/grant", body, deadline)
+                self._lease = str(answer["ID"])
+            return self._lease
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._timeout
