@@ -76,7 +76,7 @@ def test_a_person_sees_the_plan_and_is_asked(ctl: Shell, fleet: Path) -> None:
     assert "make 3 changes?" in seen
     ctl.json("set", "--device", "phone-1", "--job", "login", "n:=7")  # meanwhile
     os.write(ours, b"y\n")
-    assert re.search(r"\b1 of 3 changes made, then:\n.* has changed since", read_terminal(ours))
+    assert re.search(r"\b2 of 3 changes made, then:\n.* it exists already", read_terminal(ours))
     os.close(ours)
     assert process.wait(10) == 6
     assert ctl.json("get", "--device", "phone-1", "--job", "login") == {"n": 7}

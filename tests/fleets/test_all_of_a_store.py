@@ -6,12 +6,12 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from ctl_shell import Shell
-from fleet import Cluster, Host, cluster, coded
+from fleet import Cluster, Host, cluster, coded, wait_until
 from harness import new_daemon, pair
 
 NUMBER = {"fields": [{"name": "n", "type": "number"}]}
@@ -31,13 +31,6 @@ def running(etcd: Cluster, prefix: str, count: int = 2, **settings: str) -> Iter
             stack.callback(host.remove)
             host.start()
         yield found
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_revisions_count_on_and_etags_never_repeat_over_both_hosts(etcd: Cluster) -> None:

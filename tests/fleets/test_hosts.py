@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from fleet import Cluster, Host, cluster, coded
+from fleet import Cluster, Host, cluster, coded, wait_until
 from harness import pair
 from sse import Stream
 
@@ -37,13 +36,6 @@ def there(host: Host) -> list[str]:
     assert {one["host"] for one in hosts} <= {socket.gethostname()}
     assert {one["version"] for one in hosts} <= {__version__}
     return [one["started_at"] for one in hosts]
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def leases(etcd: Cluster, what: bytes = b"host") -> list[str]:

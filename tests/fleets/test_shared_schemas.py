@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from fleet import Cluster, cluster
+from fleet import Cluster, cluster, wait_until
 from harness import Daemon, pair
 
 NUMBER = {"fields": [{"name": "n", "type": "number"}]}
@@ -33,13 +32,6 @@ def hosts(etcd: Cluster) -> Iterator[tuple[Daemon, Daemon]]:
 def schema_of(daemon: Daemon, automation: str) -> object:
     answer = daemon.request("GET", f"/v1/schemas/{automation}")
     return answer.json["schema"] if answer.status == 200 else None
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_set_on_one_it_is_in_force_on_all(hosts: tuple[Daemon, Daemon]) -> None:
