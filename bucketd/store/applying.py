@@ -59,10 +59,14 @@ class Applier:
     """
 
     def __init__(
-        self, files: BucketFiles, log_: Journal, dirty: Mapping[BucketKey, Snapshot]
+        self,
+        files: BucketFiles,
+        log_: Journal,
+        dirty: Mapping[BucketKey, Snapshot],
+        corrupt: set[BucketKey],
     ) -> None:
         self._files, self._journal, self._dirty = files, log_, dirty
-        self.corrupt: set[BucketKey] = set()
+        self._corrupt = corrupt
         self._hopeless: set[BucketKey] = set()  # of which the journal holds nothing
 
     def outcome(self, commit: Commit, batch: Batch) -> Snapshot | BucketdError:
@@ -81,7 +85,7 @@ class Applier:
         except BucketCorrupt as error:
             good = self._last_good(key)
             if change is not None and change.blind and not commit.guard:
-                self.corrupt.add(key)
+                self._corrupt.add(key)
                 last = good or ABSENT
                 after = change.result(None, commit.automation or last.automation)
                 return self._enter(batch, key, last, _next(last, after, commit), told=good)
@@ -100,14 +104,14 @@ class Applier:
         stored = now.bucket if now.revision else None
         bound = commit.automation or now.automation
         after = change.result(stored, bound) if change is not None else stored
-        if after == stored:
+        if after == stored and (after is None or bound == now.automation):
             return now
         return self._enter(batch, key, now, _next(now, after, commit), told=now)
 
     def _heal(self, commit: Commit, batch: Batch, good: Snapshot, error: BucketCorrupt) -> Snapshot:
         """Put the last good generation in the place of a file that cannot be read; then go on."""
         log.error("%s; recovered revision %d", error.message, good.revision)
-        self.corrupt.add(commit.key)
+        self._corrupt.add(commit.key)
         self._enter(batch, commit.key, good, good, told=good)
         return self._change(commit, batch, Loaded(good, sealed=True))
 

@@ -21,13 +21,15 @@ from ..counting import Histogram
 from ..errors import BucketdError, Overloaded, ShuttingDown
 from ..model import BucketKey, Guard, Snapshot
 from . import pipeline
+from .acknowledging import Acknowledger, release
 from .applying import Batch, Commit
-from .base import Changed, Listener
+from .base import Listener
 from .bucketfiles import BucketFiles
 from .journal import Journal
+from .journaling import Counters
 from .locks import WriteLock
-from .pipeline import Counters, Pipeline
-from .records import Mark, Position, framed
+from .pipeline import Pipeline
+from .records import Mark, Position
 
 log = logging.getLogger(__name__)
 
@@ -72,15 +74,23 @@ class Committer:
         self._turn = threading.Lock()  # whoever holds it may work the pipeline
         self._gathered: list[Commit] = []
         self._asleep = False
-        self._settling: list[_Settle] = []
+        self._settling: list[asyncio.Future[None]] = []
         # Batches that the thread has answered, and those of which the loop has heard.
         self._answered = self._heard = 0
-        self.mark = log_.last  # of the newest change that the loop has heard of
-        self.listener: Listener | None = None
+        self._tell = Acknowledger(log_.last)
         self._closing = threading.Event()
         self._step_began: float | None = None  # None: nothing to do
         self._thread = threading.Thread(target=self._main, name="bucketd-commit", daemon=True)
         self._thread.start()
+
+    @property
+    def mark(self) -> Mark:
+        """Of the newest change that the loop has heard of."""
+        return self._tell.mark
+
+    def listen(self, listener: Listener) -> None:
+        """From here on tell this one of every change."""
+        self._tell.listener = listener
 
     @property
     def dirty(self) -> Mapping[BucketKey, Snapshot]:
@@ -89,14 +99,14 @@ class Committer:
 
     @property
     def counters(self) -> Counters:
-        return self._pipeline.counters
+        return self._pipeline.journaling.counters
 
     @property
     def histograms(self) -> dict[str, Histogram]:
         return {
             "bucketd_commit_seconds": self._pipeline.commit_seconds,
-            "bucketd_commit_batch_size": self._pipeline.batch_sizes,
-            "bucketd_fsync_seconds": self._pipeline.fsync_seconds,
+            "bucketd_commit_batch_size": self._pipeline.journaling.batch_sizes,
+            "bucketd_fsync_seconds": self._pipeline.journaling.fsync_seconds,
         }
 
     @property
@@ -107,7 +117,7 @@ class Committer:
     @property
     def end(self) -> Position:
         """Where what is durable in the journal ends."""
-        return self._pipeline.data_end
+        return self._pipeline.journaling.end
 
     @property
     def healthy(self) -> bool:
@@ -178,7 +188,7 @@ class Committer:
             if not (self._pipeline.quick() and all(map(self._pipeline.light, self._gathered))):
                 return False
             commits, self._gathered = self._gathered, []
-            self._work(commits, self._resolve)
+            self._work(commits, self._tell.resolve)
             wake, self._asleep = self._asleep, False
         finally:
             self._turn.release()
@@ -214,7 +224,7 @@ class Committer:
             if isinstance(late, Commit):
                 self._answer(Batch(answers=[(late, _stopping())]))
             elif isinstance(late, _Settle):
-                self._loop.call_soon_threadsafe(_release, [late])
+                self._loop.call_soon_threadsafe(release, [late.future])
 
     def _gather(self) -> tuple[list[Commit], bool]:
         """Everything that waits, up to MAX_BATCH; nothing after a pause; False at the end."""
@@ -228,7 +238,7 @@ class Committer:
                 if isinstance(item, Commit):
                     batch.append(item)
                 elif isinstance(item, _Settle):
-                    self._settling.append(item)
+                    self._settling.append(item.future)
                     return batch, True
                 if len(batch) == MAX_BATCH or self._queue.empty():
                     return batch, True
@@ -242,38 +252,20 @@ class Committer:
             self._pipeline.tidy(now_please=bool(self._settling))
         except Exception:
             log.exception("the committer failed in a way that was not foreseen")
-            self._pipeline.give_up()
+            self._pipeline.journaling.fail(None)
         settled, self._settling = self._settling, []
         if settled:
-            self._loop.call_soon_threadsafe(_release, settled)
+            self._loop.call_soon_threadsafe(release, settled)
 
     def _answer(self, batch: Batch) -> None:
         """Resolve all futures in one visit to the loop."""
         self._answered += 1
         self._loop.call_soon_threadsafe(self._hear, batch)
 
-    # --- the loop again
-
     def _hear(self, batch: Batch) -> None:
+        """On the loop again."""
         self._heard += 1
-        self._resolve(batch)
-
-    def _resolve(self, batch: Batch) -> None:
-        for commit, outcome in batch.answers:
-            _answer(commit, outcome)
-        if batch.place is not None:
-            self._tell(batch)
-
-    def _tell(self, batch: Batch) -> None:
-        """Tell of what was journaled; an adopted edit is told of as well."""
-        assert batch.place is not None  # noqa: S101  (as it was asked before)
-        generation, offset = batch.place.generation, batch.place.offset
-        for (key, before, after), payload in zip(batch.told, batch.payloads, strict=True):
-            mark = Mark(generation, offset, after.etag)
-            if self.listener is not None:
-                self.listener.tell(Changed(key, before, after, str(mark)))
-            self.mark = mark
-            offset += framed(payload)
+        self._tell.resolve(batch)
 
     # --- either
 
@@ -282,27 +274,8 @@ class Committer:
             self._pipeline.commit(commits, answer)
         except Exception:
             log.exception("the committer failed in a way that was not foreseen")
-            failure = self._pipeline.give_up()
+            failure = self._pipeline.journaling.fail(None)
             answer(Batch(answers=[(commit, failure) for commit in commits]))
-
-
-def _answer(commit: Commit, outcome: Snapshot | BucketdError) -> None:
-    future = commit.future
-    if future is None:
-        if isinstance(outcome, BucketdError):
-            log.warning("%s", outcome.message)
-    elif future.done():  # nobody waits; it has happened all the same
-        return
-    elif isinstance(outcome, BaseException):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
-
-
-def _release(settled: list[_Settle]) -> None:
-    for settle in settled:
-        if not settle.future.done():
-            settle.future.set_result(None)
 
 
 def _stopping() -> ShuttingDown:

@@ -91,7 +91,7 @@ class FileStore:
         return str(self._committer.mark)
 
     def listen(self, listener: Listener) -> None:
-        self._committer.listener = listener
+        self._committer.listen(listener)
         self._noticer = Noticer(self._files, listener, self._look)
 
     async def attend(self, _key: BucketKey | None) -> None:

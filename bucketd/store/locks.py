@@ -62,17 +62,24 @@ class WriteLock:
     A side file that is never renamed or unlinked: after the rename of a locked
     data file two holders would lock two inodes. One descriptor for the
     daemon's life, through ``flock``, so ``flock(1)`` takes the very same lock.
+    ``held_since`` is of the monotonic clock; None: it is not ours now.
     """
 
     def __init__(self, root: int) -> None:
         self._root = root
         self._fd = self._open()
+        self.held_since: float | None = None
 
-    def acquire(self, timeout: float, give_up: Callable[[], bool]) -> bool:
+    def acquire(self, timeout: float = 0.0, give_up: Callable[[], bool] = lambda: True) -> bool:
         """Wait at most ``timeout`` seconds, or until ``give_up()``; whether it is held now.
 
         Raises OSError where it cannot be had at all.
         """
+        if self.held_since is None and self._wait(timeout, give_up):
+            self.held_since = time.monotonic()
+        return self.held_since is not None
+
+    def _wait(self, timeout: float, give_up: Callable[[], bool]) -> bool:
         deadline, pause = time.monotonic() + timeout, 0.0005
         while True:
             if not _take(self._fd):
@@ -90,6 +97,7 @@ class WriteLock:
 
     def release(self) -> None:
         portalocker.unlock(self._fd)
+        self.held_since = None
 
     def close(self) -> None:
         os.close(self._fd)

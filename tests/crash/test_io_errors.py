@@ -27,7 +27,7 @@ import pytest
 from bucketd import changes
 from bucketd.errors import BucketdError
 from bucketd.model import ABSENT, BucketKey, Change, Guard
-from bucketd.store import disk, naming, pipeline, quarantine
+from bucketd.store import disk, journaling, naming, pipeline, quarantine
 from bucketd.store.files import FileStore, Options
 from bucketd.store.records import JournalError
 
@@ -137,13 +137,13 @@ def run(fault: FaultyOs) -> tuple[Witness, list[str]]:
     witness = Witness()
     # Half of the cases on the event loop, half on the thread.
     here = math.inf if fault.nth % 2 else 0.0
-    quick = mock.patch.multiple(
-        pipeline, LINGER_SECONDS=0.001, RETRY_SECONDS=0.01, QUICK_SECONDS=here
-    )
+    quick = mock.patch.object(journaling, "QUICK_SECONDS", here)
+    brisk = mock.patch.multiple(pipeline, LINGER_SECONDS=0.001, RETRY_SECONDS=0.01)
     with tempfile.TemporaryDirectory(prefix="bd-") as path:
         _plant_damage(path, witness)
         with (
             quick,
+            brisk,
             mock.patch.object(disk, "os", fault),
             mock.patch.object(quarantine, "os", fault),
             mock.patch.object(disk, "syncfs", fault.syncfs),

@@ -16,7 +16,16 @@ import pytest
 from bucketd import changes
 from bucketd.model import BucketKey, Guard, Snapshot, timestamp
 from bucketd.settings.sections import StoreSettings
-from bucketd.store import checkpoint, disk, journal, pipeline, records, recovery
+from bucketd.store import (
+    checkpoint,
+    disk,
+    flushing,
+    journal,
+    journaling,
+    pipeline,
+    records,
+    recovery,
+)
 from bucketd.store.bucketfiles import BucketFiles
 from bucketd.store.files import FileStore, Options
 from bucketd.store.journal import Journal
@@ -150,9 +159,9 @@ def test_a_start_under_steady_load_has_few_files_to_complete(root: int, tmp_path
         await store.close()
 
     with (
-        mock.patch.object(pipeline, "MANY_FILES", 20),
+        mock.patch.object(flushing, "MANY_FILES", 20),
         mock.patch.object(pipeline, "HOLD_SECONDS", 0.0),
-        mock.patch.object(pipeline, "QUICK_SECONDS", 0.0),
+        mock.patch.object(journaling, "QUICK_SECONDS", 0.0),
         mock.patch.object(disk, "sync_all"),
     ):
         asyncio.run(run())
