@@ -30,8 +30,9 @@ class Write:
         """What it makes of this state: the very same object when nothing changes."""
         self.guard.check(now, self.key)
         stored = now.bucket if now.revision else None
-        bucket = self.change.result(stored, self.automation or now.automation)
-        if bucket == stored:
+        bound = self.automation or now.automation
+        bucket = self.change.result(stored, bound)
+        if bucket == stored and (bucket is None or bound == now.automation):
             return now
         if bucket is None:
             return ABSENT
@@ -40,7 +41,7 @@ class Write:
             bucket,
             stamp.revision,
             f"{_OF_THIS_PROCESS}{next(_numbers):06x}",
-            self.automation or now.automation,
+            bound,
             stamp.created_at,
             stamp.updated_at,
         )

@@ -51,6 +51,27 @@ def test_a_write_that_changes_nothing(shared_daemon: Daemon) -> None:
         assert shared_daemon.request("PATCH", target, body).json["revision"] > 1, body
 
 
+def test_a_write_binds_another_automation(shared_daemon: Daemon) -> None:
+    """Also where the content stays: it is what the next write is checked by."""
+    target = pair("d", "rebound")
+    first = shared_daemon.request("PUT", f"{target}?automation=one", {"a": 1})
+    same = shared_daemon.request("PATCH", f"{target}?automation=one", {"a": 1})
+    assert (same.json["revision"], same.etag) == (1, first.etag)
+    assert shared_daemon.request("PATCH", target, {}).json["revision"] == 1  # names none
+    for method, body in (("PUT", {"a": 1}), ("PATCH", {}), ("DELETE", None)):
+        name = f"by-{method}"
+        query = f"?automation={name}" + ("&key=absent" if method == "DELETE" else "")
+        answer = shared_daemon.request(method, target + query, body)
+        assert answer.bucket == {"a": 1}
+        rows = shared_daemon.request("GET", f"/v1/buckets?automation={name}").json["buckets"]
+        assert [(row["job"], row["revision"]) for row in rows] == [
+            ("rebound", answer.json["revision"])
+        ]
+    nothing = pair("d", "not there")
+    answer = shared_daemon.request("PATCH", f"{nothing}?automation=one", {})
+    assert answer.json["revision"] == 0  # creates nothing, so there is nothing to bind
+
+
 def test_replace_remove_clear(shared_daemon: Daemon) -> None:
     target = pair("d", "replace")
     shared_daemon.request("PUT", target, {"a": 1, "b": 2, "c": 3})

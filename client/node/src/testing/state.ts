@@ -95,7 +95,8 @@ export class State {
     check(guard, now);
     const before = bucketOf(now);
     const after = change?.(bucketOf(now)) ?? null;
-    const same = after !== null && equal(after, before) && (now.revision > 0 || method !== "PUT");
+    const bound = automation === null || automation === now.automation;
+    const same = after !== null && equal(after, before) && (now.revision > 0 ? bound : method !== "PUT");
     const next = after === null ? ABSENT : same ? now : this.next(now, after, automation);
     if (next.revision > 0) this.buckets.set(nameOf(key), next);
     else this.buckets.delete(nameOf(key));

@@ -81,7 +81,9 @@ class State:
             after = None if change is None else change(now.bucket)
             if after is None:
                 new = ABSENT
-            elif _strict.equal(after, now.bucket) and (now.revision or method != "PUT"):
+            elif _strict.equal(after, now.bucket) and (
+                automation in (None, now.automation) if now.revision else method != "PUT"
+            ):
                 new = now
             else:
                 new = self._next(now, after, automation)
