@@ -75,14 +75,13 @@ class Checkpoint:
             self._running.exception()
         _ = self.durable
 
-    def wait(self, target: Position) -> None:
-        """Make all before ``target`` durable now. Raises OSError."""
+    def wait(self, target: Position) -> bool:
+        """Make all before ``target`` durable now; else it has ``failed``."""
         self.settle()
-        if not self.covers(target):
+        if not self.failed and not self.covers(target):
             self.start(target)
-            assert self._running is not None  # noqa: S101  (just started)
-            self._running.result()
-            self._durable = target
+            self.settle()
+        return not self.failed
 
     def close(self) -> None:
         self._thread.shutdown()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ..errors import BucketdError
+from ..errors import BucketdError, Internal
 from ..model import BucketKey
 from . import disk
 from .bucketfiles import BucketFiles
@@ -92,8 +92,7 @@ class Flusher:
     def recycle(self) -> None:
         """Begin the older segment anew, once all that it holds stands durably in files.
 
-        ``behind`` says why not where files cannot be written. Raises OSError where the journal
-        fails.
+        ``behind`` says why not where files cannot be. Raises OSError where the journal fails.
         """
         if not self._checkpoint.covers(self._journal.older_end):
             self.make_all_durable()
@@ -102,13 +101,18 @@ class Flusher:
         self._journaling.recycle(self._checkpoint.durable)
 
     def make_all_durable(self) -> None:
-        """Now; ``behind`` says why not where files cannot be written. Raises OSError."""
+        """Now; ``behind`` says why not where files cannot be written, or synced."""
         self._checkpoint.settle()
-        if self._checkpoint.failed:
-            self._write_again()
-        self.flush()
-        if self.behind is None:
-            self._checkpoint.wait(self._journal.position)
+        for _ in range(2):  # what a sync has failed for is written once more
+            if self._checkpoint.failed:
+                self._write_again()
+            self.flush()
+            if self.behind is not None or self._checkpoint.wait(self._journal.position):
+                return
+        self.behind = Internal(
+            "cannot write while files cannot be made durable (see the log); nothing was changed, "
+            "look at the disk, or end the program that holds write.lock"
+        )
 
     def _write_again(self) -> None:
         """Make those files dirty that a failed syncfs may have lost; not while the lock is busy."""

@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 
 from bucketd import changes
+from bucketd.errors import Internal
 from bucketd.model import BucketKey, Guard, Snapshot, timestamp
 from bucketd.settings.sections import StoreSettings
 from bucketd.store import (
@@ -145,6 +146,57 @@ def test_files_are_written_again_after_a_failed_sync(root: int, tmp_path: Path, 
         asyncio.run(run())
     assert losing.lost
     assert losing.volatile == set()
+
+
+@pytest.mark.parametrize("failures", [1, 2, 5])
+def test_a_sync_that_fails_for_a_full_segment_ends_no_writes(
+    root: int, tmp_path: Path, failures: int
+) -> None:
+    """The files are written once more; only if that fails too are writes refused, for as long."""
+    losing = LosingDisk(tmp_path / "devices", failures)
+    refused = []
+
+    async def run() -> None:
+        store = FileStore(os.dup(root), str(tmp_path), Options(1 << 20, 1.0, SMALL, None))
+        for number in range(60):
+            try:
+                await sets(store, "phone", 1, 1000 + number)
+            except Internal as error:
+                refused.append(error.message)
+        await sets(store, "phone", 1, 10)
+        assert store.problem is None
+        await store.close()
+
+    with (
+        mock.patch.object(disk, "sync_all", losing.sync_all),
+        mock.patch.object(checkpoint.Checkpoint, "due", return_value=False),
+    ):
+        asyncio.run(run())
+    assert losing.lost
+    assert losing.volatile == set()
+    assert len(refused) == failures // 2
+    assert all("nothing was changed" in message for message in refused)
+
+
+def test_a_stop_gives_no_place_up_while_another_has_the_lock(root: int, tmp_path: Path) -> None:
+    """Files that a failed sync may have lost cannot be written again then: the next start does."""
+    losing = LosingDisk(tmp_path / "devices", failures=1)
+
+    async def run() -> None:
+        store = FileStore(os.dup(root), str(tmp_path), Options(1 << 20, 0.1, LARGE, None))
+        await sets(store, "phone", 3, 10)
+        await asyncio.sleep(0.1)  # the files are written, and the sync of them fails
+        assert losing.tried == 1
+        editor = WriteLock(root)
+        assert editor.acquire()
+        await store.close()
+        editor.close()
+
+    with mock.patch.object(disk, "sync_all", losing.sync_all):
+        asyncio.run(run())
+    log = Journal(root, LARGE)
+    assert {record.key.job for record in log.replay} == {"job0", "job1", "job2"}
+    log.close()
 
 
 def test_a_start_under_steady_load_has_few_files_to_complete(root: int, tmp_path: Path) -> None:
