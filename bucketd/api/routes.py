@@ -97,6 +97,7 @@ ROUTES = (
     Route("/v1/schemas/{automation}", "DELETE", OPERATOR, schemas.remove),
     Route("/v1/schemas/{automation}", "GET", OPERATOR, schemas.read),
     Route("/v1/schemas/{automation}", "PUT", OPERATOR, schemas.put, "force dry_run"),
+    Route("/v1/schemas/{automation}/check", "POST", OPERATOR, schemas.check),
     Route("/v1/status", "GET", OPERATOR, status.status),
 )
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .. import strictjson
 from ..aside import aside
-from ..errors import SchemaConflict
+from ..errors import InvalidRequest, SchemaConflict
 from ..model import check_name
 from ..schemas.registry import Entry
+from ..strictjson import as_object
 from . import reading, wire
 from .call import Call
 from .wire import Answer
 
 if TYPE_CHECKING:
-    from ..schemas.compiled import Compiled
+    from ..schemas.compiled import Compiled, Violation
 
 MOST_DETAILS = 100
+_CHECKED = ("bucket", "schema")
 
 
 async def list_all(call: Call) -> Answer:
@@ -56,6 +59,26 @@ async def put(call: Call) -> Answer:
     return await aside(wire.success, told)
 
 
+async def check(call: Call) -> Answer:
+    """What the schema, that in force or one that is sent, would refuse of a bucket.
+
+    Nothing is stored, and no value is told: that is for plans, which others read as well.
+    """
+    automation = check_name(call.names["automation"], "automation")
+    reading.media_type(call.headers, (reading.JSON,))
+    body = await call.json(as_object)
+    if unknown := [name for name in body if name not in _CHECKED]:
+        raise InvalidRequest(
+            f"cannot check the bucket: {unknown[0]!r} is not one of {', '.join(_CHECKED)}"
+        )
+    if not isinstance(body.get("bucket"), dict):
+        raise InvalidRequest('cannot check the bucket: "bucket" must be a JSON object')
+    in_force = call.services.schemas.find(automation)
+    known, violations = await aside(_checked, body, in_force)
+    told = {"automation": automation, "schema": known, "violations": violations}
+    return await aside(wire.success, told)
+
+
 async def remove(call: Call) -> Answer:
     automation = call.names["automation"]
     await call.services.schema_writer.remove(automation)
@@ -66,6 +89,14 @@ def _compile(document: Any) -> Compiled:
     from ..schemas.compiled import compile_schema  # which takes long, the first time
 
     return compile_schema(document)
+
+
+def _checked(body: dict[str, Any], in_force: Compiled | None) -> tuple[bool, list[Violation]]:
+    """Whether there is a schema to go by, and the violations."""
+    schema = _compile(body["schema"]) if "schema" in body else in_force
+    if schema is None:
+        return False, []
+    return True, schema.violations(strictjson.dumps(body["bucket"]), secret=True)
 
 
 def _row(entry: Entry) -> dict[str, Any]:

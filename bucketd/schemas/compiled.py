@@ -35,26 +35,28 @@ class Compiled:
     def form(self) -> str:
         return "json_schema" if self.document is self.json_schema else "fields"
 
-    def violations(self, text: bytes) -> list[Violation]:
+    def violations(self, text: bytes, secret: bool = False) -> list[Violation]:
         """All, each ``{"path": JSON Pointer, "message", "keyword"}``; [] where it is valid.
 
         Of a bucket (as JSON) with over MOST_MEMBERS the first alone: each of them may be one.
+        ``secret``: all values are, so none is told.
         """
         bucket = orjson.loads(text)
         if self._validator.is_valid(bucket):
             return []
         # The library finds all of them in one go, during which nothing else in the process runs.
         if text.count(b",") < MOST_MEMBERS:
-            return [self._violation(error) for error in self._validator.iter_errors(bucket)]
+            return [self._violation(error, secret) for error in self._validator.iter_errors(bucket)]
         try:
             self._validator.validate(bucket)
         except jsonschema_rs.ValidationError as error:
-            return [self._violation(error)]
+            return [self._violation(error, secret)]
         return []
 
-    def _violation(self, error: Any) -> Violation:
+    def _violation(self, error: Any, secret: bool) -> Violation:
         path, keyword = list(error.instance_path), error.kind.name
-        secret = not self._secrets.isdisjoint(path) or self._marked(list(error.evaluation_path))
+        secret = secret or not self._secrets.isdisjoint(path)
+        secret = secret or self._marked(list(error.evaluation_path))
         return {
             "path": pointer(path),
             "message": cause_of(error, secret),

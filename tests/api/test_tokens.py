@@ -59,6 +59,7 @@ TABLE: dict[str, tuple[int, ...]] = {
     "DELETE /v1/schemas/{automation}": OPERATOR,
     "GET /v1/schemas/{automation}": OPERATOR,
     "PUT /v1/schemas/{automation}": OPERATOR,
+    "POST /v1/schemas/{automation}/check": OPERATOR,
     "GET /v1/status": OPERATOR,
 }
 SECRET = {"whose": "of another job"}

@@ -162,3 +162,48 @@ def test_a_conflict_names_the_first_hundred(daemon: Daemon) -> None:
             daemon.request("PUT", target, {"n": number}, sock=sock)
     answer = daemon.request("PUT", "/v1/schemas/login", LOGIN)
     assert (answer.status, answer.json["count"], len(answer.json["details"])) == (409, 120, 100)
+
+
+def check(daemon: Daemon, automation: str, **body: Any) -> Response:
+    return daemon.request("POST", f"/v1/schemas/{automation}/check", body)
+
+
+def test_a_check_stores_nothing_and_tells_no_value(schema: Daemon) -> None:
+    before = schema.request("GET", "/v1/buckets").body
+    wrong = {"loginTimestamp": "yesterday", "pin": "hunter2"}
+    told = check(schema, "login", bucket=wrong).json
+    assert told["schema"] is True
+    assert {v["path"]: v["message"] for v in told["violations"]} == {
+        "": "must have 'loggedIn'",
+        "/loginTimestamp": "must be a number, got a text",
+        "/pin": "must match the pattern ^[0-9]{4}$, got a text",
+    }
+    assert check(schema, "login", bucket=GOOD).json["violations"] == []
+    assert schema.request("GET", "/v1/buckets").body == before
+
+
+def test_a_check_by_a_schema_that_is_not_in_force(schema: Daemon) -> None:
+    strict = {"properties": {"loggedIn": {"const": False}}}
+    by_name = {"automation": "login", "bucket": GOOD}
+    assert check(schema, **by_name, schema=strict).json["violations"][0]["path"] == "/loggedIn"
+    assert check(schema, **by_name).json["violations"] == []
+    none = check(schema, "nobody", bucket=GOOD).json
+    assert (none["schema"], none["violations"]) == (False, [])
+    assert check(schema, "nobody", bucket={}, schema=False).json["violations"] != []
+    listed = schema.request("GET", "/v1/schemas").json["schemas"]
+    assert "nobody" not in [row["automation"] for row in listed]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, '"bucket" must be a JSON object'),
+        ({"bucket": []}, '"bucket" must be a JSON object'),
+        ({"bucket": {}, "bukket": {}}, "'bukket' is not one of bucket, schema"),
+        ({"bucket": {}, "schema": {"type": "nope"}}, "cannot use the schema"),
+        ([], "object"),
+    ],
+)
+def test_what_is_no_check(schema: Daemon, body: Any, said: str) -> None:
+    answer = schema.request("POST", "/v1/schemas/login/check", body)
+    assert (answer.status, said in answer.json["error"]) == (400, True), answer
