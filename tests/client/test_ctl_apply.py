@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bucketd_client.testing import Server
 from ctl_shell import CTL, Shell, read_terminal, session_leader
 from harness import Daemon
 
@@ -66,6 +68,67 @@ def test_what_is_not_named_stays(ctl: Shell, fleet: Path) -> None:
     ctl.json("set", "--device", "phone-1", "--job", "login", "token=t", "n:=5")
     assert plan(ctl, fleet, "--yes")["phone-1, login"] == ("bucket", "changed", ["/n"])
     assert ctl.json("get", "--device", "phone-1", "--job", "login") == {"n": 1, "token": "t"}
+
+
+def test_the_plan_tells_what_a_schema_of_the_directory_would_refuse(
+    ctl: Shell, fleet: Path
+) -> None:
+    place = fleet / "buckets" / "deeper" / "login.json"
+    place.write_text(json.dumps({**LOGIN, "bucket": {"n": 4711}}))
+    expected = ["by the schema of 'log/in', /n must be at most 9, got a number"]
+    for words in (["--dry-run"], ["--yes"]):
+        done = ctl("apply", "-f", str(fleet), *words)
+        steps = {step["name"]: step for step in json.loads(done.stdout)["plan"]}
+        assert steps["phone-1, login"]["refused"] == expected
+        assert steps["phone-1 (device)"]["refused"] == []
+        assert (done.returncode, "1 bucket would be refused" in done.stderr) == (5, True)
+        assert "4711" not in done.stdout + done.stderr
+        assert (ctl.json("list"), ctl.json("schema", "list")) == ([], [])
+    seen = ctl.on_terminal("apply", "-f", str(fleet), env={"NO_COLOR": "1"})
+    assert f"+ bucket phone-1, login: /n\n  would be refused: {expected[0]}\n" in seen
+    assert "[y/N]" not in seen
+
+
+def test_the_plan_tells_what_the_schema_in_force_would_refuse(ctl: Shell, fleet: Path) -> None:
+    """Of the bucket as it would be, and by the automation that it is bound to."""
+    plan(ctl, fleet, "--yes")
+    place = fleet / "buckets" / "deeper" / "login.json"
+    bucket = {"device": "phone-1", "job": "login", "bucket": {"n": 10, "more": 1}}
+    place.write_text(json.dumps(bucket))
+    steps = json.loads(ctl("apply", "-f", str(fleet), "--dry-run").stdout)["plan"]
+    assert [len(step["refused"]) for step in steps] == [0, 0, 1]  # in the order of the files
+    # The keys that are stored count as well.
+    needs = {"required": ["n", "more"]}
+    (fleet / "schemas" / "log%2Fin.json").write_text(json.dumps(needs))
+    place.write_text(json.dumps({**bucket, "bucket": {"more": 1}}))
+    assert plan(ctl, fleet, "--dry-run")["phone-1, login"] == ("bucket", "changed", ["/more"])
+    place.write_text(json.dumps(bucket))
+    # The schema on its way counts, and not the one that it takes the place of.
+    wider = {"fields": [{"name": "n", "type": "number", "max": 10}]}
+    (fleet / "schemas" / "log%2Fin.json").write_text(json.dumps(wider))
+    assert plan(ctl, fleet, "--yes")["phone-1, login"] == ("bucket", "changed", ["/n", "/more"])
+    assert {change for _, change, _ in plan(ctl, fleet, "--yes").values()} == {"unchanged"}
+
+
+def test_the_plan_says_what_was_not_checked(ctl: Shell, fleet: Path) -> None:
+    (fleet / "schemas" / "log%2Fin.json").write_text('{"type": "nope"}')
+    seen = ctl.on_terminal("apply", "-f", str(fleet), "--dry-run")
+    assert "  not checked by the schema of 'log/in': cannot use the schema: " in seen
+    steps = json.loads(ctl("apply", "-f", str(fleet), "--dry-run").stdout)["plan"]
+    assert [step["unchecked"] is not None for step in steps] == [False, False, True]
+
+
+def test_a_daemon_that_cannot_check_is_told(ctl: Shell, fleet: Path) -> None:
+    """That for tests knows no schemas; so it was with daemons before there was such a route."""
+    shutil.rmtree(fleet / "schemas")
+    with Server() as server:
+        done = ctl("apply", "-f", str(fleet), "--yes", "--socket", server.socket)
+    steps = json.loads(done.stdout)["plan"]
+    assert [step["unchecked"] for step in steps] == [
+        None,
+        "not checked by the schema of 'log/in': this daemon is too old for that; upgrade it",
+    ]
+    assert (done.returncode, done.stderr) == (0, "bucketctl: 2 changes made\n")
 
 
 def test_a_person_sees_the_plan_and_is_asked(ctl: Shell, fleet: Path) -> None:

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from .. import _calls, _context
-from .._errors import BucketError
+from .._errors import BucketError, error
 from . import asking, colours, difference, output
 from .buckets import _json as read_json
 from .commands import Options
 from .diff import read_text
 from .envelopes import Envelope, Source, read
+from .foreseeing import FINE, Foreseen, bound, foresee
 from .parser import Usage
 from .session import NEWEST, Session
 
@@ -31,9 +32,11 @@ class Step(NamedTuple):
     target: str
     headers: dict[str, str]
     wanted: Any
+    foreseen: Foreseen = FINE
 
     def as_data(self) -> dict[str, Any]:
-        return {"kind": self.kind, "name": self.name, "change": self.change, "places": self.places}
+        told = {"kind": self.kind, "name": self.name, "change": self.change, "places": self.places}
+        return {**told, **self.foreseen._asdict()}
 
 
 def apply(options: Options) -> int:
@@ -43,10 +46,17 @@ def apply(options: Options) -> int:
     if not os.path.isdir(directory):
         raise Usage(f"cannot apply {directory}: it is no directory")
     session = Session(options)
-    plan = [*_schemas(session, directory), *_buckets(session, directory)]
+    schemas = list(_schemas(session, directory))
+    plan = [*schemas, *_buckets(session, directory, schemas)]
     if not plan:
         raise Usage(f"cannot apply {directory}: it has neither schemas/*.json nor buckets/*.json")
     _show(options, plan)
+    if refused := sum(bool(step.foreseen.refused) for step in plan):
+        raise error(
+            "schema_violation",
+            f"cannot apply {directory}: {asking.counted(refused, 'bucket')} would be refused; "
+            "mend what the plan names, nothing was changed",
+        )
     todo = [step for step in plan if step.change != SAME]
     if (
         todo
@@ -82,6 +92,10 @@ def _show(options: Options, plan: list[Step]) -> None:
         sign, colour = SIGNS[step.change]
         places = f": {', '.join(step.places)}" if step.places else ""
         output.write(colours.paint(output.plain(f"{sign} {step.kind} {step.name}{places}"), colour))
+        for line in step.foreseen.refused:
+            output.write(colours.paint(output.plain(f"  would be refused: {line}"), colours.RED))
+        if step.foreseen.unchecked is not None:
+            output.write(output.plain(f"  {step.foreseen.unchecked}"))
 
 
 def _schemas(session: Session, directory: str) -> Iterator[Step]:
@@ -99,26 +113,32 @@ def _schemas(session: Session, directory: str) -> Iterator[Step]:
         yield Step("schema", automation, change, [], target, {}, wanted)
 
 
-def _buckets(session: Session, directory: str) -> Iterator[Step]:
+def _buckets(session: Session, directory: str, schemas: list[Step]) -> Iterator[Step]:
+    coming = {step.name: step.wanted for step in schemas if step.change != SAME}
     seen: dict[tuple[str, str | None], str] = {}
     for envelope in _envelopes(os.path.join(directory, "buckets")):
         key = (envelope.device, envelope.job)
         if key in seen:
             raise Usage(f"cannot apply {envelope.where}: {seen[key]} is about the same bucket")
         seen[key] = envelope.where
-        yield _bucket(session, envelope)
+        yield _bucket(session, envelope, coming)
 
 
-def _bucket(session: Session, envelope: Envelope) -> Step:
+def _bucket(session: Session, envelope: Envelope, coming: dict[str, Any]) -> Step:
     scope = _context.named(envelope.device, envelope.job, envelope.automation, False)
     reply = session.call("GET", scope.target(), headers=NEWEST)
     stored = reply.members[scope.label]
-    found = list(difference.changes(stored, {**stored, **envelope.bucket}))
+    after = {**stored, **envelope.bucket}
+    found = list(difference.changes(stored, after))
     guard = {"If-None-Match": "*"} if reply.etag is None else {"If-Match": reply.etag}
     change = NEW if reply.etag is None else CHANGED if found else SAME
     places = [place.path for place in found]
-    name = envelope.name
-    return Step("bucket", name, change, places, scope.target(), guard, envelope.bucket)
+    foreseen = FINE
+    if change != SAME:
+        automation = bound(session, envelope, stored=change == CHANGED)
+        foreseen = foresee(session, automation, after, coming)
+    target, wanted = scope.target(), envelope.bucket
+    return Step("bucket", envelope.name, change, places, target, guard, wanted, foreseen)
 
 
 def _envelopes(directory: str) -> Iterator[Envelope]:

@@ -1,0 +1,63 @@
+"""What the daemon would refuse of a bucket by its schema, asked before anything is written."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .. import _calls, _context
+from .._errors import BucketError
+from . import _lines_of
+from .envelopes import Envelope
+from .session import Session
+
+
+class Foreseen(NamedTuple):
+    """Violations in words, without values; ``unchecked`` is why nobody knows, where that is so."""
+
+    refused: list[str]
+    unchecked: str | None = None
+
+
+FINE = Foreseen([])
+
+
+def bound(session: Session, envelope: Envelope, stored: bool) -> str | None:
+    """The automation whose schema a write of it must meet; None where no schema applies."""
+    if envelope.job is None:
+        return None
+    if envelope.automation is not None or not stored:
+        return envelope.automation
+    query = f"device={_context.escape(envelope.device)}&job={_context.escape(envelope.job)}"
+    rows = session.call("GET", f"/v1/buckets?{query}").members["buckets"]
+    return rows[0]["automation"] if rows else None
+
+
+def foresee(
+    session: Session, automation: str | None, bucket: Any, coming: dict[str, Any]
+) -> Foreseen:
+    """By the schema that will be in force: of those ``coming``, else that of the daemon."""
+    if automation is None:
+        return FINE
+    body = {"bucket": bucket}
+    if automation in coming:
+        body["schema"] = coming[automation]
+    target = f"/v1/schemas/{_context.escape(automation)}/check"
+    headers, content = {"Content-Type": _calls.JSON}, _calls.encode(body)
+    try:
+        said = session.call("POST", target, headers=headers, body=content).members
+    except BucketError as problem:
+        cause = _CAUSES.get(problem.code)
+        if cause is None:
+            raise
+        why = cause or problem.message
+        return Foreseen([], f"not checked by the schema of {automation!r}: {why}")
+    lines = [line for violation in said["violations"] for line in _lines_of(violation)]
+    return Foreseen([f"by the schema of {automation!r}, {line}" for line in lines])
+
+
+# Refusals after which the plan goes on; "" where the daemon's own words say why.
+_CAUSES = {
+    "not_found": "this daemon is too old for that; upgrade it",
+    "too_large": "the two together are over the daemon's limit; the write will tell",
+    "invalid_request": "",  # the schema is none
+}
