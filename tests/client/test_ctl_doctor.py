@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def test_the_check_shows_how_far_it_is(daemon: Daemon) -> None:
     daemon.request("PUT", pair("d", "j"), {})
     seen = Shell(daemon).on_terminal("doctor", "--buckets", env={"TERM": "xterm"})
     assert "\r\x1b[Kcheck [##############################] 100%  1 bucket," in seen
+    assert re.search(r"1 bucket, [\d,]+/s\r\x1b\[K\x1b\[32mok", seen)  # and then it is gone
 
 
 def test_a_clock_that_is_behind(daemon: Daemon) -> None:
