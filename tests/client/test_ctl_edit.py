@@ -143,6 +143,46 @@ def test_after_a_conflict_a_person_goes_on(ctl: Shell, at: list[str], tmp_path: 
     assert '\x1b[32m+ /a: "mine"' in rest
 
 
+CAUGHT = "caught = []; signal.signal(signal.SIGINT, lambda *_: caught.append(1))"
+SLOW = "file.write_text('{\"n\": 7}'); print('open', flush=True); time.sleep(1)"
+
+
+@pytest.mark.parametrize(
+    ("steps", "until"),
+    [
+        (["text = '{\"n\": 7, '"], "edit again?"),
+        ([f"import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); {SLOW}"], "open"),
+    ],
+)
+def test_ctrl_c_keeps_the_text_and_says_where(
+    ctl: Shell, at: list[str], tmp_path: Path, steps: list[str], until: str
+) -> None:
+    """At the question; and in an editor that it ends."""
+    env = {"VISUAL": editor(tmp_path, *steps), "TMPDIR": str(tmp_path), "TERM": "xterm"}
+    ours, process = session_leader([*CTL, "edit", *at], {**ctl.environ, **env})
+    read_terminal(ours, until=until)
+    os.write(ours, b"\x03")
+    rest = read_terminal(ours)
+    os.close(ours)
+    assert process.wait(10) == 130, rest
+    assert kept(rest).read_text().startswith('{"n": 7')
+    assert "Traceback" not in rest
+    assert ctl.json("get", *at) == {}
+
+
+def test_ctrl_c_in_an_editor_is_the_editors(ctl: Shell, at: list[str], tmp_path: Path) -> None:
+    """One that goes on, as vi does, is not taken away from under a person's hands."""
+    step = f"import signal, time; {CAUGHT}; {SLOW}; text = json.dumps({{'n': len(caught)}})"
+    env = {"VISUAL": editor(tmp_path, step), "TMPDIR": str(tmp_path), "TERM": "xterm"}
+    ours, process = session_leader([*CTL, "edit", *at], {**ctl.environ, **env})
+    read_terminal(ours, until="open")
+    os.write(ours, b"\x03")
+    rest = read_terminal(ours)
+    os.close(ours)
+    assert process.wait(10) == 0, rest
+    assert ctl.json("get", *at) == {"n": 1}
+
+
 @pytest.mark.parametrize("editor", ["/nope/ed", "ed 'x"])
 def test_an_editor_that_is_not_there(
     ctl: Shell, at: list[str], tmp_path: Path, editor: str

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .. import _calls
@@ -167,7 +170,8 @@ def _keep(text: str) -> str:
 def _open_editor(path: str) -> None:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     try:
-        status = subprocess.run([*shlex.split(editor), path], check=False).returncode
+        with _left_to_it():
+            status = subprocess.run([*shlex.split(editor), path], check=False).returncode
     except (OSError, ValueError) as problem:  # not there; or quotes that do not close
         os.unlink(path)
         cause = getattr(problem, "strerror", None) or str(problem).lower()
@@ -175,5 +179,19 @@ def _open_editor(path: str) -> None:
             "invalid_request",
             f"cannot start the editor {editor!r}: {cause}; set VISUAL or EDITOR",
         ) from None
+    if status == -signal.SIGINT:
+        raise KeyboardInterrupt
     if status:
         raise Refused([f"the editor ended with status {status}, so nothing was stored"])
+
+
+@contextmanager
+def _left_to_it() -> Iterator[None]:
+    """Ctrl-C is the editor's: what vi makes of it is no reason to end vi and lose the text."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # which the editor would inherit; a handler it does not
+        signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
