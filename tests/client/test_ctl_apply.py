@@ -157,3 +157,20 @@ def test_what_cannot_be_applied_changes_nothing(ctl: Shell, fleet: Path) -> None
     done = ctl("apply", "-f", str(fleet), "--yes")
     assert (done.returncode, "twice.json" in done.stderr) == (2, True)
     assert (ctl.json("list"), ctl.json("schema", "list")) == ([], [])
+
+
+def test_another_automation_is_bound_by_apply_and_by_import(ctl: Shell, fleet: Path) -> None:
+    plan(ctl, fleet, "--yes")
+    place = fleet / "buckets" / "deeper" / "login.json"
+    for automation, words in (("two", ["apply", "-f", str(fleet), "--yes"]), ("three", ["import"])):
+        text = json.dumps({**LOGIN, "automation": automation})
+        place.write_text(text)
+        expected = ("bucket", "changed", ["(automation)"])
+        assert plan(ctl, fleet, "--dry-run")["phone-1, login"] == expected
+        would = ctl("import", "--dry-run", stdin=text).stdout.splitlines()
+        assert json.loads(would[0])["places"] == ["(automation)"]
+        assert ctl(*words, stdin=text).returncode == 0
+        row = ctl.json("list", "--job", "login")[0]
+        assert (row["automation"], row["revision"]) == (automation, 2 + (automation == "three"))
+        assert json.loads(ctl("import", stdin=text).stdout)["unchanged"] == 1
+        assert plan(ctl, fleet, "--dry-run")["phone-1, login"] == ("bucket", "unchanged", [])

@@ -14,7 +14,7 @@ from .buckets import _json as read_json
 from .commands import Options
 from .diff import read_text
 from .envelopes import Envelope, Source, read
-from .foreseeing import FINE, Foreseen, bound, foresee
+from .foreseeing import FINE, Foreseen, bound, foresee, rebinding
 from .parser import Usage
 from .session import NEWEST, Session
 
@@ -130,6 +130,8 @@ def _bucket(session: Session, envelope: Envelope, coming: dict[str, Any]) -> Ste
     stored = reply.members[scope.label]
     after = {**stored, **envelope.bucket}
     found = list(difference.changes(stored, after))
+    if reply.etag is not None and not found:
+        found = rebinding(session, envelope)
     guard = {"If-None-Match": "*"} if reply.etag is None else {"If-Match": reply.etag}
     change = NEW if reply.etag is None else CHANGED if found else SAME
     places = [place.path for place in found]

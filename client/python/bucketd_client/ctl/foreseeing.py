@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from .. import _calls, _context
 from .._errors import BucketError
-from . import _lines_of
+from . import _lines_of, difference
 from .envelopes import Envelope
 from .session import Session
 
@@ -27,7 +27,20 @@ def bound(session: Session, envelope: Envelope, stored: bool) -> str | None:
         return None
     if envelope.automation is not None or not stored:
         return envelope.automation
-    query = f"device={_context.escape(envelope.device)}&job={_context.escape(envelope.job)}"
+    return _binding(session, envelope.device, envelope.job)
+
+
+def rebinding(session: Session, envelope: Envelope) -> list[difference.Change]:
+    """What is to change of a stored bucket whose content is as it should be: its automation."""
+    wanted = envelope.automation
+    if envelope.job is None or wanted is None:
+        return []
+    now = _binding(session, envelope.device, envelope.job)
+    return [] if now == wanted else [difference.Change("(automation)", now, wanted)]
+
+
+def _binding(session: Session, device: str, job: str) -> str | None:
+    query = f"device={_context.escape(device)}&job={_context.escape(job)}"
     rows = session.call("GET", f"/v1/buckets?{query}").members["buckets"]
     return rows[0]["automation"] if rows else None
 

@@ -12,6 +12,7 @@ from . import _status_of, difference, output
 from .commands import Options
 from .crew import Crew
 from .envelopes import Envelope, Source
+from .foreseeing import rebinding
 from .parser import Usage
 from .progress import Progress
 from .session import NEWEST, Session
@@ -62,12 +63,13 @@ class Importer:
                 return "created", []
             except (PreconditionFailed, BucketCorrupt):
                 pass  # there is one already
-        outcome, found = self._compared(scope, envelope.bucket)
+        outcome, found = self._compared(scope, envelope)
         if outcome != "unchanged" and not self._dry_run:
             self._write(scope, envelope.bucket, {})
         return outcome, found
 
-    def _compared(self, scope: _context.Scope, wanted: Any) -> Outcome:
+    def _compared(self, scope: _context.Scope, envelope: Envelope) -> Outcome:
+        wanted = envelope.bucket
         try:
             reply = self._session.call("GET", scope.target(), headers=NEWEST)
         except BucketCorrupt:  # which the daemon keeps in its quarantine
@@ -75,6 +77,7 @@ class Importer:
         found = list(difference.changes(reply.members[scope.label], wanted))
         if reply.etag is None:
             return "created", found
+        found = found or rebinding(self._session, envelope)
         return "changed" if found else "unchanged", found
 
     def _write(self, scope: _context.Scope, bucket: Any, guard: dict[str, str]) -> None:
