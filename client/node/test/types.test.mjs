@@ -13,7 +13,8 @@ after(() => rmSync(dir, { recursive: true, force: true }));
 
 async function tsc(flags, ...files) {
   // The directory has no @types/node: the declarations have to do without.
-  const shared = ["--strict", "--noEmit", "--lib", "ES2022,DOM", "--target", "ES2022"];
+  // TypeScript's own are taken as right; to check them as well is most of the work.
+  const shared = ["--strict", "--noEmit", "--lib", "ES2022,DOM", "--target", "ES2022", "--skipDefaultLibCheck"];
   const args = [TSC, ...shared, ...flags.split(" "), ...files];
   const { code, stdout } = await run(process.execPath, args, { cwd: dir }).then(
     () => ({ code: 0, stdout: "" }),
