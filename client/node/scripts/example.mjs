@@ -1,4 +1,5 @@
-// Compile the client and examples/login-session.ts where that is due, and run the example here.
+// Compile the client and examples/login-session.ts where that is due, and run the example here,
+// unless all that is asked for is to --build it.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -39,4 +40,4 @@ const sources = readdirSync(join(root, "src")).map((name) => join(root, "src", n
 compile("tsconfig.json", join(root, "dist", "index.mjs"), sources);
 compile("tsconfig.example.json", program, [example]);
 installClient();
-await import(pathToFileURL(program).href);
+if (process.argv[2] !== "--build") await import(pathToFileURL(program).href);
