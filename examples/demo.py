@@ -12,22 +12,25 @@ import argparse
 import json
 import shlex
 import shutil
-import signal
 import stat
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from demo_tools import Daemon, Failed, check, choose_automation, command, cross, output, run, title
+from demo_stage import (
+    Failed,
+    check,
+    command,
+    cross,
+    leave_when_told,
+    output,
+    play,
+    scratch_directory,
+)
+from demo_tools import LOGGED_IN, RESUMED, Daemon, choose_automation, run
 
 DEVICE, JOB = "phone-1", "login"
 BUCKET = f"/v1/devices/{DEVICE}/jobs/{JOB}/bucket"
-LOGGED_IN = [
-    "login: no session stored, logging in as demo-user",
-    "login: session stored (revision 1)",
-]
-RESUMED = ["login: resuming the stored session, no login needed"]
 NEXT = """
 Where to go next:
   README.md            five minutes of use: a daemon of your own, bucketctl, curl
@@ -60,10 +63,7 @@ class Demo:
             ("A wrong value: the schema refuses it, and nothing changes", self.refuse),
             ("What a script gets outside a job context", self.outside),
         )
-        for number, (name, step) in enumerate(steps, 1):
-            title(number, name)
-            step()
-        print(f"\nAll {len(steps)} steps showed what they should.")
+        play(steps)
 
     def start(self) -> None:
         self._daemon.start()
@@ -158,9 +158,8 @@ def _expected(lines: list[str]) -> str:
 def main() -> int:
     """Play it; 0 when each step showed what it should, 1 when one did not."""
     options = _parser().parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
-    with tempfile.TemporaryDirectory(prefix="bucketd-demo-", dir=_short_base()) as scratch:
+    leave_when_told()
+    with scratch_directory("bucketd-demo-") as scratch:
         daemon = Daemon(Path(scratch))
         try:
             automation = shlex.split(options.automation) or choose_automation()
@@ -178,11 +177,6 @@ def main() -> int:
     return 0
 
 
-def _short_base() -> str | None:
-    """Where scratch directories go, unless no socket's path could be that long."""
-    return None if len(tempfile.gettempdir()) <= 60 else "/tmp"  # noqa: S108
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Log in, lose the daemon to SIGKILL, resume.")
     parser.add_argument(
@@ -193,10 +187,6 @@ def _parser() -> argparse.ArgumentParser:
         "fails unless it prints what examples/login_session.py prints",
     )
     return parser
-
-
-def _leave(number: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the demos are played with: a screen, a scratch daemon, and the automation to run."""
+"""What the demos are played with: programs in a scratch directory, and the automation to run."""
 
 from __future__ import annotations
 
@@ -17,62 +17,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from demo_stage import Failed, command
+
 ROOT = Path(__file__).resolve().parent.parent
 NODE = ROOT / "client" / "node"
 BIN = Path(sys.executable).parent
 ENVIRON = {k: v for k, v in os.environ.items() if not k.startswith("BUCKETD_")}
-WIDTH = 94
-
-
-class Failed(Exception):
-    """A step did not show what it should; the message says what it showed."""
-
-
-# --- the screen
-
-
-def _sgr(code: str) -> str:
-    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return f"\033[{code}m" if coloured and os.environ.get("TERM") != "dumb" else ""
-
-
-def _mark(sign: str, word: str) -> str:
-    try:
-        sign.encode(sys.stdout.encoding)
-    except UnicodeEncodeError:
-        return word
-    return sign
-
-
-def title(number: int, text: str) -> None:
-    print(f"\n{_sgr('1')}{number}. {text}{_sgr('0')}", flush=True)
-
-
-def command(text: str) -> None:
-    print(f"   $ {text}", flush=True)
-
-
-def output(text: str) -> None:
-    """What a program said, folded at blanks and commas where it is wide."""
-    for line in text.splitlines():
-        row = ""
-        for piece in re.findall(r"[^ ,]*[ ,]?", line):
-            if row and len(row) + len(piece) > WIDTH:
-                print(f"   | {row.rstrip()}")
-                row = ""
-            row += piece
-        print(f"   | {row}")
-
-
-def cross() -> str:
-    return f"{_sgr('31')}{_mark('✗', 'FAILED:')}{_sgr('0')}"
-
-
-def check(holds: bool, what: str, otherwise: str) -> None:
-    """Print a tick and ``what``; Failed with ``otherwise`` where it does not hold."""
-    if not holds:
-        raise Failed(otherwise)
-    print(f"   {_sgr('32')}{_mark('✓', 'ok:')}{_sgr('0')} {what}", flush=True)
+# What the login automation prints in its two iterations.
+LOGGED_IN = [
+    "login: no session stored, logging in as demo-user",
+    "login: session stored (revision 1)",
+]
+RESUMED = ["login: resuming the stored session, no login needed"]
 
 
 # --- the daemon
@@ -89,43 +45,27 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-class Daemon:
-    """``bucketd`` in the scratch directory; it never touches a process it did not start."""
+class Program:
+    """A process with a log, which can be killed; it never touches one it did not start."""
 
-    def __init__(self, scratch: Path, settings: str = "") -> None:
-        self.state, self.runtime = scratch / "state", scratch / "run"
-        self.socket = str(self.runtime / "bucketd.sock")
-        self._log, self._config = scratch / "bucketd.log", scratch / "bucketd.toml"
-        # One of its own, so that the settings of a daemon you may have do not count here.
-        self._config.write_text(settings)
-        self._shown = f" --config {self._config} \\\n      " if settings else ""
-        shutil.copytree(ROOT / "config" / "schemas", scratch / "schemas")
+    def __init__(self, argv: list[str], log: Path, package: str) -> None:
+        self._argv, self._log, self._package = argv, log, package
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        where = f"--state-dir {self.state} \\\n       --runtime-dir {self.runtime}"
-        command(f"bucketd{self._shown} {where}")
-        self._process = self._spawn()
-        deadline = time.monotonic() + 20
-        while self._process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                if self.ask("GET", "/readyz")[0] == 200:
-                    return
-            time.sleep(0.02)
-        raise Failed("the daemon did not get ready")
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        argv = [str(BIN / "bucketd"), "serve", "--config", str(self._config)]
-        argv += ["--state-dir", str(self.state), "--runtime-dir", str(self.runtime)]
-        # Where /tmp is in memory, a power cut would cost the demo, and nothing else.
-        argv += ["--log-level", "warning", "--unsafe-filesystem"]
+    def spawn(self) -> None:
+        """Start it; Failed, with how to get ``package``, where that cannot be."""
         try:
             with self._log.open("ab") as log:
-                return subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRON
+                self._process = subprocess.Popen(
+                    self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRON
                 )
         except OSError as error:
-            raise Failed(f"cannot start bucketd: {error}; prepare it with: make venv") from error
+            name = Path(self._argv[0]).name
+            raise Failed(f"cannot start {name}: {error}; {self._package}") from error
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
         if self._process is not None:
@@ -136,6 +76,39 @@ class Daemon:
     def stop(self) -> None:
         if self._process is not None:
             end(self._process)
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+
+class Daemon(Program):
+    """``bucketd`` in the scratch directory."""
+
+    def __init__(self, scratch: Path, settings: str = "") -> None:
+        self.state, self.runtime = scratch / "state", scratch / "run"
+        self.socket = str(self.runtime / "bucketd.sock")
+        self._config = scratch / "bucketd.toml"
+        # One of its own, so that the settings of a daemon you may have do not count here.
+        self._config.write_text(settings)
+        self._shown = f" --config {self._config} \\\n      " if settings else ""
+        shutil.copytree(ROOT / "config" / "schemas", scratch / "schemas")
+        argv = [str(BIN / "bucketd"), "serve", "--config", str(self._config)]
+        argv += ["--state-dir", str(self.state), "--runtime-dir", str(self.runtime)]
+        # Where /tmp is in memory, a power cut would cost the demo, and nothing else.
+        argv += ["--log-level", "warning", "--unsafe-filesystem"]
+        super().__init__(argv, scratch / "bucketd.log", "prepare it with: make venv")
+
+    def start(self) -> None:
+        where = f"--state-dir {self.state} \\\n       --runtime-dir {self.runtime}"
+        command(f"bucketd{self._shown} {where}")
+        self.spawn()
+        deadline = time.monotonic() + 20
+        while self.runs and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                if self.ask("GET", "/readyz")[0] == 200:
+                    return
+            time.sleep(0.02)
+        raise Failed("the daemon did not get ready")
 
     def answers(self) -> bool:
         try:
@@ -154,9 +127,6 @@ class Daemon:
             connection.request(method, path, body and json.dumps(body), headers)
             response = connection.getresponse()
             return response.status, json.load(response)
-
-    def log(self) -> str:
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
 
 # --- the automation

@@ -10,23 +10,25 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import signal
 import sys
-import tempfile
 from pathlib import Path
-from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from demo_tools import Daemon, Failed, check, choose_automation, command, cross, output, run, title
+from demo_stage import (
+    Failed,
+    check,
+    command,
+    cross,
+    leave_when_told,
+    output,
+    play,
+    scratch_directory,
+)
+from demo_tools import LOGGED_IN, RESUMED, Daemon, choose_automation, run
 from etcd import Cluster
 
 DEVICE, JOB = "phone-1", "login"
-LOGGED_IN = [
-    "login: no session stored, logging in as demo-user",
-    "login: session stored (revision 1)",
-]
-RESUMED = ["login: resuming the stored session, no login needed"]
 NEXT = """
 Where to go next:
   docs/fleet.md        a farm that works, changed from files to etcd and back
@@ -51,10 +53,7 @@ class Demo:
             ("Host A dies, too; host B goes on", self.kill_a),
             ("The node of etcd comes back, and has all that it missed", self.bring_back),
         )
-        for number, (name, step) in enumerate(steps, 1):
-            title(number, name)
-            step()
-        print(f"\nAll {len(steps)} steps showed what they should.")
+        play(steps)
 
     def start_cluster(self) -> None:
         self._cluster.start()
@@ -115,13 +114,11 @@ class Demo:
 
 def main() -> int:
     """Play it; 0 when each step showed what it should, 1 when one did not."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+    leave_when_told()
     if shutil.which("etcd") is None:
         print("etcd is not here: apt install etcd-server", file=sys.stderr)
         return 1
-    base = None if len(tempfile.gettempdir()) <= 60 else "/tmp"  # noqa: S108
-    with tempfile.TemporaryDirectory(prefix="bucketd-fleet-", dir=base) as scratch:
+    with scratch_directory("bucketd-fleet-") as scratch:
         return _play(Path(scratch))
 
 
@@ -147,10 +144,6 @@ def _play(scratch: Path) -> int:
         cluster.stop()
     print(NEXT, end="")
     return 0
-
-
-def _leave(number: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -15,43 +14,27 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from demo_tools import ENVIRON, Failed, command, end
+from demo_stage import Failed, command
+from demo_tools import Program
 
 SIZE = 3
 START_SECONDS = 30.0
 
 
-class Node:
+class Node(Program):
     """One etcd, with its directory and its two ports."""
 
     def __init__(self, name: str, home: Path, url: str, peer: str, members: str) -> None:
         self.name, self.url = name, url
-        self._home, self._log = home / name, home / f"{name}.log"
-        self._words = ["etcd", "--name", name, "--data-dir", str(self._home)]
-        self._words += ["--listen-client-urls", url, "--advertise-client-urls", url]
-        self._words += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-        self._words += ["--initial-cluster", members]
-        self._process: subprocess.Popen[bytes] | None = None
+        argv = ["etcd", "--name", name, "--data-dir", str(home / name)]
+        argv += ["--listen-client-urls", url, "--advertise-client-urls", url]
+        argv += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+        argv += ["--initial-cluster", members]
+        super().__init__(argv, home / f"{name}.log", "apt install etcd-server")
 
     def start(self) -> None:
         command(f"etcd --name {self.name} --listen-client-urls {self.url} …")
-        try:
-            with self._log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    self._words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRON
-                )
-        except OSError as error:
-            raise Failed(f"cannot start etcd: {error}; apt install etcd-server") from error
-
-    def kill(self) -> None:
-        if self._process is not None:
-            command(f"kill -KILL {self._process.pid}")
-            self._process.kill()
-            self._process.wait()
-
-    def stop(self) -> None:
-        if self._process is not None:
-            end(self._process)
+        self.spawn()
 
     def ask(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(self.url + path, json.dumps(body).encode())  # noqa: S310
