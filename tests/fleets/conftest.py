@@ -1,14 +1,22 @@
-"""How long the proofs run: a short form in every test run, the whole with ``make fleet-faults``."""
+"""A node of etcd for each module, and how long the proofs run (``make fleet-faults``: in full)."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fleet import Cluster, cluster
 
 sys.path[:0] = [str(Path(__file__).parent.parent / name) for name in ("crash", "client")]
+
+
+@pytest.fixture(scope="module")
+def etcd() -> Iterator[Cluster]:
+    with cluster(1) as found:
+        yield found
 
 
 @pytest.fixture

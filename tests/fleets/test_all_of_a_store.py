@@ -9,18 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from ctl_shell import Shell
-from fleet import Cluster, Host, cluster, coded, wait_until
+from fleet import Cluster, Host, coded, wait_until
 from harness import new_daemon, pair
 
 NUMBER = {"fields": [{"name": "n", "type": "number"}]}
-
-
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[Cluster]:
-    with cluster(1) as found:
-        yield found
 
 
 @contextlib.contextmanager

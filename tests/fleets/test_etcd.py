@@ -12,12 +12,6 @@ from harness import Daemon, pair
 
 
 @pytest.fixture(scope="module")
-def etcd() -> Iterator[Cluster]:
-    with cluster(1) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def hosts(etcd: Cluster) -> Iterator[tuple[Daemon, Daemon]]:
     with contextlib.ExitStack() as stack:
         found = etcd.host(), etcd.host()

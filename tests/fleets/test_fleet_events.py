@@ -15,12 +15,6 @@ from sse import Event, Stream
 
 
 @pytest.fixture(scope="module")
-def etcd() -> Iterator[Cluster]:
-    with cluster(1) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def hosts(etcd: Cluster) -> Iterator[tuple[Daemon, Daemon]]:
     one, two = etcd.host(), etcd.host()
     try:

@@ -6,19 +6,12 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-import pytest
-from fleet import Cluster, Host, cluster, coded, wait_until
+from fleet import Cluster, Host, coded, wait_until
 from harness import pair
 from sse import Stream
 
 from bucketd import __version__
 from bucketd.store.presence import LEASE_SECONDS
-
-
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[Cluster]:
-    with cluster(1) as found:
-        yield found
 
 
 @contextlib.contextmanager

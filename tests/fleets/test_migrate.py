@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ctl_shell import CTL, Shell
-from fleet import Cluster, Host, cluster, coded
+from fleet import Cluster, Host, coded
 from harness import Daemon, new_daemon, pair
 
 BUCKETS: dict[tuple[str, str | None], dict[str, Any]] = {
@@ -22,12 +22,6 @@ BUCKETS: dict[tuple[str, str | None], dict[str, Any]] = {
     ("../x", "x" * 128): {"": {"__proto__": 1}},
 }
 SCHEMA = {"fields": [{"name": "n", "type": "number"}]}
-
-
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[Cluster]:
-    with cluster(1) as found:
-        yield found
 
 
 _prefixes = iter(range(1000))
@@ -44,12 +38,9 @@ def host(etcd: Cluster) -> Iterator[Host]:
 
 
 @pytest.fixture
-def files() -> Iterator[Daemon]:
-    daemon = new_daemon()
-    try:
-        yield daemon.start()
-    finally:
-        daemon.remove()
+def files(daemon: Daemon) -> Daemon:
+    """A daemon that keeps files, beside the ``host`` on etcd."""
+    return daemon
 
 
 def path_of(key: tuple[str, str | None]) -> str:

@@ -9,24 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleet import Cluster, Host, cluster
-from harness import REPO, Daemon, new_daemon, pair
+from fleet import Cluster, Host
+from harness import REPO, Daemon, pair
 from test_migrate import fill, held, migrate
 
 
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[Cluster]:
-    with cluster(1) as found:
-        yield found
-
-
 @pytest.fixture
-def files() -> Iterator[Daemon]:
-    daemon = new_daemon()
-    try:
-        yield daemon.start()
-    finally:
-        daemon.remove()
+def files(daemon: Daemon) -> Daemon:
+    return daemon
 
 
 @pytest.fixture

@@ -6,17 +6,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from fleet import Cluster, cluster, wait_until
+from fleet import Cluster, wait_until
 from harness import Daemon, pair
 
 NUMBER = {"fields": [{"name": "n", "type": "number"}]}
 TEXT = {"fields": [{"name": "n", "type": "string"}]}
-
-
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[Cluster]:
-    with cluster(1) as found:
-        yield found
 
 
 @pytest.fixture
