@@ -13,11 +13,10 @@ from .timing import Samples
 
 Connect = Callable[[], socket.socket]
 Request = Callable[[int, int], bytes]
+Run = Callable[[Samples], None]
 
 
-def over_connections(
-    connect: Connect, request: Request, connections: int, total: int
-) -> Callable[[Samples], None]:
+def over_connections(connect: Connect, request: Request, connections: int, total: int) -> Run:
     """Each connection sends its next request when its answer is whole; ``total`` a round.
 
     ``request(connection, number)`` gives the bytes. Answers are HTTP with a Content-Length. It
@@ -25,15 +24,12 @@ def over_connections(
     """
     socks = [connect() for _ in range(connections)]
     indices = {sock.fileno(): index for index, sock in enumerate(socks)}
-    events = select.epoll()
-    for sock in socks:
-        sock.setblocking(False)
-        events.register(sock, select.EPOLLIN)
+    events = _watched(socks)
     counter = iter(range(10**9))
 
     def run(samples: Samples) -> None:
-        begun: dict[int, float] = {}
-        left, usual = total, 0
+        begun, buffers = [0.0] * connections, [b""] * connections
+        left, waiting, usual = total, connections, 0
 
         def send(index: int) -> None:
             begun[index] = time.perf_counter()
@@ -42,14 +38,10 @@ def over_connections(
         start = time.perf_counter()
         for index in range(connections):
             send(index)
-        waiting = connections
-        buffers = [b""] * connections
         while waiting:
             for number, _ in events.poll():
                 index = indices[number]
-                text = socks[index].recv(262144)
-                if buffers[index]:
-                    text = buffers[index] + text
+                text = buffers[index] + socks[index].recv(262144)
                 if not is_whole(text, usual):
                     buffers[index] = text
                     continue
@@ -63,6 +55,14 @@ def over_connections(
         samples.rates.append(total / (time.perf_counter() - start))
 
     return run
+
+
+def _watched(socks: list[socket.socket]) -> select.epoll:
+    events = select.epoll()
+    for sock in socks:
+        sock.setblocking(False)
+        events.register(sock, select.EPOLLIN)
+    return events
 
 
 SUCCESS = b"HTTP/1.1 200"
@@ -87,9 +87,7 @@ def is_whole(text: bytes, usual: int) -> bool:
     return len(text) >= end + 4 + int(length[1])
 
 
-def over_threads(
-    make: Callable[[int], Callable[[int], object]], threads: int, total: int
-) -> Callable[[Samples], None]:
+def over_threads(make: Callable[[int], Callable[[int], object]], threads: int, total: int) -> Run:
     """``threads`` threads, each with its own ``make(thread)`` and a share of ``total`` a round."""
     calls = [make(index) for index in range(threads)]
     counter = iter(range(10**9))

@@ -7,36 +7,18 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import importlib
 import json
-import os
 import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-Setter = Callable[[str, bytes], object]
-PACKAGES = Path(__file__).parents[1] / ".venv" / "peers"  # of which the daemon knows nothing
-
-
-class Missing(Exception):
-    """The peer is not installed; the message says which package brings it."""
-
-
-def _module(name: str, package: str) -> Any:
-    if str(PACKAGES) not in sys.path:
-        sys.path.append(str(PACKAGES))
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise Missing(f"pip install {package}") from None
+from .inprocess import Missing, module
 
 
 @contextmanager
@@ -109,12 +91,12 @@ def redis(home: Path) -> Iterator[Any]:
     """redis-py on a unix socket, to a server that fsyncs every write before it answers."""
     if shutil.which("redis-server") is None:
         raise Missing("apt install redis-server")
-    module = _module("redis", "redis")
+    found = module("redis", "redis")
     path = str(home / "redis.sock")
     words = ["redis-server", "--port", "0", "--unixsocket", path, "--dir", str(home)]
     words += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
     with process(words, answers(path), home / "redis.log"):
-        yield module.Redis(unix_socket_path=path)
+        yield found.Redis(unix_socket_path=path)
 
 
 class Etcd:
@@ -173,67 +155,6 @@ def _free_ports(count: int) -> list[int]:
         for sock in socks:
             sock.bind(("127.0.0.1", 0))
         return [sock.getsockname()[1] for sock in socks]
-
-
-def sqlite(home: Path) -> Setter:
-    """A connection of the calling thread: WAL, and a sync at every commit."""
-    path, local = home / "peer.sqlite", threading.local()
-
-    def connection() -> sqlite3.Connection:
-        if not hasattr(local, "it"):
-            local.it = sqlite3.connect(path, isolation_level=None, timeout=60)
-            local.it.execute("PRAGMA journal_mode=WAL")
-            local.it.execute("PRAGMA synchronous=FULL")
-            local.it.execute("CREATE TABLE IF NOT EXISTS t (k TEXT PRIMARY KEY, v BLOB)")
-        return local.it
-
-    def put(key: str, value: bytes) -> None:
-        connection().execute("INSERT OR REPLACE INTO t VALUES (?, ?)", (key, value))
-
-    return put
-
-
-def diskcache(home: Path) -> Setter:
-    """diskcache as it comes, but with sync at every commit as the others have."""
-    cache = _module("diskcache", "diskcache").Cache(str(home / "diskcache"))
-    cache.reset("sqlite_synchronous", 2)
-    put: Setter = cache.set
-    return put
-
-
-def safe_write(home: Path) -> Setter:
-    """What a careful script does: temporary file, fsync, rename, fsync of the directory."""
-    place = home / "plain"
-    place.mkdir(exist_ok=True)
-    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-
-    def put(key: str, value: bytes) -> None:
-        name = str(place / key)
-        temporary = f"{name}.{threading.get_ident()}"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.write(fd, value)
-        os.fsync(fd)
-        os.close(fd)
-        os.rename(temporary, name)
-        os.fsync(directory)
-
-    return put
-
-
-def bare_append(home: Path) -> Setter:
-    """The limit below all others: one append to a preallocated file, one fdatasync."""
-    fd = os.open(home / "append", os.O_RDWR | os.O_CREAT, 0o600)
-    size, at = 16 * 1024 * 1024, 0
-    os.write(fd, bytes(size))
-    os.fsync(fd)
-
-    def put(_key: str, value: bytes) -> None:
-        nonlocal at
-        os.pwrite(fd, value, at)
-        at = (at + len(value)) % (size - 65536)
-        os.fdatasync(fd)
-
-    return put
 
 
 ECHO = """

@@ -116,7 +116,7 @@ def system_calls(home: Path, report: Report, scale: Scale) -> None:
 
 def device_bytes(home: Path, report: Report, scale: Scale) -> None:
     """What reaches the disk for each set of a hot bucket, beside the loop of safe writes."""
-    from .peers import safe_write
+    from .inprocess import safe_write
     from .works import text_of
 
     daemon, times = Bucketd(home), scale(4000)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from . import peers
+from . import inprocess, peers
 from .load import over_connections, over_threads
 from .peers import Bucketd, Etcd
 from .report import Report, latency, micro, per_second
@@ -51,7 +51,7 @@ def single_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> No
         peers.available(peers.redis(home), report.note, "redis") as redis,
         peers.available(peers.etcd(home), report.note, "etcd") as etcd,
     ):
-        plain, append = peers.safe_write(home), peers.bare_append(home)
+        plain, append = inprocess.safe_write(home), inprocess.bare_append(home)
         for size in SIZES:
             bucket, key = daemon.client(f"set-{size}"), f"set-{size}"
             runs = {
@@ -136,15 +136,15 @@ def many_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None
 def _threads(
     home: Path, report: Report, count: int, scale: Scale, hot: bool = False
 ) -> dict[str, Callable[[Samples], None]]:
-    setters: dict[str, peers.Setter] = {"safe write": peers.safe_write(home)}
+    setters: dict[str, inprocess.Setter] = {"safe write": inprocess.safe_write(home)}
     if not hot:
-        setters["sqlite FULL"] = peers.sqlite(home)
+        setters["sqlite FULL"] = inprocess.sqlite(home)
         try:
-            setters["diskcache"] = peers.diskcache(home)
-        except peers.Missing as cause:
+            setters["diskcache"] = inprocess.diskcache(home)
+        except inprocess.Missing as cause:
             report.note(f"diskcache is not here ({cause})")
 
-    def made(put: peers.Setter) -> Callable[[Samples], None]:
+    def made(put: inprocess.Setter) -> Callable[[Samples], None]:
         def make(index: int) -> Callable[[int], object]:
             key = "hot" if hot else f"t{index}"
             return lambda number: put(key, text_of(1024, number))
@@ -166,7 +166,7 @@ def _etcd(size: int) -> Callable[[int, int], bytes]:
     return lambda connection, number: Etcd.put(f"k{connection}", text_of(size, number))
 
 
-def _put(put: peers.Setter, key: str, size: int, scale: Scale) -> Callable[[Samples], None]:
+def _put(put: inprocess.Setter, key: str, size: int, scale: Scale) -> Callable[[Samples], None]:
     return one_by_one(lambda number: put(key, text_of(size, number)), scale(200))
 
 
