@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -65,6 +64,19 @@ TABLE: dict[str, tuple[int, ...]] = {
 SECRET = {"whose": "of another job"}
 
 
+def told_each_time(daemon: Daemon, method: str, text: bytes, times: int) -> list[Any]:
+    """Status and JSON (or text) of a request that is sent so often over one connection."""
+    with daemon.connect() as sock:
+        answers = []
+        for _ in range(times):
+            sock.sendall(text)
+            answers.append(read_response(sock, method))
+    answer = answers[0]
+    assert {a.status for a in answers} == {answer.status}
+    is_json = answer.headers["content-type"] == "application/json"
+    return [answer.status, answer.json if is_json else answer.body.decode()]
+
+
 def ask_as(
     daemon: Daemon,
     uid: int,
@@ -91,17 +103,8 @@ def ask_as(
             os.setgroups(groups)
             os.setgid(uid)
             os.setuid(uid)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-                sock.connect(daemon.socket)
-                answers = []
-                for _ in range(times):
-                    sock.sendall(text)
-                    answers.append(read_response(sock, method))
-            answer = answers[0]
-            assert {a.status for a in answers} == {answer.status}
-            is_json = answer.headers["content-type"] == "application/json"
-            said = answer.json if is_json else answer.body.decode()
-            os.write(theirs, json.dumps([answer.status, said]).encode())
+            told = told_each_time(daemon, method, text, times)
+            os.write(theirs, json.dumps(told).encode())
         finally:
             os._exit(0)
     os.close(theirs)
