@@ -16,7 +16,7 @@ from typing import Any
 from . import __version__, metrics, startup
 from .api.access import Operators
 from .api.call import Services
-from .api.contexts import announce
+from .api.contexts import sweep
 from .buckets import Buckets
 from .contexts import Contexts
 from .events import Hub
@@ -34,7 +34,6 @@ from .systemd import Manager, report
 log = logging.getLogger(__name__)
 _OBJECTS_BETWEEN_COLLECTIONS = 200_000
 _SECONDS_OF_A_THREAD = 0.001  # that works beside the event loop, before that gets its turn
-SWEEP_SECONDS = 60.0
 
 
 def operators(settings: Settings) -> Operators:
@@ -115,7 +114,7 @@ class Daemon:
     def _until_stop(self) -> list[asyncio.Task[None]]:
         """What goes on beside requests, and ends by itself once the daemon is to stop."""
         tasks = [
-            self._sweep_contexts(),
+            sweep(self._services, self._stop),
             keep_current(self._schemas, self._stop),
             self._retention.keep(self._stop),
         ]
@@ -155,18 +154,6 @@ class Daemon:
     @property
     def _standing(self) -> str:
         return self._store.problem or f"serving {self._path}"
-
-    async def _sweep_contexts(self) -> None:
-        """Forget those that have expired; at once where somebody watches."""
-        due = time.monotonic() + SWEEP_SECONDS
-        while not self._stop.is_set():
-            try:
-                await asyncio.wait_for(self._stop.wait(), 1.0)
-            except TimeoutError:
-                if self._services.events.watched_by_operators or time.monotonic() > due:
-                    due = time.monotonic() + SWEEP_SECONDS
-                    for context in await asyncio.to_thread(self._contexts.sweep):
-                        announce(self._services, "expired", context)
 
     async def _status(self) -> dict[str, Any]:
         store = await self._store.check()

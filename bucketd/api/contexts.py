@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import orjson
 
@@ -15,6 +16,7 @@ from .call import Call, Services
 from .wire import Answer
 
 AT_ONCE = 1000
+SWEEP_SECONDS = 60.0
 _MEMBERS = ("device", "job", "automation", "ttl_seconds")
 
 
@@ -65,6 +67,19 @@ async def revoke(call: Call) -> Answer:
 def announce(services: Services, state: str, context: Context) -> None:
     """Tell those who watch everything: created, revoked or expired."""
     services.events.announce("context", {"state": state, **_public(context)})
+
+
+async def sweep(services: Services, stop: asyncio.Event) -> None:
+    """Forget those that have expired, until ``stop``; at once where somebody watches."""
+    due = time.monotonic() + SWEEP_SECONDS
+    while not stop.is_set():
+        try:
+            await asyncio.wait_for(stop.wait(), 1.0)
+        except TimeoutError:
+            if services.events.watched_by_operators or time.monotonic() > due:
+                due = time.monotonic() + SWEEP_SECONDS
+                for context in await asyncio.to_thread(services.contexts.sweep):
+                    announce(services, "expired", context)
 
 
 def _scope(context: Context) -> dict[str, str | None]:
