@@ -180,4 +180,7 @@ def _failed(index: int, operation: Object, cause: str) -> PatchFailed:
 def _size_at(document: Any, pointer: str) -> int:
     import jsonpointer
 
-    return len(strictjson.dumps(jsonpointer.resolve_pointer(document, pointer)))
+    value = jsonpointer.resolve_pointer(document, pointer)
+    if isinstance(value, jsonpointer.EndOfList):  # where one could be added, and none is
+        raise jsonpointer.JsonPointerException(pointer)
+    return len(strictjson.dumps(value))

@@ -8,6 +8,7 @@ one ``stat``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -33,13 +34,14 @@ class Noticer:
         self._files, self._path = files, files.path
         self._listener, self._look = listener, look
         self._loop = asyncio.get_running_loop()
-        self._stop = threading.Event()
+        self._stop, self._stopping = threading.Event(), asyncio.Event()
         # Of its own: to begin to watch a large tree takes long, and to follow it all the time.
         self._thread = ThreadPoolExecutor(1, "bucketd-notice")
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
         self._stop.set()
+        self._stopping.set()
         await self._task
         self._thread.shutdown()
 
@@ -49,7 +51,8 @@ class Noticer:
             if places:
                 await self._loop.run_in_executor(self._thread, self._follow, wanted, places)
             else:
-                await asyncio.sleep(LOOK_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), LOOK_SECONDS)
 
     def _places(self) -> frozenset[str]:
         """The directories to watch now; that of all buckets with all below it."""
