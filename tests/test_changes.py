@@ -44,5 +44,5 @@ def test_behind_the_end_of_an_array_there_is_nothing(name: str) -> None:
     operation = {"op": name, "path": "/b/-", "value": 1}
     if name in ("move", "copy"):
         operation = {"op": name, "from": "/b/-", "path": "/x"}
-    with pytest.raises(PatchFailed, match="no such place|another value"):
+    with pytest.raises(PatchFailed, match=r"no such place|another value"):
         changes.json_patch([operation], 1 << 20).apply(DOCUMENT)
