@@ -49,13 +49,16 @@ def has_long_integer(value: Any) -> bool:
 def is_right_on_the_wire(case: schemathesis.Case) -> bool:
     """Whether what was made wrong is not sent, or sent as a text that is right.
 
-    Each key in a query is a text, whatever it was made as; and tokens are put in by the test.
+    Each key in a query is a text, whatever it was made as; a parameter with an empty list is none;
+    and tokens are put in by the test.
     """
     assert case.meta is not None
     wrong = {place.value for place, info in case.meta.components.items() if info.mode.is_negative}
-    key = (case.query or {}).get("key", [])
+    query = case.query or {}
+    key = query.get("key", [])
     flat = not isinstance(key, list) or not all(isinstance(one, str) for one in key)
-    return wrong <= {"header"} or (wrong <= {"header", "query"} and flat)
+    sent = {name for name, value in query.items() if value not in (None, [], {})}
+    return wrong <= {"header"} or (wrong <= {"header", "query"} and (flat or sent <= {"key"}))
 
 
 # An event stream has no end that an answer could be read to; tests/api/test_events.py does those.
