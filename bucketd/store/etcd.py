@@ -94,9 +94,9 @@ class EtcdStore:
         return None  # another host may have changed it
 
     def begin(
-        self, _key: BucketKey, _change: Change, _guard: Guard, _automation: str | None = None
-    ) -> asyncio.Future[Snapshot] | None:
-        return None
+        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+    ) -> asyncio.Future[Snapshot]:
+        return asyncio.ensure_future(self.commit(key, change, guard, automation))
 
     async def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot:
         if not stale_ok:

@@ -90,9 +90,9 @@ class Shards:
         return None
 
     def begin(
-        self, _key: BucketKey, _change: Change, _guard: Guard, _automation: str | None = None
-    ) -> asyncio.Future[Snapshot] | None:
-        return None
+        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+    ) -> asyncio.Future[Snapshot]:
+        return self._of(key).begin(key, change, guard, automation)
 
     async def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot:
         return await self._of(key).read(key, stale_ok)
