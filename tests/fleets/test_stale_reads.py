@@ -15,7 +15,7 @@ import pytest
 from bucketd_client import Bucket
 from ctl_shell import Shell
 from fleet import Cluster, Host, cluster
-from harness import Response, pair
+from harness import Response, new_daemon, pair
 from sse import Stream
 
 from bucketd.model import BucketKey, Snapshot
@@ -194,6 +194,25 @@ def test_clients_tell_it(three: Cluster, host: Host) -> None:
         done = shell("get", "--device", "stale", "--job", "client")
         assert "no majority of etcd answers" in done.stderr
         assert done.returncode == 0
+
+
+def test_migrate_carries_nothing_that_is_stale(three: Cluster, host: Host) -> None:
+    path = pair("stale", "carried")
+    host.request("PUT", path, {"n": 1})
+    target = new_daemon()
+    try:
+        target.start()
+        words = ["--from", "etcd", "--to", "file", "--to-socket", target.socket]
+        with no_majority(three):
+            age_of(host.request("GET", path))
+            done = Shell(host)("migrate", *words, "--device", "stale")
+            assert done.returncode != 0
+            assert "once a majority of its nodes is up" in done.stderr
+        assert target.request("GET", "/v1/buckets").json["buckets"] == []
+        assert Shell(host)("migrate", *words, "--device", "stale").returncode == 0
+        assert target.request("GET", path).bucket == {"n": 1}
+    finally:
+        target.remove()
 
 
 # --- what is kept in memory for it
