@@ -50,7 +50,7 @@ def p99_of(process: subprocess.Popen[str]) -> float:
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     times = sorted(json.loads(said))
-    assert len(times) > 20
+    assert len(times) > 2 * SECONDS  # else it was not served at all
     return float(times[int(len(times) * 0.99)])
 
 
