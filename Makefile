@@ -67,11 +67,13 @@ lint: tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# Both beside each other, each shown whole when it is done. What both use of the other's side is
-# built before, since the client is taken away while it is built.
+# Both beside each other; Node's are shown behind the others, whole. What both use of the other's
+# side is built before, since the client is taken away while it is built.
 test: tools .venv/json-schema-suite $(if $(NODE),node-built)
-	@echo "Running all tests (a few minutes; they are shown when they are done) ..."
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-python test-node
+	@log=$$(mktemp) && { $(MAKE) --no-print-directory test-node >"$$log" 2>&1 & node=$$!; \
+	trap 'kill $$node; rm -f "$$log"; exit 130' INT TERM; \
+	$(MAKE) --no-print-directory test-python; python=$$?; \
+	wait $$node; node=$$?; cat "$$log"; rm -f "$$log"; exit $$((python | node)); }
 
 test-python: tools .venv/json-schema-suite
 	$(BIN)/pytest -n 4 --dist worksteal
