@@ -53,8 +53,8 @@ class Answering(web.RequestHandler):
     """The state of one connection, and its way out."""
 
     __slots__ = (
-        *("_about", "_began", "_early", "_fed", "_fresh", "_head", "_header_timer", "_limits"),
-        *("_repeating", "_shared", "_streaming", "peer"),
+        *("_about", "_began", "_burst", "_early", "_fed", "_fresh", "_head", "_header_timer"),
+        *("_limits", "_repeating", "_shared", "_streaming", "peer"),
     )
 
     def __init__(self, manager: web.Server, shared: Shared, **options: Any) -> None:
@@ -78,6 +78,7 @@ class Answering(web.RequestHandler):
         self._early = b""  # what came while a repeated request was under way
         self._began, self._about = 0.0, NOWHERE  # the request under way, for the figures
         self._streaming: wire.Stream | None = None
+        self._burst = 0  # bytes of a stream that went out when none were unread
 
     def _send(self, answer: wire.Answer) -> None:
         self._write(answer.encode(rfc822_formatted_time()))

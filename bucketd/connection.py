@@ -167,12 +167,18 @@ class Connection(Repeating):
         return _Sent()
 
     def _pass_on(self, frame: bytes) -> None:
-        """Write it, unless its peer does not read: then the stream ends."""
+        """Write it, unless its peer does not read: then the stream ends.
+
+        What goes out when nothing waits may be any size, such as all that a stream has missed:
+        whoever is about to read that is not slow yet.
+        """
         transport = self.transport
         if transport is None:
             return
         unread = transport.get_write_buffer_size()
-        if unread and unread + len(frame) > MOST_UNREAD:
+        if not unread:
+            self._burst = len(frame)
+        if unread and unread + len(frame) > MOST_UNREAD + self._burst:
             log.warning("ended an event stream: its peer does not read it")
             transport.abort()
         else:

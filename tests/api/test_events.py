@@ -134,6 +134,22 @@ def test_nothing_is_missed_or_told_twice_under_load(shared_daemon: Daemon) -> No
             writer.join()
 
 
+def test_what_was_missed_may_be_more_than_a_slow_reader_may_leave_unread(
+    shared_daemon: Daemon,
+) -> None:
+    """A change that follows while that is still on its way ends no stream."""
+    daemon, target, missed = shared_daemon, pair("missed", "job"), 60
+    with Stream(daemon, events("missed", "job")) as stream:
+        daemon.request("PUT", target, {"n": 0})
+        first = stream.next()
+    for number in range(1, missed):
+        daemon.request("PATCH", target, {"n": number, "pad": chr(64 + number % 2) * 20_000})
+    with Stream(daemon, events("missed", "job"), since=first.id) as stream:
+        daemon.request("PATCH", target, {"n": missed})
+        found = [stream.next().data["revision"] for _ in range(missed)]
+    assert found == list(range(2, missed + 2))
+
+
 def test_it_goes_on_where_it_was(shared_daemon: Daemon) -> None:
     daemon, target = shared_daemon, pair("resume", "job")
     with Stream(daemon, events("resume", "job")) as stream:
