@@ -77,13 +77,21 @@ class Told:
         return event(mark, key, after.revision, found)
 
 
-def prepare_all(changes: Iterable[Told], members: frozenset[str] | None) -> list[bytes]:
-    """What a watcher of these members is sent of all of them; on any thread."""
-    frames = []
+def prepare_all(
+    changes: Iterable[Told], members: frozenset[str] | None, most: int
+) -> list[bytes] | None:
+    """What a watcher of these members is sent of all of them; None: over ``most`` bytes.
+
+    On any thread.
+    """
+    frames, size = [], 0
     for told in changes:
         told.prepare()
         if (frame := told.frame(members)) is not None:
             frames.append(frame)
+            size += len(frame)
+        if size > most:
+            return None
     return frames
 
 

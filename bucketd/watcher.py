@@ -15,6 +15,7 @@ from .model import BucketKey, Snapshot
 from .store.base import Changed, Store
 
 MOST_HELD = 1000
+MOST_MISSED = 2 * 1024 * 1024  # bytes of events; whoever missed more is told of a gap
 
 
 class Only(NamedTuple):
@@ -94,14 +95,17 @@ class Watcher:
         return frames.event(mark, key, now.revision, found)
 
     async def _resume(self, since: str) -> bool:
-        """What happened after ``since``; False where that is not known."""
+        """What happened after ``since``; False where that is not known, or too much."""
         changes = await self._store.since(since, self.only.key)
         if changes is None:
             return False
+        wanted = (Told(changed) for changed in changes if self.only.matches(changed))
+        missed = await aside(frames.prepare_all, wanted, self.only.members, MOST_MISSED)
+        if missed is None:
+            return False
+        self.first += missed
         for changed in changes:
             self._seen.setdefault(changed.shard, set()).add(changed.place)
-        wanted = [Told(changed) for changed in changes if self.only.matches(changed)]
-        self.first += await aside(frames.prepare_all, wanted, self.only.members)
         if changes:
             self.first.append(frames.here(changes[-1].mark))
         return True

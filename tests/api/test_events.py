@@ -150,6 +150,21 @@ def test_what_was_missed_may_be_more_than_a_slow_reader_may_leave_unread(
     assert found == list(range(2, missed + 2))
 
 
+def test_whoever_missed_too_much_is_told_of_a_gap(shared_daemon: Daemon) -> None:
+    """Else many that ask for it and do not read it would take all memory."""
+    daemon, target = shared_daemon, pair("much", "job")
+    with Stream(daemon, events("much", "job")) as stream:
+        daemon.request("PUT", target, {"n": 0})
+        first = stream.next()
+    for number in range(60):
+        daemon.request("PATCH", target, {"n": number, "pad": chr(64 + number % 2) * 40_000})
+    with Stream(daemon, events("much", "job", "?snapshot=true"), since=first.id) as stream:
+        assert stream.next().kind == "gap"
+        assert stream.next().data["set"]["n"] == 59
+        daemon.request("PATCH", target, {"m": 1})
+        assert essence(stream.next()) == change(62, {"m": 1})
+
+
 def test_it_goes_on_where_it_was(shared_daemon: Daemon) -> None:
     daemon, target = shared_daemon, pair("resume", "job")
     with Stream(daemon, events("resume", "job")) as stream:
