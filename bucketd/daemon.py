@@ -63,9 +63,10 @@ class Daemon:
         listening = await self._server.serve(self._sock)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         log.info("serving %s, state in %s", self._path, self._settings.paths.state_dir)
-        # Looking for cycles holds up every request: not among what was imported, and seldom.
+        # Looking for cycles holds up every request: not among what was imported, and seldom. Among
+        # all objects hardly ever: while bodies of many small lists are read that takes 0.1 s.
         gc.freeze()
-        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)
+        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 100)
         sys.setswitchinterval(_SECONDS_OF_A_THREAD)
         self._manager.notifier.ready(self._standing)
         reporting = asyncio.create_task(
