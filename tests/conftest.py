@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import Daemon, new_daemon
 
+for number in (signal.SIGINT, signal.SIGHUP):
+    # Ignored by nohup, or a shell's "&": whoever is started inherits that, but no handler.
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)  # set in many containers, and hides what others would meet
 

@@ -29,7 +29,7 @@ def relayed(path: str, listener: socket.socket) -> Iterator[None]:
 
     with Server(listener.getsockname(), Handler, bind_and_activate=False) as server:
         server.socket.close()
-        server.socket = listener
+        server.socket = listener.dup()  # a module may come to its fixture twice
         serving = threading.Thread(target=server.serve_forever, args=(0.05,))
         serving.start()
         try:
