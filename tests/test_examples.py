@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fleet import wait_until
 from harness import REPO, Daemon, pair
 
 sys.path.insert(0, str(REPO / "examples"))
@@ -222,7 +223,7 @@ def test_the_demo_of_a_fleet_leaves_nothing_behind_when_it_is_stopped(scratch: P
         demo.communicate(timeout=30)
     assert demo.returncode == 143
     assert list(scratch.iterdir()) == []
-    assert not [pid for pid in started if is_running(pid)]
+    wait_until(lambda: not [pid for pid in started if is_running(pid)], 5)
 
 
 SAYS_LOGGED_IN = "printf '%s' '" + LOGGED_IN.format(1) + "'"

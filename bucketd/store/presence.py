@@ -25,6 +25,7 @@ from .gateway import Gateway, LeaseGone, Lost, b64
 log = logging.getLogger(__name__)
 LEASE_SECONDS = 10
 RENEW_SECONDS = 3.0
+_STARTED_AT = timestamp()  # the same in each shard, or the host would count as several
 
 
 class Presence:
@@ -35,7 +36,7 @@ class Presence:
         self.id = secrets.token_hex(8)
         self._hosts = f"{prefix}host/"
         self._about = orjson.dumps(
-            {"host": socket.gethostname(), "version": __version__, "started_at": timestamp()}
+            {"host": socket.gethostname(), "version": __version__, "started_at": _STARTED_AT}
         )
         self._lease: str | None = None
         self._granting = asyncio.Lock()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from fleet import Cluster, Host, cluster, wait_until
 from harness import pair
 from sse import Event, Stream
 
+from bucketd.store.presence import Presence
 from bucketd.store.shards import shard_of
 
 DEVICES = [f"phone-{number}" for number in range(24)]
@@ -196,6 +198,14 @@ def told_until(stream: Stream, last: dict[str, int]) -> dict[str, list[int]]:
         device, revision, _ = essence(stream.next())
         told[device].append(revision)
     return told
+
+
+def test_a_host_says_the_same_of_itself_in_each_shard() -> None:
+    """Else the status counts it once for each: it did when a millisecond lay between the two."""
+    gateway: Any = None
+    first = Presence(gateway, "/one/", 1.0)
+    time.sleep(0.005)
+    assert Presence(gateway, "/two/", 1.0)._about == first._about
 
 
 def test_schemas_status_export_and_import_are_of_all(
