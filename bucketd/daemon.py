@@ -32,7 +32,7 @@ from .store.files import FileStore
 from .systemd import Manager, report
 
 log = logging.getLogger(__name__)
-_OBJECTS_BETWEEN_COLLECTIONS = 200_000
+_OBJECTS_BETWEEN_COLLECTIONS = 8_000
 _SECONDS_OF_A_THREAD = 0.001  # that works beside the event loop, before that gets its turn
 
 
@@ -63,8 +63,8 @@ class Daemon:
         listening = await self._server.serve(self._sock)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         log.info("serving %s, state in %s", self._path, self._settings.paths.state_dir)
-        # Looking for cycles holds up every request: not among what was imported, and seldom. Among
-        # all objects hardly ever: while bodies of many small lists are read that takes 0.1 s.
+        # Looking for cycles holds up every request: not among what was imported, and seldom among
+        # all. But a connection that ends leaves some, and to free those of many takes long, too.
         gc.freeze()
         gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 100)
         sys.setswitchinterval(_SECONDS_OF_A_THREAD)
