@@ -178,11 +178,11 @@ class Connection(Repeating):
         unread = transport.get_write_buffer_size()
         if not unread:
             self._burst = len(frame)
-        if unread and unread + len(frame) > MOST_UNREAD + self._burst:
+        elif unread + len(frame) > MOST_UNREAD + self._burst:
             log.warning("ended an event stream: its peer does not read it")
             transport.abort()
-        else:
-            transport.write(frame)
+            return
+        transport.write(frame)
 
     # --- the end
 

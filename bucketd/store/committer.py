@@ -77,7 +77,7 @@ class Committer:
         self._settling: list[asyncio.Future[None]] = []
         # Batches that the thread has answered, and those of which the loop has heard.
         self._answered = self._heard = 0
-        self._tell = Acknowledger(log_.last)
+        self._acknowledger = Acknowledger(log_.last)
         self._closing = threading.Event()
         self._step_began: float | None = None  # None: nothing to do
         self._thread = threading.Thread(target=self._main, name="bucketd-commit", daemon=True)
@@ -86,11 +86,11 @@ class Committer:
     @property
     def mark(self) -> Mark:
         """Of the newest change that the loop has heard of."""
-        return self._tell.mark
+        return self._acknowledger.mark
 
     def listen(self, listener: Listener) -> None:
         """From here on tell this one of every change."""
-        self._tell.listener = listener
+        self._acknowledger.listener = listener
 
     @property
     def dirty(self) -> Mapping[BucketKey, Snapshot]:
@@ -188,7 +188,7 @@ class Committer:
             if not (self._pipeline.quick() and all(map(self._pipeline.light, self._gathered))):
                 return False
             commits, self._gathered = self._gathered, []
-            self._work(commits, self._tell.resolve)
+            self._work(commits, self._acknowledger.resolve)
             wake, self._asleep = self._asleep, False
         finally:
             self._turn.release()
@@ -265,7 +265,7 @@ class Committer:
     def _hear(self, batch: Batch) -> None:
         """On the loop again."""
         self._heard += 1
-        self._tell.resolve(batch)
+        self._acknowledger.resolve(batch)
 
     # --- either
 
