@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import select
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from .inprocess import Missing
 from .timing import Samples
 
 Connect = Callable[[], socket.socket]
@@ -85,6 +89,34 @@ def is_whole(text: bytes, usual: int) -> bool:
     if length is None:
         return text.endswith(b"0\r\n\r\n")
     return len(text) >= end + 4 + int(length[1])
+
+
+def by_h2load(path: str, target: str, connections: int, total: int, log: Path) -> Run:
+    """GET ``target`` so often a round, by h2load of nghttp2 on a unix socket; Missing without it.
+
+    Being compiled it takes a third of the time for a request that ``over_connections`` takes. That
+    one is slower than the daemon where each of its writes has to wake the daemon up, which is so in
+    some rounds and not in others.
+    """
+    if shutil.which("h2load") is None:
+        raise Missing("apt install nghttp2-client")
+    words = ["h2load", "--h1", "-c", str(connections), "-n", str(total), "-B", f"unix:{path}"]
+    words += ["--log-file", str(log), f"http://b{target}"]
+
+    def run(samples: Samples) -> None:
+        log.unlink(missing_ok=True)  # it appends
+        told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        if f"{total} succeeded" not in told:
+            raise RuntimeError(f"not all were a success: {told[-500:]}")
+        # A line of the log: when it was sent, its status, and how many microseconds it took.
+        lines = log.read_text().splitlines()
+        samples.seconds.extend(int(line.split("\t")[2]) / 1e6 for line in lines)
+        samples.rates.append(float(_RATE.search(told)[1]))  # type: ignore[index]
+
+    return run
+
+
+_RATE = re.compile(r"([\d.]+) req/s")
 
 
 def over_threads(make: Callable[[int], Callable[[int], object]], threads: int, total: int) -> Run:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -51,6 +53,42 @@ def answers(path: str | tuple[str, int]) -> Callable[[], bool]:
     return ready
 
 
+def connected(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.connect(path)
+    return sock
+
+
+@contextmanager
+def apart(*paths: str) -> Iterator[None]:
+    """This process on one core, and who serves these unix sockets on another, in the block.
+
+    Left to itself, the kernel puts some of them on the core of their client and others not, which
+    more than halves or doubles a round trip, and keeps them there for whole runs.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    servers = [task for path in paths for task in _tasks(path)]
+    try:
+        _place([0], {cores[0]})
+        _place(servers, {cores[-1]})
+        yield
+    finally:
+        _place([0, *servers], set(cores))
+
+
+def _tasks(path: str) -> list[int]:
+    """All threads of the process that listens there."""
+    with connected(path) as sock:
+        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return [int(name) for name in os.listdir(f"/proc/{struct.unpack('3i', peer)[0]}/task")]
+
+
+def _place(tasks: list[int], cores: set[int]) -> None:
+    for task in tasks:
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(task, cores)
+
+
 class Bucketd:
     """The daemon of this checkout, strict, on a directory of this run."""
 
@@ -66,9 +104,7 @@ class Bucketd:
             yield server
 
     def connect(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.connect(self.socket)
-        return sock
+        return connected(self.socket)
 
     def client(self, device: str, job: str = "job", automation: str | None = None) -> Any:
         from bucketd_client import Bucket
@@ -76,12 +112,16 @@ class Bucketd:
         return Bucket(device=device, job=job, automation=automation, socket=self.socket)
 
     @staticmethod
+    def path(device: str, job: str = "job") -> str:
+        return f"/v1/devices/{device}/jobs/{job}/bucket"
+
+    @staticmethod
     def get(device: str, job: str = "job") -> bytes:
-        return f"GET /v1/devices/{device}/jobs/{job}/bucket HTTP/1.1\r\nHost: b\r\n\r\n".encode()
+        return f"GET {Bucketd.path(device, job)} HTTP/1.1\r\nHost: b\r\n\r\n".encode()
 
     @staticmethod
     def patch(device: str, body: bytes, job: str = "job") -> bytes:
-        head = f"PATCH /v1/devices/{device}/jobs/{job}/bucket HTTP/1.1\r\nHost: b\r\n"
+        head = f"PATCH {Bucketd.path(device, job)} HTTP/1.1\r\nHost: b\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
 
@@ -193,19 +233,13 @@ def echo(home: Path) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def minimal_aiohttp(home: Path, body: bytes) -> Iterator[Callable[[], socket.socket]]:
-    """A handler of three lines that answers these bytes, on asyncio's own loop."""
+def minimal_aiohttp(home: Path, body: bytes) -> Iterator[str]:
+    """The socket of a handler of three lines that answers these bytes, on asyncio's own loop."""
     path, file = str(home / "aiohttp.sock"), home / "aiohttp.body"
     file.write_bytes(body)
     words = [sys.executable, "-c", AIOHTTP, path, str(file)]
-
-    def connect() -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.connect(path)
-        return sock
-
     with process(words, answers(path), home / "aiohttp.log"):
-        yield connect
+        yield path
 
 
 def whole(recv: Callable[[int], bytes], size: int) -> None:
