@@ -38,8 +38,7 @@ class Journal:
         self.replay = _after_checkpoint(found)
         self._replays = bool(self.replay)
         self._generation = max((log.generation for log in found), default=0)
-        places = [place for log in found for place in log.records]
-        self.last = _mark(*places[-1]) if places else Mark()
+        self.last = next((_mark(*log.last) for log in reversed(found) if log.last), Mark())
         newest = next((i for i, log in enumerate(logs) if log and log is found[-1]), 1)
         # The next append begins a new segment, wherever this one ends.
         self._active, self._offset = newest, max(self._size, len(texts[newest]))
@@ -170,9 +169,4 @@ def _after_checkpoint(logs: list[Log]) -> list[Record]:
     """What recovery has to look at, in the order it was acknowledged."""
     marks = [log.checkpoint for log in logs if log.checkpoint is not None]
     since = max(marks, default=None)
-    return [
-        record
-        for log in logs
-        for place, record in log.records
-        if since is None or not place < since
-    ]
+    return [record for log in logs for _, record in log.since(since)]

@@ -20,7 +20,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -81,14 +81,38 @@ _MARK = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})\.([!-~]*)")
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What one segment holds: records with their places, where it ends, and whether
+    """What one segment holds: where its changes begin and where it ends, and whether
     something valid stands behind that end, which no torn write explains."""
 
+    text: bytes = field(repr=False)
     generation: int
-    records: list[tuple[Position, Record]]
+    offsets: list[int]
     checkpoint: Position | None
     end: int
     damaged: bool
+
+    def since(self, place: Position | None) -> Iterator[tuple[Position, Record]]:
+        """The changes that do not lie before that place; all of them without one.
+
+        Each is decoded when it is asked for: all at once would leave a start with full journals
+        10 MiB that it never gives back.
+        """
+        for offset in self.offsets:
+            position = Position(self.generation, offset)
+            if place is None or not position < place:
+                yield position, self._record(offset)
+
+    @property
+    def last(self) -> tuple[Position, Record] | None:
+        """The newest change, if there is any."""
+        if not self.offsets:
+            return None
+        return Position(self.generation, self.offsets[-1]), self._record(self.offsets[-1])
+
+    def _record(self, offset: int) -> Record:
+        payload = _payload_at(self.text, self.generation, offset)
+        assert payload is not None  # noqa: S101  (it was read there before)
+        return decode(orjson.loads(payload))
 
 
 def framed(payload: bytes) -> int:
@@ -178,21 +202,21 @@ def read_logs(texts: list[bytes]) -> list[Log | None]:
     for index, text in enumerate(texts):
         if logs[index] is None:
             found = [_read_records(text, g) for g in (known + 1, known - 1) if g > 0]
-            logs[index] = next((replace(f, damaged=True) for f in found if f.records), None)
+            logs[index] = next((replace(f, damaged=True) for f in found if f.offsets), None)
     return logs
 
 
 def _read_records(text: bytes, generation: int) -> Log:
-    records: list[tuple[Position, Record]] = []
+    offsets: list[int] = []
     checkpoint, end = None, HEADER_BYTES
     for offset, payload in payloads(text, generation, HEADER_BYTES):
-        value = orjson.loads(payload)
-        if "checkpoint" in value:
-            checkpoint = Position(*value["checkpoint"])
+        if payload.startswith(CHECKPOINT):
+            checkpoint = Position(*orjson.loads(payload)["checkpoint"])
         else:
-            records.append((Position(generation, offset), decode(value)))
-        end = offset + len(frame(generation, payload))
-    return Log(generation, records, checkpoint, end, _valid_behind(text, generation, end))
+            offsets.append(offset)
+        end = offset + framed(payload)
+    damaged = _valid_behind(text, generation, end)
+    return Log(text, generation, offsets, checkpoint, end, damaged)
 
 
 def payloads(text: bytes, generation: int, offset: int) -> Iterator[tuple[int, bytes]]:
