@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 
 from .errors import InvalidRequest, NotFound, TooManyRequests
 from .model import BucketKey, check_name, timestamp
-from .store import disk
+from .store import disk, failures
 
 log = logging.getLogger(__name__)
 DIRECTORY = "contexts"
@@ -124,7 +124,7 @@ class Contexts:
         try:
             disk.write(self._root, (DIRECTORY,), _file(context), lambda _birth: text)
         except OSError as error:
-            raise disk.refusal("store the context", error) from error
+            raise failures.refusal("store the context", error) from error
 
     def _load(self, name: str) -> None:
         """Take up one file that an earlier daemon left; what is none is left alone."""
@@ -160,7 +160,7 @@ class Contexts:
             disk.remove(self._root, (DIRECTORY,), _file(context))
         except OSError as error:
             if durably:  # or it would be back after a restart
-                raise disk.refusal("revoke the context", error) from error
+                raise failures.refusal("revoke the context", error) from error
             log.warning("cannot remove an expired context: %s", error)
         self._by_hash.pop(context.token_sha256, None)
         self._by_id.pop(context.id, None)

@@ -21,7 +21,7 @@ import orjson
 
 from .. import strictjson
 from ..errors import BucketdError, NotFound
-from ..store import disk, naming
+from ..store import disk, failures, naming
 
 if TYPE_CHECKING:
     from .compiled import Compiled
@@ -99,7 +99,7 @@ class Registry:
                 self._write(stem + NAME_SUFFIX, automation.encode())
             self._write(stem + naming.SUFFIX, text)
         except OSError as error:
-            raise disk.refusal(f"store the schema of {automation!r}", error) from error
+            raise failures.refusal(f"store the schema of {automation!r}", error) from error
         self.rescan()
 
     def remove(self, automation: str) -> None:
@@ -114,7 +114,7 @@ class Registry:
             disk.remove(self.root, (DIRECTORY,), stem + naming.SUFFIX)
             disk.remove(self.root, (DIRECTORY,), stem + NAME_SUFFIX)
         except OSError as error:
-            raise disk.refusal(f"remove the schema of {automation!r}", error) from error
+            raise failures.refusal(f"remove the schema of {automation!r}", error) from error
         self.rescan()
 
     def rescan(self) -> None:
@@ -197,7 +197,7 @@ class Registry:
         fd = os.open(os.path.join(self._places[source], name), _READ)
         with open(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise disk.NotAFile(errno.EINVAL, "it is not a regular file")
+                raise failures.NotAFile(errno.EINVAL, "it is not a regular file")
             return file.read(MOST_BYTES + 1)
 
     def _name_of(self, source: str, path: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import orjson
 
 from ..errors import BucketdError, Overloaded
-from ..store import disk, etcdkeys
+from ..store import disk, etcdkeys, failures
 from ..store.etcdwatch import Compacted, watch
 from ..store.gateway import Gateway, Lost, b64
 from .registry import DIRECTORY, Registry
@@ -137,7 +137,7 @@ class Shared:
         try:
             disk.write(self._registry.root, (DIRECTORY,), NOTE, lambda _birth: text)
         except OSError as error:
-            raise disk.refusal("note which schemas are shared", error) from error
+            raise failures.refusal("note which schemas are shared", error) from error
 
     async def _call(self, path: str, body: dict[str, Any], what: str) -> None:
         try:

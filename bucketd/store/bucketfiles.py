@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..errors import BucketCorrupt, BucketdError
 from ..model import ABSENT, BucketKey, Snapshot
-from . import disk, envelope, naming, quarantine
+from . import disk, envelope, failures, naming, quarantine
 from .cache import Cache, Entry
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class BucketFiles:
             if not disk.may_make(self.root, parts):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
-            raise disk.refusal(f"write {self.name(key)}", error) from error
+            raise failures.refusal(f"write {self.name(key)}", error) from error
         if len(self._places) >= MAX_PLACES:
             self._places.clear()
         self._places.add(parts)
@@ -134,7 +134,7 @@ class BucketFiles:
         try:
             signature = self._write(key, snapshot)
         except OSError as error:
-            if not disk.in_the_way(error):
+            if not failures.in_the_way(error):
                 raise
             quarantine.clear_way(self.root, where[0])
             signature = self._write(key, snapshot)
@@ -178,9 +178,9 @@ class BucketFiles:
         return f"{self.path}/{naming.path(key)}"
 
     def unreadable(self, key: BucketKey, error: OSError) -> BucketdError:
-        if disk.in_the_way(error):
+        if failures.in_the_way(error):
             return self._corrupt(key, error.strerror)
-        return disk.refusal(f"read {self.name(key)}", error)
+        return failures.refusal(f"read {self.name(key)}", error)
 
     def _corrupt(self, key: BucketKey, cause: str | None) -> BucketCorrupt:
         return BucketCorrupt(

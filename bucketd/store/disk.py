@@ -1,8 +1,8 @@
 """System calls below the state directory: short functions over descriptors.
 
 Every path is walked from one descriptor of the state directory with O_NOFOLLOW,
-so no symbolic link in it is ever followed. They raise OSError; ``refusal`` turns that into what
-a caller may be told.
+so no symbolic link in it is ever followed. They raise OSError, of which ``failures`` tells
+what it means.
 """
 
 from __future__ import annotations
@@ -18,29 +18,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import BucketdError, Internal, Overloaded, ReadOnly, StorageFull
+from .failures import NotAFile, OutcomeUnknown
+from .links import check_named
 
 _libc = ctypes.CDLL(None, use_errno=True)
 syncfs = _libc.syncfs
-_BLOCK = 1024 * 1024
 MAX_FILE_BYTES = 64 * 1024 * 1024
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_IN_THE_WAY = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR)
 # linux/fs.h: _IOR('v', 1, long); the file systems that have generations fill in 32 bits.
 _FS_IOC_GETVERSION = 0x80087601
-_AT_EMPTY_PATH, _STATX_NLINK = 0x1000, 0x4
-_STATX = struct.Struct("=I12xI236x")  # struct statx: stx_mask, then stx_nlink; 256 bytes
-
-
-class OutcomeUnknown(OSError):
-    """The change is in place, but whether it survives a power cut is not known."""
-
-
-class NotAFile(OSError):
-    """Something other than a regular file stands where a bucket file should be."""
 
 
 class Signature(NamedTuple):
@@ -67,29 +53,6 @@ def birth_of(fd: int) -> str:
     except OSError:
         return str(inode)
     return f"{inode}-{struct.unpack_from('=I', found)[0]}"
-
-
-def in_the_way(error: OSError) -> bool:
-    """Whether it failed because of something that is no file, or no directory, of ours."""
-    return isinstance(error, NotAFile) or error.errno in _IN_THE_WAY
-
-
-def refusal(doing: str, error: OSError) -> BucketdError:
-    """The error to answer with when ``doing`` ("write the bucket of …") failed with ``error``."""
-    cause = error.strerror or str(error)
-    if isinstance(error, OutcomeUnknown):
-        return Internal(
-            f"cannot {doing} for certain: {cause}; the outcome is unknown, so read it again"
-        )
-    if error.errno in _FULL:
-        return StorageFull(f"cannot {doing}: {cause}; nothing was changed, free some space")
-    if error.errno in _READ_ONLY:
-        return ReadOnly(
-            f"cannot {doing}: {cause}; nothing was changed, let this user write there again"
-        )
-    if error.errno in _EXHAUSTED:
-        return Overloaded(f"cannot {doing}: {cause}; nothing was changed, try again")
-    return Internal(f"cannot {doing}: {cause}; nothing was changed, look at the disk")
 
 
 def open_root(path: str) -> int:
@@ -125,38 +88,6 @@ def _enter(parent: int, name: str, create: bool, durably: bool) -> int:
     if durably:
         os.fsync(parent)
     return os.open(name, _DIRECTORY, dir_fd=parent)
-
-
-def check_named(fd: int) -> None:
-    """Raise OSError where an open file or directory was removed meanwhile."""
-    if _links(fd) == 0:
-        raise OSError(errno.ENOENT, "it was removed from the state directory, or with it")
-
-
-def _fstat_links(fd: int) -> int:
-    return os.fstat(fd).st_nlink
-
-
-def _statx_links() -> Callable[[int], int]:
-    """How many names a file has, by statx(2) (Linux 4.11), asked for nothing else.
-
-    From Linux 6.13 on, whoever asks for a file's times has its next write note a new one, and the
-    sync after that write take half as long again.
-    """
-    statx = ctypes.PyDLL(None).statx  # Keeps the interpreter's lock, for it waits for no disk.
-    statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
-
-    def links(fd: int) -> int:
-        answer = ctypes.create_string_buffer(_STATX.size)
-        if statx(fd, b"", _AT_EMPTY_PATH, _STATX_NLINK, answer) != 0:
-            return _fstat_links(fd)  # not known to the kernel, or forbidden; or it tells the cause
-        mask, found = _STATX.unpack(answer)
-        return found if mask & _STATX_NLINK else _fstat_links(fd)
-
-    return links
-
-
-_links = _statx_links() if hasattr(_libc, "statx") else _fstat_links
 
 
 def signature(root: int, path: str) -> Signature | None:
@@ -279,49 +210,6 @@ def remove(root: int, parts: tuple[str, ...], name: str, durably: bool = True) -
         os.unlink(name, dir_fd=parent)
         if durably:
             sync_entries(parent)
-
-
-def open_log(parent: int, name: str, size: int) -> int:
-    """A descriptor of a file of at least ``size`` bytes, zero-filled and reserved where new."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(name, flags, 0o600, dir_fd=parent)
-    try:
-        have = os.fstat(fd).st_size
-        while have < size:
-            # Written, not only reserved: else each fdatasync would also write metadata.
-            have += os.pwrite(fd, bytes(min(_BLOCK, size - have)), have)
-        os.fsync(fd)
-        os.fsync(parent)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def read_log(fd: int) -> bytes:
-    """All of it, also where it is longer than ``open_log`` would make it now."""
-    return os.pread(fd, os.fstat(fd).st_size, 0)
-
-
-def shorten(fd: int, size: int) -> None:
-    """Give back what stands behind ``size`` bytes, if anything."""
-    if os.fstat(fd).st_size > size:
-        os.ftruncate(fd, size)
-
-
-def write_at(fd: int, text: bytes, offset: int) -> None:
-    rest = memoryview(text)
-    while rest:
-        done = os.pwrite(fd, rest, offset)
-        rest, offset = rest[done:], offset + done
-
-
-def close(fd: int) -> None:
-    os.close(fd)
-
-
-def sync_data(fd: int) -> None:
-    os.fdatasync(fd)
 
 
 def sync_all(root: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from ..counting import Histogram
 from ..errors import BucketCorrupt, BucketdError
 from ..model import BucketKey, Change, Guard, Snapshot
-from . import disk, listing, recovery
+from . import failures, links, listing, recovery
 from .applying import Commit
 from .base import Changed, Filter, Listener, Page
 from .bucketfiles import BucketFiles
@@ -109,7 +109,7 @@ class FileStore:
                     self._journal.since, after, key, self._committer.end
                 )
         except OSError as error:
-            raise disk.refusal("read the journal", error) from error
+            raise failures.refusal("read the journal", error) from error
         if steps is None:
             return None
         return [Changed(record.key, before, record.after, str(at)) for before, record, at in steps]
@@ -124,10 +124,10 @@ class FileStore:
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         await self._committer.settle()
         try:
-            disk.check_named(self._root)
+            links.check_named(self._root)
             return await asyncio.to_thread(listing.page, self._root, only, cursor, limit)
         except OSError as error:
-            raise disk.refusal("list the buckets", error) from error
+            raise failures.refusal("list the buckets", error) from error
 
     async def check(self) -> dict[str, Any]:
         await self._committer.settle()

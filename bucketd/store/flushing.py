@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ..errors import BucketdError, Internal
 from ..model import BucketKey
-from . import disk
+from . import failures
 from .bucketfiles import BucketFiles
 from .checkpoint import Checkpoint
 from .journal import Journal
@@ -65,7 +65,9 @@ class Flusher:
                     self.corrupt.discard(key)
                 self._files.put(key, snapshot)
             except OSError as error:
-                self.behind = disk.refusal("write while files cannot be brought up to date", error)
+                self.behind = failures.refusal(
+                    "write while files cannot be brought up to date", error
+                )
                 log.error("cannot write %s: %s", self._files.name(key), error)
                 return
             del self.dirty[key]

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import orjson
-
 from ..model import ABSENT, BucketKey, Snapshot
-from . import disk, quarantine, records
-from .records import HEADER_BYTES, VERSION, Log, Mark, Position, Record
+from . import disk, links, logfile, quarantine, records, segments
+from .records import HEADER_BYTES, VERSION, Mark, Position, Record
+from .segments import Log
 
 DIRECTORY = "journal"
 NAMES = ("0.log", "1.log")
@@ -27,9 +26,9 @@ class Journal:
     def __init__(self, root: int, segment_bytes: int) -> None:
         self._size = segment_bytes
         with disk.directory(root, (DIRECTORY,), create=True) as parent:
-            self._fds = [disk.open_log(parent, name, segment_bytes) for name in NAMES]
-        texts = [disk.read_log(fd) for fd in self._fds]
-        logs = records.read_logs(texts)
+            self._fds = [logfile.open_log(parent, name, segment_bytes) for name in NAMES]
+        texts = [logfile.read_log(fd) for fd in self._fds]
+        logs = segments.read_logs(texts)
         for name, text, log in zip(NAMES, texts, logs, strict=True):
             if log is not None and log.damaged:
                 quarantine.keep_copy(root, f"journal-{name}", text)
@@ -77,9 +76,9 @@ class Journal:
         """Go on in the other segment; all that it held must be durable in files."""
         self._active = 1 - self._active
         self._generation += 1
-        disk.shorten(self._fds[self._active], self._size)
+        logfile.shorten(self._fds[self._active], self._size)
         header = records.header(VERSION, self._generation).ljust(HEADER_BYTES, b"\0")
-        disk.write_at(self._fds[self._active], header, 0)
+        logfile.write_at(self._fds[self._active], header, 0)
         # On its own, so that a header which does not check has no record behind it.
         self.sync()
         self._offset = HEADER_BYTES
@@ -89,14 +88,14 @@ class Journal:
 
         Raises OSError, also where the file has been removed: what nobody finds again is not kept.
         """
-        disk.check_named(self._fds[self._active])
+        links.check_named(self._fds[self._active])
         text = b"".join(records.frame(self._generation, payload) for payload in payloads)
-        disk.write_at(self._fds[self._active], text, self._offset)
+        logfile.write_at(self._fds[self._active], text, self._offset)
         self._offset += len(text)
         return len(text)
 
     def sync(self) -> None:
-        disk.sync_data(self._fds[self._active])
+        logfile.sync_data(self._fds[self._active])
 
     def find(self, key: BucketKey) -> Record | None:
         """The newest record of a bucket that either segment still holds."""
@@ -135,7 +134,7 @@ class Journal:
         """In their order: those of the bucket, if one is named, and the one at that place."""
         segments = []
         for fd in self._fds:
-            text = disk.read_log(fd)
+            text = logfile.read_log(fd)
             generation = records.generation_of(text)
             if generation is not None:
                 segments.append((generation, text))
@@ -148,11 +147,11 @@ class Journal:
                 if not payload.startswith(records.CHECKPOINT) and (
                     payload.startswith(wanted) or position == besides
                 ):
-                    yield position, records.decode(orjson.loads(payload))
+                    yield position, records.decode(payload)
 
     def close(self) -> None:
         for fd in self._fds:
-            disk.close(fd)
+            logfile.close(fd)
 
 
 def _before(record: Record, known: dict[BucketKey, Snapshot]) -> Snapshot | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..counting import SIZES, Histogram
 from ..errors import BucketdError, ReadOnly
 from ..model import BucketKey, Snapshot
-from . import disk, records
+from . import failures, records
 from .applying import Batch
 from .journal import Journal
 from .records import Position
@@ -73,7 +73,7 @@ class Journaling:
                 self._unsynced_since = time.monotonic()
         except OSError as error:
             self.fail(error)
-            return disk.refusal("write", disk.OutcomeUnknown(error.errno, error.strerror))
+            return failures.refusal("write", failures.OutcomeUnknown(error.errno, error.strerror))
         self.dirty.update(batch.after)
         self.end = self._journal.position  # behind it: whoever is told up to there can read it
         self.counters.batches += 1

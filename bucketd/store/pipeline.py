@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from ..counting import Histogram
 from ..errors import BucketdError, Overloaded
-from . import disk
+from . import failures
 from .applying import Applier, Batch, Commit
 from .bucketfiles import BucketFiles
 from .flushing import Flusher
@@ -142,7 +142,7 @@ class Pipeline:
                 return _lock_busy(self._lock_timeout)
         except OSError as error:
             log.error("cannot take write.lock: %s", error)
-            return disk.refusal("write", error)
+            return failures.refusal("write", error)
         return None
 
     def _write(self, batch: Batch) -> BucketdError | None:
@@ -156,7 +156,7 @@ class Pipeline:
             self._flusher.recycle()
         except OSError as error:
             self.journaling.fail(error)
-            return disk.refusal("recycle the journal", error)
+            return failures.refusal("recycle the journal", error)
         return self._flusher.behind
 
     # --- files

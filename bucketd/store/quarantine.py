@@ -9,7 +9,7 @@ import secrets
 import stat
 from datetime import UTC, datetime
 
-from . import disk
+from . import disk, failures
 
 log = logging.getLogger(__name__)
 QUARANTINE = "quarantine"
@@ -51,7 +51,7 @@ def clear_way(root: int, parts: tuple[str, ...]) -> None:
             with disk.directory(root, parts[: depth + 1]):
                 continue
         except OSError as error:
-            if not disk.in_the_way(error):
+            if not failures.in_the_way(error):
                 return
         new = _stamp(parts[: depth + 1])
         with disk.directory(root, parts[:depth]) as parent, _ward(root) as ward:

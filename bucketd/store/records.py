@@ -20,7 +20,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ from ..model import ABSENT, BucketKey, Snapshot
 
 MAGIC, VERSION = b"bucketdJ", 1
 HEADER_BYTES = 4096
+CHECKPOINT = b'{"checkpoint":'  # what no change begins with
 _HEADER = struct.Struct("<8sIIQ")
 _FRAME = struct.Struct("<III")
 _SEED = struct.Struct("<QI")
@@ -77,42 +78,6 @@ class Mark(NamedTuple):
 
 
 _MARK = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})\.([!-~]*)")
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """What one segment holds: where its changes begin and where it ends, and whether
-    something valid stands behind that end, which no torn write explains."""
-
-    text: bytes = field(repr=False)
-    generation: int
-    offsets: list[int]
-    checkpoint: Position | None
-    end: int
-    damaged: bool
-
-    def since(self, place: Position | None) -> Iterator[tuple[Position, Record]]:
-        """The changes that do not lie before that place; all of them without one.
-
-        Each is decoded when it is asked for: all at once would leave a start with full journals
-        10 MiB that it never gives back.
-        """
-        for offset in self.offsets:
-            position = Position(self.generation, offset)
-            if place is None or not position < place:
-                yield position, self._record(offset)
-
-    @property
-    def last(self) -> tuple[Position, Record] | None:
-        """The newest change, if there is any."""
-        if not self.offsets:
-            return None
-        return Position(self.generation, self.offsets[-1]), self._record(self.offsets[-1])
-
-    def _record(self, offset: int) -> Record:
-        payload = _payload_at(self.text, self.generation, offset)
-        assert payload is not None  # noqa: S101  (it was read there before)
-        return decode(orjson.loads(payload))
 
 
 def framed(payload: bytes) -> int:
@@ -162,21 +127,24 @@ def beginning(key: BucketKey) -> bytes:
     return orjson.dumps({"device": key.device, "job": key.job})[:-1] + b","
 
 
+def decode(payload: bytes) -> Record:
+    """The change that ``encode`` made it of."""
+    value = orjson.loads(payload)
+    key = BucketKey(str(value["device"]), value["job"])
+    state = value["after"]
+    after = ABSENT
+    if isinstance(state, dict):
+        after = Snapshot(**{**state, "bucket": strictjson.dumps(state["bucket"])})
+    return Record(key, value["base"], after)
+
+
 def encode_checkpoint(upto: Position) -> bytes:
     """A mark: whatever lies before this place is durable in files."""
     return orjson.dumps({"checkpoint": [upto.generation, upto.offset]})
 
 
-CHECKPOINT = b'{"checkpoint":'
-
-
-def read_log(text: bytes) -> Log | None:
-    """Parse a segment; None where it was never (wholly) begun.
-
-    Raises JournalError for one of another version.
-    """
-    generation = generation_of(text)
-    return None if generation is None else _read_records(text, generation)
+def decode_checkpoint(payload: bytes) -> Position:
+    return Position(*orjson.loads(payload)["checkpoint"])
 
 
 def generation_of(text: bytes) -> int | None:
@@ -195,38 +163,14 @@ def generation_of(text: bytes) -> int | None:
     return int(generation)
 
 
-def read_logs(texts: list[bytes]) -> list[Log | None]:
-    """All segments; one whose header rotted is known by the records that stand behind it."""
-    logs = [read_log(text) for text in texts]
-    known = max((log.generation for log in logs if log), default=0)
-    for index, text in enumerate(texts):
-        if logs[index] is None:
-            found = [_read_records(text, g) for g in (known + 1, known - 1) if g > 0]
-            logs[index] = next((replace(f, damaged=True) for f in found if f.offsets), None)
-    return logs
-
-
-def _read_records(text: bytes, generation: int) -> Log:
-    offsets: list[int] = []
-    checkpoint, end = None, HEADER_BYTES
-    for offset, payload in payloads(text, generation, HEADER_BYTES):
-        if payload.startswith(CHECKPOINT):
-            checkpoint = Position(*orjson.loads(payload)["checkpoint"])
-        else:
-            offsets.append(offset)
-        end = offset + framed(payload)
-    damaged = _valid_behind(text, generation, end)
-    return Log(text, generation, offsets, checkpoint, end, damaged)
-
-
 def payloads(text: bytes, generation: int, offset: int) -> Iterator[tuple[int, bytes]]:
-    while (payload := _payload_at(text, generation, offset)) is not None:
+    while (payload := payload_at(text, generation, offset)) is not None:
         yield offset, payload
         offset += _FRAME.size + len(payload)
         offset += -offset % 4
 
 
-def _payload_at(text: bytes, generation: int, offset: int) -> bytes | None:
+def payload_at(text: bytes, generation: int, offset: int) -> bytes | None:
     if offset + _FRAME.size > len(text):
         return None
     tag, length, crc = _FRAME.unpack_from(text, offset)
@@ -237,21 +181,12 @@ def _payload_at(text: bytes, generation: int, offset: int) -> bytes | None:
     return payload if crc == _crc(generation, payload) else None
 
 
-def _valid_behind(text: bytes, generation: int, end: int) -> bool:
+def valid_behind(text: bytes, generation: int, end: int) -> bool:
     """Whether a valid record follows the end: then the end is damage, not a torn write."""
     tag = struct.pack("<I", _tag(generation))
     place = text.find(tag, end)
     while place >= 0:
-        if _payload_at(text, generation, place) is not None:
+        if payload_at(text, generation, place) is not None:
             return True
         place = text.find(tag, place + 1)
     return False
-
-
-def decode(value: dict[str, object]) -> Record:
-    key = BucketKey(str(value["device"]), value["job"])  # type: ignore[arg-type]
-    state = value["after"]
-    after = ABSENT
-    if isinstance(state, dict):
-        after = Snapshot(**{**state, "bucket": strictjson.dumps(state["bucket"])})
-    return Record(key, value["base"], after)  # type: ignore[arg-type]

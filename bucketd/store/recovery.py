@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..model import ABSENT, BucketKey, Snapshot
-from . import disk, envelope, naming
+from . import disk, envelope, failures, naming
 from .bucketfiles import BucketFiles
 from .journal import Journal
 from .locks import WriteLock
@@ -95,7 +95,7 @@ def _is_behind(files: BucketFiles, key: BucketKey, chain: _Chain) -> bool:
     except FileNotFoundError:
         return chain.last.revision > 0
     except OSError as error:
-        if not disk.in_the_way(error):
+        if not failures.in_the_way(error):
             raise
         return _set_aside(files, key, str(error.strerror))
     if not content.text.strip(b"\0"):

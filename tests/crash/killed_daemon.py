@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bucketd.__main__ import main
-from bucketd.store import disk
+from bucketd.store import disk, logfile
 
 
 class KillingOs:
@@ -45,5 +45,5 @@ if __name__ == "__main__":
     if killing.call == "syncfs":
         disk.syncfs = killing.deadly(disk.syncfs)
     else:
-        disk.os = killing  # type: ignore[assignment]
+        disk.os = logfile.os = killing  # type: ignore[assignment]
     sys.exit(main())

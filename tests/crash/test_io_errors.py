@@ -27,7 +27,7 @@ import pytest
 from bucketd import changes
 from bucketd.errors import BucketdError
 from bucketd.model import ABSENT, BucketKey, Change, Guard
-from bucketd.store import disk, journaling, naming, pipeline, quarantine
+from bucketd.store import disk, journaling, logfile, naming, pipeline, quarantine
 from bucketd.store.files import FileStore, Options
 from bucketd.store.records import JournalError
 
@@ -145,6 +145,7 @@ def run(fault: FaultyOs) -> tuple[Witness, list[str]]:
             quick,
             brisk,
             mock.patch.object(disk, "os", fault),
+            mock.patch.object(logfile, "os", fault),
             mock.patch.object(quarantine, "os", fault),
             mock.patch.object(disk, "syncfs", fault.syncfs),
             contextlib.suppress(OSError, JournalError),

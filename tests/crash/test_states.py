@@ -26,7 +26,7 @@ from recorder import Disk, Op, Recorder, crash_states, durable_from
 from bucketd import changes
 from bucketd.errors import BucketdError
 from bucketd.model import ABSENT, BucketKey, Change, Guard, Snapshot
-from bucketd.store import disk, pipeline, records, recovery
+from bucketd.store import disk, logfile, pipeline, records, recovery
 from bucketd.store import quarantine as quarantine_module
 from bucketd.store.applying import Batch
 from bucketd.store.bucketfiles import BucketFiles
@@ -117,6 +117,7 @@ def recording(root: str) -> Iterator[Recorder]:
     recorder = Recorder(root)
     with (
         mock.patch.object(disk, "os", recorder),
+        mock.patch.object(logfile, "os", recorder),
         mock.patch.object(quarantine_module, "os", recorder),
         mock.patch.object(disk, "syncfs", recorder.syncfs),
     ):
@@ -270,9 +271,9 @@ def _no_checksum(text: bytes, generation: int, offset: int) -> bytes | None:
 
 
 PLANTED = {
-    "no fdatasync": (disk, "sync_data", _no_sync),
+    "no fdatasync": (logfile, "sync_data", _no_sync),
     "no syncfs before recycling": (disk, "sync_all", _no_sync),
-    "no checksum": (records, "_payload_at", _no_checksum),
+    "no checksum": (records, "payload_at", _no_checksum),
     "acknowledged early": (pipeline.Pipeline, "_complete", _early),
 }
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from bucketd.__main__ import main
-from bucketd.store import disk
+from bucketd.store import logfile
 
 
 class SlowOs:
-    """Stands in for ``os`` inside ``disk``."""
+    """Stands in for ``os`` inside ``logfile``."""
 
     def __init__(self, slow: Path) -> None:
         self.slow = slow
@@ -41,5 +41,5 @@ def hand_over(given: list[int]) -> None:
 if __name__ == "__main__":
     fds, slow = sys.argv.pop(1), Path(sys.argv.pop(1))
     hand_over([int(fd) for fd in fds.split(",") if fd])
-    disk.os = SlowOs(slow)  # type: ignore[assignment]
+    logfile.os = SlowOs(slow)  # type: ignore[assignment]
     sys.exit(main())
