@@ -52,8 +52,7 @@ def _answer(commit: Commit, outcome: Snapshot | BucketdError) -> None:
         future.set_result(outcome)
 
 
-def release(waiters: list[asyncio.Future[None]]) -> None:
-    """Let them go on."""
-    for future in waiters:
-        if not future.done():
-            future.set_result(None)
+def release(waiter: asyncio.Future[None]) -> None:
+    """Let it go on, if it still waits."""
+    if not waiter.done():
+        waiter.set_result(None)

@@ -11,11 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import queue
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ..counting import Histogram
 from ..errors import BucketdError, Overloaded, ShuttingDown
@@ -25,6 +23,7 @@ from .acknowledging import Acknowledger, release
 from .applying import Batch, Commit
 from .base import Listener
 from .bucketfiles import BucketFiles
+from .inbox import Inbox
 from .journal import Journal
 from .journaling import Counters
 from .locks import WriteLock
@@ -32,21 +31,7 @@ from .pipeline import Pipeline
 from .records import Mark, Position
 
 log = logging.getLogger(__name__)
-
 MAX_WAITING = 10_000
-MAX_BATCH = 512
-
-
-@dataclass(frozen=True, slots=True)
-class _Settle:
-    """Somebody waits for all files to be current."""
-
-    future: asyncio.Future[None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Wake:
-    """The loop has committed something, and there are files to write before long."""
 
 
 class Committer:
@@ -61,20 +46,19 @@ class Committer:
         relaxed_seconds: float | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[Commit | _Settle | _Wake | None] = queue.SimpleQueue()
+        self._inbox = Inbox()
         self._pipeline = Pipeline(
             files,
             log_,
             lock,
             lock_timeout,
             relaxed_seconds,
-            waiting=lambda: not self._queue.empty(),
+            waiting=lambda: len(self._inbox) > 0,
             step=self._step,
         )
         self._turn = threading.Lock()  # whoever holds it may work the pipeline
         self._gathered: list[Commit] = []
         self._asleep = False
-        self._settling: list[asyncio.Future[None]] = []
         # Batches that the thread has answered, and those of which the loop has heard.
         self._answered = self._heard = 0
         self._acknowledger = Acknowledger(log_.last)
@@ -143,26 +127,26 @@ class Committer:
     async def settle(self) -> None:
         """Wait until the files hold all that is acknowledged, or cannot be brought to."""
         if self.dirty and not self._closing.is_set():
-            settle = _Settle(self._loop.create_future())
-            self._queue.put(settle)
-            await settle.future
+            settled = self._loop.create_future()
+            self._inbox.settle(settled)
+            await settled
 
     def _refuse_unless_ready(self) -> None:
         if self._closing.is_set():
             raise _stopping()
-        if self._queue.qsize() + len(self._gathered) >= MAX_WAITING:
+        if len(self._inbox) + len(self._gathered) >= MAX_WAITING:
             raise Overloaded(f"cannot write: {MAX_WAITING} writes are waiting; try again")
 
     def adopt(self, key: BucketKey) -> None:
         """Some time soon, make an edit from outside a revision of its own."""
-        if not self._closing.is_set() and self._queue.qsize() < MAX_WAITING:
-            self._queue.put(Commit(key, None, Guard()))
+        if not self._closing.is_set() and len(self._inbox) < MAX_WAITING:
+            self._inbox.put(Commit(key, None, Guard()))
 
     async def close(self) -> None:
         """Finish what was accepted, leave nothing to replay, let go of everything."""
         self._closing.set()
         self._hand_over()
-        self._queue.put(None)
+        self._inbox.end()
         await asyncio.to_thread(self._thread.join)
         self._pipeline.close()
 
@@ -174,12 +158,12 @@ class Committer:
 
     def _hand_over(self) -> None:
         for commit in self._gathered:
-            self._queue.put(commit)
+            self._inbox.put(commit)
         self._gathered.clear()
 
     def _commit_here(self) -> bool:
         """Commit what was gathered, if that is quick."""
-        if not self._queue.empty() or not self._turn.acquire(blocking=False):
+        if self._inbox or not self._turn.acquire(blocking=False):
             return False
         if self._answered != self._heard:  # changes are told of in their order
             self._turn.release()
@@ -193,7 +177,7 @@ class Committer:
         finally:
             self._turn.release()
         if wake:
-            self._queue.put(_Wake())
+            self._inbox.wake()
         return True
 
     # --- the thread
@@ -202,12 +186,13 @@ class Committer:
         going = True
         while going:
             self._step_began = None
-            batch, going = self._gather()
+            work = self._inbox.take(self._patience())
+            going = not work.last
             self._step()
             with self._turn:
-                if batch:
-                    self._work(batch, self._answer)
-                self._tidy()
+                if work.commits:
+                    self._work(work.commits, self._answer)
+                self._tidy(work.settling)
         with self._turn:
             self._pipeline.finish()
         self._refuse_late()
@@ -219,43 +204,26 @@ class Committer:
 
     def _refuse_late(self) -> None:
         """Whoever slipped in behind the end gets an answer too."""
-        while not self._queue.empty():
-            late = self._queue.get()
+        for late in self._inbox.rest():
             if isinstance(late, Commit):
                 self._answer(Batch(answers=[(late, _stopping())]))
-            elif isinstance(late, _Settle):
-                self._loop.call_soon_threadsafe(release, [late.future])
+            else:
+                self._loop.call_soon_threadsafe(release, late)
 
-    def _gather(self) -> tuple[list[Commit], bool]:
-        """Everything that waits, up to MAX_BATCH; nothing after a pause; False at the end."""
+    def _patience(self) -> float | None:
         with self._turn:
             patience = self._pipeline.patience()
             self._asleep = patience is None or patience > pipeline.LINGER_SECONDS
-        batch: list[Commit] = []
-        try:
-            item = self._queue.get(timeout=patience)
-            while item is not None:
-                if isinstance(item, Commit):
-                    batch.append(item)
-                elif isinstance(item, _Settle):
-                    self._settling.append(item.future)
-                    return batch, True
-                if len(batch) == MAX_BATCH or self._queue.empty():
-                    return batch, True
-                item = self._queue.get()
-        except queue.Empty:
-            return batch, True
-        return batch, False
+            return patience
 
-    def _tidy(self) -> None:
+    def _tidy(self, settling: asyncio.Future[None] | None) -> None:
         try:
-            self._pipeline.tidy(now_please=bool(self._settling))
+            self._pipeline.tidy(now_please=settling is not None)
         except Exception:
             log.exception("the committer failed in a way that was not foreseen")
             self._pipeline.journaling.fail(None)
-        settled, self._settling = self._settling, []
-        if settled:
-            self._loop.call_soon_threadsafe(release, settled)
+        if settling is not None:
+            self._loop.call_soon_threadsafe(release, settling)
 
     def _answer(self, batch: Batch) -> None:
         """Resolve all futures in one visit to the loop."""
