@@ -1,0 +1,159 @@
+"""Changes made on etcd: compare-and-swap of a key until it holds, also where answers are lost.
+
+What the last one left is remembered, so that a host that keeps writing a bucket needs one round
+trip. A remembered state is only ever a guess that etcd confirms: nothing is answered from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import BucketdError, Overloaded, StorageFull
+from ..model import BucketKey, Snapshot
+from . import etcdkeys as keys
+from . import stale
+from .etcdkeys import Held
+from .etcdreading import EtcdReading
+from .fence import Fence
+from .gateway import Gateway, Lost
+from .swap import Write, made, settled, txn, unknown
+
+_REMEMBERED = 1000
+_TRIES = 200
+
+
+@dataclass(slots=True)
+class _Swap:
+    """Of what is ``held`` for ``after``, sent until it is answered."""
+
+    write: Write
+    held: Held
+    after: Snapshot
+    deadline: float
+    tell: bool  # what the key holds, should the swap not hold
+    lost: bool = False  # it may have been made by a try that was not answered
+    asked: float = 0.0  # when the last try was sent
+
+    @property
+    def key(self) -> BucketKey:
+        return self.write.key
+
+
+class Swapping:
+    """Of keys below one prefix; messages name ``timeout``, in seconds."""
+
+    def __init__(
+        self, gateway: Gateway, reading: EtcdReading, fence: Fence, prefix: str, timeout: float
+    ) -> None:
+        self._gateway, self._reading, self._fence = gateway, reading, fence
+        self._prefix, self._timeout = prefix, timeout
+        self._last: OrderedDict[BucketKey, Held] = OrderedDict()
+        self.retries = 0
+
+    async def make(self, write: Write, deadline: float) -> Snapshot:
+        """Compare-and-swap until it holds, time is up, or others won too often."""
+        held, fresh = self._last.get(write.key), False
+        for attempt in range(_TRIES):
+            if held is None:
+                held, fresh = await self._reading.load(write.key, deadline), True
+            after = _after(write, held.snapshot, fresh)
+            if after is held.snapshot:
+                if fresh:
+                    return after
+                held = None  # that nothing changes is for etcd to say
+                continue
+            done, held = await self._try(_Swap(write, held, after, deadline, tell=fresh))
+            if done:
+                return after
+            fresh = True
+            self.retries += 1
+            await asyncio.sleep(random.uniform(0, 0.002 * min(attempt, 10)))  # noqa: S311
+        raise Overloaded(
+            f"cannot change {write.key}: other hosts changed it {_TRIES} times meanwhile; "
+            "nothing was changed; try again"
+        )
+
+    async def _try(self, swap: _Swap) -> tuple[bool, Held | None]:
+        """Whether it was made, and what the key holds now (None: unknown, without ``tell``)."""
+        self._last.pop(swap.key, None)
+        try:
+            answer = await self._answer(swap)
+        except StorageFull as full:
+            return True, await self._despite_full(swap, full)
+        self._reading.answered()
+        return self._outcome(swap, answer)
+
+    async def _answer(self, swap: _Swap) -> dict[str, Any]:
+        """etcd's, to one try or the next: either swap counts once, and its ETag tells of it."""
+        name = keys.of(self._prefix, swap.key)
+        while True:
+            body = txn(name, swap.held, swap.after, swap.key, swap.tell)
+            swap.asked = stale.now()
+            try:
+                if not swap.held.at:
+                    body["compare"].append(await self._fence.compare(swap.deadline))
+                return await self._gateway.call("/v3/kv/txn", body, swap.deadline, once=True)
+            except Lost as error:
+                swap.lost, swap.tell = swap.lost or error.sent, True
+                self._fence.move()
+                await self._gateway.pause()
+                if asyncio.get_running_loop().time() >= swap.deadline:
+                    raise self._unconfirmed(swap, error) from error
+
+    def _outcome(self, swap: _Swap, answer: dict[str, Any]) -> tuple[bool, Held | None]:
+        if answer.get("succeeded"):
+            at = int(answer["header"]["revision"]) if swap.after.revision else 0
+            now = Held(swap.after, at)
+            self._remember(swap.key, now)
+            self._reading.note(swap.key, now, answer, swap.asked)
+            return True, now
+        if not answer.get("responses"):
+            return False, None
+        now = keys.held(answer["responses"][0]["response_range"].get("kvs"), swap.key)
+        self._reading.note(swap.key, now, answer, swap.asked)
+        if not swap.held.at and not now.at:
+            self._fence.move()  # its lease has ended, or another write moved it
+        if swap.lost:
+            return settled(swap.write, swap.after, now)
+        return False, now
+
+    async def _despite_full(self, swap: _Swap, full: StorageFull) -> Held:
+        """What the key holds, if it is what was to be written: etcd makes the swap that crosses
+        its limit, and refuses it all the same. Else raises ``full``.
+        """
+        key = swap.key
+        try:
+            now = await self._reading.load(key, swap.deadline)
+        except BucketdError as error:
+            raise unknown(f"cannot change {key}: etcd is full and does not answer") from error
+        if made(swap.after, now):
+            return now
+        if swap.lost:
+            raise unknown(f"cannot change {key}: etcd's answer was lost, and it is full")
+        raise full
+
+    def _unconfirmed(self, swap: _Swap, error: Lost) -> BucketdError:
+        self._reading.unanswered(error)
+        told = f"cannot change {swap.key}: etcd did not confirm it in {self._timeout:g} s"
+        if swap.lost:
+            return unknown(told)
+        return Overloaded(f"{told}: no endpoint was reached; nothing was changed; try again")
+
+    def _remember(self, key: BucketKey, held: Held) -> None:
+        self._last[key] = held
+        while len(self._last) > _REMEMBERED:
+            self._last.popitem(last=False)
+
+
+def _after(write: Write, now: Snapshot, fresh: bool) -> Snapshot:
+    """What it makes of this state: the state itself where that is a guess, and is refused."""
+    try:
+        return write.after(now)
+    except BucketdError:
+        if fresh:
+            raise
+        return now
