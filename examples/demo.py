@@ -13,7 +13,6 @@ import json
 import shlex
 import shutil
 import stat
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from demo_stage import (
     Failed,
     check,
     command,
-    cross,
     leave_when_told,
     output,
     play,
     scratch_directory,
+    told,
 )
 from demo_tools import LOGGED_IN, RESUMED, Daemon, choose_automation, run
 
@@ -155,26 +154,19 @@ def _expected(lines: list[str]) -> str:
     return "expected was\n     " + "\n     ".join(lines)
 
 
-def main() -> int:
-    """Play it; 0 when each step showed what it should, 1 when one did not."""
+def main() -> None:
+    """Play it; SystemExit where a step did not show what it should."""
     options = _parser().parse_args()
     leave_when_told()
     with scratch_directory("bucketd-demo-") as scratch:
         daemon = Daemon(Path(scratch))
         try:
-            automation = shlex.split(options.automation) or choose_automation()
-            Demo(daemon, automation).play()
-        except (Failed, OSError, ValueError) as failure:
-            print(f"   {cross()} {failure}\n\nThe demo failed at this step.", flush=True)
-            print(daemon.log(), end="", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("\nStopped.")
-            return 130
+            with told(daemon.log):
+                automation = shlex.split(options.automation) or choose_automation()
+                Demo(daemon, automation).play()
         finally:
             daemon.stop()
     print(NEXT, end="")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -190,4 +182,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 WIDTH = 94
@@ -26,6 +27,20 @@ def play(steps: Sequence[tuple[str, Callable[[], None]]]) -> None:
         title(number, name)
         step()
     print(f"\nAll {len(steps)} steps showed what they should.")
+
+
+@contextlib.contextmanager
+def told(log: Callable[[], str]) -> Iterator[None]:
+    """A play within this that fails, or is interrupted, says so and leaves with 1, or with 130."""
+    try:
+        yield
+    except (Failed, OSError, ValueError, KeyError) as failure:
+        print(f"   {_cross()} {failure}\n\nThe demo failed at this step.", flush=True)
+        print(log(), end="", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        raise SystemExit(130) from None
 
 
 def scratch_directory(prefix: str) -> tempfile.TemporaryDirectory[str]:
@@ -80,7 +95,7 @@ def output(text: str) -> None:
         print(f"   | {row}")
 
 
-def cross() -> str:
+def _cross() -> str:
     return f"{_sgr('31')}{_mark('✗', 'FAILED:')}{_sgr('0')}"
 
 

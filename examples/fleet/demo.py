@@ -19,11 +19,11 @@ from demo_stage import (
     Failed,
     check,
     command,
-    cross,
     leave_when_told,
     output,
     play,
     scratch_directory,
+    told,
 )
 from demo_tools import LOGGED_IN, RESUMED, Daemon, choose_automation, run
 from etcd import Cluster
@@ -112,17 +112,17 @@ class Demo:
         return said
 
 
-def main() -> int:
-    """Play it; 0 when each step showed what it should, 1 when one did not."""
+def main() -> None:
+    """Play it; SystemExit where a step did not show what it should."""
     leave_when_told()
     if shutil.which("etcd") is None:
-        print("etcd is not here: apt install etcd-server", file=sys.stderr)
-        return 1
+        sys.exit("etcd is not here: apt install etcd-server")
     with scratch_directory("bucketd-fleet-") as scratch:
-        return _play(Path(scratch))
+        _play(Path(scratch))
+    print(NEXT, end="")
 
 
-def _play(scratch: Path) -> int:
+def _play(scratch: Path) -> None:
     cluster = Cluster(scratch)
     settings = f'[store]\nengine = "etcd"\n[store.etcd]\nendpoints = {cluster.endpoints}\n'
     hosts = {}
@@ -130,21 +130,13 @@ def _play(scratch: Path) -> int:
         (scratch / name).mkdir()
         hosts[name] = Daemon(scratch / name, settings)
     try:
-        Demo(cluster, hosts, choose_automation()).play()
-    except (Failed, OSError, ValueError, KeyError) as failure:
-        print(f"   {cross()} {failure}\n\nThe demo failed at this step.", flush=True)
-        print(*(daemon.log() for daemon in hosts.values()), sep="\n", end="", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped.")
-        return 130
+        with told(lambda: "\n".join(daemon.log() for daemon in hosts.values())):
+            Demo(cluster, hosts, choose_automation()).play()
     finally:
         for daemon in hosts.values():
             daemon.stop()
         cluster.stop()
-    print(NEXT, end="")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
