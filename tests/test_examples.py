@@ -269,7 +269,7 @@ def test_the_demo_leaves_nothing_behind_when_it_is_stopped(
         demo.communicate(timeout=30)
     assert demo.returncode == status
     assert list(scratch.iterdir()) == []
-    assert not [pid for pid in started if is_running(pid)]
+    wait_until(lambda: not [pid for pid in started if is_running(pid)], 5)
 
 
 def descendants(pid: int) -> list[int]:
