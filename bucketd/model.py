@@ -111,7 +111,7 @@ class Change(NamedTuple):
 
     def checked(self, check: Check) -> Change:
         """The same, with this check."""
-        return self._replace(check=check)
+        return Change(self.apply, self.blind, check, self.large, self.stamp)  # each set needs it
 
     def stamped(self, before: Snapshot) -> Stamp:
         """Revision and times of the state that follows; revisions of one bucket only grow."""

@@ -23,6 +23,7 @@ from .wire import Answer
 
 MAX_PAGE = 1000
 _ROW = tuple(field.name for field in dataclasses.fields(Row))
+ChangeOf = Callable[[Call, object], Change]
 Begun = tuple[str, asyncio.Future[Snapshot]]  # label of the result, and what it comes to
 
 
@@ -37,14 +38,11 @@ async def read(call: Call) -> Answer:
 
 
 async def patch(call: Call) -> Answer:
-    kind = reading.media_type(call.headers, tuple(_PATCHES))  # before the body is read
-    heavy = kind == reading.JSON_PATCH  # many small steps, and an import the first time
-    return await _commit(call, await call.json(partial(_patched, call), heavy))
+    return await _written(call)
 
 
 async def put(call: Call) -> Answer:
-    reading.media_type(call.headers, (reading.JSON,))
-    return await _commit(call, await call.json(partial(_replaced, call)))
+    return await _written(call)
 
 
 async def delete(call: Call) -> Answer:
@@ -54,16 +52,17 @@ async def delete(call: Call) -> Answer:
 
 def begin(call: Call, content: bytes) -> Begun | None:
     """The same for ``patch`` and ``put`` with their body; None where it takes more than that."""
-    change_of = _CHANGES.get(call.handler)
-    if change_of is None or len(content) > min(
-        reading.OFF_LOOP_BYTES, call.services.buckets.max_bytes
+    services = call.services
+    if call.handler not in _CHANGES or len(content) > min(
+        reading.OFF_LOOP_BYTES, services.buckets.max_bytes
     ):
         return None
-    if reading.media_type(call.headers, tuple(_PATCHES)) == reading.JSON_PATCH:
+    change_of, heavy = _change_of(call)
+    if heavy:
         return None
     target, guard = _target(call), reading.guard(call.headers)
     change = change_of(call, strictjson.loads(content))
-    future = call.services.buckets.begin(target.key, change, guard, target.automation)
+    future = services.buckets.begin(target.key, change, guard, target.automation)
     return None if future is None else (target.label, future)
 
 
@@ -105,6 +104,11 @@ def _envelope(key: BucketKey, now: Snapshot) -> dict[str, Any]:
     }
 
 
+async def _written(call: Call) -> Answer:
+    change_of, heavy = _change_of(call)  # before the body is read
+    return await _commit(call, await call.json(partial(change_of, call), heavy))
+
+
 async def _commit(call: Call, change: Change) -> Answer:
     target, guard = _target(call), reading.guard(call.headers)
     if reading.has_large_body(call.headers):
@@ -119,13 +123,7 @@ def _target(call: Call) -> Target:
     return call.target
 
 
-def _patched(call: Call, value: object) -> Change:
-    kind = reading.media_type(call.headers, tuple(_PATCHES))
-    return _PATCHES[kind](value, call.services.buckets.max_bytes)
-
-
 def _replaced(call: Call, value: object) -> Change:
-    reading.media_type(call.headers, (reading.JSON,))
     return changes.replace(as_object(value))._replace(stamp=_stamp(call))
 
 
@@ -147,28 +145,37 @@ def _stamp(call: Call) -> Stamp | None:
 _REVISION = re.compile(r"[1-9][0-9]{0,14}")
 
 
-_CHANGES: dict[Handler, Callable[[Call, object], Change]] = {patch: _patched, put: _replaced}
-
-
-def _merge(body: object, _max_bytes: int) -> Change:
+def _merge(_call: Call, body: object) -> Change:
     return changes.merge(as_object(body))
 
 
-def _merge_patch(body: object, _max_bytes: int) -> Change:
+def _merge_patch(_call: Call, body: object) -> Change:
     return changes.merge_patch(as_object(body))
 
 
-def _json_patch(body: object, max_bytes: int) -> Change:
+def _json_patch(call: Call, body: object) -> Change:
     if not isinstance(body, list):
         raise InvalidRequest("cannot read the JSON Patch: it must be an array of operations")
-    return changes.json_patch(body, max_bytes)
+    return changes.json_patch(body, call.services.buckets.max_bytes)
 
 
-_PATCHES = {
-    reading.JSON: _merge,
-    reading.MERGE_PATCH: _merge_patch,
-    reading.JSON_PATCH: _json_patch,
+# What a body means, by the media types that its handler takes.
+_CHANGES: dict[Handler, dict[str, ChangeOf]] = {
+    patch: {
+        reading.JSON: _merge,
+        reading.MERGE_PATCH: _merge_patch,
+        reading.JSON_PATCH: _json_patch,
+    },
+    put: {reading.JSON: _replaced},
 }
+
+
+def _change_of(call: Call) -> tuple[ChangeOf, bool]:
+    """What makes the change of the body, and whether that may take long."""
+    kinds = _CHANGES[call.handler]
+    kind = reading.media_type(call.headers, tuple(kinds))
+    heavy = kind == reading.JSON_PATCH  # many small steps, and an import the first time
+    return kinds[kind], heavy
 
 
 async def _selected(now: Snapshot, keys: list[str] | None) -> Snapshot:

@@ -8,7 +8,7 @@ import os
 import struct
 from collections.abc import Callable
 
-_libc = ctypes.PyDLL(None)  # Keeps the interpreter's lock, for it waits for no disk.
+_libc = ctypes.PyDLL(None)  # keeps the interpreter's lock, for it waits for no disk
 _AT_EMPTY_PATH, _STATX_NLINK = 0x1000, 0x4
 _STATX = struct.Struct("=I12xI236x")  # struct statx: stx_mask, then stx_nlink; 256 bytes
 
