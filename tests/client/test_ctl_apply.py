@@ -81,7 +81,7 @@ def test_the_plan_tells_what_a_schema_of_the_directory_would_refuse(
         steps = {step["name"]: step for step in json.loads(done.stdout)["plan"]}
         assert steps["phone-1, login"]["refused"] == expected
         assert steps["phone-1 (device)"]["refused"] == []
-        assert (done.returncode, "1 bucket would be refused" in done.stderr) == (5, True)
+        assert (done.returncode, "1 change would be refused" in done.stderr) == (5, True)
         assert "4711" not in done.stdout + done.stderr
         assert (ctl.json("list"), ctl.json("schema", "list")) == ([], [])
     seen = ctl.on_terminal("apply", "-f", str(fleet), env={"NO_COLOR": "1"})
@@ -101,7 +101,15 @@ def test_the_plan_tells_what_the_schema_in_force_would_refuse(ctl: Shell, fleet:
     needs = {"required": ["n", "more"]}
     (fleet / "schemas" / "log%2Fin.json").write_text(json.dumps(needs))
     place.write_text(json.dumps({**bucket, "bucket": {"more": 1}}))
-    assert plan(ctl, fleet, "--dry-run")["phone-1, login"] == ("bucket", "changed", ["/more"])
+    done = ctl("apply", "-f", str(fleet), "--dry-run")
+    assert {step["name"]: step["refused"] for step in json.loads(done.stdout)["plan"]} == {
+        "log/in": [
+            "1 stored bucket would violate it (phone-1, login); mend what bucketctl schema check "
+            "shows, or set it with bucketctl schema set --force"
+        ],
+        "phone-1 (device)": [],
+        "phone-1, login": [],
+    }
     place.write_text(json.dumps(bucket))
     # The schema on its way counts, and not the one that it takes the place of.
     wider = {"fields": [{"name": "n", "type": "number", "max": 10}]}
@@ -116,6 +124,22 @@ def test_the_plan_says_what_was_not_checked(ctl: Shell, fleet: Path) -> None:
     assert "  not checked by the schema of 'log/in': cannot use the schema: " in seen
     steps = json.loads(ctl("apply", "-f", str(fleet), "--dry-run").stdout)["plan"]
     assert [step["unchecked"] is not None for step in steps] == [False, False, True]
+    assert [len(step["refused"]) for step in steps] == [1, 0, 0]
+
+
+def test_the_plan_tells_which_stored_buckets_a_schema_would_refuse(ctl: Shell, fleet: Path) -> None:
+    plan(ctl, fleet, "--yes")
+    for number in range(4):
+        words = ("--device", f"phone-{number}", "--job", "other", "--automation", "log/in", "n:=4")
+        ctl.json("set", *words)
+    narrower = {"fields": [{"name": "n", "type": "number", "max": 3}]}
+    (fleet / "schemas" / "log%2Fin.json").write_text(json.dumps(narrower))
+    done = ctl("apply", "-f", str(fleet), "--yes")
+    (refused,) = json.loads(done.stdout)["plan"][0]["refused"]
+    named = "(phone-0, other; phone-1, other; phone-2, other; …)"
+    assert refused.startswith(f"4 stored buckets would violate it {named}; ")
+    assert (done.returncode, "1 change would be refused" in done.stderr) == (5, True)
+    assert ctl.json("schema", "get", "log/in") != narrower
 
 
 def test_a_daemon_that_cannot_check_is_told(ctl: Shell, fleet: Path) -> None:

@@ -14,7 +14,7 @@ from .buckets import _json as read_json
 from .commands import Options
 from .diff import read_text
 from .envelopes import Envelope, Source, read
-from .foreseeing import FINE, Foreseen, bound, foresee, rebinding
+from .foreseeing import FINE, Foreseen, bound, foresee, foresee_schema, rebinding
 from .parser import Usage
 from .session import NEWEST, Session
 
@@ -54,7 +54,7 @@ def apply(options: Options) -> int:
     if refused := sum(bool(step.foreseen.refused) for step in plan):
         raise error(
             "schema_violation",
-            f"cannot apply {directory}: {asking.counted(refused, 'bucket')} would be refused; "
+            f"cannot apply {directory}: {asking.counted(refused, 'change')} would be refused; "
             "mend what the plan names, nothing was changed",
         )
     todo = [step for step in plan if step.change != SAME]
@@ -110,7 +110,8 @@ def _schemas(session: Session, directory: str) -> Iterator[Step]:
             if problem.code != "not_found":
                 raise
             change = NEW
-        yield Step("schema", automation, change, [], target, {}, wanted)
+        foreseen = FINE if change == SAME else foresee_schema(session, target, wanted)
+        yield Step("schema", automation, change, [], target, {}, wanted, foreseen)
 
 
 def _buckets(session: Session, directory: str, schemas: list[Step]) -> Iterator[Step]:

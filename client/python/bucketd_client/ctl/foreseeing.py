@@ -1,4 +1,4 @@
-"""What the daemon would refuse of a bucket by its schema, asked before anything is written."""
+"""What the daemon would refuse, of a bucket or of a schema, asked before anything is written."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 
 from .. import _calls, _context
 from .._errors import BucketError
-from . import _lines_of, difference
+from . import _bucket_of, _lines_of, difference
+from .asking import counted
 from .envelopes import Envelope
 from .session import Session
+
+NAMED = 3  # stored buckets that a schema would refuse; ``bucketctl schema check`` has more
 
 
 class Foreseen(NamedTuple):
@@ -74,3 +77,24 @@ _CAUSES = {
     "too_large": "the two together are over the daemon's limit; the write will tell",
     "invalid_request": "",  # the schema is none
 }
+
+
+def foresee_schema(session: Session, target: str, schema: Any) -> Foreseen:
+    """By what a schema may be, and by the buckets that are stored; those are named, no more."""
+    headers, content = {"Content-Type": _calls.JSON}, _calls.encode(schema)
+    try:
+        said = session.call("PUT", f"{target}?dry_run=true", headers=headers, body=content).members
+    except BucketError as problem:
+        if problem.code not in ("invalid_request", "too_large"):
+            raise
+        return Foreseen([problem.message])
+    count = said["count"]
+    if not count:
+        return FINE
+    names = [_bucket_of(detail) for detail in said["details"][:NAMED]] + ["…"] * (count > NAMED)
+    return Foreseen(
+        [
+            f"{counted(count, 'stored bucket')} would violate it ({'; '.join(names)}); "
+            "mend what bucketctl schema check shows, or set it with bucketctl schema set --force"
+        ]
+    )

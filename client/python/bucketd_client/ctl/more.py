@@ -17,8 +17,8 @@ DIR/schemas/AUTOMATION.json are schemas. DIR/buckets/ has, at any depth, .json f
 {"device", "job", "automation", "bucket"} each, or .ndjson with one a line. Their keys are set;
 keys, buckets and schemas that are not named stay. The plan is shown first, and you are asked;
 a script gives --yes. A bucket that changes between plan and write is refused, not overwritten.
-What a schema, there or on its way, would refuse is named in the plan; then nothing is changed,
-and the exit status is 5."""
+What a schema, there or on its way, would refuse is named in the plan, and a schema that stored
+buckets would violate; then nothing is changed, and the exit status is 5."""
 COMPLETION_NOTES = """\
 Commands and options are completed, and, where you are an operator, the names of devices, jobs
 and automations, keys, and contexts. The scripts ask `bucketctl completion words -- WORD…`."""
