@@ -105,9 +105,10 @@ def by_h2load(path: str, target: str, connections: int, total: int, log: Path) -
 
     def run(samples: Samples) -> None:
         log.unlink(missing_ok=True)  # it appends
-        told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        told = done.stdout
         if f"{total} succeeded" not in told:
-            raise RuntimeError(f"not all were a success: {told[-500:]}")
+            raise RuntimeError(f"not all were a success: {told[-500:]}{done.stderr[-500:]}")
         # A line of the log: when it was sent, its status, and how many microseconds it took.
         lines = log.read_text().splitlines()
         samples.seconds.extend(int(line.split("\t")[2]) / 1e6 for line in lines)

@@ -8,10 +8,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -57,36 +55,6 @@ def connected(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.connect(path)
     return sock
-
-
-@contextmanager
-def apart(*paths: str) -> Iterator[None]:
-    """This process on one core, and who serves these unix sockets on another, in the block.
-
-    Left to itself, the kernel puts some of them on the core of their client and others not, which
-    more than halves or doubles a round trip, and keeps them there for whole runs.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    servers = [task for path in paths for task in _tasks(path)]
-    try:
-        _place([0], {cores[0]})
-        _place(servers, {cores[-1]})
-        yield
-    finally:
-        _place([0, *servers], set(cores))
-
-
-def _tasks(path: str) -> list[int]:
-    """All threads of the process that listens there."""
-    with connected(path) as sock:
-        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return [int(name) for name in os.listdir(f"/proc/{struct.unpack('3i', peer)[0]}/task")]
-
-
-def _place(tasks: list[int], cores: set[int]) -> None:
-    for task in tasks:
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(task, cores)
 
 
 class Bucketd:

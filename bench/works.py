@@ -9,11 +9,12 @@ from pathlib import Path
 from . import inprocess, peers
 from .load import Run, by_h2load, over_connections, over_threads
 from .peers import Bucketd, Etcd
+from .places import apart
 from .report import Report, latency, micro, per_second
 from .timing import Samples, alternate, one_by_one
 
 SIZES = (100, 1024, 16 * 1024)
-ROUNDS = 15  # many short ones: which core serves whom changes every some hundred milliseconds
+ROUNDS = 15  # many short ones, so that a drift of the disk or the clock hits all alike
 Scale = Callable[[int], int]
 
 
@@ -42,7 +43,7 @@ def single_gets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> No
             if redis is not None:
                 redis.set("get", text)
                 runs["redis"] = one_by_one(lambda _: json.loads(redis.get("get")), scale(170))
-            with peers.apart(*servers):
+            with apart(*servers):
                 found = alternate(runs, ROUNDS)
             work = f"get {_size(size)}, one client, p50"
             _p50(report, work, found, "redis", 0.7)
@@ -68,7 +69,7 @@ def single_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> No
                 runs["redis"] = _put(redis.set, key, size, scale)
             if etcd is not None:
                 runs["etcd"] = over_connections(etcd.connect, _etcd(size), 1, scale(70))
-            with peers.apart(*servers):  # etcd keeps both
+            with apart(*servers):  # etcd keeps both
                 found = alternate(runs, ROUNDS)
             work, ours = f"set {_size(size)}, one client, p50", latency(found["bucketd"])
             _p50(report, work, found, "redis", 1.0)

@@ -111,7 +111,8 @@ class Change(NamedTuple):
 
     def checked(self, check: Check) -> Change:
         """The same, with this check."""
-        return Change(self.apply, self.blind, check, self.large, self.stamp)  # each set needs it
+        # All fields, as _replace would give them, in half a microsecond less; every set does this.
+        return Change(self.apply, self.blind, check, self.large, self.stamp)
 
     def stamped(self, before: Snapshot) -> Stamp:
         """Revision and times of the state that follows; revisions of one bucket only grow."""

@@ -35,6 +35,8 @@ def told(log: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except (Failed, OSError, ValueError, KeyError) as failure:
+        if isinstance(failure, KeyError):
+            failure = Failed(f"an answer has no member {failure}")
         print(f"   {_cross()} {failure}\n\nThe demo failed at this step.", flush=True)
         print(log(), end="", file=sys.stderr)
         raise SystemExit(1) from None

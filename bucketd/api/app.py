@@ -40,7 +40,7 @@ class Meaning:
         return (
             self.route.handler is buckets.read
             and "key" not in self.query
-            and not any(name in self.headers for name in reading.CONDITIONS)
+            and not reading.is_conditional(self.headers)
         )
 
 

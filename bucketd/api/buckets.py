@@ -24,6 +24,7 @@ from .wire import Answer
 MAX_PAGE = 1000
 _ROW = tuple(field.name for field in dataclasses.fields(Row))
 ChangeOf = Callable[[Call, object], Change]
+Kinds = dict[str, ChangeOf]
 Begun = tuple[str, asyncio.Future[Snapshot]]  # label of the result, and what it comes to
 
 
@@ -38,11 +39,11 @@ async def read(call: Call) -> Answer:
 
 
 async def patch(call: Call) -> Answer:
-    return await _written(call)
+    return await _written(call, _PATCHES)
 
 
 async def put(call: Call) -> Answer:
-    return await _written(call)
+    return await _written(call, _WHOLE)
 
 
 async def delete(call: Call) -> Answer:
@@ -52,12 +53,10 @@ async def delete(call: Call) -> Answer:
 
 def begin(call: Call, content: bytes) -> Begun | None:
     """The same for ``patch`` and ``put`` with their body; None where it takes more than that."""
-    services = call.services
-    if call.handler not in _CHANGES or len(content) > min(
-        reading.OFF_LOOP_BYTES, services.buckets.max_bytes
-    ):
+    services, kinds = call.services, _KINDS.get(call.handler)
+    if kinds is None or len(content) > min(reading.OFF_LOOP_BYTES, services.buckets.max_bytes):
         return None
-    change_of, heavy = _change_of(call)
+    change_of, heavy = _change_of(call, kinds)
     if heavy:
         return None
     target, guard = _target(call), reading.guard(call.headers)
@@ -104,8 +103,8 @@ def _envelope(key: BucketKey, now: Snapshot) -> dict[str, Any]:
     }
 
 
-async def _written(call: Call) -> Answer:
-    change_of, heavy = _change_of(call)  # before the body is read
+async def _written(call: Call, kinds: Kinds) -> Answer:
+    change_of, heavy = _change_of(call, kinds)  # before the body is read
     return await _commit(call, await call.json(partial(change_of, call), heavy))
 
 
@@ -160,19 +159,17 @@ def _json_patch(call: Call, body: object) -> Change:
 
 
 # What a body means, by the media types that its handler takes.
-_CHANGES: dict[Handler, dict[str, ChangeOf]] = {
-    patch: {
-        reading.JSON: _merge,
-        reading.MERGE_PATCH: _merge_patch,
-        reading.JSON_PATCH: _json_patch,
-    },
-    put: {reading.JSON: _replaced},
+_PATCHES: Kinds = {
+    reading.JSON: _merge,
+    reading.MERGE_PATCH: _merge_patch,
+    reading.JSON_PATCH: _json_patch,
 }
+_WHOLE: Kinds = {reading.JSON: _replaced}
+_KINDS: dict[Handler, Kinds] = {patch: _PATCHES, put: _WHOLE}
 
 
-def _change_of(call: Call) -> tuple[ChangeOf, bool]:
+def _change_of(call: Call, kinds: Kinds) -> tuple[ChangeOf, bool]:
     """What makes the change of the body, and whether that may take long."""
-    kinds = _CHANGES[call.handler]
     kind = reading.media_type(call.headers, tuple(kinds))
     heavy = kind == reading.JSON_PATCH  # many small steps, and an import the first time
     return kinds[kind], heavy

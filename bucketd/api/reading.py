@@ -13,7 +13,6 @@ from .. import strictjson
 from ..errors import InvalidRequest, NotAcceptable, TooLarge, UnsupportedMediaType
 from ..model import Guard, Tags
 
-CONDITIONS = ("If-Match", "If-None-Match")
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -132,9 +131,14 @@ def body_too_large(size: str, limit: int) -> TooLarge:
     )
 
 
+def is_conditional(headers: Headers) -> bool:
+    """Whether there is a guard. Asked of every request, so without a generator."""
+    return "If-Match" in headers or "If-None-Match" in headers
+
+
 def guard(headers: Headers) -> Guard:
     """If-Match and If-None-Match as a Guard; InvalidRequest for one that is empty or none."""
-    if "If-Match" not in headers and "If-None-Match" not in headers:
+    if not is_conditional(headers):
         return _UNGUARDED
     return Guard(_tags(headers, "If-Match"), _tags(headers, "If-None-Match"))
 

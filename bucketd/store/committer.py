@@ -53,7 +53,7 @@ class Committer:
             lock,
             lock_timeout,
             relaxed_seconds,
-            waiting=lambda: len(self._inbox) > 0,
+            waiting=lambda: bool(self._inbox),
             step=self._step,
         )
         self._turn = threading.Lock()  # whoever holds it may work the pipeline
@@ -211,6 +211,7 @@ class Committer:
                 self._loop.call_soon_threadsafe(release, late)
 
     def _patience(self) -> float | None:
+        """How long to wait for work; notes whether the loop has to wake the thread before."""
         with self._turn:
             patience = self._pipeline.patience()
             self._asleep = patience is None or patience > pipeline.LINGER_SECONDS

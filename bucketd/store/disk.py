@@ -1,8 +1,8 @@
 """System calls below the state directory: short functions over descriptors.
 
 Every path is walked from one descriptor of the state directory with O_NOFOLLOW,
-so no symbolic link in it is ever followed. They raise OSError, of which ``failures`` tells
-what it means.
+so no symbolic link in it is ever followed. They raise OSError; ``failures`` says what one
+means.
 """
 
 from __future__ import annotations

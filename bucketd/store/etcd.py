@@ -109,8 +109,8 @@ class EtcdStore:
                 raise
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
-        ask = self._reading.range
-        listing = EtcdListing(lambda b, w: ask(b, w, self._deadline()), self._prefix)
+        reading = self._reading
+        listing = EtcdListing(lambda b, w: reading.range(b, w, self._deadline()), self._prefix)
         return await listing.page(only, cursor, limit)
 
     async def check(self) -> dict[str, Any]:

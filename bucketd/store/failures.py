@@ -1,4 +1,4 @@
-"""What a system call on the store has failed for: whose doing it is, and what a caller is told."""
+"""What it means that a system call has failed: what was in the way, and what a caller is told."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Inbox:
         self._queue.put(commit)
 
     def settle(self, future: asyncio.Future[None]) -> None:
-        """To be resolved once files hold all that was put in before."""
+        """To be resolved once files hold all that was put in before, or cannot be brought to."""
         self._queue.put(future)
 
     def wake(self) -> None:

@@ -37,7 +37,8 @@ class Journal:
         self.replay = _after_checkpoint(found)
         self._replays = bool(self.replay)
         self._generation = max((log.generation for log in found), default=0)
-        self.last = next((_mark(*log.last) for log in reversed(found) if log.last), Mark())
+        newest_first = (log.last() for log in reversed(found))
+        self.last = next((_mark(*last) for last in newest_first if last), Mark())
         newest = next((i for i, log in enumerate(logs) if log and log is found[-1]), 1)
         # The next append begins a new segment, wherever this one ends.
         self._active, self._offset = newest, max(self._size, len(texts[newest]))
@@ -132,14 +133,14 @@ class Journal:
         self, end: Position, key: BucketKey | None, besides: Position | None = None
     ) -> Iterator[tuple[Position, Record]]:
         """In their order: those of the bucket, if one is named, and the one at that place."""
-        segments = []
+        begun = []
         for fd in self._fds:
             text = logfile.read_log(fd)
             generation = records.generation_of(text)
             if generation is not None:
-                segments.append((generation, text))
+                begun.append((generation, text))
         wanted = b"" if key is None else records.beginning(key)
-        for generation, text in sorted(segments):
+        for generation, text in sorted(begun):
             for offset, payload in records.payloads(text, generation, HEADER_BYTES):
                 position = Position(generation, offset)
                 if not position < end:

@@ -164,6 +164,7 @@ def generation_of(text: bytes) -> int | None:
 
 
 def payloads(text: bytes, generation: int, offset: int) -> Iterator[tuple[int, bytes]]:
+    """Where each record begins, and what is in it, as far as they check one after another."""
     while (payload := payload_at(text, generation, offset)) is not None:
         yield offset, payload
         offset += _FRAME.size + len(payload)
@@ -171,6 +172,7 @@ def payloads(text: bytes, generation: int, offset: int) -> Iterator[tuple[int, b
 
 
 def payload_at(text: bytes, generation: int, offset: int) -> bytes | None:
+    """Of the record that begins there; None where none does that checks."""
     if offset + _FRAME.size > len(text):
         return None
     tag, length, crc = _FRAME.unpack_from(text, offset)

@@ -35,7 +35,6 @@ class Log:
             if place is None or not position < place:
                 yield position, self._record(offset)
 
-    @property
     def last(self) -> tuple[Position, Record] | None:
         """The newest change, if there is any."""
         if not self.offsets:
@@ -48,7 +47,7 @@ class Log:
         return records.decode(payload)
 
 
-def read_log(text: bytes) -> Log | None:
+def _read_log(text: bytes) -> Log | None:
     """Parse a segment; None where it was never (wholly) begun.
 
     Raises JournalError for one of another version.
@@ -59,7 +58,7 @@ def read_log(text: bytes) -> Log | None:
 
 def read_logs(texts: list[bytes]) -> list[Log | None]:
     """All segments; one whose header rotted is known by the records that stand behind it."""
-    logs = [read_log(text) for text in texts]
+    logs = [_read_log(text) for text in texts]
     known = max((log.generation for log in logs if log), default=0)
     for index, text in enumerate(texts):
         if logs[index] is None:

@@ -28,7 +28,7 @@ _TRIES = 200
 
 @dataclass(slots=True)
 class _Swap:
-    """Of what is ``held`` for ``after``, sent until it is answered."""
+    """One compare-and-swap, from ``held`` to ``after``; sent again until it is answered."""
 
     write: Write
     held: Held

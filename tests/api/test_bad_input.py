@@ -153,6 +153,18 @@ def test_the_wrong_media_type(
         assert shared_daemon.request("PUT", target, {"a": 1}, compressed).status == 415
 
 
+@pytest.mark.parametrize("kind", ["application/merge-patch+json", PATCH])
+def test_a_patch_is_no_whole_bucket(
+    shared_daemon: Daemon, way: tuple[str, str, dict[str, str]], kind: str
+) -> None:
+    """Nor is it one the second time, when the head is known."""
+    target, named, headers = way
+    with unchanged(shared_daemon, named):
+        for _ in range(3):
+            answer = shared_daemon.request("PUT", target, {}, {**headers, "Content-Type": kind})
+            assert (answer.status, answer.json["code"]) == (415, "unsupported_media_type")
+
+
 @pytest.mark.parametrize("guard", ["If-Match", "If-None-Match"])
 @pytest.mark.parametrize("value", ["", " ", "abc", '"', '"a" "b"', "*x", 'w/"a"'])
 def test_a_guard_that_is_none(

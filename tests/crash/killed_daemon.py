@@ -17,7 +17,7 @@ from bucketd.store import disk, logfile
 
 
 class KillingOs:
-    """Stands in for ``os`` inside ``disk``."""
+    """Stands in for ``os`` inside ``disk`` and ``logfile``."""
 
     def __init__(self, plan: str) -> None:
         self.call, self.when, nth = plan.split(":")

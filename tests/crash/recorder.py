@@ -24,7 +24,7 @@ class Op:
 
 
 class Recorder:
-    """Stands in for the ``os`` module inside ``disk``: does the real thing and writes it down."""
+    """Stands in for the store's ``os`` module: does the real thing and writes it down."""
 
     def __init__(self, root: str) -> None:
         self.root = root

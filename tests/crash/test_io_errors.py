@@ -43,7 +43,7 @@ FALLIBLE = (
 
 
 class FaultyOs:
-    """Stands in for ``os`` inside ``disk``; fails at the nth fallible call, or from there on."""
+    """Stands in for the store's ``os``; fails at the nth fallible call, or from there on."""
 
     def __init__(self, nth: int, error: str, forever: bool) -> None:
         self.nth, self.error, self.forever = nth, error, forever
