@@ -50,7 +50,7 @@ def p99_of(process: subprocess.Popen[str]) -> float:
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     times = sorted(json.loads(said))
-    assert len(times) > 2 * SECONDS  # else it was not served at all
+    assert sum(times) < len(times) / 2  # else it was as good as not served
     return float(times[int(len(times) * 0.99)])
 
 
