@@ -98,6 +98,15 @@ class Journal:
     def sync(self) -> None:
         logfile.sync_data(self._fds[self._active])
 
+    def note_all(self) -> None:
+        """That all before here stands durably in files, durably: no start looks at it again."""
+        payload = records.encode_checkpoint(self.position)
+        if not self.fits(records.framed(payload)):
+            self.begin_segment()
+        self.append([payload])
+        self.sync()
+        self._opened_at, self._replays = self.position, False
+
     def find(self, key: BucketKey) -> Record | None:
         """The newest record of a bucket that either segment still holds."""
         found = [record for _, record in self._records_until(self.position, key)]

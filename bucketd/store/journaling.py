@@ -119,13 +119,8 @@ class Journaling:
 
     def note_the_end(self) -> None:
         """That there is nothing to replay, durably. Raises OSError."""
-        if self._journal.nothing_to_note:
-            return
-        payload = records.encode_checkpoint(self._journal.position)
-        if not self._journal.fits(records.framed(payload)):
-            self._journal.begin_segment()
-        self._journal.append([payload])
-        self.sync()
+        if not self._journal.nothing_to_note:
+            self._journal.note_all()
 
     def fail(self, cause: OSError | None) -> BucketdError:
         """After a failed write or sync nothing on that descriptor can be trusted: stop writing."""

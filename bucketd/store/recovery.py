@@ -55,7 +55,9 @@ def replay_under(lock: WriteLock, files: BucketFiles, journal: Journal) -> int:
                 f"for over {LOCK_SECONDS:g} s; end that program"
             )
         try:
-            return replay(files, journal.replay)
+            behind = replay(files, journal.replay)
+            journal.note_all()  # else what somebody removes now would come back at the next start
+            return behind
         finally:
             journal.replay.clear()  # it may be much
             lock.release()

@@ -249,6 +249,20 @@ def test_a_file_removed_by_hand_is_a_removed_bucket(shared_daemon: Daemon) -> No
     assert fresh.etag != old.etag
 
 
+def test_a_file_removed_between_two_crashes_stays_removed(daemon: Daemon) -> None:
+    """What one start has brought into files is not for the next one to bring there again."""
+    target = pair("edited", "removed")
+    daemon.request("PUT", target, {"n": 1})
+    daemon.kill()
+    daemon.start()
+    with write_lock(daemon):
+        daemon.bucket_path("edited", "removed").unlink()
+    daemon.kill()
+    daemon.start()
+    assert not daemon.bucket_path("edited", "removed").exists()
+    assert daemon.request("GET", target).bucket == {}
+
+
 @pytest.mark.parametrize("job", ["job", None])
 def test_an_edit_while_the_daemon_is_stopped(daemon: Daemon, job: str | None) -> None:
     target = pair("edited", job)
