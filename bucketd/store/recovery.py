@@ -5,6 +5,7 @@ first record to the last. What the file shows decides:
 
     the last ETag, also below an edit made since    it is current: leave it
     an earlier one, or nothing                      it is behind: complete it
+    an edit whose taking over is the last record    the same: it has no seal yet
     an edit made upon an earlier one                keep it in quarantine, complete the file
     unreadable                                      the same
     sealed by the daemon, and not in the chain      newer than the journal: leave it
@@ -115,8 +116,8 @@ def _is_older(files: BucketFiles, key: BucketKey, chain: _Chain, stored: envelop
     last, now = chain.last, stored.snapshot
     if stored.base is not None and stored.base == last.etag:
         return False
-    if now.etag in chain.etags:
-        return True
+    if now.etag in chain.etags or now.etag == last.etag:
+        return True  # the latter: an edit that was taken over, and not sealed yet
     if stored.sealed:
         log.warning("%s: its file is newer than the journal, so it stays", key)
         return False

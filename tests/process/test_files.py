@@ -263,6 +263,18 @@ def test_a_file_removed_between_two_crashes_stays_removed(daemon: Daemon) -> Non
     assert daemon.request("GET", target).bucket == {}
 
 
+def test_an_edit_that_was_taken_over_is_none_to_keep_after_a_crash(daemon: Daemon) -> None:
+    """The file still has the old seal when the daemon is killed, and says what it should say."""
+    target = pair("edited", "adopted")
+    daemon.request("PUT", target, {"n": 1})
+    edit(daemon, lambda _: {"n": 2}, "edited", "adopted")
+    assert daemon.request("PATCH", target, {}).json["revision"] == 2
+    daemon.kill()
+    daemon.start()
+    assert daemon.request("GET", target).json["revision"] == 2
+    assert not list((daemon.state_dir / "quarantine").glob("*"))
+
+
 @pytest.mark.parametrize("job", ["job", None])
 def test_an_edit_while_the_daemon_is_stopped(daemon: Daemon, job: str | None) -> None:
     target = pair("edited", job)
