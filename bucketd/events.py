@@ -123,6 +123,8 @@ class Hub:
 
     async def close(self) -> None:
         """Tell what is still to be told, then end all streams."""
+        if self._count:
+            await self.store.catch_up()
         if self._pump is not None:
             await self._pump
         for watcher in self._all():

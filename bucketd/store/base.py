@@ -122,6 +122,9 @@ class Store(Protocol):
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         """At most ``limit`` rows after the cursor; fewer, with a cursor, on a long search."""
 
+    async def catch_up(self) -> None:
+        """Return once the listener is told of all that has changed by now, where that can be."""
+
     async def check(self) -> dict[str, Any]:
         """Health and counts, for the status page."""
 

@@ -81,6 +81,11 @@ class EtcdStore:
         except (Lost, TimeoutError) as error:
             raise _cannot_watch(error) from error
 
+    async def catch_up(self) -> None:
+        if self._reading.away is None:
+            with contextlib.suppress(BucketdError, Lost, TimeoutError):
+                await self._watch.catch_up()
+
     def known(self, _key: BucketKey) -> Snapshot | None:
         return None  # another host may have changed it
 

@@ -24,6 +24,7 @@ from .presence import Presence
 
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 10.0
+CATCHING_UP_SECONDS = 0.005  # between looks at whether the watch has
 Event = dict[str, Any]
 
 
@@ -101,6 +102,15 @@ class EtcdWatch:
         except Compacted:
             return None
         return None
+
+    async def catch_up(self) -> None:
+        """See ``Store.catch_up``. Raises BucketdError, Lost or TimeoutError."""
+        if self._task is None or self._task.done():
+            return
+        async with asyncio.timeout(self._timeout):
+            until = await self._put_beat()
+            while self._revision < until and not self._task.done():
+                await asyncio.sleep(CATCHING_UP_SECONDS)
 
     async def close(self) -> None:
         if self._task is not None:

@@ -97,6 +97,9 @@ class FileStore:
     async def attend(self, _key: BucketKey | None) -> None:
         """It always is."""
 
+    async def catch_up(self) -> None:
+        """A change is told before it is answered."""
+
     async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
         after = Mark.read(mark)
         if after is None:

@@ -80,6 +80,9 @@ class Shards:
                 found.append(placed(changed, number, ".".join(marks)))
         return found
 
+    async def catch_up(self) -> None:
+        await asyncio.gather(*(store.catch_up() for store in self._stores))
+
     def number_of(self, key: BucketKey) -> int:
         return shard_of(self._names, key.device)
 

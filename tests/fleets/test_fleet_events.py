@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +73,31 @@ def test_it_goes_on_across_a_restart_and_on_another_host(hosts: tuple[Daemon, Da
         with Stream(host, f"{target}/events", since=first.id) as stream:
             assert [essence(stream.next())[0] for _ in range(2)] == [2, 3]
             assert stream.soon(0.2) is None
+
+
+def test_a_stop_waits_for_what_etcd_has_still_to_tell(etcd: Cluster) -> None:
+    host, target = etcd.host(), pair("last", "job")
+    host.program = (str(Path(__file__).with_name("late_daemon.py")),)
+    try:
+        with Stream(host.start(), f"{target}/events") as stream:
+            host.request("PATCH", target, {"n": 1})
+            assert host.stop() == 0
+            assert [essence(event) for event in stream.rest()] == [(1, {"n": 1}, [])]
+    finally:
+        host.remove()
+
+
+def test_an_etcd_that_is_away_does_not_keep_a_stop() -> None:
+    with cluster(1) as alone:
+        host, target = alone.host(BUCKETD_STORE_ETCD_TIMEOUT_SECONDS="1"), pair("last", "job")
+        try:
+            with Stream(host.start(), f"{target}/events") as stream:
+                alone.nodes[0].kill()
+                assert host.request("PATCH", target, {"n": 1}).status == 503
+                assert host.stop() == 0
+                assert stream.rest() == []
+        finally:
+            host.remove()
 
 
 def test_snapshots_and_changes_fit_together(hosts: tuple[Daemon, Daemon]) -> None:
