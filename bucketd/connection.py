@@ -142,6 +142,8 @@ class Connection(Repeating):
         """What aiohttp's parser refuses, in our envelope; the connection is closed after it."""
         if status >= 500 and not isinstance(exc, ConnectionError):  # which is its peer's doing
             log.error("a request failed in a way that was not foreseen", exc_info=exc)
+        if exc is not None:
+            exc.__traceback__ = None  # which refers to itself, by a frame of aiohttp's
         # What follows a colon there repeats what was sent, and that may be a token.
         cause = (message or "it is malformed").partition(":")[0]
         answer = wire.refused(InvalidRequest(f"cannot read the request as HTTP/1.1: {cause}"))

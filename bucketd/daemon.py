@@ -32,7 +32,7 @@ from .store.files import FileStore
 from .systemd import Manager, report
 
 log = logging.getLogger(__name__)
-_OBJECTS_BETWEEN_COLLECTIONS = 8_000
+_COLLECTIONS = (4_000, 4, 500)  # objects of the young, then times until the older are looked at
 _SECONDS_OF_A_THREAD = 0.001  # that works beside the event loop, before that gets its turn
 
 
@@ -63,10 +63,10 @@ class Daemon:
         listening = await self._server.serve(self._sock)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         log.info("serving %s, state in %s", self._path, self._settings.paths.state_dir)
-        # Looking for cycles holds up every request: not among what was imported, and seldom among
-        # all. But a connection that ends leaves some, and to free those of many takes long, too.
+        # A search for cycles holds up every request, and finds few, as what is done with is freed
+        # without it: so not among what was imported, few objects at a time, and seldom all.
         gc.freeze()
-        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 100)
+        gc.set_threshold(*_COLLECTIONS)
         sys.setswitchinterval(_SECONDS_OF_A_THREAD)
         self._manager.notifier.ready(self._standing)
         reporting = asyncio.create_task(

@@ -160,6 +160,7 @@ class Watcher:
     def close(self) -> None:
         """Nothing more is to come. Again is no harm."""
         self._leave(self)
+        self._send = self.first.append  # so that this is no cycle with its connection
         if not self.ended.done():
             self.ended.set_result(None)
 

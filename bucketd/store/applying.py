@@ -73,7 +73,7 @@ class Applier:
         try:
             return self._apply(commit, batch)
         except BucketdError as error:
-            return error
+            return error.with_traceback(None)  # which would hold the batch, and that the error
         except Exception:
             log.exception("a change failed in a way that was not foreseen")
             return Internal("cannot write the bucket: an internal error, see the daemon's log")
