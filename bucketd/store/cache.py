@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..model import BucketKey, Snapshot
 from .disk import Signature
 
-_OVERHEAD = 950  # bytes that one entry costs besides its bucket, by the growth of the process
+_OVERHEAD = 1100  # bytes that one entry costs besides its bucket, by the growth of the process
 
 
 class Entry(NamedTuple):
