@@ -26,6 +26,9 @@ from .watcher import Only, Watcher
 
 log = logging.getLogger(__name__)
 AT_ONCE = 64  # events written before others get a turn
+# And then none are for a moment, unless more changes wait: those who were told have to run as
+# well, and whoever asks for another bucket meanwhile would get no core of a few.
+PAUSE_SECONDS = 0.001
 MOST_PENDING = 2000  # changes that nobody was told of yet
 MOST_PENDING_BYTES = 64 * 1024 * 1024
 
@@ -150,11 +153,13 @@ class Hub:
                 await aside(told.prepare)
             else:
                 told.prepare()
-            for watcher in self._concerned(changed):
+            watchers = self._concerned(changed)
+            rest = PAUSE_SECONDS if len(watchers) > AT_ONCE and not told.large else 0
+            for watcher in watchers:
                 watcher.offer(told)
                 offered += 1
                 if told.large or offered % AT_ONCE == 0:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(rest if len(self._pending) == 1 else 0)
             self._told = changed.mark
             if self._pending and self._pending[0] is changed:
                 self._pending.popleft()
@@ -182,5 +187,6 @@ class Hub:
         for count, watcher in enumerate(watchers, 1):
             watcher.send(frame)
             if count == AT_ONCE:
-                asyncio.get_running_loop().call_soon(self._beat_some, watchers)
+                later = asyncio.get_running_loop().call_later
+                later(PAUSE_SECONDS, self._beat_some, watchers)
                 return

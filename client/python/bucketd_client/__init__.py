@@ -72,9 +72,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    home = __import__(_HOME_OF[name], globals(), None, (name,), 1)  # importlib takes longer
+    value = getattr(home, name)
     globals()[name] = value
     return value
 

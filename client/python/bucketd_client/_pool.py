@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import _socket as socket  # the part in C; the other takes longer to import than to call once
 import os
-import select
-import struct
+import sys
 import time
 from _thread import allocate_lock  # threading has much more, and takes longer to import
+
+TYPE_CHECKING = False  # see bucketd_client
+
+if TYPE_CHECKING:
+    import select
 
 KEPT = 8  # for each socket path; whoever comes with more closes them
 _CHUNK = 65536
 _PRECISION = 0.01  # seconds that a wait may last longer, so that most calls need not set it anew
 _AT_ONCE = 32768  # bytes that an idle connection's buffer takes without anybody reading
-_TIMEVAL = struct.Struct("@ll")
+_C_LONG = sys.maxsize.bit_length() // 8 + 1  # bytes; struct knows too, and takes longer to import
 TIMED_OUT = (TimeoutError, socket.timeout)  # one and the same from Python 3.10 on
 
 
@@ -29,12 +33,11 @@ class Connection:
     def __init__(self, path: str, deadline: float) -> None:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._seconds = -1.0
+        self._poll: select.poll | None = None
         try:
             self._sock.settimeout(left(deadline))
             self._sock.connect(path)
             self._sock.settimeout(None)
-            self._poll = select.poll()
-            self._poll.register(self._sock, select.POLLIN)
         except BaseException:
             self._sock.close()
             raise
@@ -43,6 +46,8 @@ class Connection:
     def quiet(self) -> bool:
         """Whether the other end neither closed an idle connection nor sent anything unasked."""
         try:
+            if self._poll is None:
+                self._poll = _poll(self._sock)
             return not self._poll.poll(0)
         except (OSError, ValueError):
             return False
@@ -78,9 +83,17 @@ class Connection:
 
     def _wait_at_most(self, seconds: float) -> None:
         micros = max(1, int(seconds * 1e6))  # to the kernel, 0 would mean for ever
-        value = _TIMEVAL.pack(*divmod(micros, 1_000_000))
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        timeval = [n.to_bytes(_C_LONG, sys.byteorder) for n in divmod(micros, 1_000_000)]
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, b"".join(timeval))
         self._seconds = seconds
+
+
+def _poll(sock: socket.socket) -> select.poll:
+    import select  # which a process that makes one call has no need of
+
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return poll
 
 
 class Pool:
