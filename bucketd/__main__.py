@@ -12,7 +12,7 @@ import sys
 
 import uvloop
 
-from . import __version__, logs
+from . import __version__, imports, logs  # noqa: F401  (that comes before all that it is for)
 from .daemon import Daemon, operators
 from .server import SocketError
 from .settings import sources

@@ -66,6 +66,7 @@ class Daemon:
         # A search for cycles holds up every request, and finds few, as what is done with is freed
         # without it: so not among what was imported, few objects at a time, and seldom all.
         gc.freeze()
+        gc.enable()
         gc.set_threshold(*_COLLECTIONS)
         sys.setswitchinterval(_SECONDS_OF_A_THREAD)
         self._manager.notifier.ready(self._standing)

@@ -22,9 +22,9 @@ def open_store(settings: Etcd, environ: Mapping[str, str], stale_bytes: int) -> 
 
     At most ``stale_bytes`` are remembered for stale reads.
     """
-    tls = _tls(settings)
-    password = _password(settings, environ) if settings.user else ""
     found = shards(settings.shards) or {"": settings.endpoints}
+    tls = _tls(settings, [url for urls in found.values() for url in urls])
+    password = _password(settings, environ) if settings.user else ""
     names = tuple(sorted(filter(None, found)))
     age = seconds(settings.stale_reads)
 
@@ -51,8 +51,9 @@ def _password(settings: Etcd, environ: Mapping[str, str]) -> str:
         raise SettingsError(f"cannot read the password of etcd in {path}: {error}") from None
 
 
-def _tls(settings: Etcd) -> ssl.SSLContext | None:
-    if not settings.ca and not settings.cert:
+def _tls(settings: Etcd, urls: list[str]) -> ssl.SSLContext | None:
+    plain = all(url.lower().startswith("http:") for url in urls)
+    if plain and not settings.ca and not settings.cert:
         return None
     try:
         context = ssl.create_default_context(cafile=settings.ca or None)

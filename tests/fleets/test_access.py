@@ -59,6 +59,24 @@ def test_without_it_nothing_is_read_or_written(
     assert all(b"stolen" not in value for value in closed.kept("/bucketd/").values())
 
 
+class ForAnyone(Certificates):
+    """Of nodes that show a certificate and ask for none."""
+
+    @property
+    def options(self) -> list[str]:
+        return super().options[:4]
+
+
+def test_authorities_of_the_system_are_trusted_where_none_is_named(tmp_path: Path) -> None:
+    certificates = ForAnyone(tmp_path)
+    with cluster(1, tls=certificates) as found:
+        trusting = found.host(SSL_CERT_FILE=certificates.file("ca.pem"))
+        with running(trusting) as host:
+            assert host.request("PATCH", PATH, {"a": 1}).bucket == {"a": 1}
+        with running(found.host(), timeout_seconds="0.5") as host:
+            assert host.request("GET", PATH).status == 503
+
+
 def test_a_certificate_that_cannot_be_read_is_told_at_the_start(closed: Cluster) -> None:
     host = closed.host(BUCKETD_STORE_ETCD_CERT="/nowhere.pem")
     try:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from fleet import Certificates
 from harness import REPO, Daemon, new_daemon, pair
 
 TARGET = pair("phone", "job")
@@ -267,3 +268,18 @@ def test_open_files_at_the_start_do_not_matter(stopped_daemon: Daemon) -> None:
     assert stopped_daemon.request("PUT", TARGET, {"n": 1}).status == 200
     stopped_daemon.restart()
     assert stopped_daemon.request("GET", TARGET).bucket == {"n": 1}
+
+
+def test_a_start_reads_no_certificates(tmp_path: Path) -> None:
+    """They would be a sixth of it; and where the user's are is not forgotten."""
+    place = Certificates(tmp_path).file("ca.pem")
+    program = (
+        "import os, bucketd.__main__\n"
+        "from aiohttp.connector import _SSL_CONTEXT_VERIFIED as context\n"
+        "print(context.cert_store_stats()['x509'], os.environ['SSL_CERT_FILE'],"
+        " 'SSL_CERT_DIR' in os.environ)"
+    )
+    env = {n: v for n, v in os.environ.items() if n != "SSL_CERT_DIR"} | {"SSL_CERT_FILE": place}
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, env=env, cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert result.stdout == f"0 {place} False\n", result.stderr

@@ -7,8 +7,6 @@
 Names are imported when they are first used, so that importing this costs next to nothing.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False  # type checkers read it as True; importing typing takes longer than a call
 
 if TYPE_CHECKING:
