@@ -42,7 +42,7 @@ class EtcdStore:
         self._watch = EtcdWatch(self._gateway, self._presence, prefix, access.timeout)
         self._stale, timeout = stale_reads or StaleReads(), access.timeout
         self._reading = EtcdReading(self._gateway, self._claim, self._stale, prefix, timeout)
-        fence = Fence(self._presence, prefix)
+        fence = Fence(self._gateway, self._presence, prefix)
         self._swapping = Swapping(self._gateway, self._reading, fence, prefix, timeout)
         self._turns = Turns()
         self.histograms: dict[str, Histogram] = {}  # of a journal, which there is none of

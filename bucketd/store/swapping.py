@@ -18,8 +18,8 @@ from . import etcdkeys as keys
 from . import stale
 from .etcdkeys import Held
 from .etcdreading import EtcdReading
-from .fence import Fence
-from .gateway import Gateway, Lost
+from .fence import Fence, Slot
+from .gateway import Gateway, LeaseGone, Lost
 from .swap import Write, made, settled, txn, unknown
 
 _REMEMBERED = 1000
@@ -37,6 +37,7 @@ class _Swap:
     tell: bool  # what the key holds, should the swap not hold
     lost: bool = False  # it may have been made by a try that was not answered
     asked: float = 0.0  # when the last try was sent
+    slot: Slot | None = None  # by which one that makes a bucket is known
 
     @property
     def key(self) -> BucketKey:
@@ -84,25 +85,56 @@ class Swapping:
             answer = await self._answer(swap)
         except StorageFull as full:
             return True, await self._despite_full(swap, full)
+        finally:
+            if swap.slot is not None:
+                self._fence.give(swap.slot, None)
         self._reading.answered()
         return self._outcome(swap, answer)
 
     async def _answer(self, swap: _Swap) -> dict[str, Any]:
         """etcd's, to one try or the next: either swap counts once, and its ETag tells of it."""
-        name = keys.of(self._prefix, swap.key)
         while True:
-            body = txn(name, swap.held, swap.after, swap.key, swap.tell)
-            swap.asked = stale.now()
             try:
-                if not swap.held.at:
-                    body["compare"].append(await self._fence.compare(swap.deadline))
-                return await self._gateway.call("/v3/kv/txn", body, swap.deadline, once=True)
+                return await self._ask(swap)
             except Lost as error:
                 swap.lost, swap.tell = swap.lost or error.sent, True
-                self._fence.move()
                 await self._gateway.pause()
                 if asyncio.get_running_loop().time() >= swap.deadline:
                     raise self._unconfirmed(swap, error) from error
+
+    async def _ask(self, swap: _Swap) -> dict[str, Any]:
+        """Send it once. Raises BucketdError, or Lost."""
+        name = keys.of(self._prefix, swap.key)
+        body = txn(name, swap.held, swap.after, swap.key, swap.tell)
+        if not swap.held.at:
+            made = await self._fenced(swap, body)
+            if made is not None:
+                return {"succeeded": True, "header": {"revision": made}}
+        swap.asked = stale.now()
+        answer = await self._gateway.call("/v3/kv/txn", body, swap.deadline, once=True)
+        if swap.slot is not None:
+            done = answer.get("succeeded")
+            self._fence.give(swap.slot, answer["header"]["revision"] if done else swap.slot.at)
+            swap.slot = None
+        return answer
+
+    async def _fenced(self, swap: _Swap, body: dict[str, Any]) -> str | None:
+        """Have it make the bucket once at most; the revision, if a try before has made it."""
+        if swap.slot is None:
+            swap.slot = await self._fence.take(swap.deadline)
+        elif swap.lost:
+            try:
+                made = await self._fence.close(swap.slot, swap.after.etag, swap.deadline)
+            except LeaseGone as gone:
+                self._fence.renew()
+                raise unknown(
+                    f"cannot change {swap.key}: etcd's answer was lost, and {gone}"
+                ) from gone
+            if made is not None:
+                return made
+            swap.lost = False
+        swap.slot.guard(body, swap.after.etag)
+        return None
 
     def _outcome(self, swap: _Swap, answer: dict[str, Any]) -> tuple[bool, Held | None]:
         if answer.get("succeeded"):
@@ -116,7 +148,7 @@ class Swapping:
         now = keys.held(answer["responses"][0]["response_range"].get("kvs"), swap.key)
         self._reading.note(swap.key, now, answer, swap.asked)
         if not swap.held.at and not now.at:
-            self._fence.move()  # its lease has ended, or another write moved it
+            self._fence.renew()
         if swap.lost:
             return settled(swap.write, swap.after, now)
         return False, now
