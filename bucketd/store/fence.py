@@ -17,28 +17,37 @@ from .presence import Presence
 
 @dataclass(slots=True)
 class Slot:
-    """One such key, for one swap at a time; ``at`` None: it has to be put anew."""
+    """One such key, for one swap at a time.
+
+    ``at``: its revision; None where it is not there. ``doubtful``: a swap with it may still come.
+    """
 
     name: bytes
     at: str | None = None
+    doubtful: bool = False
 
-    @property
-    def _same(self) -> dict[str, Any]:
-        return {"key": b64(self.name), "target": "MOD", "mod_revision": self.at}
-
-    def _put(self, value: str) -> dict[str, Any]:
-        put = {"key": b64(self.name), "value": b64(value.encode()), "ignore_lease": True}
-        return {"request_put": put}
-
-    def guard(self, body: dict[str, Any], etag: str | None) -> None:
+    def guard(self, body: dict[str, Any], etag: str) -> None:
         """Have a transaction hold only as long as nothing else was done with this."""
         body["compare"].append(self._same)
-        body["success"].append(self._put(etag or ""))
+        body["success"].append(self._put(etag, {"ignore_lease": True}))
 
     def closing(self) -> dict[str, Any]:
         """The transaction after which the one before holds no more; else it tells of it."""
+        return self._swap(self._put("", {"ignore_lease": True}))
+
+    def placing(self, lease: str) -> dict[str, Any]:
+        return self._swap(self._put("", {"lease": lease}))
+
+    def _swap(self, put: dict[str, Any]) -> dict[str, Any]:
         told = {"request_range": {"key": b64(self.name)}}
-        return {"compare": [self._same], "success": [self._put("")], "failure": [told]}
+        return {"compare": [self._same], "success": [put], "failure": [told]}
+
+    @property
+    def _same(self) -> dict[str, Any]:
+        return {"key": b64(self.name), "target": "MOD", "mod_revision": self.at or "0"}
+
+    def _put(self, value: str, besides: dict[str, Any]) -> dict[str, Any]:
+        return {"request_put": {"key": b64(self.name), "value": b64(value.encode()), **besides}}
 
 
 class Fence:
@@ -54,46 +63,55 @@ class Fence:
         """One that nobody uses. Raises BucketdError, or Lost, with which nothing was sent."""
         slot = self._free.pop() if self._free else self._another()
         try:
+            if slot.doubtful:
+                await self._clear(slot, deadline)
             if slot.at is None:
-                answer = await self._presence.put(slot.name, deadline=deadline)
-                slot.at = answer["header"]["revision"]
-        except BaseException as error:
-            self._free.append(slot)
-            if isinstance(error, Lost):
-                raise Lost(str(error), sent=False) from error  # of the swap, that is
-            raise
+                _noted(slot, await self._presence.hang("/v3/kv/txn", slot.placing, deadline))
+        except Lost as error:
+            raise Lost(str(error), sent=False) from error  # of the swap, that is
+        finally:
+            if slot.doubtful or slot.at is None:
+                self._free.append(slot)
         return slot
 
-    def give(self, slot: Slot, at: str | None) -> None:
-        """Back, with the revision of its last change; None where that is not known."""
-        slot.at = at
+    def give(self, slot: Slot, made: str | None = None, doubtful: bool = False) -> None:
+        """Back; with the revision by which a bucket was made, if one was."""
+        slot.at, slot.doubtful = made or slot.at, doubtful
         self._free.append(slot)
 
     def renew(self) -> None:
         """Their lease has ended, and they with it."""
         for slot in self._free:
-            slot.at = None
+            slot.at, slot.doubtful = None, False
 
-    async def close(self, slot: Slot, etag: str | None, deadline: float) -> str | None:
+    async def close(self, slot: Slot, etag: str, deadline: float) -> str | None:
         """The revision with which the bucket was made; None: it was not, and will not be.
 
         Raises BucketdError; LeaseGone where nobody can know any more; or Lost.
         """
         answer = await self._gateway.call("/v3/kv/txn", slot.closing(), deadline)
-        if answer.get("succeeded"):
-            slot.at = answer["header"]["revision"]
-            return None
-        found = answer["responses"][0]["response_range"].get("kvs")
-        if not found:
-            raise LeaseGone("the lease of this host has ended")
-        slot.at = str(found[0]["mod_revision"])
-        # Else it was closed by a try of this that was not answered.
-        return slot.at if base64.b64decode(found[0].get("value", "")) == _coded(etag) else None
+        # A value that is no ETag is of a closing whose answer was lost.
+        return slot.at if _noted(slot, answer) == etag.encode() else None
+
+    async def _clear(self, slot: Slot, deadline: float) -> None:
+        try:
+            await self.close(slot, "", deadline)
+        except LeaseGone:
+            slot.at = None
+        slot.doubtful = False
 
     def _another(self) -> Slot:
         self._made += 1
         return Slot(f"{self._names}/{self._made}".encode())
 
 
-def _coded(etag: str | None) -> bytes:
-    return (etag or "").encode()
+def _noted(slot: Slot, answer: dict[str, Any]) -> bytes | None:
+    """Take over its revision; what it held instead, where a transaction with it did not hold."""
+    if answer.get("succeeded"):
+        slot.at = str(answer["header"]["revision"])
+        return None
+    found = answer["responses"][0]["response_range"].get("kvs")
+    if not found:
+        raise LeaseGone("the lease of this host has ended")
+    slot.at = str(found[0]["mod_revision"])
+    return base64.b64decode(found[0].get("value", ""))

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import secrets
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -58,12 +59,20 @@ class Presence:
         self, name: bytes, value: bytes = b"", deadline: float | None = None
     ) -> dict[str, Any]:
         """Put a key that is gone when this host is. Raises BucketdError or Lost."""
-        deadline = self._deadline() if deadline is None else deadline
+
+        def body(lease: str) -> dict[str, Any]:
+            return {"key": b64(name), "value": b64(value), "lease": lease}
+
+        return await self.hang("/v3/kv/put", body, deadline or self._deadline())
+
+    async def hang(
+        self, path: str, body: Callable[[str], dict[str, Any]], deadline: float
+    ) -> dict[str, Any]:
+        """Ask for what hangs something on this host's lease. Raises BucketdError or Lost."""
         while True:
             lease = await self._held(deadline)
-            body = {"key": b64(name), "value": b64(value), "lease": lease}
             try:
-                return await self._gateway.call("/v3/kv/put", body, deadline)
+                return await self._gateway.call(path, body(lease), deadline)
             except LeaseGone as error:
                 self._lease = None if self._lease == lease else self._lease
                 if asyncio.get_running_loop().time() >= deadline:

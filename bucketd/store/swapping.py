@@ -87,7 +87,7 @@ class Swapping:
             return True, await self._despite_full(swap, full)
         finally:
             if swap.slot is not None:
-                self._fence.give(swap.slot, None)
+                self._fence.give(swap.slot, doubtful=True)
         self._reading.answered()
         return self._outcome(swap, answer)
 
@@ -113,27 +113,27 @@ class Swapping:
         swap.asked = stale.now()
         answer = await self._gateway.call("/v3/kv/txn", body, swap.deadline, once=True)
         if swap.slot is not None:
-            done = answer.get("succeeded")
-            self._fence.give(swap.slot, answer["header"]["revision"] if done else swap.slot.at)
+            made = answer["header"]["revision"] if answer.get("succeeded") else None
+            self._fence.give(swap.slot, made)
             swap.slot = None
         return answer
 
     async def _fenced(self, swap: _Swap, body: dict[str, Any]) -> str | None:
         """Have it make the bucket once at most; the revision, if a try before has made it."""
+        etag = str(swap.after.etag)
         if swap.slot is None:
             swap.slot = await self._fence.take(swap.deadline)
         elif swap.lost:
             try:
-                made = await self._fence.close(swap.slot, swap.after.etag, swap.deadline)
+                made = await self._fence.close(swap.slot, etag, swap.deadline)
             except LeaseGone as gone:
                 self._fence.renew()
-                raise unknown(
-                    f"cannot change {swap.key}: etcd's answer was lost, and {gone}"
-                ) from gone
+                told = f"cannot change {swap.key}: etcd's answer was lost, and {gone}"
+                raise unknown(told) from gone
             if made is not None:
                 return made
             swap.lost = False
-        swap.slot.guard(body, swap.after.etag)
+        swap.slot.guard(body, etag)
         return None
 
     def _outcome(self, swap: _Swap, answer: dict[str, Any]) -> tuple[bool, Held | None]:
