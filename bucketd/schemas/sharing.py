@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from ..errors import BucketdError, Overloaded
+from ..errors import BucketdError, NotFound, Overloaded
 from ..store import disk, etcdkeys, failures
 from ..store.etcdwatch import Compacted, watch
 from ..store.gateway import Gateway, Lost, b64
@@ -112,8 +112,9 @@ class Shared:
                 if now and now.document == document and automation in self._copied():
                     continue
                 try:
-                    await asyncio.to_thread(self._registry.put, automation, document)
+                    # First: a copy that is not noted, after a kill, would be an operator's.
                     self._note(self._copied() | {automation})
+                    await asyncio.to_thread(self._registry.put, automation, document)
                 except BucketdError as error:
                     log.error("cannot take up a shared schema: %s", error.message)
 
@@ -122,6 +123,8 @@ class Shared:
             for automation in automations & self._copied():
                 try:
                     await asyncio.to_thread(self._registry.remove, automation)
+                except NotFound:
+                    pass  # it was noted, and then a kill came
                 except BucketdError as error:
                     log.error("cannot drop a shared schema: %s", error.message)
                 self._note(self._copied() - {automation})

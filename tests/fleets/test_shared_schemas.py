@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fleet import Cluster, wait_until
 from harness import Daemon, pair
+
+from bucketd.schemas.registry import Registry
+from bucketd.schemas.sharing import Shared
+from bucketd.store import disk
 
 NUMBER = {"fields": [{"name": "n", "type": "number"}]}
 TEXT = {"fields": [{"name": "n", "type": "string"}]}
@@ -98,3 +106,39 @@ def test_without_etcd_the_copy_is_in_force_and_nothing_is_set(
         assert schema_of(two, "refused") is None
     finally:
         etcd.nodes[0].signal(signal.SIGCONT)
+
+
+class Killed(BaseException):
+    """In the place of SIGKILL: nothing that follows is done."""
+
+
+@pytest.mark.parametrize("writes", range(3))
+def test_a_copy_is_known_as_one_whenever_its_host_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """Else what is removed meanwhile would stay in force there, as if an operator had set it."""
+    root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    write, done = disk.write, []
+
+    def until_killed(*words: Any, **named: Any) -> Any:
+        if len(done) == writes:
+            raise Killed
+        done.append(words)
+        return write(*words, **named)
+
+    def host() -> tuple[Registry, Shared]:
+        registry = Registry(root, str(tmp_path), str(tmp_path / "etc"))
+        return registry, Shared(registry, None, "/bucketd/", 1.0)  # type: ignore[arg-type]
+
+    _, shared = host()
+    monkeypatch.setattr(disk, "write", until_killed)
+    try:
+        asyncio.run(shared._take({"gone": NUMBER}))
+    except Killed:
+        assert writes < 2
+    monkeypatch.setattr(disk, "write", write)
+    registry, shared = host()
+    asyncio.run(shared._drop(shared._copied()))
+    assert not registry.entries()
+    assert not shared._copied()
+    os.close(root)
