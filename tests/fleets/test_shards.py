@@ -21,8 +21,14 @@ from sse import Event, Stream
 from bucketd.store.presence import Presence
 from bucketd.store.shards import shard_of
 
-DEVICES = [f"phone-{number}" for number in range(24)]
 NAMES = ("east", "west")
+
+
+def devices(stem: str) -> list[str]:
+    return [f"{stem}-{number}" for number in range(24)]
+
+
+DEVICES = devices("phone")  # which all tests read, and none writes: those have devices of their own
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +67,8 @@ def devices_in(one: Cluster) -> set[str]:
     return {json.loads(value)["device"] for value in one.kept("/bucketd/").values()}
 
 
-def of_shard(number: int) -> list[str]:
-    return [device for device in DEVICES if shard_of(NAMES, device) == number]
+def of_shard(number: int, stem: str) -> list[str]:
+    return [device for device in devices(stem) if shard_of(NAMES, device) == number]
 
 
 def test_a_device_is_in_one_of_them_and_each_host_finds_it(
@@ -70,7 +76,7 @@ def test_a_device_is_in_one_of_them_and_each_host_finds_it(
 ) -> None:
     for number in (0, 1):
         found = devices_in(both[number]) & set(DEVICES)
-        assert found == set(of_shard(number)) != set()
+        assert found == set(of_shard(number, "phone")) != set()
     for number, device in enumerate(DEVICES):
         for host in hosts:
             assert host.request("GET", pair(device, "job")).bucket == {"n": number}
@@ -110,7 +116,8 @@ def essence(event: Event) -> Any:
 
 def test_one_stream_tells_of_all_and_goes_on_where_it_broke_off(hosts: tuple[Host, Host]) -> None:
     one, two = hosts
-    mixed = [device for both in zip(of_shard(0), of_shard(1), strict=False) for device in both][:8]
+    of_both = zip(of_shard(0, "streamed"), of_shard(1, "streamed"), strict=False)
+    mixed = [device for both in of_both for device in both][:8]
     job = "streamed"
     with Stream(one, f"/v1/events?job={job}") as stream:
         for device in mixed:
@@ -135,7 +142,7 @@ def test_one_stream_tells_of_all_and_goes_on_where_it_broke_off(hosts: tuple[Hos
 
 def test_a_bucket_of_any_shard_can_be_watched(hosts: tuple[Host, Host]) -> None:
     for number in (0, 1):
-        path = pair(of_shard(number)[0], "watched")
+        path = pair(of_shard(number, "watched")[0], "job")
         with Stream(hosts[0], f"{path}/events?snapshot=true") as stream:
             stream.next()
             hosts[1].request("PUT", path, {"n": 1})
@@ -151,7 +158,7 @@ def test_resuming_while_all_is_written_tells_each_change_once(
     hosts: tuple[Host, Host], fault_scale: float
 ) -> None:
     """What a stream is told anew and what happens meanwhile come from two clusters at a time."""
-    paths = {of_shard(number)[0]: pair(of_shard(number)[0], "busy") for number in (0, 1)}
+    paths = {device: pair(device, "busy") for device in (of_shard(n, "busy")[0] for n in (0, 1))}
     with Stream(hosts[0], "/v1/events?job=busy") as stream:
         for path in paths.values():
             hosts[0].request("PUT", path, {"n": 0})
@@ -235,7 +242,7 @@ def test_schemas_status_export_and_import_are_of_all(
 def test_one_cluster_that_is_away_costs_its_own_devices_alone(
     hosts: tuple[Host, Host], both: tuple[Cluster, Cluster]
 ) -> None:
-    here, away = (pair(of_shard(number)[1], "job") for number in (0, 1))
+    here, away = (pair(of_shard(number, "away")[0], "job") for number in (0, 1))
     both[1].nodes[0].signal(signal.SIGSTOP)
     try:
         assert hosts[0].request("PATCH", here, {"more": 1}).status == 200
@@ -280,8 +287,8 @@ def test_buckets_of_a_single_cluster_are_not_taken_for_shards(
     alone = both[0].host(BUCKETD_STORE_ETCD_PREFIX="/single/").start()
     host = on(both, BUCKETD_STORE_ETCD_PREFIX="/single/")
     try:
-        alone.request("PUT", pair(of_shard(0)[0], "job"), {"n": 1})
-        answer = host.start().request("GET", pair(of_shard(0)[0], "job"))
+        alone.request("PUT", pair(of_shard(0, "phone")[0], "job"), {"n": 1})
+        answer = host.start().request("GET", pair(of_shard(0, "phone")[0], "job"))
         assert (answer.status, answer.json["code"]) == (500, "internal"), answer
         assert "all, and no shard" in answer.json["error"]
     finally:
