@@ -110,7 +110,7 @@ def credentials(home: Path, text: str) -> str:
 def test_a_credential_of_systemd_is_the_password(guarded: Cluster, tmp_path: Path) -> None:
     given = credentials(tmp_path, "farm secret\n")
     host = guarded.host(CREDENTIALS_DIRECTORY=given)
-    with running(host, user="farm", prefix="/farm/"):
+    with running(host, user="farm", prefix="/farm/alone/"):
         assert host.request("PATCH", PATH, {"a": 1}).bucket == {"a": 1}
         hosts = host.request("GET", "/v1/status").json["store"]["hosts"]
         assert len(hosts) == 1
