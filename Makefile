@@ -6,13 +6,14 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv tools node node-built lint test test-python test-node test-systemd test-packages test-fleet demo demo-fleet \
+.PHONY: help venv tools node node-built lint test test-python test-node test-shuffled test-systemd test-packages test-fleet demo demo-fleet \
 	crash abuse fuzz fleet-faults bench docs audit install uninstall wheels npm zipapp deb clean
 
 help:
 	@echo "make demo    the login automation over a daemon that is killed in between"
 	@echo "make demo-fleet  the same on two hosts that share three nodes of etcd"
 	@echo "make test    all tests, Python and (where Node 18 or newer is) TypeScript"
+	@echo "make test-shuffled  those in Python, in an order of their own in each module (SEED=… repeats one)"
 	@echo "make test-systemd  the service, in a Debian that is booted for it (as root)"
 	@echo "make test-fleet    the API and many hosts on etcd"
 	@echo "make test-packages  the Debian package in one: installed, upgraded under load, removed"
@@ -100,6 +101,11 @@ endif
 
 test-systemd: tools
 	$(BIN)/pytest -m booted -vv -ra tests/systemd/test_units.py tests/systemd/test_booted.py
+
+# Workers take tests from each other, so that the tests of a module may come in any order.
+test-shuffled: tools .venv/json-schema-suite
+	$(BIN)/pytest -n 4 --dist worksteal --random-order-bucket=module \
+		$(if $(SEED),--random-order-seed=$(SEED))
 
 # The whole API on etcd, and what hosts that share a cluster see of each other.
 test-fleet: tools
