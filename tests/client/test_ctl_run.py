@@ -91,7 +91,8 @@ def running(ctl: Shell, at: list[str], tmp_path: Path) -> Iterator[subprocess.Po
     script = "import signal, sys, time\n"
     script += "def got(number, frame): print(signal.Signals(number).name); sys.exit(9)\n"
     script += "for name in sys.argv[1].split(): signal.signal(getattr(signal, name), got)\n"
-    script += "print('ready', flush=True)\ntime.sleep(20)\n"
+    # Many short sleeps: a signal just before one is handled at its end.
+    script += "print('ready', flush=True)\nfor _ in range(400): time.sleep(0.05)\n"
     names = "SIGINT SIGTERM SIGHUP SIGQUIT SIGUSR1 SIGUSR2"
     process = subprocess.Popen(
         [*CTL, "run", *at, "--", sys.executable, "-c", script, names],
