@@ -87,6 +87,11 @@ def _length(least: str) -> Callable[[Any, str, Any], str]:
 
 
 def _pattern(kind: Any, got: str, _value: Any) -> str:
+    if not hasattr(kind, "pattern"):  # it has gone back too often; which one is not told
+        return (
+            "has too long a text or name for a pattern that looks around or back: whether it "
+            "matches cannot be told in reasonable time. Shorten it, or simplify the pattern"
+        )
     return f"must match the pattern {kind.pattern}, got {got}"
 
 

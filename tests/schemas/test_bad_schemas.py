@@ -119,3 +119,31 @@ def test_a_pattern_that_would_run_away(old: Daemon, pattern: str) -> None:
     answer = old.request("PUT", pair("d", "pattern") + "?automation=pattern", body)
     assert answer.status == 422
     assert time.monotonic() - began < 5
+
+
+LOOKING = {"pattern": "(?<=x)y$"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": LOOKING}},
+        {"properties": {"a": {"not": LOOKING}}},
+        {"properties": {"a": {"anyOf": [LOOKING, {"type": "number"}]}}},
+        {"propertyNames": LOOKING},
+        {"patternProperties": {"(?<=x)y$": False}},
+    ],
+)
+def test_a_text_too_long_for_a_pattern_is_a_violation(old: Daemon, schema: Any) -> None:
+    text = "x" * 20_000 + "y"
+    target = pair("d", "looking") + "?automation=looking"
+    key, value = ("a", text) if "properties" in schema else (text, 1)
+    old.request("DELETE", target)
+    old.request("DELETE", "/v1/schemas/looking")
+    old.request("PUT", target, {key: value})
+    answer = old.request("PUT", "/v1/schemas/looking", schema)
+    assert (answer.status, answer.json["code"]) == (409, "schema_conflict"), answer
+    assert old.request("PUT", "/v1/schemas/looking?force=true", schema).status == 200
+    answer = old.request("PATCH", target, {key: [value]} if key == text else {key: "x" + text})
+    assert (answer.status, answer.json["code"]) == (422, "schema_violation"), answer
+    assert "looks around or back" in answer.json["details"][0]["message"]

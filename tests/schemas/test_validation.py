@@ -118,6 +118,10 @@ def test_of_very_many_violations_the_first_is_told(daemon: Daemon) -> None:
         answer = daemon.request("PUT", target, {"a": [1] * count})
         assert (answer.status, len(answer.json["details"])) == (422, told)
         assert answer.json["details"][0]["path"] == "/a/0"
+    assert "perhaps more" in answer.json["details"][0]["message"]
+    # Commas in a text are no members.
+    few = daemon.request("PUT", target, {"a": [1, 2], "html": "," * 10_000})
+    assert [d["path"] for d in few.json["details"]] == ["/a/0", "/a/1"]
     valid = {"a": ["x"] * 100_000}
     assert daemon.request("PUT", target, valid).status == 200
     assert daemon.request("PATCH", target, {"b": 1}).bucket == {**valid, "b": 1}
