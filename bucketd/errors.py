@@ -228,6 +228,7 @@ class BucketCorrupt(Failure):
     bucket; the damaged file is then kept in ``quarantine/``."""
 
     code = "bucket_corrupt"
+    damage = ""  # the file and what is wrong with it, without what became of that
 
 
 class StorageFull(Failure):

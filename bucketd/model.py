@@ -50,8 +50,8 @@ class BucketKey(NamedTuple):
 class Snapshot(NamedTuple):
     """What is stored at one moment: ``bucket`` as compact JSON; revision 0 when nothing is.
 
-    ``recovered`` is (revision, reason) where just now the last good generation
-    took the place of a file that could not be read. ``stale_seconds`` is how old at most this is,
+    ``recovered`` is (revision, reason) where the last good generation, this one or the one before
+    the change just made, took the place of a file that could not be read. ``stale_seconds`` is how old at most this is,
     where the store could not ask for anything newer.
     """
 

@@ -91,8 +91,7 @@ class Applier:
                 return self._enter(batch, key, last, _next(last, after, commit), told=good)
             if good is None:
                 raise
-            healed = self._heal(commit, batch, good, error)
-            return healed._replace(recovered=(good.revision, error.message))
+            return self._heal(commit, batch, good, error.damage)
         return self._change(commit, batch, loaded)
 
     def _change(self, commit: Commit, batch: Batch, loaded: Loaded) -> Snapshot:
@@ -106,11 +105,17 @@ class Applier:
         after = change.result(stored, bound) if change is not None else stored
         if after == stored and (after is None or bound == now.automation):
             return now
-        return self._enter(batch, key, now, _next(now, after, commit), told=now)
+        entered = self._enter(batch, key, now, _next(now, after, commit), told=now)
+        return entered._replace(recovered=now.recovered) if entered.revision else entered
 
-    def _heal(self, commit: Commit, batch: Batch, good: Snapshot, error: BucketCorrupt) -> Snapshot:
-        """Put the last good generation in the place of a file that cannot be read; then go on."""
-        log.error("%s; recovered revision %d", error.message, good.revision)
+    def _heal(self, commit: Commit, batch: Batch, good: Snapshot, damage: str) -> Snapshot:
+        """Put the last good generation in the place of a file that cannot be read; then go on.
+
+        Answers tell of it up to the next change: whoever reads first may not be who has to know.
+        """
+        what = f"{damage}; it is kept in the quarantine, and revision {good.revision} goes on"
+        log.error("cannot read %s: %s", commit.key, what)
+        good = good._replace(recovered=(good.revision, what))
         self._corrupt.add(commit.key)
         self._enter(batch, commit.key, good, good, told=good)
         return self._change(commit, batch, Loaded(good, sealed=True))

@@ -183,10 +183,13 @@ class BucketFiles:
         return failures.refusal(f"read {self.name(key)}", error)
 
     def _corrupt(self, key: BucketKey, cause: str | None) -> BucketCorrupt:
-        return BucketCorrupt(
-            f"cannot read {key}: {self.name(key)} is damaged ({cause}); it was left untouched. "
+        damage = f"{self.name(key)} is damaged ({cause})"
+        error = BucketCorrupt(
+            f"cannot read {key}: {damage}; it was left untouched. "
             "Put a good file in its place, or replace or delete the bucket"
         )
+        error.damage = damage
+        return error
 
     def _remember(self, key: BucketKey, entry: Entry) -> None:
         with self._guard:

@@ -362,7 +362,27 @@ def test_recovery_says_what_it_did(daemon: Daemon, name: str) -> None:
     found = answer.json["recovered_from"]
     assert set(found) == {"revision", "reason"}
     assert found["revision"] == 1
-    assert isinstance(found["reason"], str)
+    assert str(path) in found["reason"]
+    assert "untouched" not in found["reason"]
     daemon.request("PATCH", target, {"n": 1})
     assert quarantined(daemon) == [damaged]
     assert envelope(daemon, "phone", "job")["bucket"] == {"known": 1, "n": 1}
+
+
+def test_recovery_is_told_until_the_next_change(daemon: Daemon) -> None:
+    """Whoever reads first, a watcher or a script that asks for what is new, may show it nobody."""
+    target, path = pair("phone", "job"), daemon.bucket_path("phone", "job")
+    tag = str(daemon.request("PUT", target, {"known": 1}).etag)
+    with write_lock(daemon):
+        replace_file(path, b"garbage")
+    assert daemon.request("HEAD", target).status == 200
+    assert daemon.request("GET", target, headers={"If-None-Match": tag}).status == 304
+    for _ in range(2):
+        assert daemon.request("GET", target).json["recovered_from"]["revision"] == 1
+    unchanged = daemon.request("PATCH", target, {"known": 1})
+    assert "recovered_from" in unchanged.json
+    changed = daemon.request("PATCH", target, {"n": 1})
+    assert (changed.bucket, changed.json["revision"]) == ({"known": 1, "n": 1}, 2)
+    assert changed.json["recovered_from"]["revision"] == 1
+    assert "recovered_from" not in daemon.request("GET", target).json
+    assert "recovered_from" not in daemon.request("PATCH", target, {"n": 2}).json
