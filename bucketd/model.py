@@ -51,8 +51,8 @@ class Snapshot(NamedTuple):
     """What is stored at one moment: ``bucket`` as compact JSON; revision 0 when nothing is.
 
     ``recovered`` is (revision, reason) where the last good generation, this one or the one before
-    the change just made, took the place of a file that could not be read. ``stale_seconds`` is how old at most this is,
-    where the store could not ask for anything newer.
+    the change just made, took the place of a file that could not be read. ``stale_seconds`` is how
+    old at most this is, where the store could not ask for anything newer.
     """
 
     bucket: bytes = b"{}"
@@ -153,17 +153,18 @@ class Guard(NamedTuple):
             return True
         return not (tags.any or now.etag in tags.strong or now.etag in tags.weak)
 
-    def check(self, now: Snapshot, what: object) -> None:
+    def check(self, now: Snapshot, what: object, doing: str = "change") -> None:
         """Raise PreconditionFailed, with the revision that is stored, unless both hold."""
         if not self:
             return
         if self.matched(now) and self.unmatched(now):
             return
         cause = "it has changed since" if now.revision else "none is stored"
+        cure = "read it again and repeat"
         if self.matched(now):
-            cause = "it exists already"
+            cause, cure = "it exists already", "read it, and write with its ETag"
         raise PreconditionFailed(
-            f"cannot change {what}: {cause} (revision {now.revision}); read it again and repeat",
+            f"cannot {doing} {what}: {cause} (revision {now.revision}); {cure}",
             revision=now.revision,
         )
 

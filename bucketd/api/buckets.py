@@ -34,7 +34,7 @@ async def read(call: Call) -> Answer:
     now = await call.services.buckets.get(target.key, stale_ok)
     if not guard.unmatched(now):
         return wire.not_modified(now)
-    guard.check(now, target.key)
+    guard.check(now, target.key, "read")
     return wire.result(target.label, await _selected(now, call.query.get("key")))
 
 
@@ -66,7 +66,7 @@ def begin(call: Call, content: bytes) -> Begun | None:
 
 
 async def list_all(call: Call) -> Answer:
-    only = Filter(call.one("device"), call.one("job"), call.one("automation"))
+    only = Filter(call.name("device"), call.name("job"), call.name("automation"))
     limit = _limit(call.one("limit"))
     page = await call.services.buckets.list(only, call.one("cursor"), limit)
     return await _paged(page, lambda: {"buckets": [_listed(row) for row in page.rows]})
@@ -74,7 +74,7 @@ async def list_all(call: Call) -> Answer:
 
 async def export(call: Call) -> Answer:
     """The same pages with the buckets in them, each as its file has it."""
-    only = Filter(call.one("device"), call.one("job"), call.one("automation"))
+    only = Filter(call.name("device"), call.name("job"), call.name("automation"))
     limit = _limit(call.one("limit"))
     stored, page = await call.services.buckets.export(only, call.one("cursor"), limit)
     return await _paged(page, lambda: {"envelopes": [_envelope(key, now) for key, now in stored]})

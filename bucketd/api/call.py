@@ -13,7 +13,7 @@ from ..contexts import Contexts
 from ..counting import Tally
 from ..errors import InvalidRequest
 from ..events import Hub
-from ..model import BucketKey
+from ..model import BucketKey, check_name
 from ..schemas.registry import Registry
 from ..schemas.sharing import SchemaWriter
 from . import access, reading, wire
@@ -89,6 +89,11 @@ class Call(NamedTuple):
     def one(self, name: str) -> str | None:
         """The value of a parameter that is given at most once."""
         return self.query.get(name, [None])[0]
+
+    def name(self, parameter: str) -> str | None:
+        """The same where it is a name; a script's empty variable is none, and not "all"."""
+        value = self.one(parameter)
+        return None if value is None else check_name(value, parameter)
 
 
 Handler = Callable[[Call], Awaitable[wire.Answer]]

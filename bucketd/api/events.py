@@ -21,7 +21,8 @@ async def watch(call: Call) -> Answer:
 
 async def watch_all(call: Call) -> Answer:
     """What changes in any bucket that the filters let through, and in contexts."""
-    only = Only(None, call.one("device"), call.one("job"), call.one("automation"), _members(call))
+    device, job, automation = map(call.name, ("device", "job", "automation"))
+    only = Only(None, device, job, automation, _members(call))
     return await _stream(call, only, snapshot=False)
 
 

@@ -150,11 +150,17 @@ def may_make(root: int, parts: tuple[str, ...]) -> bool:
     return False
 
 
-def names(root: int, parts: tuple[str, ...]) -> list[str]:
-    """The sorted names in a directory; none where there is no such directory."""
+def names(root: int, parts: tuple[str, ...], files: bool = True) -> list[str]:
+    """The sorted names in a directory; none where there is no such directory.
+
+    Without ``files``: of all else in it.
+    """
     try:
         with directory(root, parts) as here:
-            return sorted(os.listdir(here))
+            if files:
+                return sorted(os.listdir(here))
+            with os.scandir(here) as found:
+                return sorted(e.name for e in found if not e.is_file(follow_symlinks=False))
     except (FileNotFoundError, NotADirectoryError):
         return []
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from ..errors import InvalidRequest
-from . import disk, envelope, naming, quarantine
+from . import disk, envelope, failures, naming, quarantine
 from .base import Filter, Page, Row
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def page(root: int, only: Filter, cursor: str | None, limit: int) -> Page:
 def _places(root: int, only: Filter, after: tuple[str, str | None]) -> Iterator[Place]:
     """Where bucket files may be, in order, beginning behind ``after``."""
     encoded = None if only.device is None else naming.encode(only.device)
-    devices = disk.names(root, (naming.DEVICES,)) if encoded is None else [encoded]
+    devices = _devices(root) if encoded is None else [encoded]
     for device in devices:
         if device < after[0]:
             continue
@@ -48,6 +48,11 @@ def _places(root: int, only: Filter, after: tuple[str, str | None]) -> Iterator[
         for name in _job_files(root, home, only.job):
             if not behind or name > behind:
                 yield (*home, naming.JOBS), name
+
+
+def _devices(root: int) -> list[str]:
+    """The directories of devices, and what else stands there but files, which are nobody's."""
+    return disk.names(root, (naming.DEVICES,), files=False)
 
 
 def _job_files(root: int, home: tuple[str, ...], job: str | None) -> list[str]:
@@ -117,12 +122,22 @@ class Counts:
         return self._known
 
 
+def _has_own(root: int, device: str) -> bool:
+    """Whether the device has a bucket of its own; nothing behind a link is one."""
+    try:
+        return disk.signature(root, f"{naming.DEVICES}/{device}/{naming.DEVICE_FILE}") is not None
+    except OSError as error:
+        if failures.in_the_way(error):
+            return False
+        raise
+
+
 def _count(root: int) -> dict[str, int]:
     devices = jobs = device_buckets = 0
-    for device in disk.names(root, (naming.DEVICES,)):
+    for device in _devices(root):
         home = (naming.DEVICES, device)
         of_jobs = len(_job_files(root, home, None))
-        own = disk.signature(root, f"{home[0]}/{home[1]}/{naming.DEVICE_FILE}") is not None
+        own = _has_own(root, device)
         devices += of_jobs > 0 or own  # a directory stays when its last bucket goes
         jobs += of_jobs
         device_buckets += own

@@ -386,3 +386,21 @@ def test_recovery_is_told_until_the_next_change(daemon: Daemon) -> None:
     assert changed.json["recovered_from"]["revision"] == 1
     assert "recovered_from" not in daemon.request("GET", target).json
     assert "recovered_from" not in daemon.request("PATCH", target, {"n": 2}).json
+
+
+def test_what_is_no_device_is_no_bucket(stopped_daemon: Daemon) -> None:
+    """A file among the devices' directories is nobody's; a link leads nowhere, and is told."""
+    home = stopped_daemon.state_dir / "devices"
+    place(stopped_daemon, text(lambda good: good))
+    (home / ".DS_Store").write_bytes(b"x")
+    (home / "README").write_text("the buckets of our phones")
+    elsewhere = stopped_daemon.home / "elsewhere"
+    shutil.copytree(home / "phone", elsewhere)
+    (home / "linked").symlink_to(elsewhere)
+    daemon = stopped_daemon.start()
+    listed = daemon.request("GET", "/v1/buckets").json
+    assert [(row["device"], row["job"]) for row in listed["buckets"]] == [("phone", "job")]
+    assert listed["unreadable"] == ["devices/linked/device.json"]
+    counts = daemon.request("GET", "/v1/status").json["counts"]
+    assert (counts["devices"], counts["buckets"], counts["device_buckets"]) == (1, 1, 0)
+    assert b"bucketd_quarantined_files" in daemon.request("GET", "/metrics").body
