@@ -51,6 +51,7 @@ async def watch(
             if compacted := int(answer.get("compact_revision", 0)):
                 raise Compacted(str(compacted))
             if answer.get("canceled"):
+                gateway.log_in_again()
                 raise Lost(str(answer.get("cancel_reason", "it was cancelled")))
             yield answer.get("events", [])
 
@@ -71,21 +72,27 @@ class EtcdWatch:
     def mark(self) -> str:
         return str(self._revision)
 
+    @property
+    def _follows(self) -> bool:
+        return self._task is not None and not self._task.done()
+
     def listen(self, listener: Listener) -> None:
         self._listener = listener
 
     async def attend(self) -> None:
         """Return once all that changes from then on is told. Raises BucketdError or Lost."""
-        if self._task is None or self._task.done():
-            self._revision = await self._put_beat()
-            self._ready.clear()
-            self._task = asyncio.create_task(self._follow())
+        if not self._follows:
+            revision = await self._put_beat()
+            if not self._follows:  # still: others may have come meanwhile
+                self._revision = revision
+                self._ready.clear()
+                self._task = asyncio.create_task(self._follow())
         async with asyncio.timeout(self._timeout):
             await self._ready.wait()
 
     async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
         """See ``Store.since``. Raises BucketdError or Lost."""
-        if not (mark.isascii() and mark.isdecimal()):
+        if not (mark.isascii() and mark.isdecimal() and len(mark) < 20):
             return None
         after, until = int(mark), await self._put_beat()
         if after == self._revision:

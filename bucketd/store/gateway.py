@@ -29,6 +29,7 @@ _JSON = {"Content-Type": "application/json"}
 _NO_LIMIT = aiohttp.ClientTimeout(total=None)  # where one is set around it
 _FAILURES = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)
 _OK = 200
+_OLD_LOGIN = "revision of auth store is old"  # a JWT from before some user or role was changed
 # Codes of gRPC.
 _UNAUTHENTICATED, _PERMISSION_DENIED = 16, 7
 _PASSING = {1, 4, 10, 13, 14}  # cancelled, time is up, aborted, internal, unavailable
@@ -76,10 +77,11 @@ class Gateway:
         """
         text = orjson.dumps(body)
         while True:
+            at = self._at
             try:
                 return await self._ask(path, text, deadline)
             except Lost:
-                self._at = (self._at + 1) % len(self._access.endpoints)
+                self._leave(at)
                 if once or asyncio.get_running_loop().time() + _PAUSE_SECONDS >= deadline:
                     raise
                 await self.pause()
@@ -96,6 +98,7 @@ class Gateway:
         limit = aiohttp.ClientTimeout(
             total=None, connect=max(deadline - asyncio.get_running_loop().time(), 0.001)
         )
+        at = self._at
         try:
             async with self._open().post(
                 self._url(path), data=orjson.dumps(body), headers=self._headers(), timeout=limit
@@ -105,11 +108,24 @@ class Gateway:
                     *lines, rest = (rest + piece).split(b"\n")
                     for line in filter(None, lines):
                         yield _result(orjson.loads(line))
-        except _FAILURES as error:
-            raise Lost(_in_words(error)) from error
-        finally:
-            self._at = (self._at + 1) % len(self._access.endpoints)
+        except GeneratorExit:
+            raise  # nobody wants more of it; the endpoint is good
+        except BaseException as error:
+            self._leave(at)
+            if isinstance(error, _FAILURES):
+                raise Lost(_in_words(error)) from error
+            raise
+        self._leave(at)
         raise Lost("etcd ended the stream")
+
+    def log_in_again(self) -> None:
+        """Before the next request: what was refused may have been so for an old token."""
+        self._token = ""
+
+    def _leave(self, at: int) -> None:
+        """Ask the next one from now on, unless somebody else came to that meanwhile."""
+        if self._at == at:
+            self._at = (at + 1) % len(self._access.endpoints)
 
     async def pause(self) -> None:
         await asyncio.sleep(_PAUSE_SECONDS)
@@ -120,7 +136,8 @@ class Gateway:
         status, answer = await self._post(path, text, deadline)
         if status == _OK:
             return answer
-        if answer.get("code") == _UNAUTHENTICATED and self._token:
+        told = str(answer.get("message") or answer.get("error") or "")
+        if self._token and (answer.get("code") == _UNAUTHENTICATED or _OLD_LOGIN in told):
             self._token = ""
             raise Lost("etcd wants another login", sent=False)
         raise _refusal(answer)

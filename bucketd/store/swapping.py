@@ -101,6 +101,13 @@ class Swapping:
                 await self._gateway.pause()
                 if asyncio.get_running_loop().time() >= swap.deadline:
                     raise self._unconfirmed(swap, error) from error
+            except StorageFull:
+                raise
+            except BucketdError as error:
+                if swap.lost:
+                    told = f"cannot change {swap.key}: etcd's answer was lost, and then: {error}"
+                    raise unknown(told) from error
+                raise
 
     async def _ask(self, swap: _Swap) -> dict[str, Any]:
         """Send it once. Raises BucketdError, or Lost."""
