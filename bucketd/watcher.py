@@ -68,7 +68,9 @@ class Watcher:
         self._send: Callable[[bytes], None] = self.first.append
         # Whether this is told already, by what the stream began with; None: not any more.
         self._known: Callable[[Changed], bool | None] | None = None
+        self._since: str | None = None  # where it has resumed
         self._seen: dict[int, set[str]] = {}  # by shard: what was told of it on resuming
+        self._new: set[int] = set()  # the shards of which something was told that came after that
 
     async def sync(self, since: str | None, snapshot: bool) -> None:
         """Prepare how the stream begins. Raises BucketdError where it cannot."""
@@ -104,6 +106,7 @@ class Watcher:
         if missed is None:
             return False
         self.first += missed
+        self._since = since
         for changed in changes:
             self._seen.setdefault(changed.shard, set()).add(changed.place)
         if changes:
@@ -128,7 +131,7 @@ class Watcher:
         if self._held is not None:
             self._hold(told)
             return
-        if self._seen and self._resumed(told.changed):
+        if self._since is not None and self._told_before(self._since, told.changed):
             return
         if self._known is not None:
             known = self._known(told.changed)
@@ -140,11 +143,15 @@ class Watcher:
         if frame is not None:
             self._send(frame)
 
-    def _resumed(self, changed: Changed) -> bool:
-        """Whether it was told on resuming. In the order of its shard, what follows is new."""
-        if changed.place in self._seen.get(changed.shard, ()):
+    def _told_before(self, since: str, changed: Changed) -> bool:
+        """On resuming, or until then. In the order of its shard, what follows is new."""
+        shard = changed.shard
+        if shard in self._new:
+            return False
+        if changed.place in self._seen.get(shard, ()) or self._store.covers(since, changed):
             return True
-        self._seen.pop(changed.shard, None)
+        self._new.add(shard)
+        self._seen.pop(shard, None)
         return False
 
     def send(self, frame: bytes) -> None:

@@ -119,6 +119,12 @@ class Store(Protocol):
         All those that ``mark`` of this moment covers, and maybe some that are still to be told.
         """
 
+    def covers(self, mark: str, changed: Changed) -> bool:
+        """Whether who goes on from that mark, by ``since``, was told of this change before.
+
+        Then it was told so by another way than this listener, which hears of it only now.
+        """
+
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         """At most ``limit`` rows after the cursor; fewer, with a cursor, on a long search."""
 

@@ -16,7 +16,7 @@ from .base import Changed, Filter, Listener, Page
 from .claim import Claim, Shard
 from .etcdlisting import EtcdListing
 from .etcdreading import EtcdReading
-from .etcdwatch import EtcdWatch
+from .etcdwatch import EtcdWatch, covers
 from .fence import Fence
 from .gateway import Access, Gateway, Lost
 from .presence import Presence
@@ -80,6 +80,9 @@ class EtcdStore:
             return await self._watch.since(mark, key)
         except (Lost, TimeoutError) as error:
             raise _cannot_watch(error) from error
+
+    def covers(self, mark: str, changed: Changed) -> bool:
+        return covers(mark, changed)
 
     async def catch_up(self) -> None:
         if self._reading.away is None:

@@ -25,6 +25,7 @@ from .presence import Presence
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 10.0
 CATCHING_UP_SECONDS = 0.005  # between looks at whether the watch has
+MOST_SCANNED = 16 * 1024 * 1024  # bytes of base64 that one resume looks through
 Event = dict[str, Any]
 
 
@@ -67,6 +68,8 @@ class EtcdWatch:
         self._listener: Listener | None = None
         self._task: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
+        self._limit: asyncio.Timeout | None = None  # by when the watch has to tell of something
+        self._warned = False  # since it last stood
 
     @property
     def mark(self) -> str:
@@ -92,31 +95,39 @@ class EtcdWatch:
 
     async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
         """See ``Store.since``. Raises BucketdError or Lost."""
-        if not (mark.isascii() and mark.isdecimal() and len(mark) < 20):
-            return None
-        after, until = int(mark), await self._put_beat()
+        after, until = _number(mark), await self._put_beat()
+        if after is None or after > until:
+            return None  # none, or of another cluster
         if after == self._revision:
             return []
-        if after > until:
-            return None  # of another cluster
-        found: list[Changed] = []
         try:
             async with asyncio.timeout(self._timeout):
-                async for events in self._events(after + 1):
-                    found += self._changes(events, key)
-                    if any(_revision(event) >= until for event in events):
-                        return [c for c in found if int(c.mark) <= until]
-        except Compacted:
+                return await self._between(after, until, key)
+        except (Compacted, TimeoutError):
             return None
+
+    async def _between(self, after: int, until: int, key: BucketKey | None) -> list[Changed] | None:
+        """Changes with these marks, the last included; None where it would take too much."""
+        found: list[Changed] = []
+        scanned = 0
+        async for events in self._events(after + 1):
+            found += self._changes(events, key)
+            if any(_revision(event) >= until for event in events):
+                return [c for c in found if int(c.mark) <= until]
+            scanned += sum(map(_size, events))
+            if scanned > MOST_SCANNED:
+                return None
         return None
 
     async def catch_up(self) -> None:
         """See ``Store.catch_up``. Raises BucketdError, Lost or TimeoutError."""
-        if self._task is None or self._task.done():
-            return
-        async with asyncio.timeout(self._timeout):
-            until = await self._put_beat()
-            while self._revision < until and not self._task.done():
+        if self._follows:
+            await self._told_up_to(await self._put_beat(), self._timeout)
+
+    async def _told_up_to(self, revision: int, seconds: float) -> None:
+        """Return once the listener has been told so far. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while self._revision < revision and self._follows:
                 await asyncio.sleep(CATCHING_UP_SECONDS)
 
     async def close(self) -> None:
@@ -136,7 +147,9 @@ class EtcdWatch:
                 self._revision = int(str(error))
                 self._listener.lost()
             except (BucketdError, Lost, TimeoutError) as error:
-                log.warning("the watch of etcd broke, and is made anew: %s", error)
+                level = logging.DEBUG if self._warned else logging.WARNING
+                log.log(level, "the watch of etcd broke, and is made anew: %s", error)
+                self._warned = True
                 await self._gateway.pause()
 
     async def _tell_from(self, revision: int) -> None:
@@ -145,8 +158,10 @@ class EtcdWatch:
         try:
             stream = self._events(revision)
             while True:
-                async with asyncio.timeout(BEAT_SECONDS + self._timeout):
+                async with asyncio.timeout(BEAT_SECONDS + self._timeout) as self._limit:
                     events = await anext(stream)
+                self._limit = None
+                self._warned = False
                 self._ready.set()
                 for changed in self._changes(events, None):
                     self._listener.tell(changed)
@@ -155,6 +170,7 @@ class EtcdWatch:
                 if self._listener.wanted == frozenset():
                     return
         finally:
+            self._limit = None
             beating.cancel()
 
     async def _beats(self) -> None:
@@ -164,8 +180,12 @@ class EtcdWatch:
                 await self._put_beat()
 
     async def _put_beat(self) -> int:
-        """Put the key that is ours; the revision of that."""
+        """Put the key that is ours; the revision of that. The watch tells of it, or it hangs."""
         answer = await self._presence.put(self._beat)
+        soon = self._deadline()
+        limit = self._limit
+        if limit is not None and not limit.expired() and soon < (limit.when() or 0):
+            limit.reschedule(soon)
         return int(answer["header"]["revision"])
 
     def _events(self, revision: int) -> AsyncGenerator[list[Event], None]:
@@ -186,8 +206,24 @@ class EtcdWatch:
         return asyncio.get_running_loop().time() + self._timeout
 
 
+def covers(mark: str, changed: Changed) -> bool:
+    """See ``Store.covers``: a mark of one endpoint may be ahead of a watch on another."""
+    number = _number(mark)
+    return number is not None and int(changed.place) <= number
+
+
+def _number(mark: str) -> int | None:
+    return int(mark) if mark.isascii() and mark.isdecimal() and len(mark) < 20 else None
+
+
 def _revision(event: Event) -> int:
     return int(event["kv"]["mod_revision"])
+
+
+def _size(event: Event) -> int:
+    """Of both values, as they came."""
+    before = event.get("prev_kv") or {}
+    return len(event["kv"].get("value", "")) + len(before.get("value", ""))
 
 
 def _states(event: Event) -> tuple[Snapshot | None, Snapshot]:

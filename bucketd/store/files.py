@@ -97,6 +97,9 @@ class FileStore:
     async def attend(self, _key: BucketKey | None) -> None:
         """It always is."""
 
+    def covers(self, _mark: str, _changed: Changed) -> bool:
+        return False  # whoever has a mark was told after the listener
+
     async def catch_up(self) -> None:
         """A change is told before it is answered."""
 

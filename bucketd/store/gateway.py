@@ -23,6 +23,7 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from ..errors import BucketdError, Internal, Overloaded, StorageFull, TooLarge
+from . import etcdwire
 
 _PAUSE_SECONDS = 0.05
 _JSON = {"Content-Type": "application/json"}
@@ -103,11 +104,8 @@ class Gateway:
             async with self._open().post(
                 self._url(path), data=orjson.dumps(body), headers=self._headers(), timeout=limit
             ) as response:
-                rest = b""
-                async for piece in response.content.iter_any():
-                    *lines, rest = (rest + piece).split(b"\n")
-                    for line in filter(None, lines):
-                        yield _result(orjson.loads(line))
+                async for line in etcdwire.lines(response.content):
+                    yield _result(orjson.loads(line))
         except GeneratorExit:
             raise  # nobody wants more of it; the endpoint is good
         except BaseException as error:
@@ -161,7 +159,7 @@ class Gateway:
             async with asyncio.timeout(max(min(left, share), 0.001)):
                 connection = await self._connect(target)
                 sent = True
-                return await _exchange(connection, head + text)
+                return await etcdwire.exchange(connection, head + text)
         except _FAILURES as error:
             raise Lost(_in_words(error), sent) from error
 
@@ -207,26 +205,6 @@ class Gateway:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
-
-
-async def _exchange(connection: Connection, request: bytes) -> tuple[int, dict[str, Any]]:
-    """Send a request that is ready, and read its answer, on aiohttp's connection by its parser.
-
-    Its session would do much more for each: a quarter of the daemon's work for a get.
-    """
-    protocol, transport = connection.protocol, connection.transport
-    assert protocol is not None  # noqa: S101  (it is open)
-    assert transport is not None  # noqa: S101
-    try:
-        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-        transport.write(request)
-        message, content = await protocol.read()
-        answer = orjson.loads(await content.read())
-    except BaseException:
-        connection.close()  # what is still to come would be the answer to another request
-        raise
-    connection.release()
-    return message.code, answer if isinstance(answer, dict) else {}
 
 
 def _result(said: dict[str, Any]) -> dict[str, Any]:

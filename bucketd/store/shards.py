@@ -80,6 +80,10 @@ class Shards:
                 found.append(placed(changed, number, ".".join(marks)))
         return found
 
+    def covers(self, mark: str, changed: Changed) -> bool:
+        one = mark.split(".")[changed.shard]
+        return self._stores[changed.shard].covers(one, changed)
+
     async def catch_up(self) -> None:
         await asyncio.gather(*(store.catch_up() for store in self._stores))
 
