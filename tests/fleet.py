@@ -79,6 +79,7 @@ class Cluster:
 
     def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes
+        self.headers: dict[str, str] = {}  # with which the nodes are asked
 
     @property
     def endpoints(self) -> str:
@@ -99,7 +100,7 @@ class Cluster:
         begin = prefix.encode()
         end = begin[:-1] + bytes([begin[-1] + 1])
         body = {"key": coded(begin), "range_end": coded(end)}
-        rows = self.nodes[0].ask("/v3/kv/range", body).get("kvs", ())
+        rows = self.nodes[0].ask("/v3/kv/range", body, self.headers).get("kvs", ())
         found = {base64.b64decode(kv["key"]).decode(): kv.get("value", "") for kv in rows}
         ours = (f"{prefix}device/", f"{prefix}job/")
         return {k: base64.b64decode(value) for k, value in found.items() if k.startswith(ours)}
@@ -146,10 +147,15 @@ class Authority:
         self._node.ask("/v3/auth/enable", {})
         login = {"name": "root", "password": "root secret"}
         self._token = self._node.ask("/v3/auth/authenticate", login)["token"]
+        etcd.headers["Authorization"] = self._token
 
     def change_password(self, password: str) -> None:
         body = {"name": "farm", "password": password}
         self._node.ask("/v3/auth/user/changepw", body, {"Authorization": self._token})
+
+    def add_user(self, name: str) -> None:
+        body = {"name": name, "password": f"{name} secret"}
+        self._node.ask("/v3/auth/user/add", body, {"Authorization": self._token})
 
     def shut_out(self) -> None:
         body = {"role": "farm", **self.PERMISSION}

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from . import etcdkeys as keys
 from .base import Filter, Page
 from .gateway import b64
 
-_SCANNED = 100
+_FIRST, _MOST = 5, 100  # values in one answer, which are whole buckets
+_ANSWER_BYTES = 4 * 1024 * 1024
+_LARGE = 64 * 1024  # of a value: it takes too long for the event loop
 # A range, and what it is for, to etcd's answer; raises BucketdError.
 Range = Callable[[dict[str, Any], str], Awaitable[dict[str, Any]]]
+
+
+def _next_count(values: list[dict[str, Any]]) -> int:
+    """How many to ask for next, when they were of this size."""
+    size = sum(len(found.get("value", "")) for found in values) // max(len(values), 1)
+    return min(_MOST, max(1, _ANSWER_BYTES // max(size, 1)))
 
 
 class EtcdListing:
@@ -35,15 +45,20 @@ class EtcdListing:
         self, page: Page, begin: bytes, end: bytes, only: Filter, limit: int
     ) -> bytes | None:
         """Rows of one range into the page; where to go on, once it is full."""
+        count = _FIRST
         while True:
-            body = {"key": b64(begin), "range_end": b64(end), "limit": str(_SCANNED)}
+            body = {"key": b64(begin), "range_end": b64(end), "limit": str(count)}
             answer = await self._ask(body, "list the buckets")
-            for found in answer.get("kvs", ()):
+            values = answer.get("kvs", ())
+            for found in values:
                 if len(page.rows) == limit:
                     return begin
-                begin = keys.collect(page, found, only) + b"\0"
+                large = len(found.get("value", "")) > _LARGE
+                collect = partial(keys.collect, page, found, only)
+                begin = (await asyncio.to_thread(collect) if large else collect()) + b"\0"
             if not answer.get("more"):
                 return None
+            count = _next_count(values)
 
     async def counts(self) -> dict[str, int]:
         """Stored buckets, by kind."""

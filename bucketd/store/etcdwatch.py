@@ -38,14 +38,16 @@ async def watch(
 ) -> AsyncGenerator[list[Event], None]:
     """Events of a range from a revision on, as they come together; none at first, once it stands.
 
-    Raises Compacted, or Lost where it breaks off.
+    Those of one revision come together. Raises Compacted, or Lost where it breaks off.
     """
     request = {
         "key": b64(begin),
         "range_end": b64(end),
         "start_revision": str(revision),
         "prev_kv": True,
+        "fragment": True,  # else one answer may have a thousand revisions of whole buckets
     }
+    rest: list[Event] = []
     stream = gateway.stream("/v3/watch", {"create_request": request}, deadline)
     async with contextlib.aclosing(stream) as answers:
         async for answer in answers:
@@ -54,7 +56,9 @@ async def watch(
             if answer.get("canceled"):
                 gateway.log_in_again()
                 raise Lost(str(answer.get("cancel_reason", "it was cancelled")))
-            yield answer.get("events", [])
+            events = rest + answer.get("events", [])
+            rest = _of_the_last(events) if answer.get("fragment") else []
+            yield events[: len(events) - len(rest)]
 
 
 class EtcdWatch:
@@ -218,6 +222,11 @@ def _number(mark: str) -> int | None:
 
 def _revision(event: Event) -> int:
     return int(event["kv"]["mod_revision"])
+
+
+def _of_the_last(events: list[Event]) -> list[Event]:
+    """Those of the last revision."""
+    return [event for event in events if _revision(event) == _revision(events[-1])]
 
 
 def _size(event: Event) -> int:

@@ -93,6 +93,12 @@ class Fence:
         # A value that is no ETag is of a closing whose answer was lost.
         return slot.at if _noted(slot, answer) == etag.encode() else None
 
+    async def noted(self, slot: Slot, etag: str, deadline: float) -> bool:
+        """Whether the bucket with this ETag was made. Raises BucketdError or Lost."""
+        answer = await self._gateway.call("/v3/kv/range", {"key": b64(slot.name)}, deadline)
+        found = answer.get("kvs") or [{}]
+        return bool(found[0].get("value") == b64(etag.encode()))
+
     async def _clear(self, slot: Slot, deadline: float) -> None:
         try:
             await self.close(slot, "", deadline)

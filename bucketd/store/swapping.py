@@ -23,6 +23,7 @@ from .gateway import Gateway, LeaseGone, Lost
 from .swap import Write, made, settled, txn, unknown
 
 _REMEMBERED = 1000
+_REMEMBERED_BYTES = 16 * 1024 * 1024  # of buckets
 _TRIES = 200
 
 
@@ -53,6 +54,7 @@ class Swapping:
         self._gateway, self._reading, self._fence = gateway, reading, fence
         self._prefix, self._timeout = prefix, timeout
         self._last: OrderedDict[BucketKey, Held] = OrderedDict()
+        self._last_bytes = 0
         self.retries = 0
 
     async def make(self, write: Write, deadline: float) -> Snapshot:
@@ -80,7 +82,7 @@ class Swapping:
 
     async def _try(self, swap: _Swap) -> tuple[bool, Held | None]:
         """Whether it was made, and what the key holds now (None: unknown, without ``tell``)."""
-        self._last.pop(swap.key, None)
+        self._forget(swap.key)
         try:
             answer = await self._answer(swap)
         except StorageFull as full:
@@ -161,19 +163,26 @@ class Swapping:
         return False, now
 
     async def _despite_full(self, swap: _Swap, full: StorageFull) -> Held:
-        """What the key holds, if it is what was to be written: etcd makes the swap that crosses
-        its limit, and refuses it all the same. Else raises ``full``.
+        """What the key holds, if the swap was made: etcd makes the one that crosses its limit, and
+        refuses it all the same. Else raises ``full``, where that is for certain.
         """
         key = swap.key
         try:
             now = await self._reading.load(key, swap.deadline)
-        except BucketdError as error:
+            # Another host may have found it, and removed it since.
+            if made(swap.after, now) or await self._was_made(swap):
+                return now
+        except (BucketdError, Lost) as error:
             raise unknown(f"cannot change {key}: etcd is full and does not answer") from error
-        if made(swap.after, now):
-            return now
-        if swap.lost:
-            raise unknown(f"cannot change {key}: etcd's answer was lost, and it is full")
+        if swap.lost or now.at != swap.held.at:
+            raise unknown(f"cannot change {key}: etcd is full, and told nothing for certain")
         raise full
+
+    async def _was_made(self, swap: _Swap) -> bool:
+        """Whether a bucket that is not there was, by this; of a stored one the revision tells."""
+        if swap.slot is None:
+            return False
+        return await self._fence.noted(swap.slot, str(swap.after.etag), swap.deadline)
 
     def _unconfirmed(self, swap: _Swap, error: Lost) -> BucketdError:
         self._reading.unanswered(error)
@@ -183,9 +192,16 @@ class Swapping:
         return Overloaded(f"{told}: no endpoint was reached; nothing was changed; try again")
 
     def _remember(self, key: BucketKey, held: Held) -> None:
+        self._forget(key)
         self._last[key] = held
-        while len(self._last) > _REMEMBERED:
-            self._last.popitem(last=False)
+        self._last_bytes += len(held.snapshot.bucket)
+        while len(self._last) > _REMEMBERED or self._last_bytes > _REMEMBERED_BYTES:
+            self._forget(next(iter(self._last)))
+
+    def _forget(self, key: BucketKey) -> None:
+        gone = self._last.pop(key, None)
+        if gone is not None:
+            self._last_bytes -= len(gone.snapshot.bucket)
 
 
 def _after(write: Write, now: Snapshot, fresh: bool) -> Snapshot:

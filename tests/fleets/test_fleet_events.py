@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +128,7 @@ def test_snapshots_and_changes_fit_together(hosts: tuple[Daemon, Daemon]) -> Non
             writer.join()
 
 
-@pytest.mark.parametrize("since", ["1.2.x", "999999999", "", "x"])
+@pytest.mark.parametrize("since", ["1.2.x", "999999999", "", "x", "9" * 5000])
 def test_a_mark_that_is_none_is_a_gap(hosts: tuple[Daemon, Daemon], since: str) -> None:
     with Stream(hosts[0], f"{pair('gap', 'job')}/events?snapshot=true", since=since) as stream:
         assert [stream.next().kind for _ in range(2)] == ["gap", "bucket"]
@@ -161,3 +164,77 @@ def test_a_leader_that_dies_costs_no_event() -> None:
             assert revisions == list(range(1, last + 1))
         finally:
             host.remove()
+
+
+def test_first_watchers_that_come_together_are_told_once(etcd: Cluster) -> None:
+    """As they do when a daemon was restarted: each found that nobody watched yet."""
+    host, target = etcd.host().start(), pair("together", "job")
+    try:
+        host.request("PUT", target, {"n": 0})
+        with ThreadPoolExecutor(8) as at_once:
+            streams = list(at_once.map(lambda _: Stream(host, f"{target}/events"), range(8)))
+        for number in (1, 2):
+            host.request("PATCH", target, {"n": number})
+        for stream in streams:
+            with stream:
+                assert [stream.next().data["revision"] for _ in range(2)] == [2, 3]
+                assert stream.soon(0.05) is None
+    finally:
+        host.remove()
+
+
+def test_who_resumes_ahead_of_a_watch_that_hangs_is_told_once() -> None:
+    """By another node; then the watch goes on, and what it tells late was told."""
+    with cluster(3) as three:
+        asked = next(node for node in three.nodes if node is not three.leader())
+        others = [node for node in three.nodes if node is not asked]
+        urls = [node.url for node in (asked, *others)]
+        host = three.host(
+            BUCKETD_STORE_ETCD_TIMEOUT_SECONDS="2", BUCKETD_STORE_ETCD_ENDPOINTS=",".join(urls)
+        )
+        other = three.host(BUCKETD_STORE_ETCD_ENDPOINTS=",".join(urls[1:]))
+        try:
+            host.start(), other.start()
+            target = pair("again", "job")
+            other.request("PUT", target, {"n": 0})
+            with Stream(host, f"{target}/events") as first:
+                since = first.last_id
+                other.request("PUT", target, {"n": 1})
+                first.next()
+                asked.signal(signal.SIGSTOP)
+                os.waitid(os.P_PID, asked.process.pid, os.WSTOPPED)
+                for number in (2, 3):
+                    other.request("PUT", target, {"n": number})
+                found = []
+                for seconds in (0.2, 8.0):
+                    with Stream(host, f"{target}/events", since=since) as stream:
+                        until = time.monotonic() + seconds
+                        while time.monotonic() < until and 5 not in found:
+                            event = stream.soon(0.1)
+                            found += [] if event is None else [event.data["revision"]]
+                            if seconds > 1 and found[-1] == 4:
+                                other.request("PUT", target, {"n": 4})
+                        since = stream.last_id
+            assert found == [2, 3, 4, 5]
+        finally:
+            asked.signal(signal.SIGCONT)
+            host.remove()
+            other.remove()
+
+
+def test_resuming_over_too_much_is_a_gap(etcd: Cluster, hosts: tuple[Daemon, Daemon]) -> None:
+    """Of other buckets, too: etcd keeps one history of all."""
+    one, two = hosts
+    target = pair("mine", "job")
+    one.request("PUT", target, {"n": 0})
+    with Stream(one, f"{target}/events") as stream:
+        since = stream.last_id
+    with two.connect() as sock:
+        for number in range(24):
+            body = {"n": number, "pad": "x" * 900_000}
+            assert two.request("PUT", pair("large", "job"), body, sock=sock).status == 200
+    with Stream(one, f"{target}/events", since=since) as stream:
+        assert stream.next().kind == "gap"
+        one.request("PATCH", target, {"n": 1})
+        assert essence(stream.next()) == (2, {"n": 1}, [])
+    two.request("DELETE", pair("large", "job"))

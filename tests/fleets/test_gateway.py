@@ -195,3 +195,36 @@ def test_an_endpoint_may_have_a_path_and_refusals_are_told() -> None:
         assert endpoint.asked[0][0].startswith(b"POST /of/etcd/v3/kv/range HTTP/1.1\r\n")
 
     asyncio.run(run())
+
+
+def test_who_gives_up_on_an_endpoint_together_goes_on_together() -> None:
+    """Not each one step further: two of two would be back at the one that hangs."""
+
+    async def hang(_writer: asyncio.StreamWriter, _body: bytes) -> None:
+        await asyncio.sleep(1)
+
+    async def run() -> None:
+        hung, good = Endpoint(hang), Endpoint(echo)
+        async with serving(hung, good, timeout=0.6) as gateway:
+            asked = [call(gateway, number, 0.9, once=False) for number in range(4)]
+            assert await asyncio.gather(*asked) == [{"said": number} for number in range(4)]
+            assert (len(hung.asked), len(good.asked)) == (4, 4)
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_nobody_wants_any_more_costs_no_endpoint_its_place() -> None:
+    async def telling(writer: asyncio.StreamWriter, _body: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + b'{"result": {"n": 1}}\n' * 2)
+        await writer.drain()
+
+    async def run() -> None:
+        one, other = Endpoint(telling, echo), Endpoint(echo)
+        async with serving(one, other) as gateway:
+            soon = asyncio.get_running_loop().time() + 2
+            async with contextlib.aclosing(gateway.stream("/v3/watch", {}, soon)) as answers:
+                assert await anext(answers) == {"n": 1}
+            await call(gateway, 1)
+        assert (len(one.asked), len(other.asked)) == (2, 0)
+
+    asyncio.run(run())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
@@ -10,10 +11,18 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from fleet import Cluster, Host, cluster, wait_until
+from fleet import Authority, Cluster, Host, cluster, wait_until
 from harness import pair
+
+from bucketd import changes
+from bucketd.errors import StorageFull
+from bucketd.model import BucketKey, Guard
+from bucketd.store.etcd import EtcdStore
+from bucketd.store.etcdkeys import Held
+from bucketd.store.gateway import Access
 
 
 @pytest.mark.parametrize("number", range(2))
@@ -147,3 +156,73 @@ def test_where_the_lease_has_ended_nobody_knows(relayed: tuple[Cluster, Relay, H
     assert "the outcome is unknown" in answers[0].json["error"]
     relay.silent = False
     assert host.request("PUT", pair("next", "job"), {}).status == 200
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_refusal_after_a_lost_answer_says_that_nobody_knows(
+    relayed: tuple[Cluster, Relay, Host], tmp_path: Path, stored: bool
+) -> None:
+    """The first try was made; the second found that the user was shut out meanwhile."""
+    one, relay, _ = relayed
+    authority = Authority(one)
+    (tmp_path / "password").write_text("farm secret")
+    host = one.host(
+        BUCKETD_STORE_ETCD_TIMEOUT_SECONDS="6",
+        BUCKETD_STORE_ETCD_PREFIX="/farm/",
+        BUCKETD_STORE_ETCD_USER="farm",
+        BUCKETD_STORE_ETCD_PASSWORD_FILE=str(tmp_path / "password"),
+        BUCKETD_STORE_ETCD_ENDPOINTS=f"{relay.url},{one.nodes[0].url}",
+    )
+    path, answers = pair("refused", "job"), []
+    try:
+        host.start().request("PUT", path, {"n": 0})
+        if not stored:
+            host.request("DELETE", path)
+        relay.silent = True
+        putting = threading.Thread(
+            target=lambda: answers.append(host.request("PUT", path, {"n": 1}))
+        )
+        putting.start()
+        wait_until(lambda: any(b'{"n":1}' in value for value in one.kept("/farm/").values()))
+        authority.shut_out()
+        putting.join(20)
+        assert (answers[0].status, answers[0].json["code"]) == (500, "internal")
+        assert "the outcome is unknown" in answers[0].json["error"]
+        authority.let_in()
+        relay.silent = False
+        assert host.request("GET", path).bucket == {"n": 1}
+    finally:
+        host.remove()
+
+
+def test_what_a_full_etcd_made_all_the_same_is_told_as_made() -> None:
+    """It makes the swap that crosses its limit, and refuses it; another host then removes it."""
+    with cluster(1, "--quota-backend-bytes", "2000000") as one:
+        seen, refused = asyncio.run(_fill(one.nodes[0].url))
+    assert refused
+    assert not seen & refused
+
+
+async def _fill(url: str) -> tuple[set[BucketKey], set[BucketKey]]:
+    """Until it is full: the buckets that another host has read, and those said not to be made."""
+    ours, other = (EtcdStore(Access((url,), 5.0), "/bucketd/") for _ in range(2))
+    look, seen, refused = ours._reading.load, set(), set()
+
+    async def removed_before(key: BucketKey, deadline: float) -> Held:
+        if (await other._reading.load(key, deadline)).snapshot.bucket != b"{}":
+            seen.add(key)
+            await other.commit(key, changes.clear(), Guard())
+        return await look(key, deadline)
+
+    ours._reading.load = removed_before  # type: ignore[method-assign]
+    for number in range(200):
+        keys = [BucketKey(f"{number}", f"{at}") for at in range(20)]
+        filled = changes.replace({"pad": "x" * 20_000})
+        makes = (ours.commit(key, filled, Guard()) for key in keys)
+        found = await asyncio.gather(*makes, return_exceptions=True)
+        refused |= {k for k, e in zip(keys, found, strict=True) if isinstance(e, StorageFull)}
+        if refused:
+            break
+    await ours.close()
+    await other.close()
+    return seen, refused
