@@ -152,20 +152,20 @@ def test_a_password_that_changes_lets_nobody_in_on_old_news(
 def test_a_token_from_before_users_were_changed_is_replaced(tmp_path: Path) -> None:
     """etcd refuses a JWT then, by another error than an expired one."""
     private, public = tmp_path / "private.pem", tmp_path / "public.pem"
-    for words in (
-        ["genrsa", "-out", private, "2048"],
-        ["rsa", "-in", private, "-pubout", "-out", public],
-    ):
+    make = ["genrsa", "-out", private, "2048"]
+    for words in (make, ["rsa", "-in", private, "-pubout", "-out", public]):
         subprocess.run(["openssl", *words], check=True, capture_output=True, timeout=60)
     jwt = f"jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl=10m"
     with cluster(1, "--auth-token", jwt) as one:
         authority = Authority(one)
         host = one.host(CREDENTIALS_DIRECTORY=credentials(tmp_path, "farm secret"))
-        with running(host, user="farm", prefix="/farm/"):
-            with Stream(host, f"{PATH}/events") as stream:
-                assert host.request("PATCH", PATH, {"a": 1}).status == 200
-                assert stream.next().data["set"] == {"a": 1}
-                authority.add_user("nobody")
-                assert host.request("GET", PATH).bucket == {"a": 1}
-                assert host.request("PATCH", PATH, {"a": 2}).status == 200
-                assert stream.next().data["set"] == {"a": 2}
+        with (
+            running(host, user="farm", prefix="/farm/"),
+            Stream(host, f"{PATH}/events") as stream,
+        ):
+            assert host.request("PATCH", PATH, {"a": 1}).status == 200
+            assert stream.next().data["set"] == {"a": 1}
+            authority.add_user("nobody")
+            assert host.request("GET", PATH).bucket == {"a": 1}
+            assert host.request("PATCH", PATH, {"a": 2}).status == 200
+            assert stream.next().data["set"] == {"a": 2}

@@ -171,8 +171,14 @@ def test_first_watchers_that_come_together_are_told_once(etcd: Cluster) -> None:
     host, target = etcd.host().start(), pair("together", "job")
     try:
         host.request("PUT", target, {"n": 0})
-        with ThreadPoolExecutor(8) as at_once:
-            streams = list(at_once.map(lambda _: Stream(host, f"{target}/events"), range(8)))
+        at_once = threading.Barrier(8)
+
+        def come(_: int) -> Stream:
+            at_once.wait()
+            return Stream(host, f"{target}/events")
+
+        with ThreadPoolExecutor(8) as pool:
+            streams = list(pool.map(come, range(8)))
         for number in (1, 2):
             host.request("PATCH", target, {"n": number})
         for stream in streams:
