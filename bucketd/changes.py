@@ -10,7 +10,7 @@ import orjson
 
 from . import strictjson
 from .errors import BucketdError, InvalidRequest, PatchFailed, TooLarge
-from .model import Change
+from .model import REMOVAL, Change
 
 Object = dict[str, Any]
 MOST_LIGHT_OPERATIONS = 64  # each may cost as much as a whole small change
@@ -40,7 +40,7 @@ def remove(keys: list[str]) -> Change:
 
 def clear() -> Change:
     """No bucket at all."""
-    return Change(lambda _stored: None, blind=True)
+    return REMOVAL
 
 
 def merge_patch(patch: Object) -> Change:

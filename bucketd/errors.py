@@ -235,7 +235,8 @@ class StorageFull(Failure):
     """There is no space for the write, or a quota is used up. Nothing was changed, and what
     was acknowledged before is kept.
 
-    Free some space; writes go on by themselves."""
+    Free some space; writes go on by themselves. Whole buckets can be deleted meanwhile, which frees
+    their files."""
 
     code = "storage_full"
 

@@ -109,6 +109,11 @@ class Change(NamedTuple):
             self.check(stored, after, automation)
         return after
 
+    @property
+    def removes(self) -> bool:
+        """Whether it leaves no bucket, whatever there was."""
+        return self.apply is REMOVAL.apply
+
     def checked(self, check: Check) -> Change:
         """The same, with this check."""
         # All fields, as _replace would give them, in half a microsecond less; every set does this.
@@ -122,6 +127,9 @@ class Change(NamedTuple):
             kept.created_at or before.created_at or now,
             kept.updated_at or now,
         )
+
+
+REMOVAL = Change(lambda _stored: None, blind=True)
 
 
 class Tags(NamedTuple):

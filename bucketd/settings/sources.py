@@ -27,12 +27,25 @@ def load(flags: Mapping[str, str], config: str | None, environ: Mapping[str, str
         values.update(_from_file(path))
     values.update(_from_environ(environ))
     values.update({name: (text, "command line") for name, text in flags.items()})
+    _refuse_empty(values)
     config_dir = os.path.dirname(os.path.abspath(config or _default_config(environ)))
     settings = dataclasses.replace(_build(values), config_dir=config_dir)
     return checked(_with_default_paths(settings, environ))
 
 
+def _refuse_empty(values: Mapping[str, tuple[Any, str]]) -> None:
+    """A script's variable that is not set must not lead to the host's own state."""
+    for name in ("paths.state_dir", "paths.runtime_dir", "socket.path"):
+        value, origin = values.get(name, (None, ""))
+        if value == "" and origin.startswith(("command line", "environment")):
+            raise SettingsError(
+                f"cannot use {name} ({origin}): it is empty; leave it out for the default"
+            )
+
+
 def _files(config: str | None, environ: Mapping[str, str]) -> list[Path]:
+    if config == "":
+        raise SettingsError("cannot read the settings: --config is empty; leave it out instead")
     main = Path(config or _default_config(environ))
     try:
         main.stat()

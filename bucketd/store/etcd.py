@@ -140,11 +140,12 @@ class EtcdStore:
             **counts,
         }
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
         await self._stale.close()
         await self._watch.close()
         await self._presence.leave()
         await self._gateway.close()
+        return True
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._access.timeout

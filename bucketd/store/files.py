@@ -174,8 +174,9 @@ class FileStore:
         problem = self._committer.problem
         return problem.message if problem else None
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
         if self._noticer is not None:
             await self._noticer.close()
-        await self._committer.close()
+        current = await self._committer.close()
         os.close(self._root)
+        return current

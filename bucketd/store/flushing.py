@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ..errors import BucketdError, Internal
+from ..errors import BucketdError, Internal, StorageFull
 from ..model import BucketKey
 from . import failures
 from .bucketfiles import BucketFiles
@@ -53,11 +53,14 @@ class Flusher:
         Needs the lock. With ``give_way`` it stops as soon as a commit waits, which may make
         writing the rest of the files needless.
         """
-        self.behind = None
+        full, self.behind = isinstance(self.behind, StorageFull), None
         if self.dirty and not self._journaling.durable():
             self.behind = self._journaling.failure
             return
-        for key, snapshot in list(self.dirty.items()):
+        waiting = list(self.dirty.items())
+        if full:
+            waiting.sort(key=lambda item: item[1].revision > 0)  # what is removed makes space
+        for key, snapshot in waiting:
             self._step()
             try:
                 if key in self.corrupt:

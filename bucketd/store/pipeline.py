@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from ..counting import Histogram
-from ..errors import BucketdError, Overloaded
+from ..errors import BucketdError, Overloaded, StorageFull
 from . import failures
 from .applying import Applier, Batch, Commit
 from .bucketfiles import BucketFiles
@@ -104,8 +104,9 @@ class Pipeline:
         """Judge, journal and answer them, in this order."""
         refusal = self._refusal()
         if refusal is not None:
-            answer(Batch(answers=[(commit, refusal) for commit in commits]))
-            return
+            commits = self._refuse(commits, refusal, answer)
+            if not commits:
+                return
         began = time.monotonic()
         batch = Batch()
         for commit in commits:
@@ -114,6 +115,8 @@ class Pipeline:
                 self._complete(batch, answer)
                 batch = Batch()
         self._complete(batch, answer)
+        if refusal is not None:
+            self._flusher.flush()  # the removals come first
         self._committed_at = now = time.monotonic()
         self.commit_seconds.add(now - began)
 
@@ -134,6 +137,14 @@ class Pipeline:
         if self._flusher.behind is not None:
             self._flusher.flush()
         return self._flusher.behind or self._take_lock()
+
+    def _refuse(self, commits: list[Commit], refusal: BucketdError, answer: Answer) -> list[Commit]:
+        """Answer them with it; those that are left over are let through, to make space."""
+        frees = isinstance(refusal, StorageFull) and refusal is self._flusher.behind
+        let = [c for c in commits if frees and c.change is not None and c.change.removes]
+        refused = [commit for commit in commits if commit not in let] if let else commits
+        answer(Batch(answers=[(commit, refusal) for commit in refused]))
+        return let
 
     def _take_lock(self) -> BucketdError | None:
         """Hold write.lock from here on; else why not."""
@@ -186,8 +197,8 @@ class Pipeline:
 
     # --- the end
 
-    def finish(self) -> None:
-        """The clean stop: files current and durable, and the journal says so."""
+    def finish(self) -> bool:
+        """The clean stop: files current and durable, and the journal says so; else False."""
         try:
             # Without the lock nothing is dirty: whoever has it does not matter then.
             if self.journaling.failure is None:
@@ -198,8 +209,10 @@ class Pipeline:
                 log.error("stopping while files are behind; the next start completes them")
             elif self.journaling.failure is None:
                 self.journaling.note_the_end()
+            return self._flusher.behind is None
         except OSError:
             log.exception("cannot finish the journal; the next start completes the files")
+            return False
         finally:
             if self._lock.held_since is not None:
                 self._lock.release()

@@ -52,7 +52,7 @@ def replay_under(lock: WriteLock, files: BucketFiles, journal: Journal) -> int:
     try:
         if not lock.acquire(LOCK_SECONDS, lambda: False):
             raise JournalError(
-                f"cannot complete the files after a crash: another program has held write.lock "
+                f"cannot complete the files from the journal: another program has held write.lock "
                 f"for over {LOCK_SECONDS:g} s; end that program"
             )
         try:
@@ -64,7 +64,7 @@ def replay_under(lock: WriteLock, files: BucketFiles, journal: Journal) -> int:
             lock.release()
     except OSError as error:
         raise JournalError(
-            f"cannot complete the files after a crash: {error.strerror}; nothing is lost, "
+            f"cannot complete the files from the journal: {error.strerror}; nothing is lost, "
             "mend that and start again"
         ) from error
 

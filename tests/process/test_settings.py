@@ -267,10 +267,17 @@ def test_a_file_that_cannot_be_read(config: Path, kind: str) -> None:
         ("BUCKETD_LIMITS_MAX_CONNECTIONS", "many", ["BUCKETD_LIMITS_MAX_CONNECTIONS", "many"]),
         ("BUCKETD_LIMITS_MAX_CONNECTIONS", "", ["BUCKETD_LIMITS_MAX_CONNECTIONS"]),
         ("BUCKETD_LOG_LEVEL", "loud", ["BUCKETD_LOG_LEVEL", "loud"]),
+        ("BUCKETD_PATHS_STATE_DIR", "", ["BUCKETD_PATHS_STATE_DIR", "empty"]),
     ],
 )
 def test_an_environment_that_cannot_be_used(name: str, value: str, words: list[str]) -> None:
     refused(bucketd("--check-config", env={name: value}), *words)
+
+
+@pytest.mark.parametrize("flag", ["--config", "--state-dir", "--runtime-dir", "--socket"])
+def test_an_empty_flag_is_not_the_default(flag: str) -> None:
+    """A script whose variable is not set would be served from the host's own state."""
+    refused(bucketd("--check-config", flag, ""), "empty", "leave it out")
 
 
 def test_a_flag_that_cannot_be_used() -> None:
