@@ -27,9 +27,14 @@ STATUS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status."""
     try:
+        from .output import Unwritten
+
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return 130
+    except Unwritten as problem:
+        _stop_writing()
+        return _complain(f"cannot write to standard output: {problem}{_nevertheless()}", 1)
     except BrokenPipeError:
         _stop_writing()
         return 141  # what a shell says of SIGPIPE
@@ -65,6 +70,13 @@ def _stop_writing() -> None:
     from .output import let_go
 
     let_go(sys.stdout)
+
+
+def _nevertheless() -> str:
+    """Lest it reads as if the daemon had refused."""
+    from . import output
+
+    return "; the daemon has done what was asked" if output.changed else ""
 
 
 def _status_of(problem: BucketError) -> int:

@@ -56,9 +56,16 @@ class Session:
 
             output.write(command(self.path, method, target, headers, body))
             raise Shown
-        return _calls.call(
+        reply = _calls.call(
             method, target, path=self.path, headers=headers, body=body, timeout=self.timeout
         )
+        output.changed = _changes(method, target)
+        return reply
+
+
+def _changes(method: str, target: str) -> bool:
+    """Whether a success changes something: a trial of a schema does not."""
+    return method != "GET" and not target.endswith(("?dry_run=true", "/check"))
 
 
 def seconds(options: Options, name: str) -> float | None:
