@@ -72,6 +72,7 @@ def at(request: pytest.FixtureRequest) -> list[str]:
         (["context", "create"], 2, "--device D"),
         (["context", "revoke", "none"], 1, "none with this id"),
         (["list", "--limit", "0"], 2, "whole number"),
+        (["sweep"], 2, "cannot sweep: say with --days N how old"),
         (["run", "--", "true"], 2, "--device D"),
         (["run", "--device", "d", "--job", "j"], 2, "usage: bucketctl run"),
     ],

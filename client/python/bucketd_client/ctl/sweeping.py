@@ -84,8 +84,10 @@ def _listed(session: Session, row: Row) -> Row:
 
 def _before(options: Options) -> str:
     text = options.get("days")
+    if text is None:
+        raise Usage("cannot sweep: say with --days N how old what is removed has to be")
     try:
-        days = float(text or "")
+        days = float(text)
         if not 0 < days < 1e6:
             raise ValueError
     except ValueError:
