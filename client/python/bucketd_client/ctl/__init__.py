@@ -1,7 +1,7 @@
 """``bucketctl``: buckets from a shell. ``main`` parses, calls, and tells how it went.
 
-Exit status: 0 done; 1 refused by the daemon; 2 usage; 3 no job context;
-4 daemon not reachable; 5 schema violation; 6 precondition failed.
+Exit status: 0 done; 1 refused by the daemon, declined by who was asked, or failed otherwise;
+2 usage; 3 no job context; 4 daemon not reachable; 5 schema violation; 6 precondition failed.
 Nothing is imported that the command at hand does not need.
 """
 
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     from .._errors import BucketError
-    from .parser import Help, Usage, parse
+    from .parser import Declined, Help, Usage, parse
 
     try:
         command, options = parse(argv)
@@ -62,6 +62,8 @@ def _run(argv: list[str]) -> int:
         return 0
     except Usage as problem:
         return _complain(str(problem), 2)
+    except Declined:
+        return 1
     except BucketError as problem:
         return _complain(_in_words(problem), _status_of(problem), problem.details)
 
