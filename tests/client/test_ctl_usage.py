@@ -147,6 +147,16 @@ def test_schema_violation_is_status_5_and_lists_them(ctl: Shell, at: list[str]) 
     assert done.stderr == "bucketctl: cannot set the bucket\n  /n must be a number\n"
 
 
+def test_a_schema_that_stored_buckets_violate_is_status_5_set_or_checked(
+    ctl: Shell, at: list[str]
+) -> None:
+    ctl.json("set", *at, "--automation", at[1], "n=x")
+    for verb in ("set", "check"):
+        done = ctl("schema", verb, at[1], "-", stdin='{"properties": {"n": {"type": "number"}}}')
+        assert done.returncode == 5, done
+    assert at[1] not in ctl("schema", "list").stdout
+
+
 def test_arguments_that_are_no_utf8(ctl: Shell) -> None:
     done = subprocess.run(
         [*map(str.encode, CTL), b"get", b"--device", b"\xff", b"--job", b"j"],

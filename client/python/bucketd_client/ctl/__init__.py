@@ -19,6 +19,7 @@ STATUS = {
     "daemon_unreachable": 4,
     "timeout": 4,
     "connection_lost": 4,
+    "schema_conflict": 5,
     "schema_violation": 5,
     "precondition_failed": 6,
 }
