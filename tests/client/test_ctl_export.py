@@ -62,6 +62,16 @@ def test_an_export_is_one_envelope_a_line(full: Shell) -> None:
     assert (first["format"], first["revision"]) == ("bucketd/1", 1)
 
 
+def test_an_export_disturbs_no_terminal_and_changes_nothing_elsewhere(empty: Shell) -> None:
+    text = "\x9b31m \u202e \x7f ümläut 😀"
+    empty.json("set", "--device", "d", "--job", "j", "--data", "-", stdin=json.dumps({"k": text}))
+    seen = empty.on_terminal("export", env={"TERM": "dumb"})  # without a progress bar
+    assert lines(seen) == {("d", "j"): {"k": text}}
+    assert not set(seen) & set("\x9b\u202e\x7f")
+    assert "ümläut 😀" in seen
+    assert text in empty("export").stdout
+
+
 def test_import_is_idempotent(full: Shell, empty: Shell, tmp_path: Path) -> None:
     file = tmp_path / "all.ndjson"
     assert full.json("export", "--output", str(file)) == {"exported": 5, "left_out": 0}

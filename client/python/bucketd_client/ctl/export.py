@@ -102,14 +102,15 @@ def _output(options: Options) -> Iterator[IO[bytes]]:
 @contextmanager
 def _writer(file: IO[bytes], kind: str) -> Iterator[Writer]:
     if kind == "ndjson":
-        yield lambda envelope: file.write(_line(envelope))
+        shown = isinstance(file, _StandardOutput) and output.on_terminal()
+        yield lambda envelope: file.write(_line(envelope, output.plain if shown else str))
         return
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         yield lambda envelope: _add(tar, envelope)
 
 
-def _line(envelope: dict[str, Any]) -> bytes:
-    return json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+def _line(envelope: dict[str, Any], safe: Callable[[str], str]) -> bytes:
+    return safe(json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))).encode() + b"\n"
 
 
 def _add(tar: tarfile.TarFile, envelope: dict[str, Any]) -> None:
