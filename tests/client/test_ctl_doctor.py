@@ -141,6 +141,7 @@ STATUS: dict[str, Any] = {
         (checks.file_system, {"unsafe_filesystem": "tmpfs"}, "warning"),
         (checks.disk, {"state_dir": "/nope"}, "unknown"),
         (checks.disk, {"state_dir": None}, None),
+        (checks.quarantine, {}, None),
     ],
 )
 def test_what_a_status_says(check: Any, change: dict[str, Any], level: str | None) -> None:

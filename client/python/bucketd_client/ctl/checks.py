@@ -151,7 +151,7 @@ def permissions(status: dict[str, Any]) -> Iterator[Finding]:
 
 
 def quarantine(status: dict[str, Any]) -> Iterator[Finding]:
-    if count := status["counts"].get("quarantined_files"):
+    if count := status.get("counts", {}).get("quarantined_files"):
         place = f"{status['store'].get('state_dir') or '<state>'}/quarantine"
         fix = f"look at {place}; what was put right, or nobody needs, may be removed"
         yield Finding(WARNING, "quarantine", f"{counted(count, 'damaged file')} kept", fix)

@@ -63,11 +63,11 @@ def _left_out(paths: list[str]) -> int:
 
 
 def total(session: Session) -> int:
-    """How many there will be; 0 where filters make that unknown."""
+    """How many there will be; 0 where filters make that unknown, or the daemon has not counted."""
     if Filters(session).given:
         return 0
-    counts = session.call("GET", "/v1/status").members["counts"]
-    return int(counts["buckets"]) + int(counts["device_buckets"])
+    counts = session.call("GET", "/v1/status").members.get("counts", {})
+    return sum(int(counts.get(kind) or 0) for kind in ("buckets", "device_buckets"))
 
 
 class _StandardOutput:
