@@ -149,6 +149,21 @@ def test_what_a_status_says(check: Any, change: dict[str, Any], level: str | Non
     assert (found[-1].level if found else None) == level
 
 
+@pytest.mark.parametrize(
+    ("problem", "fix"),
+    [
+        ("cannot write while …: No space left on device; nothing was changed", "free space on /;"),
+        ("cannot write while …: Disk quota exceeded; nothing was changed", "free space on /;"),
+        ("cannot write: the journal failed; restart bucketd to recover", "mend the cause, then"),
+        (None, "mend the cause, then restart"),
+    ],
+)
+def test_what_mends_a_store(problem: str | None, fix: str) -> None:
+    store = {**STATUS["store"], "healthy": False, "problem": problem}
+    (found,) = checks.store({**STATUS, "store": store})
+    assert found.fix.startswith(fix)
+
+
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.statvfs("/")
     full = os.statvfs_result((*real[:3], 10, 10, 1000, 500, 500, *real[8:]))
