@@ -119,6 +119,28 @@ def test_what_the_log_knows_more_of_has_its_request_id(daemon: Daemon) -> None:
     assert f"request {caught.value.request_id}: bucket_corrupt" in daemon.log
 
 
+@pytest.mark.parametrize("words", [["get"], ["get", "a"], ["set", "a:=1"], ["clear"], ["diff"]])
+def test_a_bucket_that_was_recovered_is_said_to_be(
+    ctl: Shell, at: list[str], tmp_path: Path, words: list[str]
+) -> None:
+    recovered = {"revision": 3, "reason": "cannot read x.json: it is no JSON; mend it"}
+
+    def script(connection: socket.socket, _seen: Seen, _number: int) -> bool:
+        body = {"success": True, "bucket": {"a": 1}, "revision": 4, "recovered_from": recovered}
+        answer(connection, 200, body)
+        return True
+
+    (tmp_path / "same.json").write_text('{"a": 1}')
+    more = [str(tmp_path / "same.json")] if words == ["diff"] else []
+    with fake(script) as server:
+        done = ctl(*words, *at, *more, "--socket", server.path)
+    assert done.returncode == 0
+    assert done.stderr == (
+        "bucketctl: the bucket's last good generation (revision 3) took the place of a damaged "
+        "file, and may lack changes: cannot read x.json: it is no JSON\n"
+    )
+
+
 def test_what_is_too_large_is_said_once(stopped_daemon: Daemon) -> None:
     stopped_daemon.env["BUCKETD_LIMITS_MAX_DEVICE_BYTES"] = "60"
     stopped_daemon.env["BUCKETD_LIMITS_MAX_BUCKET_BYTES"] = "55"

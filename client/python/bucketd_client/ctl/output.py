@@ -88,6 +88,13 @@ def warn(message: str, before: str = "bucketctl: ") -> None:
         let_go(sys.stderr)  # nobody is left to be told
 
 
+def warn_of_recovery(recovered: dict[str, Any]) -> None:
+    """That the bucket may be older than what was once stored, and why."""
+    generation = f"the bucket's last good generation (revision {recovered.get('revision')})"
+    cause = str(recovered.get("reason")).partition(";")[0]  # behind it is what to do without one
+    warn(f"{generation} took the place of a damaged file, and may lack changes: {cause}")
+
+
 def let_go(stream: TextIO | None) -> None:
     """What it would not take is not tried again at the end, which would change the exit status."""
     from contextlib import suppress

@@ -60,6 +60,8 @@ class Session:
             method, target, path=self.path, headers=headers, body=body, timeout=self.timeout
         )
         output.changed = _changes(method, target)
+        if recovered := reply.members.get("recovered_from"):
+            output.warn_of_recovery(recovered)
         return reply
 
 
