@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SYSTEM_SOCKET = "/run/bucketd/bucketd.sock"
 MAX_TOKEN_FILE = 4096
+MOST_SECONDS = 1e9  # thirty years; the system's own clocks take no more than a few centuries
 HOW_TO_GET_ONE = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.~")
 
@@ -27,8 +28,34 @@ def socket_path(environ: Mapping[str, str]) -> str:
     return SYSTEM_SOCKET
 
 
+def path_of(socket: str | os.PathLike[str] | None) -> str | None:
+    """The path as text, None for none; InvalidRequest for what is no path."""
+    try:
+        return None if socket is None else os.fsdecode(socket)
+    except TypeError:
+        raise error(
+            "invalid_request", f"cannot use a {_kind(socket)} as socket: give its path"
+        ) from None
+
+
+def seconds(timeout: float | None) -> float | None:
+    """The same; InvalidRequest for what no wait can last."""
+    if timeout is None or (isinstance(timeout, (int, float)) and 0 < timeout <= MOST_SECONDS):
+        return timeout
+    raise error(
+        "invalid_request",
+        f"cannot use the timeout {timeout!r}: it must be a number of seconds over 0",
+    )
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
 def escape(text: str) -> str:
     """Percent-encode a path segment or query value; one of dots alone too, lest it be resolved."""
+    if not isinstance(text, str):
+        raise error("invalid_request", f"cannot use a name or key that is a {_kind(text)}, no text")
     try:
         raw = text.encode()
     except UnicodeEncodeError:

@@ -9,8 +9,6 @@ from . import output
 from .commands import Options
 from .parser import Usage
 
-MOST_SECONDS = 1e9  # thirty years; the system's own clocks take no more than a few centuries
-
 
 class Shown(Exception):
     """The curl command was printed instead; nothing was sent."""
@@ -77,7 +75,7 @@ def seconds(options: Options, name: str) -> float | None:
         return None
     try:
         number = float(text)
-        if not 0 < number <= MOST_SECONDS:
+        if not 0 < number <= _context.MOST_SECONDS:
             raise ValueError
     except ValueError:
         raise Usage(f"cannot use --{name} {text}: it must be a number of seconds over 0") from None
