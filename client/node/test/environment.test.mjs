@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { pathToFileURL } from "node:url";
 import { Bucket, BucketError, NoJobContextError, agent } from "../dist/index.mjs";
 import { resolve } from "../dist/context.js";
 import { Fake, answer, stored } from "./support/fake.mjs";
@@ -94,6 +95,15 @@ test("the socket: BUCKETD_SOCKET, the user's own if it exists, else the system's
   assert.equal(resolve({ token: "t", socket: "/y.sock" }).socket, "/y.sock");
 });
 
+test("a socket may be a file: URL, and nothing else that is no text", async (t) => {
+  const fake = await Fake.start(t, () => stored({ a: 1 }));
+  const url = pathToFileURL(fake.path);
+  assert.deepEqual(await new Bucket({ token: "t", socket: url }).get(), { a: 1 });
+  for (const socket of [new URL("http://localhost/"), 5, {}, Buffer.from(fake.path)]) {
+    await assert.rejects(new Bucket({ token: "t", socket }).get(), { code: "invalid_request", message: /cannot use the socket/ });
+  }
+});
+
 const names = [
   ["phone-1", "phone-1"],
   ["..", "%2E%2E"],
@@ -120,6 +130,7 @@ test("contexts that contradict themselves are refused", async () => {
     [{ device: "\ud800" }, /lone surrogate/],
     [{ token: "t", timeout: 0 }, /timeout/],
     [{ token: "t", timeout: NaN }, /timeout/],
+    [{ token: "t", timeout: "100" }, /timeout/],
     [{ token: "t", timeout: Infinity }, /timeout/],
   ];
   for (const [options, message] of wrong) {

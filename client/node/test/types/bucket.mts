@@ -8,6 +8,7 @@ interface Counter {
 
 const options: BucketOptions = { device: "d", job: "j", automation: "a", timeout: 100 };
 const bucket = new Bucket<Counter>(options);
+new Bucket({ socket: new URL("file:///run/bucketd.sock") });
 const all: Counter = await bucket.get();
 const some: { count?: number } = await bucket.get("count");
 const snapshot: Snapshot<Counter> = await bucket.snapshot();
@@ -34,6 +35,8 @@ try {
   if (error instanceof BucketError) console.log(error.status, error.details?.[0]?.path, error.revision);
 }
 
+// @ts-expect-error no path
+new Bucket({ socket: 5 });
 // @ts-expect-error not a key
 await bucket.get("cuont");
 // @ts-expect-error a wrong type
