@@ -39,7 +39,8 @@ def outcome(case: dict[str, Any], socket: str) -> None:
     call = case["call"]
 
     def act() -> Any:
-        return getattr(subject(call, socket), snake(call["method"]))(*call["args"])
+        guard = {"if_match": call["guard"]} if "guard" in call else {}
+        return getattr(subject(call, socket), snake(call["method"]))(*call["args"], **guard)
 
     if "raises" in case:
         with pytest.raises(BucketError) as caught:

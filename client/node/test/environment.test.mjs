@@ -155,6 +155,26 @@ test("remove without a key never removes the bucket", async (t) => {
   assert.equal(fake.connections, 0);
 });
 
+test("a write with options that are none is refused, not made unguarded", async (t) => {
+  const fake = await Fake.start(t, () => stored({}));
+  const bucket = new Bucket({ token: "t", socket: fake.path });
+  for (const options of [{ ifmatch: "e" }, { if_match: "e" }, "e", ["e"], null, { ifMatch: 5 }, { ifMatch: "a\nb" }]) {
+    const refused = { code: "invalid_request", message: /^cannot set the bucket: / };
+    await assert.rejects(bucket.set({ a: 1 }, options), refused, JSON.stringify(options));
+  }
+  await assert.rejects(bucket.remove("a", { ifmatch: "e" }), { message: /no option "ifmatch"; there is ifMatch/ });
+  await assert.rejects(bucket.remove({ ifMatch: "e" }), { message: /none is named/ });
+  assert.equal(fake.requests.length, 0);
+});
+
+test("the etag of a bucket that is not stored guards a write, too", async (t) => {
+  const fake = await Fake.start(t, () => answer(200, { success: true, bucket: {}, revision: 0 }));
+  const bucket = new Bucket({ token: "t", socket: fake.path });
+  const { etag } = await bucket.snapshot();
+  await bucket.set({ a: 1 }, { ifMatch: etag });
+  assert.equal(fake.requests[1].headers["if-none-match"], "*");
+});
+
 test("results never reject, whatever is given", async (t) => {
   const fake = await Fake.start(t, () => stored({}));
   environment(t, { BUCKETD_SOCKET: fake.path, BUCKETD_TOKEN: "t" });

@@ -1,6 +1,7 @@
 // Golden cases: a call in an environment, the request it must make, the answer it is given
 // and what must come of it. `request: null` means that nothing may be sent; a header that is
-// null must be absent; `result` and `raises` name the members that matter, `returns` is exact.
+// null must be absent; `guard` is the ETag of a guarded write; `result` and `raises` name the
+// members that matter, `returns` is exact.
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
@@ -44,7 +45,8 @@ for (const wanted of cases) {
     const { response } = wanted;
     const fake = await Fake.start(t, () => answer(response.status, response.body, response.headers));
     environment(t, { ...wanted.env, BUCKETD_SOCKET: fake.path });
-    const { method, args } = wanted.call;
+    const { method, guard } = wanted.call;
+    const args = guard === undefined ? wanted.call.args : [...wanted.call.args, { ifMatch: guard }];
     await assertOutcome(subject(wanted.call, fake.path)[method](...args), wanted);
     assert.equal(fake.requests.length, wanted.request ? 1 : 0);
     if (wanted.request) assertRequest(fake.requests[0], wanted.request);
