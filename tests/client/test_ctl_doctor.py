@@ -52,7 +52,8 @@ def test_no_daemon(daemon: Daemon, tmp_path: Path) -> None:
 
 def test_a_token_that_opens_nothing(daemon: Daemon) -> None:
     ctl = Shell(daemon)
-    assert findings(ctl, 1, BUCKETD_TOKEN="x" * 43)["context"]["level"] == "problem"
+    for broken in ("x" * 43, "x\nx"):
+        assert findings(ctl, 1, BUCKETD_TOKEN=broken)["context"]["level"] == "problem"
     assert findings(ctl, 1, BUCKETD_TOKEN_FILE="/nope")["context"]["level"] == "problem"
     token = daemon.mint("d", "j")
     assert findings(ctl, 0, BUCKETD_TOKEN=token)["context"]["what"] == "the token is of d, j"

@@ -73,7 +73,8 @@ export function socketPath(): string {
 
 type Bound = Omit<Target, "socket">;
 
-function fromToken(token: string, field: Target["field"]): Bound {
+function fromToken(text: string, field: Target["field"]): Bound {
+  const token = typeof text === "string" ? text.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, "") : "";
   if (!/^[\x21-\x7e]+$/.test(token)) {
     throw new NoJobContextError(`cannot use the token: it is empty or not a token's text; ${WAY_OUT}`);
   }
@@ -155,7 +156,7 @@ function tokenOfEnvironment(): string | undefined {
   const token = variable("BUCKETD_TOKEN");
   if (token !== undefined || file === undefined) return token;
   try {
-    return readFileSync(file, "utf8").trim();
+    return readFileSync(file, "utf8");
   } catch (error) {
     const cause = (error as NodeJS.ErrnoException).code ?? "unreadable";
     throw new NoJobContextError(`cannot read the token file ${file}: ${cause}; ${WAY_OUT}`);

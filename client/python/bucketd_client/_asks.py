@@ -186,7 +186,8 @@ class Asking(Generic[B]):
 
     def _scope_given(self) -> Scope | None:
         if self._token is not None:
-            return Scope(self._token, None, None, None, self._device_bucket)
+            token = _context.token_of(self._token, "token")
+            return Scope(token, None, None, None, self._device_bucket)
         if self._device is not None:
             return _context.named(self._device, self._job, self._automation, self._device_bucket)
         return None

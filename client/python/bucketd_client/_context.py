@@ -15,6 +15,7 @@ SYSTEM_SOCKET = "/run/bucketd/bucketd.sock"
 MAX_TOKEN_FILE = 4096
 MOST_SECONDS = 1e9  # thirty years; the system's own clocks take no more than a few centuries
 HOW_TO_GET_ONE = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
+_BLANKS = " \t\r\n"
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.~")
 
 
@@ -155,17 +156,23 @@ def named(device: str, job: str | None, automation: str | None, device_bucket: b
     )
 
 
+def token_of(text: str, whence: str) -> str:
+    """The token in a text, without blanks around it; NoJobContext where that can be none."""
+    token = text.strip(_BLANKS) if isinstance(text, str) else ""
+    if token and token.isascii() and token.isprintable() and " " not in token:
+        return token
+    raise error("no_job_context", f"no job context: {whence} holds no token; {HOW_TO_GET_ONE}")
+
+
 def _token(environ: Mapping[str, str]) -> str | None:
     if token := environ.get("BUCKETD_TOKEN"):
-        return token
+        return token_of(token, "BUCKETD_TOKEN")
     path = environ.get("BUCKETD_TOKEN_FILE")
     if not path:
         return None
     try:
         with open(path, encoding="ascii") as file:
-            if token := file.read(MAX_TOKEN_FILE).strip():
-                return token
-        cause = "it is empty"
+            return token_of(file.read(MAX_TOKEN_FILE), f"BUCKETD_TOKEN_FILE {path}")
     except OSError as failure:
         cause = failure.strerror or str(failure)
     except UnicodeDecodeError:

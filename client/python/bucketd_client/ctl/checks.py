@@ -28,8 +28,10 @@ def environment(session: Session) -> Iterator[Finding]:
     try:
         scope = _context.from_environment(os.environ, device_bucket=True)
     except BucketError as problem:
-        if "BUCKETD_TOKEN_FILE" in problem.message:
-            yield Finding(PROBLEM, "context", problem.message, "unset BUCKETD_TOKEN_FILE")
+        for name in ("BUCKETD_TOKEN_FILE", "BUCKETD_TOKEN"):
+            if name in problem.message:
+                yield Finding(PROBLEM, "context", problem.message, f"unset {name}")
+                break
         return
     if scope.token is None:
         return
