@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import subprocess
 import sys
@@ -165,6 +166,26 @@ def test_refusals_are_exceptions(mine: Bucket) -> None:
     with pytest.raises(NoJobContext):
         Bucket(token="unknown", socket=mine._path()).get()
     assert mine.get() == {"a": 1}
+
+
+def test_a_socket_may_be_a_path(shared_daemon: Daemon) -> None:
+    mine = Bucket(device="path", job="j", socket=Path(shared_daemon.socket))
+    assert mine.set(a=1) == {"a": 1}
+    with contextlib.closing(mine.watch(snapshot=True)) as changes:
+        assert next(changes).set == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"socket": 5}, {"device": 5}, {"device": b"d"}, {"job": 5}, {"job": "j", "automation": 5}]
+    + [{"timeout": timeout} for timeout in ("x", "1", 0, -1, float("nan"), float("inf"))],
+    ids=str,
+)
+def test_options_of_another_kind_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="cannot use"):
+        Bucket(**{"device": "d", "socket": "/nope", **options}).get()
+    with pytest.raises(InvalidRequest, match="cannot use"):
+        Bucket(device="d", socket="/nope").get(5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "\ud800"])

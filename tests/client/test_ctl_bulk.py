@@ -43,14 +43,19 @@ def test_options_that_do_not_go_together(ctl: Shell, words: str) -> None:
     assert left(ctl) == FULL
 
 
-@pytest.mark.parametrize(("said", "gone"), [("y", {("b", "login")}), ("n", set()), ("", set())])
-def test_a_person_is_asked(ctl: Shell, said: str, gone: set[tuple[str, str | None]]) -> None:
+@pytest.mark.parametrize(
+    ("said", "gone", "status"), [("y", {("b", "login")}, 0), ("n", set(), 1), ("", set(), 1)]
+)
+def test_a_person_is_asked(
+    ctl: Shell, said: str, gone: set[tuple[str, str | None]], status: int
+) -> None:
     ours, process = session_leader([*CTL, "device", "forget", "b"], ctl.environ)
     assert "clear 1 bucket and revoke 0 contexts of b?" in read_terminal(ours, until="[y/N]")
     os.write(ours, f"{said}\n".encode())
-    read_terminal(ours)
+    told = read_terminal(ours)
     os.close(ours)
-    assert (process.wait(10), left(ctl)) == (0, FULL - gone)
+    assert (process.wait(10), left(ctl)) == (status, FULL - gone)
+    assert ("bucketctl: nothing was changed" in told) == (not gone)
 
 
 def test_forget(ctl: Shell) -> None:

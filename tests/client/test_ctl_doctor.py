@@ -52,7 +52,8 @@ def test_no_daemon(daemon: Daemon, tmp_path: Path) -> None:
 
 def test_a_token_that_opens_nothing(daemon: Daemon) -> None:
     ctl = Shell(daemon)
-    assert findings(ctl, 1, BUCKETD_TOKEN="x" * 43)["context"]["level"] == "problem"
+    for broken in ("x" * 43, "x\nx"):
+        assert findings(ctl, 1, BUCKETD_TOKEN=broken)["context"]["level"] == "problem"
     assert findings(ctl, 1, BUCKETD_TOKEN_FILE="/nope")["context"]["level"] == "problem"
     token = daemon.mint("d", "j")
     assert findings(ctl, 0, BUCKETD_TOKEN=token)["context"]["what"] == "the token is of d, j"
@@ -141,11 +142,27 @@ STATUS: dict[str, Any] = {
         (checks.file_system, {"unsafe_filesystem": "tmpfs"}, "warning"),
         (checks.disk, {"state_dir": "/nope"}, "unknown"),
         (checks.disk, {"state_dir": None}, None),
+        (checks.quarantine, {}, None),
     ],
 )
 def test_what_a_status_says(check: Any, change: dict[str, Any], level: str | None) -> None:
     found = list(check({**STATUS, "store": {**STATUS["store"], **change}}))
     assert (found[-1].level if found else None) == level
+
+
+@pytest.mark.parametrize(
+    ("problem", "fix"),
+    [
+        ("cannot write while …: No space left on device; nothing was changed", "free space on /;"),
+        ("cannot write while …: Disk quota exceeded; nothing was changed", "free space on /;"),
+        ("cannot write: the journal failed; restart bucketd to recover", "mend the cause, then"),
+        (None, "mend the cause, then restart"),
+    ],
+)
+def test_what_mends_a_store(problem: str | None, fix: str) -> None:
+    store = {**STATUS["store"], "healthy": False, "problem": problem}
+    (found,) = checks.store({**STATUS, "store": store})
+    assert found.fix.startswith(fix)
 
 
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:

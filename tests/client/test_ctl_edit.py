@@ -53,7 +53,7 @@ def kept(stderr: str) -> Path:
 def test_edit_replaces_the_bucket(ctl: Shell, at: list[str], tmp_path: Path) -> None:
     ctl.json("set", *at, "a=1", "b=2")
     env = {"VISUAL": editor(tmp_path, "text = text.replace('1', 'one')"), "TMPDIR": str(tmp_path)}
-    assert ctl.json("edit", *at, env=env)["bucket"] == {"a": "one", "b": "2"}
+    assert ctl.json("edit", *at, env=env) == {"a": "one", "b": "2"}
     assert ctl.json("get", *at) == {"a": "one", "b": "2"}
     mode = int((tmp_path / "editor.mode").read_text(), 8)
     assert stat.S_IMODE(mode) == 0o600
@@ -71,7 +71,7 @@ def test_edit_without_a_change_writes_nothing(ctl: Shell, at: list[str], tmp_pat
 
 def test_edit_begins_a_bucket(ctl: Shell, at: list[str], tmp_path: Path) -> None:
     env = {"EDITOR": editor(tmp_path, "text = '{\"n\": 1}'"), "VISUAL": ""}
-    assert ctl.json("edit", *at, env=env)["revision"] == 1
+    assert ctl.json("edit", *at, "--json", env=env)["revision"] == 1
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_refused_text_is_kept(
     path = kept(done.stderr)
     assert f"--from {path}" in done.stderr
     again = {"VISUAL": editor(tmp_path, *["text = '{\"n\": 2}'"] * 2), "TMPDIR": str(tmp_path)}
-    assert ctl.json("edit", *at, "--from", str(path), env=again)["bucket"] == {"n": 2}
+    assert ctl.json("edit", *at, "--from", str(path), env=again) == {"n": 2}
 
 
 def meanwhile(ctl: Shell, at: list[str], word: str) -> str:
@@ -124,7 +124,7 @@ def test_edit_never_overwrites_what_it_has_not_seen(
     assert (changed.returncode, "(revision 3)" in changed.stderr) == (6, True)
     ctl.json("replace", *at, "--data", "{}")
     again[-1] = ctl.json("get", *at, "--json")["etag"]
-    assert ctl.json("edit", *at, *again, env={"VISUAL": "true"})["bucket"] == {"a": "mine"}
+    assert ctl.json("edit", *at, *again, env={"VISUAL": "true"}) == {"a": "mine"}
 
 
 def test_after_a_conflict_a_person_goes_on(ctl: Shell, at: list[str], tmp_path: Path) -> None:

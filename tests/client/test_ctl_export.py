@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from bucketd_client.ctl import naming as ours
 from ctl_shell import CTL, Shell
+from fake import Seen, answer, fake
 from harness import Daemon, new_daemon, pair
 
 from bucketd.store import naming as theirs
@@ -60,6 +62,29 @@ def test_an_export_is_one_envelope_a_line(full: Shell) -> None:
     members = "format device job automation revision created_at updated_at bucket"
     assert list(first) == members.split()
     assert (first["format"], first["revision"]) == ("bucketd/1", 1)
+
+
+def test_an_export_disturbs_no_terminal_and_changes_nothing_elsewhere(empty: Shell) -> None:
+    text = "\x9b31m \u202e \x7f ümläut 😀"
+    empty.json("set", "--device", "d", "--job", "j", "--data", "-", stdin=json.dumps({"k": text}))
+    seen = empty.on_terminal("export", env={"TERM": "dumb"})  # without a progress bar
+    assert lines(seen) == {("d", "j"): {"k": text}}
+    assert not set(seen) & set("\x9b\u202e\x7f")
+    assert "ümläut 😀" in seen
+    assert text in empty("export").stdout
+
+
+@pytest.mark.parametrize("counts", [{}, {"counts": {}}, {"counts": {"buckets": None}}])
+def test_a_daemon_that_has_not_counted_is_exported(empty: Shell, counts: dict[str, Any]) -> None:
+    pages = {"/v1/status": counts, "/v1/export": {"envelopes": [], "next_cursor": None}}
+
+    def script(connection: socket.socket, seen: Seen, _number: int) -> bool:
+        answer(connection, 200, {"success": True, **pages[seen.target.partition("?")[0]]})
+        return True
+
+    with fake(script) as server:
+        done = empty("export", "--socket", server.path)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_import_is_idempotent(full: Shell, empty: Shell, tmp_path: Path) -> None:

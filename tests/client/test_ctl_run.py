@@ -238,3 +238,8 @@ def test_a_revocation_that_is_refused_is_a_warning(ctl: Shell, at: list[str]) ->
     assert done.returncode == 3
     assert "was not revoked" in done.stderr
     assert "cannot revoke it: why" in done.stderr
+
+
+def test_a_context_that_ended_first_is_not_missed(ctl: Shell, at: list[str]) -> None:
+    done = ctl("run", *at, "--ttl", "0.3", "--", "sleep", "0.6")
+    assert (done.returncode, done.stderr) == (0, "")

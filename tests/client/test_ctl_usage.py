@@ -72,6 +72,7 @@ def at(request: pytest.FixtureRequest) -> list[str]:
         (["context", "create"], 2, "--device D"),
         (["context", "revoke", "none"], 1, "none with this id"),
         (["list", "--limit", "0"], 2, "whole number"),
+        (["sweep"], 2, "cannot sweep: say with --days N how old"),
         (["run", "--", "true"], 2, "--device D"),
         (["run", "--device", "d", "--job", "j"], 2, "usage: bucketctl run"),
     ],
@@ -101,7 +102,8 @@ def test_no_daemon_is_status_4(ctl: Shell, command: str) -> None:
 @pytest.mark.parametrize("command", ON_A_BUCKET)
 def test_no_context_is_status_3(ctl: Shell, command: str) -> None:
     assert ctl(*command.split()).returncode == 3
-    assert ctl(*command.split(), env={"BUCKETD_TOKEN": "none"}).returncode == 3
+    for token in ("none", "no\nne"):
+        assert ctl(*command.split(), env={"BUCKETD_TOKEN": token}).returncode == 3
 
 
 @pytest.mark.files
@@ -116,6 +118,28 @@ def test_what_the_log_knows_more_of_has_its_request_id(daemon: Daemon) -> None:
     with pytest.raises(BucketError) as caught:
         Bucket(device="d", job="j", socket=daemon.socket).get()
     assert f"request {caught.value.request_id}: bucket_corrupt" in daemon.log
+
+
+@pytest.mark.parametrize("words", [["get"], ["get", "a"], ["set", "a:=1"], ["clear"], ["diff"]])
+def test_a_bucket_that_was_recovered_is_said_to_be(
+    ctl: Shell, at: list[str], tmp_path: Path, words: list[str]
+) -> None:
+    recovered = {"revision": 3, "reason": "cannot read x.json: it is no JSON; mend it"}
+
+    def script(connection: socket.socket, _seen: Seen, _number: int) -> bool:
+        body = {"success": True, "bucket": {"a": 1}, "revision": 4, "recovered_from": recovered}
+        answer(connection, 200, body)
+        return True
+
+    (tmp_path / "same.json").write_text('{"a": 1}')
+    more = [str(tmp_path / "same.json")] if words == ["diff"] else []
+    with fake(script) as server:
+        done = ctl(*words, *at, *more, "--socket", server.path)
+    assert done.returncode == 0
+    assert done.stderr == (
+        "bucketctl: the bucket's last good generation (revision 3) took the place of a damaged "
+        "file, and may lack changes: cannot read x.json: it is no JSON\n"
+    )
 
 
 def test_what_is_too_large_is_said_once(stopped_daemon: Daemon) -> None:
@@ -144,6 +168,16 @@ def test_schema_violation_is_status_5_and_lists_them(ctl: Shell, at: list[str]) 
         done = ctl("set", *at, "n=x", "--socket", server.path)
     assert done.returncode == 5
     assert done.stderr == "bucketctl: cannot set the bucket\n  /n must be a number\n"
+
+
+def test_a_schema_that_stored_buckets_violate_is_status_5_set_or_checked(
+    ctl: Shell, at: list[str]
+) -> None:
+    ctl.json("set", *at, "--automation", at[1], "n=x")
+    for verb in ("set", "check"):
+        done = ctl("schema", verb, at[1], "-", stdin='{"properties": {"n": {"type": "number"}}}')
+        assert done.returncode == 5, done
+    assert at[1] not in ctl("schema", "list").stdout
 
 
 def test_arguments_that_are_no_utf8(ctl: Shell) -> None:
@@ -210,10 +244,17 @@ def test_the_installed_command(ctl: Shell) -> None:
     ("line", "status", "said"),
     [
         ("set AT - <&-", 2, "standard input is closed"),
-        ("get AT >&-", 1, "standard output is closed"),
-        ("get AT >/dev/full", 1, "No space left on device"),
-        ("list --json >/dev/full", 1, "No space left on device"),
-        ("--help >/dev/full", 1, "No space left on device"),
+        ("get AT >&-", 1, "cannot write to standard output: it is closed\n"),
+        ("get AT >/dev/full", 1, "cannot write to standard output: No space left on device\n"),
+        ("list --json >/dev/full", 1, "to standard output: No space left on device\n"),
+        ("--help >/dev/full", 1, "cannot write to standard output: No space left on device\n"),
+        ("export --format tar >/dev/full", 1, "standard output: No space left on device\n"),
+        ("export --format tar >&-", 1, "cannot write to standard output: it is closed\n"),
+        ("api GET /v1/bucket >/dev/full", 3, "no job context"),
+        ("set AT a=1 >/dev/full", 1, "left on device; the daemon has done what was asked\n"),
+        ("clear AT >&-", 1, "it is closed; the daemon has done what was asked\n"),
+        ("api PUT /v1/devices/d/bucket a=1 >&-", 1, "the daemon has done what was asked\n"),
+        ("schema check a - >&- <<E\n{}\nE", 1, "standard output: it is closed\n"),
         ("get AT none 2>&-", 1, ""),
         ("get AT none 2>/dev/full", 1, ""),
         ("set AT n=$(printf '\\377')", 2, "lone surrogate"),

@@ -22,7 +22,7 @@ def snake(name: str) -> str:
 def subject(call: dict[str, Any], socket: str) -> Any:
     if call["on"] == "Bucket":
         options = {snake(name): value for name, value in call.get("options", {}).items()}
-        return Bucket(**options, socket=socket)
+        return Bucket(**options, timeout=call.get("seconds"), socket=socket)
     return {"agent.bucket": agent.utils.bucket, "agent.deviceBucket": agent.utils.deviceBucket}[
         call["on"]
     ]
@@ -39,7 +39,8 @@ def outcome(case: dict[str, Any], socket: str) -> None:
     call = case["call"]
 
     def act() -> Any:
-        return getattr(subject(call, socket), snake(call["method"]))(*call["args"])
+        guard = {"if_match": call["guard"]} if "guard" in call else {}
+        return getattr(subject(call, socket), snake(call["method"]))(*call["args"], **guard)
 
     if "raises" in case:
         with pytest.raises(BucketError) as caught:
@@ -65,15 +66,20 @@ def test_wire(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     response = case["response"]
 
     def script(connection: Any, _seen: Seen, _number: int) -> bool:
-        answer(connection, response["status"], response["body"], response["headers"])
-        return True
+        if "status" in response:
+            answer(connection, response["status"], response["body"], response["headers"])
+        else:
+            connection.sendall(response.get("raw", "").encode())
+        return "closes" not in response
 
     with fake(script) as server:
         monkeypatch.setenv("BUCKETD_SOCKET", server.path)
         for name, value in case["env"].items():
             monkeypatch.setenv(name, value)
         outcome(case, server.path)
-        assert len(server.seen) == (1 if case["request"] else 0)
+        made = len(server.seen)
+        repeated = "closes" in (response or {}) and case["call"]["method"] == "get"
+        assert made > 1 if repeated else made == (1 if case["request"] else 0)
         if case["request"]:
             check_request(server.seen[0], case["request"])
 

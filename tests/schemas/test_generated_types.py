@@ -170,6 +170,44 @@ def test_check_tells_when_a_file_is_out_of_date(daemon: Daemon, tmp_path: Path) 
     assert Path(target).read_bytes() == before
 
 
+LINKED = {
+    "$ref": "#/$defs/A~1%20b",
+    "$defs": {
+        "A/ b": {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}, "next": {"$ref": "#/$defs/A~1%20b"}},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "program", "said"),
+    [
+        ("python", "datamodel-codegen", r"class LoginSessionBucket\(TypedDict\):\s+a: "),
+        ("typescript", "json2ts", r"interface LoginSessionBucket {\s+a\?: number;"),
+    ],
+)
+def test_a_reference_at_the_root(daemon: Daemon, language: str, program: str, said: str) -> None:
+    here(program)
+    daemon.request("PUT", "/v1/schemas/login-session", LINKED)
+    done = ctl(daemon, "--lang", language)
+    assert re.search(said, done.stdout), done
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#x", "$defs": {"A": {"$anchor": "x", "type": "object"}}},
+        {"$ref": "#/$defs/A", "$defs": {"A": {"required": ["a"]}}, "required": ["b"]},
+    ],
+)
+def test_a_reference_at_the_root_that_leads_nowhere(daemon: Daemon, schema: object) -> None:
+    daemon.request("PUT", "/v1/schemas/login-session?force=true", schema)
+    done = ctl(daemon, "--lang", "python")
+    assert (done.returncode, "; put the object at the root" in done.stderr) == (2, True), done
+
+
 def test_no_schema_and_no_language(daemon: Daemon) -> None:
     assert ctl(daemon, "--lang", "python").returncode == 1
     assert ctl(daemon).returncode == 2

@@ -76,7 +76,7 @@ function parse(answer: Answer, target: Target): any {
     // not JSON: told below
   }
   const cause = `status ${answer.status} and no answer of bucketd's; is it bucketd that listens at ${target.socket}?`;
-  throw new BucketError(`cannot read the answer: ${cause}`, "internal", { status: answer.status });
+  throw new StoreError(`cannot read the answer: ${cause}`, "internal", { status: answer.status });
 }
 
 function errorOf({ status, headers }: Answer, body: any): BucketError {

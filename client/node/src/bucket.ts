@@ -2,7 +2,8 @@ import { type Call, type Content, call, sendTo } from "./call.js";
 import { type BucketOptions, quote, resolve } from "./context.js";
 import { encode, encodeObject } from "./encode.js";
 import { InvalidRequestError, PreconditionFailedError } from "./errors.js";
-import type { AnyBucket, Change, Context, JsonPatchOperation, Snapshot, WatchOptions } from "./types.js";
+import { guard, splitOptions } from "./guard.js";
+import type { AnyBucket, Change, Context, JsonPatchOperation, Snapshot, WatchOptions, WriteOptions } from "./types.js";
 import { watch } from "./watch.js";
 
 export type { BucketOptions } from "./context.js";
@@ -30,39 +31,46 @@ export class Bucket<T extends object = AnyBucket> {
   }
 
   /** Merge shallowly; the whole bucket afterwards. */
-  async set(data: Partial<T>): Promise<T> {
-    return this.content({ method: "PATCH", body: encodeObject(data, "set the bucket") });
+  async set(data: Partial<T>, options?: WriteOptions): Promise<T> {
+    const verb = "set the bucket";
+    return this.content({ method: "PATCH", body: encodeObject(data, verb), headers: guard(options, verb) });
   }
 
   /** Put `data` in the place of the whole bucket. */
-  async replace(data: T): Promise<T> {
-    return this.content({ method: "PUT", body: encodeObject(data, "replace the bucket") });
+  async replace(data: T, options?: WriteOptions): Promise<T> {
+    const verb = "replace the bucket";
+    return this.content({ method: "PUT", body: encodeObject(data, verb), headers: guard(options, verb) });
   }
 
-  /** Remove the keys named, at least one; the bucket that is left. */
-  async remove(...keys: (keyof T & string)[]): Promise<T> {
+  /** Remove the keys named, at least one; the bucket that is left. Options stand behind the keys. */
+  remove(...keys: (keyof T & string)[]): Promise<T>;
+  remove(...keysAndOptions: [...(keyof T & string)[], WriteOptions]): Promise<T>;
+  async remove(...given: unknown[]): Promise<T> {
+    const [keys, options] = splitOptions(given);
     // Without this an empty list, spread, would delete the whole bucket.
     if (keys.length === 0) {
       throw new InvalidRequestError("cannot remove keys: none is named; clear() removes the whole bucket");
     }
-    return this.content({ method: "DELETE", query: queryOf(keys) });
+    return this.content({ method: "DELETE", query: queryOf(keys), headers: guard(options, "remove keys") });
   }
 
   /** Remove the whole bucket. */
-  async clear(): Promise<void> {
-    await this.send({ method: "DELETE" });
+  async clear(options?: WriteOptions): Promise<void> {
+    await this.send({ method: "DELETE", headers: guard(options, "clear the bucket") });
   }
 
   /** Merge deeply by RFC 7396: objects are merged, `null` removes a key. */
-  async mergePatch(patch: object): Promise<T> {
-    const body = encodeObject(patch, "merge into the bucket");
-    return this.content({ method: "PATCH", body, headers: contentType("merge-patch") });
+  async mergePatch(patch: object, options?: WriteOptions): Promise<T> {
+    const verb = "merge into the bucket";
+    const headers = { ...contentType("merge-patch"), ...guard(options, verb) };
+    return this.content({ method: "PATCH", body: encodeObject(patch, verb), headers });
   }
 
   /** Apply a JSON Patch (RFC 6902), all of it or nothing. */
-  async jsonPatch(operations: readonly JsonPatchOperation[]): Promise<T> {
-    const body = encode(operations, "patch the bucket");
-    return this.content({ method: "PATCH", body, headers: contentType("json-patch") });
+  async jsonPatch(operations: readonly JsonPatchOperation[], options?: WriteOptions): Promise<T> {
+    const verb = "patch the bucket";
+    const headers = { ...contentType("json-patch"), ...guard(options, verb) };
+    return this.content({ method: "PATCH", body: encode(operations, verb), headers });
   }
 
   /** The bucket with its revision and the ETag that a guarded write compares. */
@@ -81,9 +89,9 @@ export class Bucket<T extends object = AnyBucket> {
     for (let round = 1; ; round++) {
       const { bucket, etag } = await this.snapshot();
       const body = encodeObject((await change(bucket)) ?? bucket, "update the bucket");
-      const guard: Record<string, string> = etag === null ? { "If-None-Match": "*" } : { "If-Match": etag };
+      const headers = guard({ ifMatch: etag }, "update the bucket");
       try {
-        return await this.content({ method: "PUT", body, headers: guard });
+        return await this.content({ method: "PUT", body, headers });
       } catch (error) {
         if (!(error instanceof PreconditionFailedError) || round >= MOST_ROUNDS) throw error;
       }

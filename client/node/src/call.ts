@@ -1,7 +1,7 @@
 import { statSync } from "node:fs";
 import { Later, type Reply, read } from "./answer.js";
 import { type Target, locate } from "./context.js";
-import { BucketError, ConnectionLostError, DaemonUnreachableError, TimeoutError } from "./errors.js";
+import { ConnectionLostError, DaemonUnreachableError, StoreError, TimeoutError } from "./errors.js";
 import { inTurn } from "./lanes.js";
 import { Lost, NotSent, TooSlow, bearer, exchange } from "./transport.js";
 
@@ -41,7 +41,7 @@ export async function sendTo(target: Target, what: Call, timeout?: number): Prom
   const reply = await call(target, what, timeout);
   const content = reply.body[target.field];
   if (typeof content !== "object" || content === null) {
-    throw new BucketError(`cannot read the answer: it holds no ${target.field}`, "internal");
+    throw new StoreError(`cannot read the answer: it holds no ${target.field}`, "internal");
   }
   return { ...reply, content };
 }
@@ -105,7 +105,10 @@ export function final(error: unknown, target: Target, what: Call): unknown {
       ? ""
       : "; whether the change was made is not known, so read the bucket before repeating it";
   if (error instanceof Later) return error.refusal;
-  if (error instanceof NotSent) return unreachable(error.reason, target.socket);
+  if (error instanceof NotSent) return unreachable(causeOf(error.reason), target.socket);
+  if (error instanceof Lost && what.method === "GET") {
+    return unreachable("it closes each connection without an answer", target.socket);
+  }
   if (error instanceof Lost) {
     return new ConnectionLostError(`cannot finish the call: bucketd closed the connection before it answered${doubt}`);
   }
@@ -130,10 +133,13 @@ const CAUSES: Readonly<Record<string, string>> = {
   EPIPE: "it closes each connection",
 };
 
-function unreachable(reason: NodeJS.ErrnoException, socket: string): DaemonUnreachableError {
+function causeOf(reason: NodeJS.ErrnoException): string {
   const code = reason.code ?? "";
-  const cause = hopeless(socket) ?? `${CAUSES[code] ?? "the system refuses"} (${code})`;
+  return `${CAUSES[code] ?? "the system refuses"} (${code})`;
+}
+
+function unreachable(cause: string, socket: string): DaemonUnreachableError {
   return new DaemonUnreachableError(
-    `cannot reach bucketd at ${socket}: ${cause}; is bucketd running? Start it, or set BUCKETD_SOCKET to its socket`,
+    `cannot reach bucketd at ${socket}: ${hopeless(socket) ?? cause}; is bucketd running? Start it, or set BUCKETD_SOCKET to its socket`,
   );
 }

@@ -1,4 +1,5 @@
 import { readFileSync, statSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { InvalidRequestError, NoJobContextError } from "./errors.js";
 
 /** Which bucket is meant and by what right; resolved anew for each call. */
@@ -12,6 +13,11 @@ export interface Target {
   readonly named?: { device: string; job: string | null; automation: string | null };
 }
 
+/** What is needed of a URL, so that a program needs no types of Node's or a browser's. */
+export interface FileUrl {
+  readonly href: string;
+}
+
 export interface BucketOptions {
   /** Token of a context; default `BUCKETD_TOKEN`, or the file that `BUCKETD_TOKEN_FILE` names. */
   token?: string;
@@ -23,8 +29,8 @@ export interface BucketOptions {
   automation?: string;
   /** The device bucket of the context instead of its job's bucket. */
   deviceBucket?: boolean;
-  /** Path of the daemon's socket; default `BUCKETD_SOCKET`, then the usual places. */
-  socket?: string;
+  /** Path of the daemon's socket, or its `file:` URL; default `BUCKETD_SOCKET`, then the usual places. */
+  socket?: string | FileUrl;
   /** Milliseconds a call may take; default 5 s to reach a daemon, 30 s until its answer is in. */
   timeout?: number;
 }
@@ -37,13 +43,22 @@ const WAY_OUT =
 /** The bucket that `options` and, where they are silent, the environment mean. */
 export function resolve(options: BucketOptions): Target {
   refuseTimeout(options.timeout);
-  const socket = options.socket ?? socketPath();
+  const socket = options.socket ? pathOf(options.socket) : socketPath();
   const field = options.deviceBucket ? "deviceBucket" : "bucket";
   if (options.device !== undefined) return { socket, ...fromNames(options, options.device) };
   refuseStrayNames(options);
   const token = options.token ?? tokenOfEnvironment();
   if (token !== undefined) return { socket, ...fromToken(token, field) };
   return { socket, ...fromEnvironment(field) };
+}
+
+function pathOf(socket: string | FileUrl): string {
+  if (typeof socket === "string") return socket;
+  try {
+    return fileURLToPath(new URL((socket as FileUrl).href));
+  } catch {
+    throw new InvalidRequestError("cannot use the socket: give its path, or a file: URL");
+  }
 }
 
 /** The daemon's socket, as the environment has it now. */
@@ -58,7 +73,8 @@ export function socketPath(): string {
 
 type Bound = Omit<Target, "socket">;
 
-function fromToken(token: string, field: Target["field"]): Bound {
+function fromToken(text: string, field: Target["field"]): Bound {
+  const token = typeof text === "string" ? text.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, "") : "";
   if (!/^[\x21-\x7e]+$/.test(token)) {
     throw new NoJobContextError(`cannot use the token: it is empty or not a token's text; ${WAY_OUT}`);
   }
@@ -74,7 +90,7 @@ function fromNames(options: BucketOptions, device: string): Bound {
 }
 
 function refuseTimeout(timeout: number | undefined): void {
-  if (timeout === undefined || (timeout > 0 && timeout <= LONGEST_MS)) return;
+  if (timeout === undefined || (typeof timeout === "number" && timeout > 0 && timeout <= LONGEST_MS)) return;
   throw new InvalidRequestError(`cannot wait ${timeout} ms: a timeout is more than 0 and at most ${LONGEST_MS}`);
 }
 
@@ -140,7 +156,7 @@ function tokenOfEnvironment(): string | undefined {
   const token = variable("BUCKETD_TOKEN");
   if (token !== undefined || file === undefined) return token;
   try {
-    return readFileSync(file, "utf8").trim();
+    return readFileSync(file, "utf8");
   } catch (error) {
     const cause = (error as NodeJS.ErrnoException).code ?? "unreadable";
     throw new NoJobContextError(`cannot read the token file ${file}: ${cause}; ${WAY_OUT}`);

@@ -24,9 +24,9 @@ export interface BucketErrorOptions {
  *     ├── SchemaViolationError     schema_violation; `details` has every violation
  *     ├── UnavailableError         request_timeout, too_many_requests, overloaded, shutting_down,
  *     │                            read_only, storage_full
- *     ├── StoreError               bucket_corrupt, internal
+ *     ├── StoreError               bucket_corrupt, internal; also what is no answer of bucketd's
  *     └── TransportError           there is no whole answer from the daemon
- *         ├── DaemonUnreachableError  daemon_unreachable: nothing was sent
+ *         ├── DaemonUnreachableError  daemon_unreachable: nothing was changed
  *         ├── TimeoutError            timeout
  *         └── ConnectionLostError     connection_lost
  */

@@ -1,5 +1,6 @@
 import * as http from "node:http";
 import type { Socket } from "node:net";
+import { StoreError } from "./errors.js";
 
 /** One request; `path` is percent-encoded, `body` JSON text. */
 export interface Wire {
@@ -65,7 +66,7 @@ export async function exchange(socketPath: string, wire: Wire, ms: number): Prom
     request.on("error", (error) => {
       // Once the answer has begun it alone decides: a daemon that refuses a large body
       // answers and closes, and the rest of the body then fails to be written.
-      if (!answering) reject(classify(error));
+      if (!answering || isNoHttp(error)) reject(classify(error));
     });
     request.once("close", () => clearTimeout(timer));
     request.end(wire.body);
@@ -107,6 +108,10 @@ export function readAnswer(response: http.IncomingMessage): Promise<Answer> {
   });
 }
 
+function isNoHttp(error: NodeJS.ErrnoException): boolean {
+  return error.code?.startsWith("HPE_") ?? false; // of Node's own parser
+}
+
 /**
  * What an error before any answer tells. On a unix socket the system reports EPIPE when the
  * other end was closed before the request was written whole, and ECONNRESET when it was
@@ -114,6 +119,9 @@ export function readAnswer(response: http.IncomingMessage): Promise<Answer> {
  * orderly end (Node's "socket hang up", which has no `syscall`) leaves the outcome open.
  */
 export function classify(error: NodeJS.ErrnoException): Error {
+  if (isNoHttp(error)) {
+    return new StoreError("cannot read the answer: it is not HTTP, so no answer of bucketd's; does BUCKETD_SOCKET name its socket?", "internal");
+  }
   if (error.syscall === "connect" || error.code === "EPIPE") return new NotSent(error);
   if (error.code === "ECONNRESET" && error.syscall) return new NotSent(error);
   return new Lost();

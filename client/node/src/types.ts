@@ -86,6 +86,15 @@ export interface Snapshot<T = AnyBucket> {
   stale_seconds?: number;
 }
 
+/** How a write is guarded. */
+export interface WriteOptions {
+  /**
+   * The `etag` of a snapshot: the write is refused with PreconditionFailedError where the bucket has
+   * changed since. `null`, as of a snapshot where none was stored: where there is one now.
+   */
+  ifMatch?: string | null | undefined;
+}
+
 /** One change of a bucket, by whomever. */
 export interface Change<T = AnyBucket> {
   device: string;

@@ -2,7 +2,7 @@ import * as http from "node:http";
 import { Later, read } from "./answer.js";
 import { comesBack, final } from "./call.js";
 import { type Target, locate, quote } from "./context.js";
-import { BucketError, InvalidRequestError } from "./errors.js";
+import { BucketError, InvalidRequestError, StoreError } from "./errors.js";
 import { EventParser, type ServerEvent } from "./sse.js";
 import { Lost, TooSlow, bearer, classify, readAnswer } from "./transport.js";
 import type { Change, WatchOptions } from "./types.js";
@@ -87,7 +87,7 @@ class Watching {
     try {
       return { ...JSON.parse(data), id, gap };
     } catch {
-      throw new BucketError("cannot read an event: it is not JSON", "internal");
+      throw new StoreError("cannot read an event: it is not JSON", "internal");
     }
   }
 
@@ -129,7 +129,7 @@ class Connection {
     const isStream = response.headers["content-type"]?.startsWith("text/event-stream");
     if (response.statusCode !== 200 || !isStream) {
       read(await readAnswer(response), this.watching.target);
-      throw new BucketError("cannot read the answer: it is no stream of events", "internal");
+      throw new StoreError("cannot read the answer: it is no stream of events", "internal");
     }
     this.giveUpAfter(limits.silent);
     return response;

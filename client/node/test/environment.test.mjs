@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { pathToFileURL } from "node:url";
 import { Bucket, BucketError, NoJobContextError, agent } from "../dist/index.mjs";
 import { resolve } from "../dist/context.js";
 import { Fake, answer, stored } from "./support/fake.mjs";
@@ -94,6 +95,15 @@ test("the socket: BUCKETD_SOCKET, the user's own if it exists, else the system's
   assert.equal(resolve({ token: "t", socket: "/y.sock" }).socket, "/y.sock");
 });
 
+test("a socket may be a file: URL, and nothing else that is no text", async (t) => {
+  const fake = await Fake.start(t, () => stored({ a: 1 }));
+  const url = pathToFileURL(fake.path);
+  assert.deepEqual(await new Bucket({ token: "t", socket: url }).get(), { a: 1 });
+  for (const socket of [new URL("http://localhost/"), 5, {}, Buffer.from(fake.path)]) {
+    await assert.rejects(new Bucket({ token: "t", socket }).get(), { code: "invalid_request", message: /cannot use the socket/ });
+  }
+});
+
 const names = [
   ["phone-1", "phone-1"],
   ["..", "%2E%2E"],
@@ -120,6 +130,7 @@ test("contexts that contradict themselves are refused", async () => {
     [{ device: "\ud800" }, /lone surrogate/],
     [{ token: "t", timeout: 0 }, /timeout/],
     [{ token: "t", timeout: NaN }, /timeout/],
+    [{ token: "t", timeout: "100" }, /timeout/],
     [{ token: "t", timeout: Infinity }, /timeout/],
   ];
   for (const [options, message] of wrong) {
@@ -142,6 +153,26 @@ test("remove without a key never removes the bucket", async (t) => {
   const fake = await Fake.start(t, () => stored({}));
   await assert.rejects(new Bucket({ token: "t", socket: fake.path }).remove(...[]), { code: "invalid_request" });
   assert.equal(fake.connections, 0);
+});
+
+test("a write with options that are none is refused, not made unguarded", async (t) => {
+  const fake = await Fake.start(t, () => stored({}));
+  const bucket = new Bucket({ token: "t", socket: fake.path });
+  for (const options of [{ ifmatch: "e" }, { if_match: "e" }, "e", ["e"], null, { ifMatch: 5 }, { ifMatch: "a\nb" }]) {
+    const refused = { code: "invalid_request", message: /^cannot set the bucket: / };
+    await assert.rejects(bucket.set({ a: 1 }, options), refused, JSON.stringify(options));
+  }
+  await assert.rejects(bucket.remove("a", { ifmatch: "e" }), { message: /no option "ifmatch"; there is ifMatch/ });
+  await assert.rejects(bucket.remove({ ifMatch: "e" }), { message: /none is named/ });
+  assert.equal(fake.requests.length, 0);
+});
+
+test("the etag of a bucket that is not stored guards a write, too", async (t) => {
+  const fake = await Fake.start(t, () => answer(200, { success: true, bucket: {}, revision: 0 }));
+  const bucket = new Bucket({ token: "t", socket: fake.path });
+  const { etag } = await bucket.snapshot();
+  await bucket.set({ a: 1 }, { ifMatch: etag });
+  assert.equal(fake.requests[1].headers["if-none-match"], "*");
 });
 
 test("results never reject, whatever is given", async (t) => {

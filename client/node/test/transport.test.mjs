@@ -256,7 +256,7 @@ test("a refusal that comes before a large body is sent whole is read", async (t)
 test("an answer that is not bucketd's is told so", async (t) => {
   for (const bytes of [answer(200, "<html>hi</html>"), answer(200, "null"), answer(502, {})]) {
     const fake = await Fake.start(t, () => bytes);
-    await assert.rejects(open(fake.path).get(), { message: /is it bucketd that listens at / });
+    await assert.rejects(open(fake.path).get(), { name: "StoreError", message: /is it bucketd that listens at / });
   }
 });
 

@@ -156,7 +156,7 @@ class Asking(Generic[B]):
         job: str | None = None,
         automation: str | None = None,
         device_bucket: bool = False,
-        socket: str | None = None,
+        socket: str | os.PathLike[str] | None = None,
         timeout: float | None = None,
     ) -> None:
         """The context of the environment, of a ``token``, or of the names given.
@@ -173,7 +173,7 @@ class Asking(Generic[B]):
             raise error("invalid_request", "cannot use an automation without device and job")
         self._token, self._device, self._job = token, device, job
         self._automation, self._device_bucket = automation, device_bucket
-        self._socket, self._timeout = socket, timeout
+        self._socket, self._timeout = _context.path_of(socket), _context.seconds(timeout)
         self._given = self._scope_given()
 
     def __repr__(self) -> str:
@@ -186,7 +186,8 @@ class Asking(Generic[B]):
 
     def _scope_given(self) -> Scope | None:
         if self._token is not None:
-            return Scope(self._token, None, None, None, self._device_bucket)
+            token = _context.token_of(self._token, "token")
+            return Scope(token, None, None, None, self._device_bucket)
         if self._device is not None:
             return _context.named(self._device, self._job, self._automation, self._device_bucket)
         return None

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 SYSTEM_SOCKET = "/run/bucketd/bucketd.sock"
 MAX_TOKEN_FILE = 4096
+MOST_SECONDS = 1e9  # thirty years; the system's own clocks take no more than a few centuries
 HOW_TO_GET_ONE = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
+_BLANKS = " \t\r\n"
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.~")
 
 
@@ -27,8 +29,34 @@ def socket_path(environ: Mapping[str, str]) -> str:
     return SYSTEM_SOCKET
 
 
+def path_of(socket: str | os.PathLike[str] | None) -> str | None:
+    """The path as text, None for none; InvalidRequest for what is no path."""
+    try:
+        return None if socket is None else os.fsdecode(socket)
+    except TypeError:
+        raise error(
+            "invalid_request", f"cannot use a {_kind(socket)} as socket: give its path"
+        ) from None
+
+
+def seconds(timeout: float | None) -> float | None:
+    """The same; InvalidRequest for what no wait can last."""
+    if timeout is None or (isinstance(timeout, (int, float)) and 0 < timeout <= MOST_SECONDS):
+        return timeout
+    raise error(
+        "invalid_request",
+        f"cannot use the timeout {timeout!r}: it must be a number of seconds over 0",
+    )
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
 def escape(text: str) -> str:
     """Percent-encode a path segment or query value; one of dots alone too, lest it be resolved."""
+    if not isinstance(text, str):
+        raise error("invalid_request", f"cannot use a name or key that is a {_kind(text)}, no text")
     try:
         raw = text.encode()
     except UnicodeEncodeError:
@@ -128,17 +156,23 @@ def named(device: str, job: str | None, automation: str | None, device_bucket: b
     )
 
 
+def token_of(text: str, whence: str) -> str:
+    """The token in a text, without blanks around it; NoJobContext where that can be none."""
+    token = text.strip(_BLANKS) if isinstance(text, str) else ""
+    if token and token.isascii() and token.isprintable() and " " not in token:
+        return token
+    raise error("no_job_context", f"no job context: {whence} holds no token; {HOW_TO_GET_ONE}")
+
+
 def _token(environ: Mapping[str, str]) -> str | None:
     if token := environ.get("BUCKETD_TOKEN"):
-        return token
+        return token_of(token, "BUCKETD_TOKEN")
     path = environ.get("BUCKETD_TOKEN_FILE")
     if not path:
         return None
     try:
         with open(path, encoding="ascii") as file:
-            if token := file.read(MAX_TOKEN_FILE).strip():
-                return token
-        cause = "it is empty"
+            return token_of(file.read(MAX_TOKEN_FILE), f"BUCKETD_TOKEN_FILE {path}")
     except OSError as failure:
         cause = failure.strerror or str(failure)
     except UnicodeDecodeError:

@@ -119,7 +119,8 @@ class RequestTimeout(Unavailable):
 
 
 class DaemonUnreachable(Unavailable):
-    """Nobody serves the socket, and nobody did within the time limit. Nothing was sent.
+    """Nobody serves the socket, or whoever does closes each connection without an answer to a
+    read, and that until the time was over. Nothing was changed.
 
     See whether bucketd runs (``systemctl status bucketd``, ``bucketctl doctor``) and whether
     ``BUCKETD_SOCKET`` names its socket."""

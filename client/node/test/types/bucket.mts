@@ -8,6 +8,7 @@ interface Counter {
 
 const options: BucketOptions = { device: "d", job: "j", automation: "a", timeout: 100 };
 const bucket = new Bucket<Counter>(options);
+new Bucket({ socket: new URL("file:///run/bucketd.sock") });
 const all: Counter = await bucket.get();
 const some: { count?: number } = await bucket.get("count");
 const snapshot: Snapshot<Counter> = await bucket.snapshot();
@@ -22,6 +23,9 @@ await bucket.remove("label");
 await bucket.mergePatch({ label: null });
 await bucket.jsonPatch([{ op: "add", path: "/count", value: 1 }, { op: "remove", path: "/label" }]);
 const cleared: void = await bucket.clear();
+await bucket.set({ label: "x" }, { ifMatch: snapshot.etag });
+await bucket.remove("label", "count", { ifMatch: snapshot.etag });
+await bucket.clear({ ifMatch: snapshot.etag });
 console.log(all, some, snapshot.etag, context.job, cleared);
 
 const anything = await new Bucket().get();
@@ -34,6 +38,12 @@ try {
   if (error instanceof BucketError) console.log(error.status, error.details?.[0]?.path, error.revision);
 }
 
+// @ts-expect-error no such option
+await bucket.set({ label: "x" }, { ifmatch: snapshot.etag });
+// @ts-expect-error no such option
+await bucket.remove("label", { ifmatch: snapshot.etag });
+// @ts-expect-error no path
+new Bucket({ socket: 5 });
 // @ts-expect-error not a key
 await bucket.get("cuont");
 // @ts-expect-error a wrong type

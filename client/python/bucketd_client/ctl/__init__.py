@@ -1,7 +1,7 @@
 """``bucketctl``: buckets from a shell. ``main`` parses, calls, and tells how it went.
 
-Exit status: 0 done; 1 refused by the daemon; 2 usage; 3 no job context;
-4 daemon not reachable; 5 schema violation; 6 precondition failed.
+Exit status: 0 done; 1 refused by the daemon, declined by who was asked, or failed otherwise;
+2 usage; 3 no job context; 4 daemon not reachable; 5 schema violation; 6 precondition failed.
 Nothing is imported that the command at hand does not need.
 """
 
@@ -19,6 +19,7 @@ STATUS = {
     "daemon_unreachable": 4,
     "timeout": 4,
     "connection_lost": 4,
+    "schema_conflict": 5,
     "schema_violation": 5,
     "precondition_failed": 6,
 }
@@ -27,9 +28,14 @@ STATUS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status."""
     try:
+        from .output import Unwritten
+
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return 130
+    except Unwritten as problem:
+        _stop_writing()
+        return _complain(f"cannot write to standard output: {problem}{_nevertheless()}", 1)
     except BrokenPipeError:
         _stop_writing()
         return 141  # what a shell says of SIGPIPE
@@ -45,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     from .._errors import BucketError
-    from .parser import Help, Usage, parse
+    from .parser import Declined, Help, Usage, parse
 
     try:
         command, options = parse(argv)
@@ -57,6 +63,8 @@ def _run(argv: list[str]) -> int:
         return 0
     except Usage as problem:
         return _complain(str(problem), 2)
+    except Declined:
+        return 1
     except BucketError as problem:
         return _complain(_in_words(problem), _status_of(problem), problem.details)
 
@@ -65,6 +73,13 @@ def _stop_writing() -> None:
     from .output import let_go
 
     let_go(sys.stdout)
+
+
+def _nevertheless() -> str:
+    """Lest it reads as if the daemon had refused."""
+    from . import output
+
+    return "; the daemon has done what was asked" if output.changed else ""
 
 
 def _status_of(problem: BucketError) -> int:

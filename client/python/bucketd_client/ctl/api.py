@@ -32,6 +32,7 @@ def api(options: Options) -> int:
     answer = _wire.request(
         method, target, body=body, headers=headers, path=session.path, timeout=session.timeout
     )
+    output.changed = answer.status < 400 and method not in ("GET", "HEAD")
     _show(options, answer)
     return 0 if answer.status < 400 else _status(answer)
 

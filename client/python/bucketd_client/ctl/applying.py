@@ -58,11 +58,8 @@ def apply(options: Options) -> int:
             "mend what the plan names, nothing was changed",
         )
     todo = [step for step in plan if step.change != SAME]
-    if (
-        todo
-        and not options.has("dry-run")
-        and asking.agreed(options, f"make {asking.counted(len(todo), 'change')}")
-    ):
+    if todo and not options.has("dry-run"):
+        asking.ask(options, f"make {asking.counted(len(todo), 'change')}")
         _do_all(session, todo)
         output.warn(f"{asking.counted(len(todo), 'change')} made")
     return 0

@@ -6,20 +6,19 @@ import sys
 
 from . import output
 from .commands import Options
-from .parser import Usage
+from .parser import Declined, Usage
 
 
-def agreed(options: Options, what: str) -> bool:
-    """Whether to do it: said beforehand by ``--yes``, or by a person now."""
+def ask(options: Options, what: str) -> None:
+    """Go on where ``--yes`` said so beforehand, or a person says it now. Raises Declined."""
     if options.has("yes"):
-        return True
+        return
     if sys.stdin is None or not sys.stdin.isatty():
         raise Usage(f"cannot {what} unasked: give --yes, or look first with --dry-run")
     output.warn(f"{what}? [y/N]", before="")
-    if sys.stdin.readline().strip().lower() in ("y", "yes"):
-        return True
-    output.warn("nothing was changed")
-    return False
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        output.warn("nothing was changed")
+        raise Declined
 
 
 def counted(number: int, what: str) -> str:

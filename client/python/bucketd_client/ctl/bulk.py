@@ -121,11 +121,12 @@ def _contexts(session: Session, device: str) -> list[Row]:
 
 
 def _agreed(options: Options, what: str, rows: Iterable[Row]) -> bool:
-    """Whether to go on; with ``--dry-run`` what it would be about is shown instead."""
+    """True, or Declined; with ``--dry-run`` what it would be about is shown instead: False."""
     if options.has("dry-run"):
         show_rows(options, rows)
         return False
-    return asking.agreed(options, what)
+    asking.ask(options, what)
+    return True
 
 
 def show_rows(options: Options, rows: Iterable[Row]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket as sockets
@@ -27,8 +28,10 @@ def environment(session: Session) -> Iterator[Finding]:
     try:
         scope = _context.from_environment(os.environ, device_bucket=True)
     except BucketError as problem:
-        if "BUCKETD_TOKEN_FILE" in problem.message:
-            yield Finding(PROBLEM, "context", problem.message, "unset BUCKETD_TOKEN_FILE")
+        for name in ("BUCKETD_TOKEN_FILE", "BUCKETD_TOKEN"):
+            if name in problem.message:
+                yield Finding(PROBLEM, "context", problem.message, f"unset {name}")
+                break
         return
     if scope.token is None:
         return
@@ -104,11 +107,18 @@ def store(status: dict[str, Any]) -> Iterator[Finding]:
     if found["healthy"]:
         yield Finding(OK, "store", f"healthy, {status['durability']}")
     else:
-        fix = "mend the cause, then restart the daemon; what was acknowledged is kept"
-        yield Finding(PROBLEM, "store", f"takes no writes: {found['problem']}", fix)
+        yield Finding(PROBLEM, "store", f"takes no writes: {found['problem']}", _mended(found))
     if found.get("journal_damaged"):
         fix = "its copy is in <state>/quarantine; compare with a backup, check the disk"
         yield Finding(WARNING, "journal", "was damaged when the daemon started", fix)
+
+
+def _mended(store: dict[str, Any]) -> str:
+    """The way out; of a full disk the daemon comes back by itself, as its problem then says."""
+    if any(os.strerror(code) in str(store["problem"]) for code in (errno.ENOSPC, errno.EDQUOT)):
+        place = store.get("state_dir") or "the disk"
+        return f"free space on {place}; writes then go on by themselves, without a restart"
+    return "mend the cause, then restart the daemon; what was acknowledged is kept"
 
 
 def file_system(status: dict[str, Any]) -> Iterator[Finding]:
@@ -151,7 +161,7 @@ def permissions(status: dict[str, Any]) -> Iterator[Finding]:
 
 
 def quarantine(status: dict[str, Any]) -> Iterator[Finding]:
-    if count := status["counts"].get("quarantined_files"):
+    if count := status.get("counts", {}).get("quarantined_files"):
         place = f"{status['store'].get('state_dir') or '<state>'}/quarantine"
         fix = f"look at {place}; what was put right, or nobody needs, may be removed"
         yield Finding(WARNING, "quarantine", f"{counted(count, 'damaged file')} kept", fix)

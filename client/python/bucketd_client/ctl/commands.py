@@ -213,7 +213,8 @@ COMMANDS = (
     Command(
         "schema set", "AUTOMATION FILE", "set the schema of an automation's buckets",
         (Option("force", "", "also if stored buckets violate it"), *DAEMON),
-        "bucketctl schema set login login.json", "schemas:put", 2, 2, notes=SCHEMA_NOTES,
+        "bucketctl schema set login login.json", "schemas:put", 2, 2,
+        notes=SCHEMA_NOTES + "\nExit status 5 says that stored buckets violate it: it is not set.",
     ),
     Command(
         "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",

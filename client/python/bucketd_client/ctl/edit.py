@@ -95,9 +95,11 @@ def _done(options: Options, stored: Stored, reply: _calls.Reply | None) -> int:
     if reply is None:
         output.warn("nothing changed")
         return output.show({"changed": False}) if options.has("json") else 0
-    if options.has("json") or not output.on_terminal():
+    if options.has("json"):
         return output.show_answer(reply)
     bucket = reply.members[stored._scope.label]
+    if not output.on_terminal():
+        return output.show(bucket)
     for line in difference.lines(list(difference.changes(stored.bucket, bucket))):
         output.write(line)
     return 0

@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
-import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from . import naming, output
 from .bulk import told
@@ -64,11 +63,19 @@ def _left_out(paths: list[str]) -> int:
 
 
 def total(session: Session) -> int:
-    """How many there will be; 0 where filters make that unknown."""
+    """How many there will be; 0 where filters make that unknown, or the daemon has not counted."""
     if Filters(session).given:
         return 0
-    counts = session.call("GET", "/v1/status").members["counts"]
-    return int(counts["buckets"]) + int(counts["device_buckets"])
+    counts = session.call("GET", "/v1/status").members.get("counts", {})
+    return sum(int(counts.get(kind) or 0) for kind in ("buckets", "device_buckets"))
+
+
+class _StandardOutput:
+    """What it does not take is told as such."""
+
+    def write(self, data: bytes) -> int:
+        output.put(data)
+        return len(data)
 
 
 @contextmanager
@@ -78,8 +85,8 @@ def _output(options: Options) -> Iterator[IO[bytes]]:
     if path is None:
         if output.on_terminal() and options.get("format") == "tar":
             raise Usage("cannot write a tar to a terminal: give --output FILE")
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        yield cast("IO[bytes]", _StandardOutput())  # of which no more is asked than to write
+        output.put(b"", flush=True)
         return
     part = f"{path}.part"
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -95,14 +102,15 @@ def _output(options: Options) -> Iterator[IO[bytes]]:
 @contextmanager
 def _writer(file: IO[bytes], kind: str) -> Iterator[Writer]:
     if kind == "ndjson":
-        yield lambda envelope: file.write(_line(envelope))
+        shown = isinstance(file, _StandardOutput) and output.on_terminal()
+        yield lambda envelope: file.write(_line(envelope, output.plain if shown else str))
         return
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         yield lambda envelope: _add(tar, envelope)
 
 
-def _line(envelope: dict[str, Any]) -> bytes:
-    return json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+def _line(envelope: dict[str, Any], safe: Callable[[str], str]) -> bytes:
+    return safe(json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))).encode() + b"\n"
 
 
 def _add(tar: tarfile.TarFile, envelope: dict[str, Any]) -> None:

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 ERASE = "\r\x1b[K"
 erase = ""  # what takes away the progress bar that is shown
+changed = False  # whether the daemon has done what changes something, by the request made last
+
+
+class Unwritten(Exception):
+    """Standard output did not take what it was to be told; the text says why."""
 
 
 def on_terminal() -> bool:
@@ -54,10 +59,21 @@ def show_answer(reply: Reply) -> int:
 
 def write(text: str) -> None:
     """A line in UTF-8, whatever the locale is."""
+    put(text.encode("utf-8", "surrogateescape") + b"\n", flush=True)
+
+
+def put(data: bytes, flush: bool = False) -> None:
+    """Bytes as they are. Raises Unwritten, or BrokenPipeError where the reader has gone."""
     if sys.stdout is None:
-        raise OSError("standard output is closed")
-    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
-    sys.stdout.buffer.flush()
+        raise Unwritten("it is closed")
+    try:
+        sys.stdout.buffer.write(data)
+        if flush:
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        raise Unwritten(problem.strerror or str(problem)) from None
 
 
 def warn(message: str, before: str = "bucketctl: ") -> None:
@@ -70,6 +86,12 @@ def warn(message: str, before: str = "bucketctl: ") -> None:
         sys.stderr.buffer.flush()
     except OSError:
         let_go(sys.stderr)  # nobody is left to be told
+
+
+def warn_of_recovery(recovered: dict[str, Any]) -> None:
+    """That the bucket may be older than what was once stored, and why."""
+    what = f"revision {recovered.get('revision')} took the place of a damaged file"
+    warn(f"{what}, and may lack changes: {recovered.get('reason')}")
 
 
 def let_go(stream: TextIO | None) -> None:

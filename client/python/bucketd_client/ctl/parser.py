@@ -31,6 +31,10 @@ class Usage(Exception):
     """What was typed is no command; the text says why, and what would be."""
 
 
+class Declined(Exception):
+    """A person was asked, and said no; nothing was changed."""
+
+
 def parse(argv: list[str]) -> tuple[Command, Options]:
     """The command and its options. Raises Help or Usage."""
     command, words = _command(argv)
@@ -181,5 +185,6 @@ Inside `bucketctl run` a command finds its bucket by itself; elsewhere name it:
 
 `bucketctl COMMAND --help` tells more, with examples."""
 EXIT_STATUS = """\
-Exit status: 0 done; 1 refused by the daemon; 2 usage; 3 no job context;
-4 daemon not reachable; 5 schema violation; 6 precondition failed."""
+Exit status: 0 done; 1 refused by the daemon, declined by you when asked, or failed
+otherwise; 2 usage; 3 no job context; 4 daemon not reachable; 5 schema violation;
+6 precondition failed."""

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .._errors import BucketError
+from .._errors import BucketError, NotFound
 from . import output
 from .commands import Options
 from .contexts import mint
@@ -115,5 +115,7 @@ def _has_it(child: int, arrived: signal.struct_siginfo) -> bool:
 def _revoke(session: Session, context_id: str) -> None:
     try:
         session.call("DELETE", f"/v1/contexts/{context_id}")
+    except NotFound:
+        pass  # it ended before its command did
     except BucketError as problem:
         output.warn(f"the context was not revoked and ends by itself: {problem}")

@@ -9,8 +9,6 @@ from . import output
 from .commands import Options
 from .parser import Usage
 
-MOST_SECONDS = 1e9  # thirty years; the system's own clocks take no more than a few centuries
-
 
 class Shown(Exception):
     """The curl command was printed instead; nothing was sent."""
@@ -56,9 +54,18 @@ class Session:
 
             output.write(command(self.path, method, target, headers, body))
             raise Shown
-        return _calls.call(
+        reply = _calls.call(
             method, target, path=self.path, headers=headers, body=body, timeout=self.timeout
         )
+        output.changed = _changes(method, target)
+        if recovered := reply.members.get("recovered_from"):
+            output.warn_of_recovery(recovered)
+        return reply
+
+
+def _changes(method: str, target: str) -> bool:
+    """Whether a success changes something: a trial of a schema does not."""
+    return method != "GET" and not target.endswith(("?dry_run=true", "/check"))
 
 
 def seconds(options: Options, name: str) -> float | None:
@@ -68,7 +75,7 @@ def seconds(options: Options, name: str) -> float | None:
         return None
     try:
         number = float(text)
-        if not 0 < number <= MOST_SECONDS:
+        if not 0 < number <= _context.MOST_SECONDS:
             raise ValueError
     except ValueError:
         raise Usage(f"cannot use --{name} {text}: it must be a number of seconds over 0") from None

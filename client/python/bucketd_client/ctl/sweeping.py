@@ -8,7 +8,7 @@ from typing import Any
 from .. import _context
 from .._errors import BucketError
 from . import bulk, filters, output
-from .asking import agreed, counted
+from .asking import ask, counted
 from .commands import Options
 from .parser import Usage
 from .progress import Progress
@@ -25,8 +25,7 @@ def sweep(options: Options) -> int:
     if options.has("dry-run"):
         bulk.show_rows(options, rows)
         return 0
-    if not agreed(options, f"remove {counted(len(rows), 'bucket')} for good"):
-        return 0
+    ask(options, f"remove {counted(len(rows), 'bucket')} for good")
     removed = 0
     with Progress("sweep") as progress:
         for count, row in enumerate(rows, 1):
@@ -84,8 +83,10 @@ def _listed(session: Session, row: Row) -> Row:
 
 def _before(options: Options) -> str:
     text = options.get("days")
+    if text is None:
+        raise Usage("cannot sweep: say with --days N how old what is removed has to be")
     try:
-        days = float(text or "")
+        days = float(text)
         if not 0 < days < 1e6:
             raise ValueError
     except ValueError:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from typing import Any
+from urllib.parse import unquote
 
 from .._context import escape
 from .._errors import error
@@ -38,8 +39,41 @@ def types(options: Options) -> int:
         raise error("invalid_request", "cannot write types: the schema is not an object")
     name = type_name(automation)
     make = _typescript if language == "typescript" else _python
-    text = f"{_comment(language, automation)}\n\n{make(schema, name).strip()}\n"
+    text = f"{_comment(language, automation)}\n\n{make(_at_root(schema), name).strip()}\n"
     return _deliver(options, text)
+
+
+_BESIDE = {"$schema", "$id", "$defs", "$comment", "title", "description"}  # of either, or both
+
+
+def _at_root(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema with its members at the root, which a ``$ref`` there may have elsewhere.
+
+    The generators would give the name to an alias, or stop.
+    """
+    whole: dict[str, Any] = schema
+    followed: set[str] = set()
+    while (reference := schema.get("$ref")) is not None:
+        beside = {name: value for name, value in schema.items() if name != "$ref"}
+        found = _place(whole, reference)
+        if found is None or reference in followed or (found.keys() & beside.keys()) - _BESIDE:
+            raise error(
+                "invalid_request",
+                f"cannot write types: the schema's root is a $ref to {reference!r}, which cannot "
+                "be followed, or says what stands beside it as well; put the object at the root",
+            )
+        followed.add(reference)
+        schema = {**found, **beside}
+    return schema
+
+
+def _place(schema: Any, reference: str) -> dict[str, Any] | None:
+    """What ``#/…`` points at, where that is an object."""
+    root, *names = reference.split("/")
+    for name in names:
+        key = unquote(name).replace("~1", "/").replace("~0", "~")
+        schema = schema.get(key) if isinstance(schema, dict) else None
+    return schema if root == "#" and isinstance(schema, dict) else None
 
 
 def type_name(automation: str) -> str:
@@ -166,8 +200,9 @@ def _generate(
     text = json.dumps({**schema, "title": name})
     done = subprocess.run([found, *words], input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise error("invalid_request", f"cannot write types: {program} says: {last}")
+        lines = done.stderr.strip().splitlines() or ["no reason given"]
+        said = next((line for line in reversed(lines) if "Error" in line), lines[-1]).strip()
+        raise error("invalid_request", f"cannot write types: {program} says: {said}")
     return done.stdout
 
 
