@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 import orjson
 
-from ..errors import BucketdError, NotFound, Overloaded
-from ..store import disk, etcdkeys, failures
-from ..store.etcdwatch import Compacted, watch
-from ..store.gateway import Gateway, Lost, b64
+from ..errors import BucketdError, NotFound
+from ..store import disk, failures
+from ..store.etcdwatch import Compacted
+from ..store.gateway import Gateway, Lost
+from .cluster import Cluster
 from .registry import DIRECTORY, Registry
 
 log = logging.getLogger(__name__)
@@ -52,23 +53,24 @@ class Shared:
     """On all hosts with the same ``prefix`` in the cluster; ``keep_current`` takes up theirs."""
 
     def __init__(self, registry: Registry, gateway: Gateway, prefix: str, timeout: float) -> None:
-        self._registry, self._gateway = registry, gateway
-        self._prefix, self._timeout = f"{prefix}schema/", timeout
+        self._registry, self._cluster = registry, Cluster(gateway, prefix, timeout)
         self._turn = asyncio.Lock()  # files are written for one change at a time
 
     async def put(self, automation: str, document: Any) -> None:
-        value = orjson.dumps({"automation": automation, "schema": document})
-        body = {"key": b64(self._key(automation)), "value": b64(value)}
-        await self._call("/v3/kv/put", body, f"set the schema of {automation!r}")
+        await self._cluster.put(automation, document)
         await self._take({automation: document})
 
     async def remove(self, automation: str) -> None:
-        if automation not in self._copied():
-            await asyncio.to_thread(self._registry.remove, automation)
+        # Asked first, as a schema may be there of which this host has not heard yet.
+        shared = await self._cluster.remove(automation)
+        if automation in self._copied():
+            await self._drop({automation})
             return
-        body = {"key": b64(self._key(automation))}
-        await self._call("/v3/kv/deleterange", body, f"remove the schema of {automation!r}")
-        await self._drop({automation})
+        try:
+            await asyncio.to_thread(self._registry.remove, automation)
+        except NotFound:
+            if not shared:
+                raise
 
     async def keep_current(self, stop: asyncio.Event) -> None:
         """Take up what other hosts set and remove, until ``stop``."""
@@ -88,17 +90,14 @@ class Shared:
 
     async def _take_all(self) -> int:
         """Make the copies what etcd has; the revision of that."""
-        begin, end = etcdkeys.everything(self._prefix)
-        body = {"key": b64(begin), "range_end": b64(end)}
-        answer = await self._gateway.call("/v3/kv/range", body, self._deadline())
-        found = dict(filter(None, map(_schema, answer.get("kvs", ()))))
+        revision, kvs = await self._cluster.everything()
+        found = dict(filter(None, map(_schema, kvs)))
         await self._take(found)
         await self._drop(self._copied() - set(found))
-        return int(answer["header"]["revision"])
+        return revision
 
     async def _take_changes(self, revision: int) -> None:
-        begin, end = etcdkeys.everything(self._prefix)
-        async for events in watch(self._gateway, begin, end, revision + 1, self._deadline()):
+        async for events in self._cluster.changes(revision):
             for event in events:
                 gone = event.get("type") == "DELETE"
                 told = _schema(event.get("prev_kv" if gone else "kv") or {})
@@ -141,21 +140,6 @@ class Shared:
             disk.write(self._registry.root, (DIRECTORY,), NOTE, lambda _birth: text)
         except OSError as error:
             raise failures.refusal("note which schemas are shared", error) from error
-
-    async def _call(self, path: str, body: dict[str, Any], what: str) -> None:
-        try:
-            await self._gateway.call(path, body, self._deadline())
-        except Lost as error:
-            raise Overloaded(
-                f"cannot {what}: etcd did not confirm it within {self._timeout:g} s; "
-                "look whether it was done, and try again"
-            ) from error
-
-    def _key(self, automation: str) -> bytes:
-        return f"{self._prefix}{automation}".encode()
-
-    def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._timeout
 
 
 def _schema(found: dict[str, Any]) -> tuple[str, Any] | None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import select
 import signal
-from collections.abc import Iterator
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet import Cluster, wait_until
+from fleet import Cluster, Host, wait_until
 from harness import Daemon, pair
 
 from bucketd.schemas.registry import Registry
@@ -142,3 +147,131 @@ def test_a_copy_is_known_as_one_whenever_its_host_is_killed(
     assert not registry.entries()
     assert not shared._copied()
     os.close(root)
+
+
+class Relay(socketserver.ThreadingTCPServer):
+    """Of one node: a change reaches it ``before`` it is answered ``after``, once those are set."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Passing)
+        self.port, self.url = port, f"http://127.0.0.1:{self.server_address[1]}"
+        self.before, self.after, self.done = (threading.Event() for _ in range(3))
+        self.before.set()
+        self.after.set()
+
+
+class _Passing(socketserver.BaseRequestHandler):
+    server: Relay
+
+    def handle(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.server.port)) as there:
+            other = {self.request: there, there: self.request}
+            while True:
+                for source in select.select(list(other), [], [])[0]:
+                    text = source.recv(65536)
+                    if not text:
+                        return
+                    if any(way in text for way in (b"kv/txn", b"kv/put", b"kv/deleterange")):
+                        self._change(text, there)
+                    else:
+                        other[source].sendall(text)
+
+    def _change(self, text: bytes, there: socket.socket) -> None:
+        self.server.before.wait(20)
+        there.sendall(text)
+        answer = there.recv(65536)
+        self.server.done.set()
+        self.server.after.wait(20)
+        with contextlib.suppress(OSError):  # nobody waits any more
+            self.request.sendall(answer)
+
+
+@pytest.fixture
+def relayed(etcd: Cluster) -> Iterator[tuple[Relay, Host, Host]]:
+    """A host that asks through it first, and one that does not; neither has a schema of mail."""
+    relay = Relay(int(etcd.nodes[0].url.rpartition(":")[2]))
+    serving = threading.Thread(target=relay.serve_forever)
+    serving.start()
+    host, other = etcd.host(BUCKETD_STORE_ETCD_TIMEOUT_SECONDS="4.5"), etcd.host()
+    # It is asked again after a third of the time, directly.
+    host.env["BUCKETD_STORE_ETCD_ENDPOINTS"] = f"{relay.url},{etcd.endpoints}"
+    try:
+        other.start().request("DELETE", "/v1/schemas/mail")
+        host.start()
+        meet(other, host)
+        relay.done.clear()
+        yield relay, host, other
+    finally:
+        relay.before.set()
+        relay.after.set()
+        host.remove()
+        other.remove()
+        relay.shutdown()
+        serving.join()
+        relay.server_close()
+
+
+def meet(*hosts: Host) -> None:
+    """All that the first has heard of the others hear of, too."""
+    hosts[0].request("DELETE", "/v1/schemas/meeting")
+    for host in hosts[1:]:
+        wait_until(lambda host=host: schema_of(host, "meeting") is None)
+    assert hosts[0].request("PUT", "/v1/schemas/meeting", NUMBER).status == 200
+    for host in hosts:
+        wait_until(lambda host=host: schema_of(host, "meeting") == NUMBER)
+
+
+def beside(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """Under way, and what it will have returned."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    return thread, found
+
+
+@pytest.mark.parametrize("then", ["replaced", "removed", "set again"])
+def test_what_a_node_does_late_undoes_nothing(then: str, relayed: tuple[Relay, Host, Host]) -> None:
+    relay, host, other = relayed
+    if then == "set again":
+        assert host.request("PUT", "/v1/schemas/mail", TEXT).status == 200
+        relay.done.clear()
+    relay.before.clear()
+    verb, body = ("DELETE", None) if then == "set again" else ("PUT", NUMBER)
+    assert host.request(verb, "/v1/schemas/mail", body).status == 200
+    want = None if then == "removed" else TEXT
+    verb = "DELETE" if want is None else "PUT"
+    assert other.request(verb, "/v1/schemas/mail", want).status == 200
+    relay.before.set()
+    assert relay.done.wait(20)
+    meet(other, host)
+    assert (schema_of(other, "mail"), schema_of(host, "mail")) == (want, want)
+
+
+@pytest.mark.parametrize("verb", ["PUT", "DELETE"])
+def test_a_change_whose_answer_is_lost_is_made_once(
+    verb: str, relayed: tuple[Relay, Host, Host]
+) -> None:
+    relay, host, other = relayed
+    if verb == "DELETE":
+        host.request("PUT", "/v1/schemas/mail", NUMBER)
+    relay.after.clear()
+    assert host.request(verb, "/v1/schemas/mail", TEXT if verb == "PUT" else None).status == 200
+    want = TEXT if verb == "PUT" else None
+    assert schema_of(host, "mail") == want
+    meet(other, host)
+    assert (schema_of(other, "mail"), schema_of(host, "mail")) == (want, want)
+
+
+def test_where_it_was_changed_since_nobody_knows(relayed: tuple[Relay, Host, Host]) -> None:
+    relay, host, other = relayed
+    relay.after.clear()
+    putting, answers = beside(lambda: host.request("PUT", "/v1/schemas/mail", NUMBER))
+    assert relay.done.wait(20)
+    assert other.request("PUT", "/v1/schemas/mail", TEXT).status == 200
+    putting.join(20)
+    assert (answers[0].status, answers[0].json["code"]) == (500, "internal")
+    assert "the outcome is unknown" in answers[0].json["error"]
+    meet(other, host)
+    assert (schema_of(other, "mail"), schema_of(host, "mail")) == (TEXT, TEXT)
