@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import logging
 import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -22,6 +24,16 @@ from ..store import etcdkeys
 from ..store.etcdwatch import Event, watch
 from ..store.gateway import Gateway, Lost, b64
 from ..store.swap import unknown
+
+log = logging.getLogger(__name__)
+
+
+class Told(NamedTuple):
+    """What etcd has of an automation since a revision: its schema, or None."""
+
+    automation: str
+    document: Any
+    at: int
 
 
 @dataclass(slots=True)
@@ -51,31 +63,42 @@ class Cluster:
         self._gateway, self._timeout = gateway, timeout
         self._schemas, self._marks = f"{prefix}schema/", f"{prefix}schema-mark/"
 
-    async def put(self, automation: str, document: Any) -> None:
+    async def put(self, automation: str, document: Any) -> Told:
         """Raises BucketdError; Internal, which says so, where the outcome is unknown."""
         value = orjson.dumps({"automation": automation, "schema": document})
         put = {"request_put": {"key": self._key(automation), "value": b64(value)}}
-        await self._make(self._change("set", automation, put))
+        answer = await self._make(self._change("set", automation, put))
+        return Told(automation, document, _revision(answer))
 
-    async def remove(self, automation: str) -> bool:
-        """Whether there was one. Raises as ``put`` does."""
+    async def remove(self, automation: str) -> tuple[Told, bool]:
+        """Whether there was one, too. Raises as ``put`` does."""
         deleting = {"request_delete_range": {"key": self._key(automation)}}
         answer = await self._make(self._change("remove", automation, deleting))
+        told = Told(automation, None, _revision(answer))
         if "responses" not in answer:
-            return True  # the answer that said so was lost
-        return "deleted" in answer["responses"][1]["response_delete_range"]
+            return told, True  # what said so was lost
+        return told, "deleted" in answer["responses"][1]["response_delete_range"]
 
-    async def everything(self) -> tuple[int, list[dict[str, Any]]]:
-        """A revision, and what there is as of that. Raises BucketdError or Lost."""
+    async def everything(self) -> tuple[int, list[Told]]:
+        """A revision, and the schemas as of that. Raises BucketdError or Lost."""
         begin, end = etcdkeys.below(self._schemas)
         body = {"key": b64(begin), "range_end": b64(end)}
         answer = await self._gateway.call("/v3/kv/range", body, self._deadline())
-        return int(answer["header"]["revision"]), answer.get("kvs", [])
+        return _revision(answer), list(filter(None, map(_schema, answer.get("kvs", ()))))
 
-    def changes(self, revision: int) -> AsyncGenerator[list[Event], None]:
+    async def changes(self, revision: int) -> AsyncGenerator[list[Told], None]:
         """After that revision; see ``watch``."""
         begin, end = etcdkeys.below(self._schemas)
-        return watch(self._gateway, begin, end, revision + 1, self._deadline())
+        events = watch(self._gateway, begin, end, revision + 1, self._deadline())
+        async with contextlib.aclosing(events):
+            async for told in events:
+                yield list(filter(None, map(self._told, told)))
+
+    def _told(self, event: Event) -> Told | None:
+        if event.get("type") != "DELETE":
+            return _schema(event["kv"])
+        key = base64.b64decode(event["kv"]["key"]).decode(errors="replace")
+        return Told(key.removeprefix(self._schemas), None, int(event["kv"]["mod_revision"]))
 
     async def _make(self, change: _Change) -> dict[str, Any]:
         """etcd's answer; only its revision, where what told more was lost."""
@@ -141,3 +164,17 @@ class Cluster:
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._timeout
+
+
+def _revision(answer: dict[str, Any]) -> int:
+    return int(answer["header"]["revision"])
+
+
+def _schema(found: dict[str, Any]) -> Told | None:
+    """A stored schema; None for what is none."""
+    try:
+        value = orjson.loads(base64.b64decode(found["value"]))
+        return Told(str(value["automation"]), value["schema"], int(found["mod_revision"]))
+    except (ValueError, KeyError, TypeError):
+        log.error("cannot use a schema in etcd: its value is none")
+        return None

@@ -8,7 +8,7 @@ from etcd, and what an operator set before hosts shared anything stays.
 from __future__ import annotations
 
 import asyncio
-import base64
+import contextlib
 import logging
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from ..errors import BucketdError, NotFound
 from ..store import disk, failures
 from ..store.etcdwatch import Compacted
 from ..store.gateway import Gateway, Lost
-from .cluster import Cluster
+from .cluster import Cluster, Told
 from .registry import DIRECTORY, Registry
 
 log = logging.getLogger(__name__)
@@ -55,22 +55,28 @@ class Shared:
     def __init__(self, registry: Registry, gateway: Gateway, prefix: str, timeout: float) -> None:
         self._registry, self._cluster = registry, Cluster(gateway, prefix, timeout)
         self._turn = asyncio.Lock()  # files are written for one change at a time
+        self._known: dict[str, int] = {}  # up to which revision, of each automation
 
     async def put(self, automation: str, document: Any) -> None:
-        await self._cluster.put(automation, document)
-        await self._take({automation: document})
+        await self._adopt(await self._cluster.put(automation, document))
 
     async def remove(self, automation: str) -> None:
         # Asked first, as a schema may be there of which this host has not heard yet.
-        shared = await self._cluster.remove(automation)
-        if automation in self._copied():
-            await self._drop({automation})
-            return
-        try:
-            await asyncio.to_thread(self._registry.remove, automation)
-        except NotFound:
-            if not shared:
-                raise
+        told, shared = await self._cluster.remove(automation)
+        copied = automation in self._copied()
+        await self._adopt(told)
+        if not copied:
+            await self._remove_own(automation, shared)
+
+    async def _remove_own(self, automation: str, shared: bool) -> None:
+        async with self._turn:
+            if automation in self._copied():
+                return  # set anew by another host
+            try:
+                await asyncio.to_thread(self._registry.remove, automation)
+            except NotFound:
+                if not shared:
+                    raise
 
     async def keep_current(self, stop: asyncio.Event) -> None:
         """Take up what other hosts set and remove, until ``stop``."""
@@ -90,43 +96,51 @@ class Shared:
 
     async def _take_all(self) -> int:
         """Make the copies what etcd has; the revision of that."""
-        revision, kvs = await self._cluster.everything()
-        found = dict(filter(None, map(_schema, kvs)))
-        await self._take(found)
-        await self._drop(self._copied() - set(found))
+        before = max(self._known.values(), default=0)
+        revision, found = await self._cluster.everything()
+        if revision < before:  # etcd has begun anew, or from a backup, and so do its revisions
+            self._known.clear()
+        gone = self._copied() - {told.automation for told in found}
+        for told in [*found, *(Told(automation, None, revision) for automation in gone)]:
+            await self._adopt(told)
         return revision
 
     async def _take_changes(self, revision: int) -> None:
-        async for events in self._cluster.changes(revision):
-            for event in events:
-                gone = event.get("type") == "DELETE"
-                told = _schema(event.get("prev_kv" if gone else "kv") or {})
-                if told is not None:
-                    await (self._drop({told[0]}) if gone else self._take(dict([told])))
+        async with contextlib.aclosing(self._cluster.changes(revision)) as changes:
+            async for several in changes:
+                for told in several:
+                    await self._adopt(told)
 
-    async def _take(self, schemas: dict[str, Any]) -> None:
+    async def _adopt(self, told: Told) -> None:
+        """Have it in force here, unless something newer is: that may have been told before."""
         async with self._turn:
-            for automation, document in schemas.items():
-                now = self._registry.find(automation)
-                if now and now.document == document and automation in self._copied():
-                    continue
-                try:
-                    # First: a copy that is not noted, after a kill, would be an operator's.
-                    self._note(self._copied() | {automation})
-                    await asyncio.to_thread(self._registry.put, automation, document)
-                except BucketdError as error:
-                    log.error("cannot take up a shared schema: %s", error.message)
+            if told.at < self._known.get(told.automation, 0):
+                return
+            try:
+                if told.document is None:
+                    await self._drop(told.automation)
+                else:
+                    await self._take(told.automation, told.document)
+            except BucketdError as error:
+                log.error("cannot take up a shared schema: %s", error.message)
+                return
+            self._known[told.automation] = told.at
 
-    async def _drop(self, automations: set[str]) -> None:
-        async with self._turn:
-            for automation in automations & self._copied():
-                try:
-                    await asyncio.to_thread(self._registry.remove, automation)
-                except NotFound:
-                    pass  # it was noted, and then a kill came
-                except BucketdError as error:
-                    log.error("cannot drop a shared schema: %s", error.message)
-                self._note(self._copied() - {automation})
+    async def _take(self, automation: str, document: Any) -> None:
+        now, copied = self._registry.find(automation), self._copied()
+        # As texts: for Python 1 and true are the same.
+        same = now is not None and orjson.dumps(now.document) == orjson.dumps(document)
+        if not same or automation not in copied:
+            # First: a copy that is not noted, after a kill, would be an operator's.
+            self._note(copied | {automation})
+            await asyncio.to_thread(self._registry.put, automation, document)
+
+    async def _drop(self, automation: str) -> None:
+        copied = self._copied()
+        if automation in copied:
+            with contextlib.suppress(NotFound):  # it was noted, and then a kill came
+                await asyncio.to_thread(self._registry.remove, automation)
+            self._note(copied - {automation})
 
     def _copied(self) -> set[str]:
         try:
@@ -140,13 +154,3 @@ class Shared:
             disk.write(self._registry.root, (DIRECTORY,), NOTE, lambda _birth: text)
         except OSError as error:
             raise failures.refusal("note which schemas are shared", error) from error
-
-
-def _schema(found: dict[str, Any]) -> tuple[str, Any] | None:
-    """Automation and document of a stored schema; None for what is none."""
-    try:
-        value = orjson.loads(base64.b64decode(found["value"]))
-        return str(value["automation"]), value["schema"]
-    except (ValueError, KeyError, TypeError):
-        log.error("cannot use a schema in etcd: its value is none")
-        return None

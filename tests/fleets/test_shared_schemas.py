@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import select
+import shutil
 import signal
 import socket
 import socketserver
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet import Cluster, Host, wait_until
+from fleet import Cluster, Host, cluster, wait_until
 from harness import Daemon, pair
 
 from bucketd.schemas.registry import Registry
@@ -138,12 +139,12 @@ def test_a_copy_is_known_as_one_whenever_its_host_is_killed(
     _, shared = host()
     monkeypatch.setattr(disk, "write", until_killed)
     try:
-        asyncio.run(shared._take({"gone": NUMBER}))
+        asyncio.run(shared._take("gone", NUMBER))
     except Killed:
         assert writes < 2
     monkeypatch.setattr(disk, "write", write)
     registry, shared = host()
-    asyncio.run(shared._drop(shared._copied()))
+    asyncio.run(shared._drop("gone"))
     assert not registry.entries()
     assert not shared._copied()
     os.close(root)
@@ -194,7 +195,7 @@ def relayed(etcd: Cluster) -> Iterator[tuple[Relay, Host, Host]]:
     relay = Relay(int(etcd.nodes[0].url.rpartition(":")[2]))
     serving = threading.Thread(target=relay.serve_forever)
     serving.start()
-    host, other = etcd.host(BUCKETD_STORE_ETCD_TIMEOUT_SECONDS="4.5"), etcd.host()
+    host, other = etcd.host(BUCKETD_STORE_ETCD_TIMEOUT_SECONDS="6"), etcd.host()
     # It is asked again after a third of the time, directly.
     host.env["BUCKETD_STORE_ETCD_ENDPOINTS"] = f"{relay.url},{etcd.endpoints}"
     try:
@@ -275,3 +276,42 @@ def test_where_it_was_changed_since_nobody_knows(relayed: tuple[Relay, Host, Hos
     assert "the outcome is unknown" in answers[0].json["error"]
     meet(other, host)
     assert (schema_of(other, "mail"), schema_of(host, "mail")) == (TEXT, TEXT)
+
+
+@pytest.mark.parametrize("then", ["replaced", "removed"])
+def test_who_hears_late_of_his_own_change_keeps_the_newer_one(
+    then: str, relayed: tuple[Relay, Host, Host]
+) -> None:
+    relay, host, other = relayed
+    relay.after.clear()
+    putting, answers = beside(lambda: host.request("PUT", "/v1/schemas/mail", NUMBER))
+    assert relay.done.wait(20)
+    want = TEXT
+    assert other.request("PUT", "/v1/schemas/mail", TEXT).status == 200
+    wait_until(lambda: schema_of(host, "mail") == TEXT)
+    if then == "removed":
+        want = None
+        assert other.request("DELETE", "/v1/schemas/mail").status == 200
+        wait_until(lambda: schema_of(host, "mail") is None)
+    relay.after.set()
+    putting.join(20)
+    assert answers[0].status == 200
+    assert (schema_of(other, "mail"), schema_of(host, "mail")) == (want, want)
+
+
+def test_what_a_cluster_that_begins_anew_has_is_taken_up() -> None:
+    with cluster(1) as one:
+        host, node = one.host(), one.nodes[0]
+        try:
+            host.start()
+            for number in range(9):
+                host.request("PUT", "/v1/schemas/mail", {"const": number})
+            node.kill()
+            shutil.rmtree(node.data)
+            node.start()
+            one.wait()
+            wait_until(lambda: schema_of(host, "mail") is None)
+            assert host.request("PUT", "/v1/schemas/mail", TEXT).status == 200
+            assert schema_of(host, "mail") == TEXT
+        finally:
+            host.remove()
