@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import orjson
 
-from ..errors import BucketdError, NotFound
+from ..errors import BucketdError, Internal, NotFound
 from ..store import disk, failures
 from ..store.etcdwatch import Compacted
 from ..store.gateway import Gateway, Lost
@@ -27,7 +28,7 @@ RETRY_SECONDS = 2.0
 
 
 class SchemaWriter(Protocol):
-    """Where a schema goes. Raises BucketdError; then nothing has changed here."""
+    """Where a schema goes. Raises BucketdError; then nothing has changed on this host."""
 
     async def put(self, automation: str, document: Any) -> None:
         """Put a schema in force that was compiled before."""
@@ -58,13 +59,16 @@ class Shared:
         self._known: dict[str, int] = {}  # up to which revision, of each automation
 
     async def put(self, automation: str, document: Any) -> None:
-        await self._adopt(await self._cluster.put(automation, document))
+        told = await self._cluster.put(automation, document)
+        with _elsewhere("set"):
+            await self._adopt(told)
 
     async def remove(self, automation: str) -> None:
         # Asked first, as a schema may be there of which this host has not heard yet.
         told, shared = await self._cluster.remove(automation)
-        copied = automation in self._copied()
-        await self._adopt(told)
+        with _elsewhere("removed"):
+            copied = automation in self._copied()
+            await self._adopt(told)
         if not copied:
             await self._remove_own(automation, shared)
 
@@ -86,11 +90,17 @@ class Shared:
         await asyncio.gather(following, return_exceptions=True)
 
     async def _follow(self) -> None:
+        told = ""
         while True:
             try:
                 revision = await self._take_all()
+                told = ""
                 await self._take_changes(revision)
-            except (BucketdError, Compacted, Lost, TimeoutError) as error:
+            except BucketdError as error:
+                if error.message != told:  # once, and not at every try
+                    log.error("cannot take up shared schemas: %s; it is tried again", error)
+                told = error.message
+            except (Compacted, Lost, TimeoutError) as error:
                 log.debug("the watch of shared schemas broke: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -101,29 +111,37 @@ class Shared:
         if revision < before:  # etcd has begun anew, or from a backup, and so do its revisions
             self._known.clear()
         gone = self._copied() - {told.automation for told in found}
-        for told in [*found, *(Told(automation, None, revision) for automation in gone)]:
-            await self._adopt(told)
+        await self._adopt_each([*found, *(Told(name, None, revision) for name in gone)])
         return revision
 
     async def _take_changes(self, revision: int) -> None:
         async with contextlib.aclosing(self._cluster.changes(revision)) as changes:
             async for several in changes:
-                for told in several:
-                    await self._adopt(told)
+                await self._adopt_each(several)
+
+    async def _adopt_each(self, several: list[Told]) -> None:
+        """As far as each can be. Raises BucketdError where one cannot."""
+        failed: BucketdError | None = None
+        for told in several:
+            try:
+                await self._adopt(told)
+            except BucketdError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     async def _adopt(self, told: Told) -> None:
-        """Have it in force here, unless something newer is: that may have been told before."""
+        """Have it in force here, unless something newer is: that may have been told before.
+
+        Raises BucketdError; then it is to be told again.
+        """
         async with self._turn:
             if told.at < self._known.get(told.automation, 0):
                 return
-            try:
-                if told.document is None:
-                    await self._drop(told.automation)
-                else:
-                    await self._take(told.automation, told.document)
-            except BucketdError as error:
-                log.error("cannot take up a shared schema: %s", error.message)
-                return
+            if told.document is None:
+                await self._drop(told.automation)
+            else:
+                await self._take(told.automation, told.document)
             self._known[told.automation] = told.at
 
     async def _take(self, automation: str, document: Any) -> None:
@@ -145,8 +163,10 @@ class Shared:
     def _copied(self) -> set[str]:
         try:
             return set(orjson.loads(disk.read(self._registry.root, (DIRECTORY,), NOTE).text))
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return set()
+        except OSError as error:  # none is to be noted instead, or they would pass for own ones
+            raise failures.refusal("read which schemas are shared", error) from error
 
     def _note(self, automations: set[str]) -> None:
         text = orjson.dumps(sorted(automations))
@@ -154,3 +174,17 @@ class Shared:
             disk.write(self._registry.root, (DIRECTORY,), NOTE, lambda _birth: text)
         except OSError as error:
             raise failures.refusal("note which schemas are shared", error) from error
+
+
+@contextlib.contextmanager
+def _elsewhere(done: str) -> Iterator[None]:
+    """What fails within is done in the cluster, and here still to come."""
+    try:
+        yield
+    except BucketdError as error:
+        # What its message ends with is for one that changed nothing.
+        cause = error.message.rpartition(";")[0] or error.message
+        raise Internal(
+            f"{cause}; for all other hosts it is {done}; mend the state directory of this one, "
+            "which tries again by itself"
+        ) from error

@@ -315,3 +315,26 @@ def test_what_a_cluster_that_begins_anew_has_is_taken_up() -> None:
             assert schema_of(host, "mail") == TEXT
         finally:
             host.remove()
+
+
+def test_what_this_host_cannot_store_is_no_success_and_taken_up_later(
+    hosts: tuple[Daemon, Daemon],
+) -> None:
+    one, two = hosts
+    for daemon in hosts:
+        daemon.request("PUT", "/v1/schemas/gone", NUMBER)
+    place, aside = one.state_dir / "schemas", one.state_dir / "aside"
+    wait_until(lambda: schema_of(two, "gone") == NUMBER)
+    place.rename(aside)
+    place.write_text("in the way of what is stored")
+    for verb, name, done in (("PUT", "new", "set"), ("DELETE", "gone", "removed")):
+        answer = one.request(verb, f"/v1/schemas/{name}", NUMBER if verb == "PUT" else None)
+        assert (answer.status, answer.json["code"]) == (500, "internal")
+        assert f"for all other hosts it is {done}" in answer.json["error"]
+        assert "nothing was changed" not in answer.json["error"]
+    wait_until(lambda: schema_of(two, "new") == NUMBER)
+    wait_until(lambda: schema_of(two, "gone") is None)
+    place.unlink()
+    aside.rename(place)
+    wait_until(lambda: schema_of(one, "new") == NUMBER, 10)
+    wait_until(lambda: schema_of(one, "gone") is None, 10)
