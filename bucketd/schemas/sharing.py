@@ -25,6 +25,9 @@ from .registry import DIRECTORY, Registry
 log = logging.getLogger(__name__)
 NOTE = "shared"  # the automations whose schemas are copies
 RETRY_SECONDS = 2.0
+# Between looks at what etcd has, beside the watch: from one whose node hangs nothing is heard, not
+# even an end. That long a host may then miss a schema; a look costs one read of all of them.
+LOOK_SECONDS = 20.0
 
 
 class SchemaWriter(Protocol):
@@ -93,9 +96,9 @@ class Shared:
         told = ""
         while True:
             try:
-                revision = await self._take_all()
+                revision, _ = await self._take_all()
                 told = ""
-                await self._take_changes(revision)
+                await self._hear(revision)
             except BucketdError as error:
                 if error.message != told:  # once, and not at every try
                     log.error("cannot take up shared schemas: %s; it is tried again", error)
@@ -104,61 +107,83 @@ class Shared:
                 log.debug("the watch of shared schemas broke: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _take_all(self) -> int:
-        """Make the copies what etcd has; the revision of that."""
+    async def _hear(self, revision: int) -> None:
+        """Take up changes, until the watch breaks or a look finds what it has not told.
+
+        A quiet one is left alone: to end it would be to leave its endpoint, for all that is asked.
+        """
+        watching = asyncio.create_task(self._take_changes(revision))
+        try:
+            while not (await asyncio.wait({watching}, timeout=LOOK_SECONDS))[0]:
+                _, news = await self._take_all()
+                if news:  # or what it is just about to tell, which is rare, and costs little
+                    raise Lost("it has not told of a change")
+            await watching
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _take_all(self) -> tuple[int, bool]:
+        """Make the copies what etcd has: the revision of that, and whether it was news."""
         before = max(self._known.values(), default=0)
         revision, found = await self._cluster.everything()
         if revision < before:  # etcd has begun anew, or from a backup, and so do its revisions
             self._known.clear()
         gone = self._copied() - {told.automation for told in found}
-        await self._adopt_each([*found, *(Told(name, None, revision) for name in gone)])
-        return revision
+        every = [*found, *(Told(name, None, revision) for name in gone)]
+        return revision, await self._adopt_each(every)
 
     async def _take_changes(self, revision: int) -> None:
         async with contextlib.aclosing(self._cluster.changes(revision)) as changes:
             async for several in changes:
                 await self._adopt_each(several)
 
-    async def _adopt_each(self, several: list[Told]) -> None:
-        """As far as each can be. Raises BucketdError where one cannot."""
-        failed: BucketdError | None = None
+    async def _adopt_each(self, several: list[Told]) -> bool:
+        """Whether any was news. Raises BucketdError, after all others, where one cannot be."""
+        news, failed = False, None
         for told in several:
             try:
-                await self._adopt(told)
+                news = await self._adopt(told) or news
             except BucketdError as error:
                 failed = error
         if failed is not None:
             raise failed
+        return news
 
-    async def _adopt(self, told: Told) -> None:
+    async def _adopt(self, told: Told) -> bool:
         """Have it in force here, unless something newer is: that may have been told before.
 
-        Raises BucketdError; then it is to be told again.
+        Whether it was news. Raises BucketdError; then it is to be told again.
         """
         async with self._turn:
             if told.at < self._known.get(told.automation, 0):
-                return
+                return False
             if told.document is None:
-                await self._drop(told.automation)
+                news = await self._drop(told.automation)
             else:
-                await self._take(told.automation, told.document)
+                news = await self._take(told.automation, told.document)
             self._known[told.automation] = told.at
+            return news
 
-    async def _take(self, automation: str, document: Any) -> None:
+    async def _take(self, automation: str, document: Any) -> bool:
         now, copied = self._registry.find(automation), self._copied()
         # As texts: for Python 1 and true are the same.
         same = now is not None and orjson.dumps(now.document) == orjson.dumps(document)
-        if not same or automation not in copied:
-            # First: a copy that is not noted, after a kill, would be an operator's.
-            self._note(copied | {automation})
-            await asyncio.to_thread(self._registry.put, automation, document)
+        if same and automation in copied:
+            return False
+        # First: a copy that is not noted, after a kill, would be an operator's.
+        self._note(copied | {automation})
+        await asyncio.to_thread(self._registry.put, automation, document)
+        return True
 
-    async def _drop(self, automation: str) -> None:
+    async def _drop(self, automation: str) -> bool:
         copied = self._copied()
-        if automation in copied:
-            with contextlib.suppress(NotFound):  # it was noted, and then a kill came
-                await asyncio.to_thread(self._registry.remove, automation)
-            self._note(copied - {automation})
+        if automation not in copied:
+            return False
+        with contextlib.suppress(NotFound):  # it was noted, and then a kill came
+            await asyncio.to_thread(self._registry.remove, automation)
+        self._note(copied - {automation})
+        return True
 
     def _copied(self) -> set[str]:
         try:

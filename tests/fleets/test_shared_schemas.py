@@ -19,9 +19,12 @@ import pytest
 from fleet import Cluster, Host, cluster, wait_until
 from harness import Daemon, pair
 
+from bucketd.schemas import sharing
+from bucketd.schemas.cluster import Cluster as Clustered
 from bucketd.schemas.registry import Registry
 from bucketd.schemas.sharing import Shared
 from bucketd.store import disk
+from bucketd.store.gateway import Access, Gateway
 
 NUMBER = {"fields": [{"name": "n", "type": "number"}]}
 TEXT = {"fields": [{"name": "n", "type": "string"}]}
@@ -151,7 +154,10 @@ def test_a_copy_is_known_as_one_whenever_its_host_is_killed(
 
 
 class Relay(socketserver.ThreadingTCPServer):
-    """Of one node: a change reaches it ``before`` it is answered ``after``, once those are set."""
+    """Of one node: a change reaches it ``before`` it is answered ``after``, once those are set.
+
+    Once ``deaf``, nothing more comes of the ``watches`` there are.
+    """
 
     daemon_threads = True
 
@@ -161,6 +167,7 @@ class Relay(socketserver.ThreadingTCPServer):
         self.before, self.after, self.done = (threading.Event() for _ in range(3))
         self.before.set()
         self.after.set()
+        self.deaf, self.watches = False, 0
 
 
 class _Passing(socketserver.BaseRequestHandler):
@@ -168,12 +175,16 @@ class _Passing(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         with socket.create_connection(("127.0.0.1", self.server.port)) as there:
-            other = {self.request: there, there: self.request}
+            other, watches = {self.request: there, there: self.request}, False
             while True:
                 for source in select.select(list(other), [], [])[0]:
                     text = source.recv(65536)
                     if not text:
                         return
+                    if b"POST /v3/watch" in text:
+                        watches, self.server.watches = True, self.server.watches + 1
+                    if watches and self.server.deaf:
+                        continue
                     if any(way in text for way in (b"kv/txn", b"kv/put", b"kv/deleterange")):
                         self._change(text, there)
                     else:
@@ -190,11 +201,23 @@ class _Passing(socketserver.BaseRequestHandler):
 
 
 @pytest.fixture
-def relayed(etcd: Cluster) -> Iterator[tuple[Relay, Host, Host]]:
-    """A host that asks through it first, and one that does not; neither has a schema of mail."""
+def relay(etcd: Cluster) -> Iterator[Relay]:
     relay = Relay(int(etcd.nodes[0].url.rpartition(":")[2]))
     serving = threading.Thread(target=relay.serve_forever)
     serving.start()
+    try:
+        yield relay
+    finally:
+        relay.before.set()
+        relay.after.set()
+        relay.shutdown()
+        serving.join()
+        relay.server_close()
+
+
+@pytest.fixture
+def relayed(etcd: Cluster, relay: Relay) -> Iterator[tuple[Relay, Host, Host]]:
+    """A host that asks through it first, and one that does not; neither has a schema of mail."""
     host, other = etcd.host(BUCKETD_STORE_ETCD_TIMEOUT_SECONDS="6"), etcd.host()
     # It is asked again after a third of the time, directly.
     host.env["BUCKETD_STORE_ETCD_ENDPOINTS"] = f"{relay.url},{etcd.endpoints}"
@@ -205,13 +228,8 @@ def relayed(etcd: Cluster) -> Iterator[tuple[Relay, Host, Host]]:
         relay.done.clear()
         yield relay, host, other
     finally:
-        relay.before.set()
-        relay.after.set()
         host.remove()
         other.remove()
-        relay.shutdown()
-        serving.join()
-        relay.server_close()
 
 
 def meet(*hosts: Host) -> None:
@@ -338,3 +356,42 @@ def test_what_this_host_cannot_store_is_no_success_and_taken_up_later(
     aside.rename(place)
     wait_until(lambda: schema_of(one, "new") == NUMBER, 10)
     wait_until(lambda: schema_of(one, "gone") is None, 10)
+
+
+def test_a_watch_that_hangs_is_made_anew_and_a_quiet_one_is_not(
+    etcd: Cluster, relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    registry = Registry(root, str(tmp_path), str(tmp_path / "etc"))
+    monkeypatch.setattr(sharing, "LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(sharing, "RETRY_SECONDS", 0.3)
+
+    async def until_in_force(automation: str) -> None:
+        async with asyncio.timeout(10):
+            while registry.find(automation) is None:
+                await asyncio.sleep(0.05)
+
+    async def follow() -> None:
+        gateway = Gateway(Access((relay.url, etcd.nodes[0].url), 3.0))
+        other = Gateway(Access((etcd.nodes[0].url,), 3.0))
+        setting, stop = Clustered(other, "/hangs/", 3.0), asyncio.Event()
+        shared = Shared(registry, gateway, "/hangs/", 3.0)
+        await setting.put("read", NUMBER)
+        following = asyncio.create_task(shared.keep_current(stop))
+        await until_in_force("read")
+        await asyncio.sleep(1.5)
+        assert relay.watches == 1
+        relay.deaf = True
+        await setting.put("looked", NUMBER)
+        await until_in_force("looked")
+        monkeypatch.setattr(sharing, "LOOK_SECONDS", 3600)
+        await asyncio.sleep(1.5)
+        await setting.put("told", NUMBER)
+        await until_in_force("told")
+        stop.set()
+        await asyncio.gather(following, gateway.close(), other.close())
+
+    try:
+        asyncio.run(follow())
+    finally:
+        os.close(root)
