@@ -32,6 +32,11 @@ class Node:
         self.url, self._command, self._log, self._tls = url, command, log, tls
         self.start()
 
+    @property
+    def data(self) -> str:
+        """Its directory."""
+        return self._command[self._command.index("--data-dir") + 1]
+
     def start(self) -> None:
         """With what its directory holds."""
         with self._log.open("ab") as out:

@@ -8,25 +8,30 @@ from etcd, and what an operator set before hosts shared anything stays.
 from __future__ import annotations
 
 import asyncio
-import base64
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import orjson
 
-from ..errors import BucketdError, NotFound, Overloaded
-from ..store import disk, etcdkeys, failures
-from ..store.etcdwatch import Compacted, watch
-from ..store.gateway import Gateway, Lost, b64
+from ..errors import BucketdError, Internal, NotFound
+from ..store import disk, failures
+from ..store.etcdwatch import Compacted
+from ..store.gateway import Gateway, Lost
+from .cluster import Cluster, Told
 from .registry import DIRECTORY, Registry
 
 log = logging.getLogger(__name__)
 NOTE = "shared"  # the automations whose schemas are copies
 RETRY_SECONDS = 2.0
+# Between looks at what etcd has, beside the watch: from one whose node hangs nothing is heard, not
+# even an end. That long a host may then miss a schema; a look costs one read of all of them.
+LOOK_SECONDS = 20.0
 
 
 class SchemaWriter(Protocol):
-    """Where a schema goes. Raises BucketdError; then nothing has changed here."""
+    """Where a schema goes. Raises BucketdError; then nothing has changed on this host."""
 
     async def put(self, automation: str, document: Any) -> None:
         """Put a schema in force that was compiled before."""
@@ -52,23 +57,33 @@ class Shared:
     """On all hosts with the same ``prefix`` in the cluster; ``keep_current`` takes up theirs."""
 
     def __init__(self, registry: Registry, gateway: Gateway, prefix: str, timeout: float) -> None:
-        self._registry, self._gateway = registry, gateway
-        self._prefix, self._timeout = f"{prefix}schema/", timeout
+        self._registry, self._cluster = registry, Cluster(gateway, prefix, timeout)
         self._turn = asyncio.Lock()  # files are written for one change at a time
+        self._known: dict[str, int] = {}  # up to which revision, of each automation
 
     async def put(self, automation: str, document: Any) -> None:
-        value = orjson.dumps({"automation": automation, "schema": document})
-        body = {"key": b64(self._key(automation)), "value": b64(value)}
-        await self._call("/v3/kv/put", body, f"set the schema of {automation!r}")
-        await self._take({automation: document})
+        told = await self._cluster.put(automation, document)
+        with _elsewhere("set"):
+            await self._adopt(told)
 
     async def remove(self, automation: str) -> None:
-        if automation not in self._copied():
-            await asyncio.to_thread(self._registry.remove, automation)
-            return
-        body = {"key": b64(self._key(automation))}
-        await self._call("/v3/kv/deleterange", body, f"remove the schema of {automation!r}")
-        await self._drop({automation})
+        # Asked first, as a schema may be there of which this host has not heard yet.
+        told, shared = await self._cluster.remove(automation)
+        with _elsewhere("removed"):
+            copied = automation in self._copied()
+            await self._adopt(told)
+        if not copied:
+            await self._remove_own(automation, shared)
+
+    async def _remove_own(self, automation: str, shared: bool) -> None:
+        async with self._turn:
+            if automation in self._copied():
+                return  # set anew by another host
+            try:
+                await asyncio.to_thread(self._registry.remove, automation)
+            except NotFound:
+                if not shared:
+                    raise
 
     async def keep_current(self, stop: asyncio.Event) -> None:
         """Take up what other hosts set and remove, until ``stop``."""
@@ -78,62 +93,105 @@ class Shared:
         await asyncio.gather(following, return_exceptions=True)
 
     async def _follow(self) -> None:
+        told = ""
         while True:
             try:
-                revision = await self._take_all()
-                await self._take_changes(revision)
-            except (BucketdError, Compacted, Lost, TimeoutError) as error:
+                revision, _ = await self._take_all()
+                told = ""
+                await self._hear(revision)
+            except BucketdError as error:
+                if error.message != told:  # once, and not at every try
+                    log.error("cannot take up shared schemas: %s; it is tried again", error)
+                told = error.message
+            except (Compacted, Lost, TimeoutError) as error:
                 log.debug("the watch of shared schemas broke: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _take_all(self) -> int:
-        """Make the copies what etcd has; the revision of that."""
-        begin, end = etcdkeys.everything(self._prefix)
-        body = {"key": b64(begin), "range_end": b64(end)}
-        answer = await self._gateway.call("/v3/kv/range", body, self._deadline())
-        found = dict(filter(None, map(_schema, answer.get("kvs", ()))))
-        await self._take(found)
-        await self._drop(self._copied() - set(found))
-        return int(answer["header"]["revision"])
+    async def _hear(self, revision: int) -> None:
+        """Take up changes, until the watch breaks or a look finds what it has not told.
+
+        A quiet one is left alone: to end it would be to leave its endpoint, for all that is asked.
+        """
+        watching = asyncio.create_task(self._take_changes(revision))
+        try:
+            while not (await asyncio.wait({watching}, timeout=LOOK_SECONDS))[0]:
+                _, news = await self._take_all()
+                if news:  # or what it is just about to tell, which is rare, and costs little
+                    raise Lost("it has not told of a change")
+            await watching
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _take_all(self) -> tuple[int, bool]:
+        """Make the copies what etcd has: the revision of that, and whether it was news."""
+        before = max(self._known.values(), default=0)
+        revision, found = await self._cluster.everything()
+        if revision < before:  # etcd has begun anew, or from a backup, and so do its revisions
+            self._known.clear()
+        gone = self._copied() - {told.automation for told in found}
+        every = [*found, *(Told(name, None, revision) for name in gone)]
+        return revision, await self._adopt_each(every)
 
     async def _take_changes(self, revision: int) -> None:
-        begin, end = etcdkeys.everything(self._prefix)
-        async for events in watch(self._gateway, begin, end, revision + 1, self._deadline()):
-            for event in events:
-                gone = event.get("type") == "DELETE"
-                told = _schema(event.get("prev_kv" if gone else "kv") or {})
-                if told is not None:
-                    await (self._drop({told[0]}) if gone else self._take(dict([told])))
+        async with contextlib.aclosing(self._cluster.changes(revision)) as changes:
+            async for several in changes:
+                await self._adopt_each(several)
 
-    async def _take(self, schemas: dict[str, Any]) -> None:
-        async with self._turn:
-            for automation, document in schemas.items():
-                now = self._registry.find(automation)
-                if now and now.document == document and automation in self._copied():
-                    continue
-                try:
-                    # First: a copy that is not noted, after a kill, would be an operator's.
-                    self._note(self._copied() | {automation})
-                    await asyncio.to_thread(self._registry.put, automation, document)
-                except BucketdError as error:
-                    log.error("cannot take up a shared schema: %s", error.message)
+    async def _adopt_each(self, several: list[Told]) -> bool:
+        """Whether any was news. Raises BucketdError, after all others, where one cannot be."""
+        news, failed = False, None
+        for told in several:
+            try:
+                news = await self._adopt(told) or news
+            except BucketdError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        return news
 
-    async def _drop(self, automations: set[str]) -> None:
+    async def _adopt(self, told: Told) -> bool:
+        """Have it in force here, unless something newer is: that may have been told before.
+
+        Whether it was news. Raises BucketdError; then it is to be told again.
+        """
         async with self._turn:
-            for automation in automations & self._copied():
-                try:
-                    await asyncio.to_thread(self._registry.remove, automation)
-                except NotFound:
-                    pass  # it was noted, and then a kill came
-                except BucketdError as error:
-                    log.error("cannot drop a shared schema: %s", error.message)
-                self._note(self._copied() - {automation})
+            if told.at < self._known.get(told.automation, 0):
+                return False
+            if told.document is None:
+                news = await self._drop(told.automation)
+            else:
+                news = await self._take(told.automation, told.document)
+            self._known[told.automation] = told.at
+            return news
+
+    async def _take(self, automation: str, document: Any) -> bool:
+        now, copied = self._registry.find(automation), self._copied()
+        # As texts: for Python 1 and true are the same.
+        same = now is not None and orjson.dumps(now.document) == orjson.dumps(document)
+        if same and automation in copied:
+            return False
+        # First: a copy that is not noted, after a kill, would be an operator's.
+        self._note(copied | {automation})
+        await asyncio.to_thread(self._registry.put, automation, document)
+        return True
+
+    async def _drop(self, automation: str) -> bool:
+        copied = self._copied()
+        if automation not in copied:
+            return False
+        with contextlib.suppress(NotFound):  # it was noted, and then a kill came
+            await asyncio.to_thread(self._registry.remove, automation)
+        self._note(copied - {automation})
+        return True
 
     def _copied(self) -> set[str]:
         try:
             return set(orjson.loads(disk.read(self._registry.root, (DIRECTORY,), NOTE).text))
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return set()
+        except OSError as error:  # none is to be noted instead, or they would pass for own ones
+            raise failures.refusal("read which schemas are shared", error) from error
 
     def _note(self, automations: set[str]) -> None:
         text = orjson.dumps(sorted(automations))
@@ -142,27 +200,16 @@ class Shared:
         except OSError as error:
             raise failures.refusal("note which schemas are shared", error) from error
 
-    async def _call(self, path: str, body: dict[str, Any], what: str) -> None:
-        try:
-            await self._gateway.call(path, body, self._deadline())
-        except Lost as error:
-            raise Overloaded(
-                f"cannot {what}: etcd did not confirm it within {self._timeout:g} s; "
-                "look whether it was done, and try again"
-            ) from error
 
-    def _key(self, automation: str) -> bytes:
-        return f"{self._prefix}{automation}".encode()
-
-    def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._timeout
-
-
-def _schema(found: dict[str, Any]) -> tuple[str, Any] | None:
-    """Automation and document of a stored schema; None for what is none."""
+@contextlib.contextmanager
+def _elsewhere(done: str) -> Iterator[None]:
+    """What fails within is done in the cluster, and here still to come."""
     try:
-        value = orjson.loads(base64.b64decode(found["value"]))
-        return str(value["automation"]), value["schema"]
-    except (ValueError, KeyError, TypeError):
-        log.error("cannot use a schema in etcd: its value is none")
-        return None
+        yield
+    except BucketdError as error:
+        # What its message ends with is for one that changed nothing.
+        cause = error.message.rpartition(";")[0] or error.message
+        raise Internal(
+            f"{cause}; for all other hosts it is {done}; mend the state directory of this one, "
+            "which tries again by itself"
+        ) from error
