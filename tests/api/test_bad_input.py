@@ -223,7 +223,7 @@ def test_parameters_that_a_route_does_not_have(shared_daemon: Daemon, query: str
     assert (answer.status, answer.json["code"]) == (400, "invalid_request")
 
 
-@pytest.mark.parametrize("path", ["/v1/buckets", "/v1/export", "/v1/events"])
+@pytest.mark.parametrize("path", ["/v1/buckets", "/v1/events"])
 @pytest.mark.parametrize("query", ["device=", "job=", "automation=", "device=%07"])
 def test_a_filter_that_is_no_name(shared_daemon: Daemon, path: str, query: str) -> None:
     """Of a script whose variable is empty; no rows would look as if there were no buckets."""

@@ -2,6 +2,7 @@ import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } fr
 import { type Change, jsonPatch, merge, mergePatch, remove, replace } from "./changes.js";
 import { type Only, Stream } from "./events.js";
 import { type JsonObject, Numeral, parse, parseObject, write } from "./json.js";
+import { cursorOf, limitOf } from "./paging.js";
 import { decode, JSON_PATCH, JSON_TYPE, MERGE_PATCH, type Request } from "./requests.js";
 import { bucketOf, check, type Context, isUnmatched, type Key, keyOf, nameFor, type State, type Stored } from "./state.js";
 
@@ -31,7 +32,6 @@ interface Route {
   readonly access?: "anyone" | "job" | "device";
 }
 
-const MOST_ROWS = 1000;
 const MEMBERS = ["device", "job", "automation", "ttl_seconds"];
 const bucket = { GET: read, PATCH: patch, PUT: put, DELETE: clear };
 const ROUTES: readonly Route[] = [
@@ -150,8 +150,12 @@ function commit(call: Call, change: Change | null, named?: JsonObject): Answer {
 
 function automationOf({ context, key, query }: Call): string | null {
   if (context) return key.job === null ? null : context.automation;
-  const given = query.get("automation")?.[0];
-  return given === undefined ? null : nameFor(given, "automation");
+  return nameIn(query, "automation") ?? null;
+}
+
+function nameIn(query: Call["query"], parameter: string): string | undefined {
+  const given = query.get(parameter)?.[0];
+  return given === undefined ? undefined : nameFor(given, parameter);
 }
 
 function result({ key }: Call, now: Stored, content: JsonObject): Answer {
@@ -173,7 +177,7 @@ function watch(call: Call): Answer {
 }
 
 function watchAll(call: Call): Answer {
-  const [device, job, automation] = ["device", "job", "automation"].map((name) => call.query.get(name)?.[0]);
+  const [device, job, automation] = ["device", "job", "automation"].map((name) => nameIn(call.query, name));
   return streaming(call, { key: undefined, names: { device, job, automation }, members: call.query.get("key") });
 }
 
@@ -191,7 +195,7 @@ function listAll({ state, query }: Call): Answer {
   const limit = limitOf(wanted("limit"));
   const after = cursorOf(wanted("cursor"));
   const rows = [...state.buckets].sort().map(([name, now]) => ({ name, ...rowOf(keyOf(name), now) }));
-  const filters = (["device", "job", "automation"] as const).filter((name) => wanted(name) !== undefined);
+  const filters = (["device", "job", "automation"] as const).filter((name) => nameIn(query, name) !== undefined);
   const fitting = rows.filter((row) => row.name > after && filters.every((name) => row[name] === wanted(name)));
   const page = fitting.slice(0, limit);
   const next_cursor = fitting.length > limit ? Buffer.from(page.at(-1)!.name).toString("hex") : null;
@@ -200,19 +204,6 @@ function listAll({ state, query }: Call): Answer {
 
 function rowOf({ device, job }: Key, { automation, revision, text, updatedAt }: Stored) {
   return { device, job, automation, revision, size: Buffer.byteLength(text), updated_at: updatedAt };
-}
-
-function limitOf(text: string | undefined): number {
-  if (text === undefined) return MOST_ROWS;
-  if (/^[0-9]{1,9}$/.test(text) && Number(text) >= 1 && Number(text) <= MOST_ROWS) return Number(text);
-  throw new InvalidRequestError(`cannot use limit='${text}': it must be 1 to ${MOST_ROWS}`);
-}
-
-function cursorOf(text: string | undefined): string {
-  if (text === undefined) return "";
-  const name = Buffer.from(text, "hex").toString();
-  if (name.startsWith("[")) return name;
-  throw new InvalidRequestError("cannot use the cursor: it is none of this API's");
 }
 
 function scopeOf({ device, job, automation, expires }: Context) {

@@ -28,11 +28,14 @@ class Call(NamedTuple):
     def automation(self) -> str | None:
         if self.context is not None:
             return None if self.key[1] is None else self.context.automation
-        given = self.one("automation")
-        return None if given is None else check_name(given, "automation")
+        return self.name("automation")
 
     def one(self, name: str) -> str | None:
         return self.query.get(name, [None])[0]
+
+    def name(self, parameter: str) -> str | None:
+        given = self.one(parameter)
+        return None if given is None else check_name(given, parameter)
 
 
 class Answer(NamedTuple):

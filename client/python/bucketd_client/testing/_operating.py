@@ -16,7 +16,7 @@ MOST_ROWS = 1000
 
 
 def list_all(call: Call) -> Answer:
-    wanted = {name: call.one(name) for name in ("device", "job", "automation")}
+    wanted = {name: call.name(name) for name in ("device", "job", "automation")}
     limit, after = _limit(call.one("limit")), _cursor(call.one("cursor"))
     with call.state.lock:
         rows = [_row(key, now) for key, now in sorted(call.state.buckets.items(), key=_order)]

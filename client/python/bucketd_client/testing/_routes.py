@@ -55,7 +55,7 @@ def watch(call: Call) -> Answer:
 
 
 def watch_all(call: Call) -> Answer:
-    names = {name: call.one(name) for name in ("device", "job", "automation")}
+    names = {name: call.name(name) for name in ("device", "job", "automation")}
     return _streaming(call, Only(None, names, _members(call)))
 
 
