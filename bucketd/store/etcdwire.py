@@ -40,3 +40,5 @@ async def lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
             pieces = [rest]
             for line in filter(None, lines):
                 yield line
+    if last := b"".join(pieces):  # a refusal has no newline
+        yield last

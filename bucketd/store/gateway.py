@@ -212,7 +212,8 @@ def _result(said: dict[str, Any]) -> dict[str, Any]:
     if "result" in said:
         result: dict[str, Any] = said["result"]
         return result
-    raise _refusal(said.get("error", said))
+    error = said.get("error")  # a text, where it is not of the watch
+    raise _refusal(error if isinstance(error, dict) else said)
 
 
 def _in_words(error: Exception) -> str:

@@ -228,3 +228,28 @@ def test_a_stream_that_nobody_wants_any_more_costs_no_endpoint_its_place() -> No
         assert (len(one.asked), len(other.asked)) == (2, 0)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("told", "error"),
+    [
+        (b'{"error": "etcdserver: no leader", "code": 14}', Lost),
+        (b'{"error": {"message": "etcdserver: no leader", "grpc_code": 14}}\n', Lost),
+        (b'{"error": "permission denied", "code": 7}', Internal),
+        (b'{"result": {"n"', Lost),
+    ],
+)
+def test_a_stream_that_is_refused(told: bytes, error: type[Exception]) -> None:
+    async def refuse(writer: asyncio.StreamWriter, _body: bytes) -> None:
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n" + told)
+        await writer.drain()
+        writer.close()
+
+    async def run() -> None:
+        async with serving(Endpoint(refuse)) as gateway:
+            soon = asyncio.get_running_loop().time() + 2
+            async with contextlib.aclosing(gateway.stream("/v3/watch", {}, soon)) as answers:
+                with pytest.raises(error):
+                    await anext(answers)
+
+    asyncio.run(run())
