@@ -147,7 +147,12 @@ def test_the_verbs(mine: Bucket) -> None:
     assert (snapshot.bucket, snapshot.revision) == ({"x": 1}, 6)
     assert mine.set({"x": 2}, if_match=snapshot.etag) == {"x": 2}
     mine.clear()
-    assert mine.snapshot() == Snapshot({}, 0, None)
+    nothing = mine.snapshot()
+    assert nothing == Snapshot({}, 0, None)
+    assert mine.set({"x": 3}, if_match=nothing.etag) == {"x": 3}
+    with pytest.raises(PreconditionFailed):
+        mine.set({"x": 4}, if_match=nothing.etag)
+    mine.clear()
 
 
 def test_refusals_are_exceptions(mine: Bucket) -> None:
@@ -291,6 +296,10 @@ def test_asyncio(in_context: str, shared_daemon: Daemon) -> None:
         await mine.clear()
         with pytest.raises(PreconditionFailed):
             await mine.set({"a": 1}, if_match='"x"')
+        assert await mine.set({"a": 1}, if_match=None) == {"a": 1}
+        with pytest.raises(PreconditionFailed):
+            await mine.set({"a": 2}, if_match=None)
+        await mine.clear()
 
     asyncio.run(play())
     asyncio.run(play_again(shared_daemon.socket))

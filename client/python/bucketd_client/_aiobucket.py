@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import _asks
-from ._asks import Ask, Asking, B, Rounds, Snapshot
+from ._asks import UNGUARDED, Ask, Asking, B, Rounds, Snapshot
 from ._errors import PreconditionFailed
 from ._threads import off_loop
 
@@ -35,29 +35,34 @@ class AsyncBucket(Asking[B]):
         return await off_loop(self._snapshot, _asks.reading(), began=time.monotonic())
 
     async def set(
-        self, data: Mapping[str, Any] | None = None, /, *, if_match: str | None = None, **more: Any
+        self,
+        data: Mapping[str, Any] | None = None,
+        /,
+        *,
+        if_match: str | None = UNGUARDED,
+        **more: Any,
     ) -> B:
         """Set these keys, keep all others. A key called ``if_match`` goes into ``data``."""
         return await self._await(_asks.setting(data, more, if_match))
 
-    async def replace(self, data: Mapping[str, Any], *, if_match: str | None = None) -> B:
+    async def replace(self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED) -> B:
         """The whole bucket anew."""
         return await self._await(_asks.replacing(data, _asks.matching(if_match)))
 
-    async def remove(self, *keys: str, if_match: str | None = None) -> B:
+    async def remove(self, *keys: str, if_match: str | None = UNGUARDED) -> B:
         """Remove these keys; those that are not there are no error."""
         return await self._await(_asks.removing(keys, if_match))
 
-    async def clear(self, *, if_match: str | None = None) -> None:
+    async def clear(self, *, if_match: str | None = UNGUARDED) -> None:
         """Remove the bucket."""
         await self._await(_asks.clearing(if_match))
 
-    async def merge_patch(self, patch: Mapping[str, Any], *, if_match: str | None = None) -> B:
+    async def merge_patch(self, patch: Mapping[str, Any], *, if_match: str | None = UNGUARDED) -> B:
         """RFC 7396: objects merge at every depth, ``None`` removes."""
         return await self._await(_asks.merging(patch, if_match))
 
     async def json_patch(
-        self, operations: Iterable[Mapping[str, Any]], *, if_match: str | None = None
+        self, operations: Iterable[Mapping[str, Any]], *, if_match: str | None = UNGUARDED
     ) -> B:
         """RFC 6902: all operations or none."""
         return await self._await(_asks.patching(operations, if_match))

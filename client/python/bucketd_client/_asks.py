@@ -33,6 +33,8 @@ else:
     B = Any = object
     Ask = tuple
 
+# What ``if_match`` is where it is not given: None is the ETag of what is not stored.
+UNGUARDED = str(b"no guard", "ascii")
 UPDATE_SECONDS = 30.0
 LONGEST_PAUSE = 0.05
 
@@ -125,7 +127,11 @@ def patching(operations: Iterable[Mapping[str, Any]], if_match: str | None) -> A
 
 
 def matching(if_match: str | None) -> dict[str, str] | None:
-    return None if if_match is None else {"If-Match": if_match}
+    if if_match is UNGUARDED:
+        return None
+    if if_match is None:  # so says a snapshot where none was stored
+        return {"If-None-Match": "*"}
+    return {"If-Match": if_match}
 
 
 class Rounds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from . import _asks
-from ._asks import Asking, B, Rounds, Snapshot
+from ._asks import UNGUARDED, Asking, B, Rounds, Snapshot
 from ._errors import PreconditionFailed
 
 TYPE_CHECKING = False  # see bucketd_client
@@ -21,7 +21,8 @@ class Bucket(Asking[B]):
     """One bucket; ``Bucket[MyTypedDict]`` types what it gives. Every write returns the whole.
 
     Raises BucketError. ``if_match`` takes the ``etag`` of a snapshot, and the write
-    is refused with PreconditionFailed where the bucket has changed since.
+    is refused with PreconditionFailed where the bucket has changed since (None: where one
+    is there now).
     """
 
     def get(self, *keys: str) -> B:
@@ -33,29 +34,34 @@ class Bucket(Asking[B]):
         return self._snapshot(_asks.reading())
 
     def set(
-        self, data: Mapping[str, Any] | None = None, /, *, if_match: str | None = None, **more: Any
+        self,
+        data: Mapping[str, Any] | None = None,
+        /,
+        *,
+        if_match: str | None = UNGUARDED,
+        **more: Any,
     ) -> B:
         """Set these keys, keep all others. A key called ``if_match`` goes into ``data``."""
         return self._bucket(_asks.setting(data, more, if_match))
 
-    def replace(self, data: Mapping[str, Any], *, if_match: str | None = None) -> B:
+    def replace(self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED) -> B:
         """The whole bucket anew."""
         return self._bucket(_asks.replacing(data, _asks.matching(if_match)))
 
-    def remove(self, *keys: str, if_match: str | None = None) -> B:
+    def remove(self, *keys: str, if_match: str | None = UNGUARDED) -> B:
         """Remove these keys; those that are not there are no error."""
         return self._bucket(_asks.removing(keys, if_match))
 
-    def clear(self, *, if_match: str | None = None) -> None:
+    def clear(self, *, if_match: str | None = UNGUARDED) -> None:
         """Remove the bucket."""
         self._bucket(_asks.clearing(if_match))
 
-    def merge_patch(self, patch: Mapping[str, Any], *, if_match: str | None = None) -> B:
+    def merge_patch(self, patch: Mapping[str, Any], *, if_match: str | None = UNGUARDED) -> B:
         """RFC 7396: objects merge at every depth, ``None`` removes."""
         return self._bucket(_asks.merging(patch, if_match))
 
     def json_patch(
-        self, operations: Iterable[Mapping[str, Any]], *, if_match: str | None = None
+        self, operations: Iterable[Mapping[str, Any]], *, if_match: str | None = UNGUARDED
     ) -> B:
         """RFC 6902: all operations or none."""
         return self._bucket(_asks.patching(operations, if_match))
