@@ -31,10 +31,7 @@ _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the daemon; the exit status: 0 stopped as told, 2 usage.
-
-    1 could not start, or stopped while files were behind, which the next start completes.
-    """
+    """Run the daemon; the exit status: 0 stopped as told, 1 could not start, 2 usage."""
     options = parser().parse_args(argv)
     os.umask(0o022)  # modes are given where files are made; a stricter umask would break them
     _hold_standard_streams()
@@ -47,11 +44,11 @@ def main(argv: list[str] | None = None) -> int:
         logs.to_stderr(settings.log.level, os.environ)
         manager = Manager.from_environ(os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            current = runner.run(Daemon(settings, lambda: _load(options), manager).run())
+            runner.run(Daemon(settings, lambda: _load(options), manager).run())
     except (HandoverError, SettingsError, SocketError, StartError) as error:
         print(f"bucketd: {error}", file=sys.stderr)
         return 1
-    return 0 if current else 1
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:

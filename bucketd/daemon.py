@@ -54,11 +54,8 @@ class Daemon:
         self._started, self._started_at = time.monotonic(), timestamp()
         self._stop = asyncio.Event()
 
-    async def run(self) -> bool:
-        """Serve until SIGTERM or SIGINT, then drain. StartError or SocketError: it never began.
-
-        False where the next start has to complete what was acknowledged.
-        """
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. StartError or SocketError: it never began."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -85,9 +82,8 @@ class Daemon:
             unbind(self._path, place)
         await self._server.drain(self._settings.limits.drain_timeout_seconds)
         await asyncio.gather(*tasks, return_exceptions=True)
-        current = await self._store.close()
+        await self._store.close()
         reporting.cancel()
-        return current
 
     def _make(self) -> os.stat_result | None:
         """Take the directories and the socket, and make the parts; what to unbind at the end."""

@@ -134,8 +134,5 @@ class Store(Protocol):
     async def check(self) -> dict[str, Any]:
         """Health and counts, for the status page."""
 
-    async def close(self) -> bool:
-        """Finish what was accepted, then let go of everything.
-
-        False where something that was acknowledged is not yet where others would look for it.
-        """
+    async def close(self) -> None:
+        """Finish what was accepted, then let go of everything."""

@@ -58,7 +58,7 @@ class Committer:
         )
         self._turn = threading.Lock()  # whoever holds it may work the pipeline
         self._gathered: list[Commit] = []
-        self._asleep = self._finished = False
+        self._asleep = False
         # Batches that the thread has answered, and those of which the loop has heard.
         self._answered = self._heard = 0
         self._acknowledger = Acknowledger(log_.last)
@@ -142,14 +142,13 @@ class Committer:
         if not self._closing.is_set() and len(self._inbox) < MAX_WAITING:
             self._inbox.put(Commit(key, None, Guard()))
 
-    async def close(self) -> bool:
-        """Finish what was accepted, let go of everything; False where there is still to replay."""
+    async def close(self) -> None:
+        """Finish what was accepted, leave nothing to replay, let go of everything."""
         self._closing.set()
         self._hand_over()
         self._inbox.end()
         await asyncio.to_thread(self._thread.join)
         self._pipeline.close()
-        return self._finished
 
     # --- on the loop
 
@@ -195,7 +194,7 @@ class Committer:
                     self._work(work.commits, self._answer)
                 self._tidy(work.settling)
         with self._turn:
-            self._finished = self._pipeline.finish()
+            self._pipeline.finish()
         self._refuse_late()
 
     def _step(self) -> bool:

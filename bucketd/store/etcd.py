@@ -140,12 +140,11 @@ class EtcdStore:
             **counts,
         }
 
-    async def close(self) -> bool:
+    async def close(self) -> None:
         await self._stale.close()
         await self._watch.close()
         await self._presence.leave()
         await self._gateway.close()
-        return True
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._access.timeout

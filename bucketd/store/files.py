@@ -174,9 +174,8 @@ class FileStore:
         problem = self._committer.problem
         return problem.message if problem else None
 
-    async def close(self) -> bool:
+    async def close(self) -> None:
         if self._noticer is not None:
             await self._noticer.close()
-        current = await self._committer.close()
+        await self._committer.close()
         os.close(self._root)
-        return current

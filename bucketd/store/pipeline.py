@@ -197,8 +197,8 @@ class Pipeline:
 
     # --- the end
 
-    def finish(self) -> bool:
-        """The clean stop: files current and durable, and the journal says so; else False."""
+    def finish(self) -> None:
+        """The clean stop: files current and durable, and the journal says so."""
         try:
             # Without the lock nothing is dirty: whoever has it does not matter then.
             if self.journaling.failure is None:
@@ -209,10 +209,8 @@ class Pipeline:
                 log.error("stopping while files are behind; the next start completes them")
             elif self.journaling.failure is None:
                 self.journaling.note_the_end()
-            return self._flusher.behind is None
         except OSError:
             log.exception("cannot finish the journal; the next start completes the files")
-            return False
         finally:
             if self._lock.held_since is not None:
                 self._lock.release()

@@ -148,8 +148,8 @@ class Shards:
             "shards": shards,
         }
 
-    async def close(self) -> bool:
-        return all(await asyncio.gather(*(store.close() for store in self._stores)))
+    async def close(self) -> None:
+        await asyncio.gather(*(store.close() for store in self._stores))
 
 
 class _OfShard:

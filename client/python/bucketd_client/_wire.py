@@ -24,6 +24,7 @@ REACH_SECONDS, ANSWER_SECONDS = 5.0, 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
 LONGEST_SOCKET_PATH = 107
 _READS = ("GET", "HEAD")
+FAIR_SECONDS = 0.25
 # Refusals that promise that nothing was done, and that a later try may be better.
 _BUSY = (b'"overloaded"', b'"too_many_requests"')
 _STOPPING = b'"shutting_down"'
@@ -102,8 +103,9 @@ def exchange(
             "timeout",
             f"cannot make the {method}: its time was over before its turn came; nothing was sent",
         )
+    failure: BaseException | None = None
     while True:
-        failure: BaseException | None = None
+        left = tries.answer_by - time.monotonic()
         try:
             answer = _exchange(text, method, path, tries.answer_by)
             pause = wait_asked_for(answer)
@@ -111,6 +113,9 @@ def exchange(
                 return answer
             continue
         except (_NotSent, *TIMED_OUT) as cause:
+            # A last read that was given hardly any time tells less than the one before it.
+            if failure is not None and left < FAIR_SECONDS and method in _READS:
+                raise final(failure, method, path, tries.reach_seconds) from None
             raise _too_slow(method, tries.answer_seconds, cause) from None
         except (OSError, _NotTaken, Lost) as cause:
             failure = cause
