@@ -103,7 +103,7 @@ class Contexts:
         if context is None or context.expires <= time.time():
             raise NotFound(
                 "cannot revoke the context: there is none with this id (any more); "
-                "GET /v1/contexts lists those that live"
+                "GET /v1/contexts (bucketctl context list) lists those that live"
             )
         self._forget(context, durably=True)
         return context

@@ -27,6 +27,7 @@ from .schemas.registry import Registry
 from .schemas.sharing import Local, Shared
 from .schemas.watching import keep_current
 from .server import Server, bind, unbind
+from .settings.checking import unusable
 from .settings.sections import AT_START, Settings, SettingsError, shown, taken_over
 from .store.files import FileStore
 from .systemd import Manager, report
@@ -41,7 +42,9 @@ def operators(settings: Settings) -> Operators:
     try:
         return Operators.named(access.operator_users, access.operator_groups)
     except KeyError as error:
-        raise SettingsError(f"cannot use [access]: {error.args[0]}") from None
+        kind, name = error.args
+        cause = f"this host has no {kind} {name!r}"
+        raise unusable(settings, f"access.operator_{kind}s", cause) from None
 
 
 class Daemon:

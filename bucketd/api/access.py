@@ -62,13 +62,20 @@ class Operators:
 
     @classmethod
     def named(cls, users: Iterable[str], groups: Iterable[str]) -> Operators:
-        """From names or numbers; raises KeyError for a name this host does not know."""
-        uids = {int(u) if u.isdecimal() else pwd.getpwnam(u).pw_uid for u in users}
-        gids = {int(g) if g.isdecimal() else grp.getgrnam(g).gr_gid for g in groups}
+        """From names or numbers; raises KeyError ("user" or "group", name) for an unknown one."""
+        uids = {_number("user", user, lambda name: pwd.getpwnam(name).pw_uid) for user in users}
+        gids = {_number("group", group, lambda name: grp.getgrnam(name).gr_gid) for group in groups}
         return cls(frozenset({0, os.geteuid(), *uids}), frozenset(gids))
 
     def include(self, peer: Peer) -> bool:
         return peer.uid in self.uids or not self.gids.isdisjoint(peer.gids)
+
+
+def _number(kind: str, name: str, find: Callable[[str], int]) -> int:
+    try:
+        return int(name) if name.isdecimal() else find(name)
+    except KeyError:
+        raise KeyError(kind, name) from None
 
 
 class Caller(NamedTuple):

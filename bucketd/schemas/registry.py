@@ -76,7 +76,8 @@ class Registry:
         entry = self._in_force.get(automation)
         if entry is None:
             raise NotFound(
-                f"cannot find the schema of {automation!r}: there is none; see GET /v1/schemas"
+                f"cannot find the schema of {automation!r}: there is none; "
+                "GET /v1/schemas (bucketctl schema list) has those that there are"
             )
         return entry
 

@@ -64,20 +64,20 @@ def checked(settings: Settings) -> Settings:
     except ValueError:
         sensible = False
     if not sensible:
-        raise _unusable(settings, "socket.mode", 'it must be an octal text such as "0666"')
+        raise unusable(settings, "socket.mode", 'it must be an octal text such as "0666"')
     if settings.log.level not in LEVELS:
-        raise _unusable(settings, "log.level", f"it must be one of {', '.join(LEVELS)}")
+        raise unusable(settings, "log.level", f"it must be one of {', '.join(LEVELS)}")
     if settings.store.durability not in ("strict", "relaxed"):
-        raise _unusable(settings, "store.durability", 'it must be "strict" or "relaxed"')
+        raise unusable(settings, "store.durability", 'it must be "strict" or "relaxed"')
     if settings.store.engine not in ("file", "etcd"):
-        raise _unusable(settings, "store.engine", 'it must be "file" or "etcd"')
+        raise unusable(settings, "store.engine", 'it must be "file" or "etcd"')
     _check_etcd(settings)
     if settings.store.journal_bytes < 2 * settings.limits.max_bucket_bytes + 65536:
-        raise _unusable(
+        raise unusable(
             settings, "store.journal_bytes", "it must hold two buckets of the largest size"
         )
     if settings.contexts.ttl_seconds > settings.contexts.max_ttl_seconds:
-        raise _unusable(settings, "contexts.ttl_seconds", "it is over contexts.max_ttl_seconds")
+        raise unusable(settings, "contexts.ttl_seconds", "it is over contexts.max_ttl_seconds")
     return settings
 
 
@@ -87,15 +87,15 @@ def _check_etcd(settings: Settings) -> None:
         seconds(etcd.stale_reads)
     except ValueError:
         cause = 'it must be a number with its unit, such as "30s", "5m" or "1h"'
-        raise _unusable(settings, "store.etcd.stale_reads", cause) from None
+        raise unusable(settings, "store.etcd.stale_reads", cause) from None
     try:
         named = shards(etcd.shards)
     except ValueError as error:
-        raise _unusable(settings, "store.etcd.shards", str(error)) from None
+        raise unusable(settings, "store.etcd.shards", str(error)) from None
     if settings.store.engine == "etcd" and not etcd.endpoints and not named:
-        raise _unusable(settings, "store.etcd.endpoints", "it must name at least one URL")
+        raise unusable(settings, "store.etcd.endpoints", "it must name at least one URL")
     if etcd.endpoints and named:
-        raise _unusable(settings, "store.etcd.endpoints", "shards name their endpoints themselves")
+        raise unusable(settings, "store.etcd.endpoints", "shards name their endpoints themselves")
 
 
 def seconds(text: str) -> float:
@@ -127,7 +127,9 @@ def shards(texts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _unusable(settings: Settings, name: str, cause: str) -> SettingsError:
+def unusable(settings: Settings, name: str, cause: str) -> SettingsError:
+    """Of "section.key": which value, where that came from, and why it cannot be used."""
     value = in_force(settings)[name]
+    value = list(value) if isinstance(value, tuple) else value  # as in a file
     origin = settings.origins.get(name, "default")
     return SettingsError(f"cannot use {name} = {value!r} ({origin}): {cause}")

@@ -76,7 +76,9 @@ def _is_system(environ: Mapping[str, str]) -> bool:
 def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
     try:
         document = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"cannot read {path}: {error}") from None
     found: dict[str, tuple[Any, str]] = {}
     for section, table in _tables(document):

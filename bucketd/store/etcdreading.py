@@ -58,4 +58,4 @@ class EtcdReading:
         self.away = None
 
     def unanswered(self, error: Lost) -> None:
-        self.away = f"cannot reach a majority of etcd: {error}"
+        self.away = f"cannot reach a majority of etcd ({self._gateway.endpoints}): {error}"

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import os
 import ssl
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -68,6 +70,11 @@ class Gateway:
         self._targets: dict[int, aiohttp.ClientRequest] = {}
         self._at = 0
         self._token = ""
+
+    @property
+    def endpoints(self) -> str:
+        """All of them, for a message to an operator."""
+        return ", ".join(self._access.endpoints)
 
     async def call(
         self, path: str, body: dict[str, Any], deadline: float, once: bool = False
@@ -217,7 +224,12 @@ def _result(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_words(error: Exception) -> str:
-    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    """Without the endpoint, which is no matter of a job's."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.errno in errno.errorcode:
+        return os.strerror(error.errno).lower()
+    return type(error).__name__
 
 
 def _refusal(answer: dict[str, Any]) -> BucketdError | Lost | LeaseGone:

@@ -44,14 +44,23 @@ class Presence:
         self._told: str | None = None  # the lease that the host's key hangs on
 
     async def keep(self, stop: asyncio.Event) -> None:
-        """Tell that this host is there, until ``stop``; nothing else depends on it."""
+        """Tell that this host is there, until ``stop``; nothing else depends on it.
+
+        Whoever reads the log is told when etcd is away, once, and when it is back.
+        """
+        away = False
         while not stop.is_set():
             try:
                 if not await self._renewed():
                     await self.put(f"{self._hosts}{self.id}".encode(), self._about)
                     self._told = self._lease
+                if away:
+                    log.warning("etcd is back (%s)", self._gateway.endpoints)
+                away = False
             except (BucketdError, Lost) as error:
-                log.debug("cannot tell etcd that this host is there: %s", error)
+                level = logging.DEBUG if away else logging.WARNING
+                log.log(level, "cannot use etcd (%s): %s", self._gateway.endpoints, error)
+                away = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), RENEW_SECONDS)
 

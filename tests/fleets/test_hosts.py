@@ -6,7 +6,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-from fleet import Cluster, Host, coded, wait_until
+from fleet import Cluster, Host, cluster, coded, wait_until
 from harness import pair
 from sse import Stream
 
@@ -77,3 +77,21 @@ def test_a_lease_that_ended_is_taken_anew(etcd: Cluster) -> None:
                 assert another.next().data["set"] == stream.next().data["set"] == {"n": 1}
             wait_until(lambda: len(there(host)) == 1)
             assert host.log == ""
+
+
+def test_an_etcd_that_is_away_is_told_in_the_log_once_and_when_it_is_back() -> None:
+    with cluster(1) as one:
+        url = one.nodes[0].url
+        one.nodes[0].kill()
+        host = one.host(BUCKETD_STORE_ETCD_TIMEOUT_SECONDS="0.5").start()
+        try:
+            wait_until(lambda: f"cannot use etcd ({url}): connection refused" in host.log)
+            said = host.request("GET", "/v1/status").json["store"]["problem"]
+            assert f"({url}): connection refused" in said
+            answer = host.request("GET", pair("d", "j"))
+            assert (answer.status, url in answer.json["error"]) == (503, False)
+            one.nodes[0].start()
+            wait_until(lambda: f"etcd is back ({url})" in host.log)
+            assert host.log.count("cannot use etcd") == 1
+        finally:
+            host.remove()

@@ -280,6 +280,12 @@ def test_an_empty_flag_is_not_the_default(flag: str) -> None:
     refused(bucketd("--check-config", flag, ""), "empty", "leave it out")
 
 
+def test_a_user_that_there_is_not(config: Path) -> None:
+    config.write_text('[access]\noperator_users = ["nosuchuser"]\n')
+    said = "cannot use access.operator_users = ['nosuchuser']"
+    refused(bucketd("--config", str(config)), said, str(config), "no user 'nosuchuser'")
+
+
 def test_a_flag_that_cannot_be_used() -> None:
     outcome = bucketd("--log-level", "loud")
     assert outcome.returncode in (1, 2)
