@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 LARGEST_SHOWN = 3
 LARGE_BYTES = 64 * 1024  # of a bucket that takes a while to change
 PAGE = 1000
+TRIES = 5  # to work out a slow change while others change the bucket
 EXPORT_BYTES = 4 * 1024 * 1024  # of buckets in one page
 Stored = list[tuple[BucketKey, Snapshot]]
 Rows = list[dict[str, Any]]
@@ -41,6 +43,7 @@ class Buckets:
     schemas: Registry
     max_bytes: int
     quota: Quota | None = None
+    _slow: WeakValueDictionary[BucketKey, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def get(self, key: BucketKey, stale_ok: bool = False) -> Snapshot:
         return await self.store.read(key, stale_ok)
@@ -53,6 +56,18 @@ class Buckets:
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
     ) -> Snapshot:
         """Apply the change; TooLarge or SchemaViolation for what the bucket may not become."""
+        if not change.slow:
+            return await self._change(key, change, guard, automation)
+        # One of each bucket at a time: of two that were worked out together one was so in vain.
+        async with self._slow.setdefault(key, asyncio.Lock()):
+            for _ in range(TRIES):
+                with contextlib.suppress(changes.Moved):
+                    return await self._change(key, change, guard, automation)
+            raise changes.Moved
+
+    async def _change(
+        self, key: BucketKey, change: Change, guard: Guard, automation: str | None
+    ) -> Snapshot:
         checked = await self._prepared(key, self._checked(key, change), automation)
         if self.quota is None:
             return await self.store.commit(key, checked, guard, automation)

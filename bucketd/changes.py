@@ -9,12 +9,22 @@ from typing import Any
 import orjson
 
 from . import strictjson
-from .errors import BucketdError, InvalidRequest, PatchFailed, TooLarge
+from .errors import BucketdError, InvalidRequest, Overloaded, PatchFailed, TooLarge
 from .model import REMOVAL, Change
 
 Object = dict[str, Any]
 MOST_LIGHT_OPERATIONS = 64  # each may cost as much as a whole small change
 _POINTER = re.compile(r"(/([^~/]|~[01])*)*")  # RFC 6901 §3
+
+
+class Moved(Overloaded):
+    """The bucket is not as it was when a slow change of it was worked out."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "cannot change the bucket: others change it faster than so large a patch can be worked "
+            "out; nothing was changed, try again"
+        )
 
 
 def merge(data: Object) -> Change:
@@ -53,14 +63,15 @@ def json_patch(operations: list[Any], max_bytes: int) -> Change:
     checked = [_check_operation(index, op) for index, op in enumerate(operations)]
     change = _edit(lambda bucket: _apply_steps(bucket, checked, max_bytes), in_place=True)
     copies = any(op["op"] == "copy" for op in checked)
-    return change._replace(large=copies or len(checked) > MOST_LIGHT_OPERATIONS)
+    slow = copies or len(checked) > MOST_LIGHT_OPERATIONS
+    return change._replace(large=slow, slow=slow)
 
 
 def prepared(change: Change, stored: bytes | None, automation: str | None) -> Change:
     """The same change, worked out for one state now; on any other it is worked out when judged.
 
-    So what takes long need not hold up the commits of others. A refusal is kept as well, for its
-    turn: a guard comes before it.
+    So what takes long need not hold up the commits of others; a slow one is then ``Moved``, to be
+    prepared again. A refusal is kept as well, for its turn: a guard comes before it.
     """
     after, refusal = None, None
     try:
@@ -69,6 +80,8 @@ def prepared(change: Change, stored: bytes | None, automation: str | None) -> Ch
         refusal = error.with_traceback(None)  # which would keep all that it was about
 
     def apply(now: bytes | None) -> bytes | None:
+        if now != stored and change.slow:
+            raise Moved
         if now != stored:
             return change.apply(now)
         if refusal is not None:

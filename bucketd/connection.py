@@ -85,6 +85,9 @@ class Connection(Repeating):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._shared.stuck.remove(self)
+        if self._early and self._repeating is None and not self._shared.services.draining:
+            self._go_on()
+            return
         wanted = not (self._reading_paused or self._early or self._shared.services.draining)
         if self.transport is not None and wanted:
             self.transport.resume_reading()

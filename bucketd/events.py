@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator, Set
 from typing import Any
@@ -29,6 +30,7 @@ AT_ONCE = 64  # events written before others get a turn
 # And then none are for a moment, unless more changes wait: those who were told have to run as
 # well, and whoever asks for another bucket meanwhile would get no core of a few.
 PAUSE_SECONDS = 0.001
+TURN_SECONDS = 0.005  # after which others get one as well
 MOST_PENDING = 2000  # changes that nobody was told of yet
 MOST_PENDING_BYTES = 64 * 1024 * 1024
 
@@ -155,11 +157,14 @@ class Hub:
                 told.prepare()
             watchers = self._concerned(changed)
             rest = PAUSE_SECONDS if len(watchers) > AT_ONCE and not told.large else 0
+            began = time.monotonic()
             for watcher in watchers:
                 watcher.offer(told)
                 offered += 1
-                if told.large or offered % AT_ONCE == 0:
+                long = time.monotonic() - began > TURN_SECONDS  # each may want other members of it
+                if told.large or long or offered % AT_ONCE == 0:
                     await asyncio.sleep(rest if len(self._pending) == 1 else 0)
+                    began = time.monotonic()
             self._told = changed.mark
             if self._pending and self._pending[0] is changed:
                 self._pending.popleft()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import unicodedata
@@ -89,10 +90,11 @@ class Change(NamedTuple):
     """A pure function from bucket to bucket, both compact JSON and None where none is stored.
 
     It returns its very argument when it changes nothing, and raises to refuse.
-    A ``large`` one may take long to apply.
+    A ``large`` one may take a while to apply, and a ``slow`` one too long for others to wait for.
     A ``blind`` change does not look at what is there, so it can replace what cannot be read.
     ``check`` raises to refuse what ``apply`` came to: given the bucket before, the one after,
     and the automation that the pair is bound to.
+    One that ``removes`` leaves no bucket, whatever there was.
     ``stamp`` is of a state that is carried here from another store, and kept.
     """
 
@@ -101,6 +103,8 @@ class Change(NamedTuple):
     check: Check | None = None
     large: bool = False
     stamp: Stamp | None = None
+    removes: bool = False
+    slow: bool = False
 
     def result(self, stored: bytes | None, automation: str | None) -> bytes | None:
         """What it makes of the stored bucket, checked."""
@@ -109,15 +113,12 @@ class Change(NamedTuple):
             self.check(stored, after, automation)
         return after
 
-    @property
-    def removes(self) -> bool:
-        """Whether it leaves no bucket, whatever there was."""
-        return self.apply is REMOVAL.apply
-
     def checked(self, check: Check) -> Change:
         """The same, with this check."""
         # All fields, as _replace would give them, in half a microsecond less; every set does this.
-        return Change(self.apply, self.blind, check, self.large, self.stamp)
+        return Change(
+            self.apply, self.blind, check, self.large, self.stamp, self.removes, self.slow
+        )
 
     def stamped(self, before: Snapshot) -> Stamp:
         """Revision and times of the state that follows; revisions of one bucket only grow."""
@@ -129,7 +130,7 @@ class Change(NamedTuple):
         )
 
 
-REMOVAL = Change(lambda _stored: None, blind=True)
+REMOVAL = Change(lambda _stored: None, blind=True, removes=True)
 
 
 class Tags(NamedTuple):
@@ -180,7 +181,7 @@ class Guard(NamedTuple):
 def timestamp(at: float | None = None) -> str:
     """A Unix time as RFC 3339 in UTC with milliseconds, such as ``2026-11-23T16:40:05.123Z``."""
     at = time.time() if at is None else at
-    second = int(at)
+    second = math.floor(at)
     return f"{_date_and_time(second)}.{int((at - second) * 1000):03d}Z"
 
 

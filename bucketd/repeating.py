@@ -90,6 +90,8 @@ class Repeating(Answering):
         self._go_on()
 
     def _go_on(self) -> None:
+        if self._paused:  # its peer does not read: it is heard again by resume_writing
+            return
         early, self._early = self._early, b""
         if early and self.transport is not None and not self._force_close:
             self.transport.resume_reading()

@@ -52,11 +52,12 @@ class Retention:
 
     async def sweep(self, stop: asyncio.Event) -> int:
         """Once over all buckets; how many were removed."""
-        before, count, cursor = timestamp(time.time() - self.days * _DAY), 0, None
+        count, cursor = 0, None
         while self.days and not stop.is_set():
             began = time.monotonic()
             page = await self._store.list(Filter(), cursor, PAGE)
             for row in page.rows:
+                before = self._before()
                 count += is_older(row.updated_at, before) and await self._remove(row, before)
             cursor = page.next_cursor
             if cursor is None:
@@ -64,6 +65,10 @@ class Retention:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), REST * (time.monotonic() - began))
         return count
+
+    def _before(self) -> str:
+        """What was written last before then is removed; a reload may have changed it just now."""
+        return timestamp(time.time() - self.days * _DAY) if self.days else ""
 
     async def _remove(self, row: Row, before: str) -> bool:
         """Unless it is written meanwhile."""

@@ -11,6 +11,8 @@ from . import wire
 from .call import Call
 from .wire import Answer
 
+LOOK_SECONDS = 10.0  # between looks at the clock
+
 
 async def watch(call: Call) -> Answer:
     """What changes in one bucket, for as long as the caller may know."""
@@ -46,6 +48,25 @@ def _members(call: Call) -> frozenset[str] | None:
 def _bind(watcher: Watcher, context: Context) -> None:
     """Let the stream end with the context: now if it is revoked, else when it expires."""
     watcher.context = context.id
-    left = max(0.0, context.expires - time.time())
-    expiry = asyncio.get_running_loop().call_later(left, watcher.close)
-    watcher.ended.add_done_callback(lambda _: expiry.cancel())
+    watcher.ended.add_done_callback(_Expiry(watcher, context.expires).cancel)
+
+
+class _Expiry:
+    """Ends a stream at a time of the clock, which may be set, while the machine may sleep."""
+
+    def __init__(self, watcher: Watcher, expires: float) -> None:
+        self._watcher, self._expires = watcher, expires
+        self._handle: asyncio.TimerHandle | None = None
+        self._look()
+
+    def _look(self) -> None:
+        left = self._expires - time.time()
+        if left <= 0:
+            self._watcher.close()
+        else:
+            loop = asyncio.get_running_loop()
+            self._handle = loop.call_later(min(left, LOOK_SECONDS), self._look)
+
+    def cancel(self, _ended: object) -> None:
+        if self._handle is not None:
+            self._handle.cancel()

@@ -6,6 +6,8 @@ from typing import Any
 
 from .sections import LEVELS, Settings, SettingsError, in_force
 
+MOST_BUCKET_BYTES = 32 * 1024 * 1024  # which the store reads back, with its envelope
+
 
 def convert(name: str, value: Any, default: Any, origin: str) -> Any:
     """The value in the type of its default; texts, from flags and environment, are parsed."""
@@ -76,6 +78,8 @@ def checked(settings: Settings) -> Settings:
         raise unusable(
             settings, "store.journal_bytes", "it must hold two buckets of the largest size"
         )
+    if settings.limits.max_bucket_bytes > MOST_BUCKET_BYTES:
+        raise unusable(settings, "limits.max_bucket_bytes", f"the most is {MOST_BUCKET_BYTES}")
     if settings.contexts.ttl_seconds > settings.contexts.max_ttl_seconds:
         raise unusable(settings, "contexts.ttl_seconds", "it is over contexts.max_ttl_seconds")
     return settings

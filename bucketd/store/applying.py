@@ -85,10 +85,11 @@ class Applier:
         except BucketCorrupt as error:
             good = self._last_good(key)
             if change is not None and change.blind and not commit.guard:
-                self._corrupt.add(key)
                 last = good or ABSENT
                 after = change.result(None, commit.automation or last.automation)
-                return self._enter(batch, key, last, _next(last, after, commit), told=good)
+                entered = self._enter(batch, key, last, _next(last, after, commit), told=good)
+                self._corrupt.add(key)
+                return entered
             if good is None:
                 raise
             return self._heal(commit, batch, good, error.damage)
@@ -116,8 +117,8 @@ class Applier:
         what = f"{damage}; it is kept in the quarantine, and revision {good.revision} goes on"
         log.error("cannot read %s: %s", commit.key, what)
         good = good._replace(recovered=(good.revision, what))
-        self._corrupt.add(commit.key)
         self._enter(batch, commit.key, good, good, told=good)
+        self._corrupt.add(commit.key)
         return self._change(commit, batch, Loaded(good, sealed=True))
 
     def _last_good(self, key: BucketKey) -> Snapshot | None:

@@ -162,12 +162,14 @@ class BucketFiles:
         """Which of these, or of all that are cached, are not in their files what is known."""
         with self._guard:
             known = self._cache.entries()
-        signatures = (
-            (key, entry, disk.signature(self.root, naming.path(key)))
-            for key, entry in known
-            if among is None or key in among
-        )
-        return [key for key, entry, now in signatures if now != entry.signature]
+        asked = (one for one in known if among is None or one[0] in among)
+        return [key for key, entry in asked if not self._stands(key, entry)]
+
+    def _stands(self, key: BucketKey, entry: Entry) -> bool:
+        try:
+            return disk.signature(self.root, naming.path(key)) == entry.signature
+        except OSError:  # something else stands in the way to it
+            return False
 
     def cache_use(self) -> tuple[int, int]:
         """Entries and bytes."""

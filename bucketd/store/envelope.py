@@ -25,6 +25,8 @@ from ..model import BucketKey, Snapshot, check_name, is_timestamp, timestamp
 from . import disk
 
 FORMAT = "bucketd/1"
+INDENTED_BYTES = 64 * 1024  # of a bucket: what is larger nobody reads by eye
+MOST_INDENTED = 8  # times as long as the bucket
 
 
 class Unreadable(Exception):
@@ -42,7 +44,10 @@ class Stored:
 
 
 def write(key: BucketKey, snapshot: Snapshot, birth: str) -> bytes:
-    """The file's whole text: indented JSON with a final newline."""
+    """The file's whole text: JSON with a final newline, indented where that is for a person.
+
+    Not so a large bucket, or one whose nesting would make of each byte many.
+    """
     envelope = {
         "format": FORMAT,
         "device": key.device,
@@ -55,10 +60,13 @@ def write(key: BucketKey, snapshot: Snapshot, birth: str) -> bytes:
     }
     seal = f"{snapshot.etag}.{birth}.{_checksum(envelope, snapshot.etag)}"
     bucket = envelope.pop("bucket")
-    return orjson.dumps(
-        {**envelope, "seal": seal, "bucket": bucket},
-        option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
-    )
+    whole = {**envelope, "seal": seal, "bucket": bucket}
+    length = len(snapshot.bucket)
+    if length <= INDENTED_BYTES:
+        text = orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        if len(text) <= MOST_INDENTED * length + INDENTED_BYTES:
+            return text
+    return orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def read(content: disk.Content) -> Stored:

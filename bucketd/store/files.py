@@ -27,6 +27,7 @@ from .noticing import Noticer
 from .records import Mark
 
 log = logging.getLogger(__name__)
+MOST_SCANS = 64  # of the journal, one after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class FileStore:
             self._files, journal, lock, options.lock_timeout, options.relaxed_seconds
         )
         self._noticer: Noticer | None = None
-        self._scanning = asyncio.Lock()
+        self._scanning, self._scans = asyncio.Lock(), 0
 
     def known(self, key: BucketKey) -> Snapshot | None:
         return self._committer.dirty.get(key) or self._files.peek(key)
@@ -109,6 +110,9 @@ class FileStore:
             return None
         if after == self._committer.mark:
             return []
+        if self._scans >= MOST_SCANS:
+            return None  # reading anew is less than to wait for so many
+        self._scans += 1
         try:
             async with self._scanning:  # it takes a while, and others want the processor, too
                 steps = await asyncio.to_thread(
@@ -116,6 +120,8 @@ class FileStore:
                 )
         except OSError as error:
             raise failures.refusal("read the journal", error) from error
+        finally:
+            self._scans -= 1
         if steps is None:
             return None
         return [Changed(record.key, before, record.after, str(at)) for before, record, at in steps]
@@ -175,7 +181,10 @@ class FileStore:
         return problem.message if problem else None
 
     async def close(self) -> None:
-        if self._noticer is not None:
-            await self._noticer.close()
+        try:
+            if self._noticer is not None:
+                await self._noticer.close()
+        except Exception:
+            log.exception("cannot stop noticing edits; all else goes on")
         await self._committer.close()
         os.close(self._root)

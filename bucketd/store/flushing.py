@@ -59,7 +59,8 @@ class Flusher:
             return
         waiting = list(self.dirty.items())
         if full:
-            waiting.sort(key=lambda item: item[1].revision > 0)  # what is removed makes space
+            # What is removed makes space; but a damaged file needs some, to be kept.
+            waiting.sort(key=lambda item: (item[1].revision > 0, item[0] in self.corrupt))
         for key, snapshot in waiting:
             self._step()
             try:
@@ -68,11 +69,13 @@ class Flusher:
                     self.corrupt.discard(key)
                 self._files.put(key, snapshot)
             except OSError as error:
+                log.error("cannot write %s: %s", self._files.name(key), error)
                 self.behind = failures.refusal(
                     "write while files cannot be brought up to date", error
                 )
-                log.error("cannot write %s: %s", self._files.name(key), error)
-                return
+                if snapshot.revision:
+                    return
+                continue  # another removal may make the space that this one needs
             del self.dirty[key]
             if give_way and self._waiting():
                 return

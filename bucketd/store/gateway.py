@@ -227,9 +227,9 @@ def _in_words(error: Exception) -> str:
     """Without the endpoint, which is no matter of a job's."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, OSError) and error.errno in errno.errorcode:
-        return os.strerror(error.errno).lower()
-    return type(error).__name__
+    number = error.errno if isinstance(error, OSError) else None
+    known = number is not None and number in errno.errorcode
+    return os.strerror(number).lower() if known and number else type(error).__name__
 
 
 def _refusal(answer: dict[str, Any]) -> BucketdError | Lost | LeaseGone:

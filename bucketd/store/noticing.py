@@ -80,8 +80,8 @@ class Noticer:
             yield_on_timeout=True,
             recursive=wanted is None,
         )
-        keys = self._files.stale(wanted)  # what changed before the watch began
         try:
+            keys = self._files.stale(wanted)  # what changed before the watch began
             for changed in changes:
                 self._look_at([*keys, *self._keys({path for _, path in changed})])
                 keys = []

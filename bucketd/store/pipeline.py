@@ -141,9 +141,14 @@ class Pipeline:
     def _refuse(self, commits: list[Commit], refusal: BucketdError, answer: Answer) -> list[Commit]:
         """Answer them with it; those that are left over are let through, to make space."""
         frees = isinstance(refusal, StorageFull) and refusal is self._flusher.behind
-        let = [c for c in commits if frees and c.change is not None and c.change.removes]
-        refused = [commit for commit in commits if commit not in let] if let else commits
-        answer(Batch(answers=[(commit, refusal) for commit in refused]))
+        let: list[Commit] = []
+        refused = Batch()
+        for commit in commits:
+            if frees and commit.change is not None and commit.change.removes:
+                let.append(commit)
+            else:
+                refused.answers.append((commit, refusal))
+        answer(refused)
         return let
 
     def _take_lock(self) -> BucketdError | None:
