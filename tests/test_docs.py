@@ -140,10 +140,9 @@ def test_the_commands_of_a_page_print_what_it_says(name: str, home: Path) -> Non
 
 
 def test_the_commands_that_change_a_farm_print_what_they_say(home: Path) -> None:
-    shutil.copy(REPO / "systemd" / "move-buckets.sh", home)
     with fleet.cluster(1) as etcd:
         before = documents.DAEMON + f"ETCD={etcd.endpoints}\n"
-        documents.check(REPO / "docs" / "fleet.md", home, before, home)
+        documents.check(REPO / "docs" / "fleet.md", home, before)
 
 
 def sources(language: str) -> list[str]:
