@@ -113,6 +113,15 @@ def test_the_architecture_names_the_routes_that_are_not_the_operators() -> None:
         assert table[rule] == {r.path for r in routes.ROUTES if r.access.__name__ == rule}
 
 
+def test_the_newcomers_run_shows_what_make_says_today() -> None:
+    page = (REPO / "docs" / "newcomer.md").read_text()
+    last = (REPO / "examples" / "demo.py").read_text().split('NEXT = """')[1].split('"""')[0]
+    assert last in page
+    said = re.findall(r'echo "((?:Preparing|Adding) .*)"', (REPO / "Makefile").read_text())
+    assert len(said) == 2
+    assert [line for line in said if line not in page] == []
+
+
 # --- the README
 
 
