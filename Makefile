@@ -38,7 +38,7 @@ venv: .venv/.ready
 .venv/.ready: pyproject.toml client/python/pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "bucketd needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@echo "Preparing .venv (once; less than half a minute) ..."
+	@echo "Preparing .venv (once; about half a minute, longer on a busy machine) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock \
 		-e client/python -e .
@@ -116,14 +116,14 @@ test-packages: tools
 
 demo: venv
 ifeq ($(NODE),yes)
-	@$(MAKE) --no-print-directory node || echo "Going on without TypeScript."
+	@$(MAKE) -s --no-print-directory node || echo "Going on without TypeScript."
 endif
 	@$(BIN)/python examples/demo.py
 
 # Three nodes of etcd and two hosts, on this machine.
 demo-fleet: venv
 ifeq ($(NODE),yes)
-	@$(MAKE) --no-print-directory node || echo "Going on without TypeScript."
+	@$(MAKE) -s --no-print-directory node || echo "Going on without TypeScript."
 endif
 	@$(BIN)/python examples/fleet/demo.py
 

@@ -33,6 +33,8 @@ BUCKET = f"/v1/devices/{DEVICE}/jobs/{JOB}/bucket"
 NEXT = """
 Where to go next:
   README.md            five minutes of use: a daemon of your own, bucketctl, curl
+  docs/tutorial.md     the same in ten minutes, by your own hand
+  docs/how-to.md       back up, share, wait for a change, schemas, Appium, Playwright, cron
   examples/            this automation in TypeScript, Python and sh, to copy from
   client/node          the TypeScript client
   client/python        the Python client and bucketctl

@@ -1,6 +1,6 @@
 // An automation that logs in once and resumes its session in every later task iteration.
 //
-// From a checkout, with Node 18 or newer (`npm --prefix client/node ci` once before):
+// From a checkout, with Node 18 or newer (`make node` once before):
 //
 //   bucketctl run --device phone-1 --job login -- node client/node/scripts/example.mjs
 //

@@ -29,6 +29,11 @@ systemd/before-253.conf systemd/user/bucketd.service.d/before-253.conf
 systemd/sysusers.conf sysusers.d/bucketd.conf
 systemd/tmpfiles.conf tmpfiles.d/bucketd.conf
 systemd/bucketd.8 ../share/man/man8/bucketd.8
+systemd/move-buckets.sh ../share/bucketd/move-buckets.sh
+config/monitoring/alerts.yml ../share/bucketd/monitoring/alerts.yml
+config/monitoring/grafana.json ../share/bucketd/monitoring/grafana.json
+config/schemas/daily-work.json ../share/bucketd/schemas/daily-work.json
+config/schemas/login-session.json ../share/bucketd/schemas/login-session.json
 "
 
 each_file() { # each_file COMMAND: run with source and target
@@ -38,10 +43,14 @@ each_file() { # each_file COMMAND: run with source and target
 }
 
 put() {
-    case $1 in *before-253.conf) old_systemd || return 0 ;; esac
+    mode=644
+    case $1 in
+    *before-253.conf) old_systemd || return 0 ;;
+    *.sh) mode=755 ;;
+    esac
     mkdir -p "$(dirname "$2")"
     sed "s|/usr/local/|$prefix/|g" "$1" >"$2.new"
-    chmod 644 "$2.new"
+    chmod $mode "$2.new"
     mv "$2.new" "$2"
 }
 
@@ -124,6 +133,7 @@ uninstall_all() {
         systemctl --quiet disable --now bucketd.service bucketd.socket 2>/dev/null || :
     fi
     each_file take
+    rmdir "$destdir$prefix/share/bucketd" 2>/dev/null || :
     for command in $commands; do
         link=$destdir$prefix/bin/$command
         [ "$(readlink "$link")" != "../lib/bucketd/bin/$command" ] || rm "$link"

@@ -113,6 +113,15 @@ def test_the_architecture_names_the_routes_that_are_not_the_operators() -> None:
         assert table[rule] == {r.path for r in routes.ROUTES if r.access.__name__ == rule}
 
 
+def test_the_newcomers_run_shows_what_make_says_today() -> None:
+    page = (REPO / "docs" / "newcomer.md").read_text()
+    last = (REPO / "examples" / "demo.py").read_text().split('NEXT = """')[1].split('"""')[0]
+    assert last in page
+    said = re.findall(r'echo "((?:Preparing|Adding) .*)"', (REPO / "Makefile").read_text())
+    assert len(said) == 2
+    assert [line for line in said if line not in page] == []
+
+
 # --- the README
 
 
@@ -140,10 +149,9 @@ def test_the_commands_of_a_page_print_what_it_says(name: str, home: Path) -> Non
 
 
 def test_the_commands_that_change_a_farm_print_what_they_say(home: Path) -> None:
-    shutil.copy(REPO / "systemd" / "move-buckets.sh", home)
     with fleet.cluster(1) as etcd:
         before = documents.DAEMON + f"ETCD={etcd.endpoints}\n"
-        documents.check(REPO / "docs" / "fleet.md", home, before, home)
+        documents.check(REPO / "docs" / "fleet.md", home, before)
 
 
 def sources(language: str) -> list[str]:

@@ -56,7 +56,7 @@ fill_root() {
 
 fill_doc() {
     mkdir -p "$doc/examples"
-    cp -R config/monitoring config/schemas examples/*session* "$doc/examples"
+    cp -R examples/*session* "$doc/examples"
     gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
     "$python" $here/copyright.py LICENSE "$(echo "$lib"/lib/python*/site-packages)" >"$doc/copyright"
     printf 'bucketd (%s) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- %s  %s\n' \

@@ -150,7 +150,7 @@ def test_it_is_complete(machine: Machine) -> None:
     for path in (
         *("bash-completion/completions/bucketctl", "zsh/vendor-completions/_bucketctl"),
         *("fish/vendor_completions.d/bucketctl.fish", "man/man1/bucketctl-edit.1.gz"),
-        "man/man8/bucketd.8.gz",
+        *("man/man8/bucketd.8.gz", "bucketd/move-buckets.sh", "bucketd/monitoring/alerts.yml"),
         *("doc/bucketd/copyright", "doc/bucketd/changelog.Debian.gz"),
     ):
         machine.run(f"test -s /usr/share/{path}")

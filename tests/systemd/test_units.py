@@ -81,6 +81,19 @@ def test_the_manual_page_has_every_option_and_no_other() -> None:
 # --- make install
 
 
+def test_the_files_that_documents_name_are_installed_there() -> None:
+    """Each of config's beside the settings, too: the list in install.sh is by name."""
+    listed = (UNITS / "install.sh").read_text()
+    pages = [*(REPO / "docs").glob("*.md"), *REPO.glob("*.md")]
+    told = [re.findall(r"/share/bucketd/([\w/-]+\.\w+)", page.read_text()) for page in pages]
+    named = {name for names in told for name in names}
+    assert "move-buckets.sh" in named
+    for kind in ("monitoring", "schemas"):
+        found = (REPO / "config" / kind).iterdir()
+        named |= {f"{kind}/{path.name}" for path in found}
+    assert [name for name in named if f" ../share/bucketd/{name}\n" not in listed] == []
+
+
 def install(
     target: str, root: Path, prefix: str = "/usr/local"
 ) -> subprocess.CompletedProcess[str]:
@@ -110,6 +123,9 @@ def test_install_and_uninstall_leave_what_is_not_theirs(tmp_path: Path) -> None:
     assert (root / "opt/b/share/man/man8/bucketd.8").is_file()
     assert "complete" in (root / "opt/b/share/bash-completion/completions/bucketctl").read_text()
     assert (root / "opt/b/bin/bucketctl").is_symlink()
+    assert os.access(root / "opt/b/share/bucketd/move-buckets.sh", os.X_OK)
+    assert (root / "opt/b/share/bucketd/monitoring/alerts.yml").is_file()
+    assert (root / "opt/b/share/bucketd/schemas/login-session.json").is_file()
     unit = (root / "opt/b/lib/systemd/system/bucketd.service").read_text()
     assert "ExecStart=/opt/b/lib/bucketd/bin/bucketd serve" in unit
     named = [
@@ -128,3 +144,4 @@ def test_install_and_uninstall_leave_what_is_not_theirs(tmp_path: Path) -> None:
     config.write_text(pristine)
     install("uninstall", root, "/opt/b")
     assert entries(root) == before
+    assert not (root / "opt/b/share/bucketd").exists()

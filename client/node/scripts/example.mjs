@@ -15,7 +15,7 @@ function compile(project, output, inputs) {
   const newest = Math.max(...inputs.map((path) => statSync(path).mtimeMs));
   if (existsSync(output) && statSync(output).mtimeMs > newest) return;
   const tsc = join(root, "node_modules", "typescript", "bin", "tsc");
-  if (!existsSync(tsc)) stop("cannot compile the example: run `npm --prefix client/node ci` once before");
+  if (!existsSync(tsc)) stop("cannot compile the example: run `make node` once before");
   try {
     execFileSync(process.execPath, [tsc, "-p", join(root, project)], { stdio: ["ignore", 2, 2] });
   } catch {
