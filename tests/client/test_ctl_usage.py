@@ -219,6 +219,16 @@ def test_help(ctl: Shell, command: str) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("command", ["run", "context create"])
+def test_help_tells_what_a_context_without_a_job_is(ctl: Shell, command: str) -> None:
+    assert "no_job_context" in ctl(*command.split(), "--help").stdout
+
+
+@pytest.mark.parametrize("command", ["doctor", "apply", "schema list", "device forget"])
+def test_help_promises_no_etag_where_there_is_no_bucket(ctl: Shell, command: str) -> None:
+    assert "etag" not in ctl(*command.split(), "--help").stdout
+
+
 def test_version(ctl: Shell) -> None:
     assert ctl("--version").stdout.startswith("bucketctl 0.")
 
