@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import socket
 import subprocess
@@ -101,7 +102,9 @@ def test_a_terminal_gets_indented_json(ctl: Shell, at: list[str]) -> None:
 
 def test_status(ctl: Shell) -> None:
     assert ctl.json("status")["version"]
-    assert "durability" in ctl.on_terminal("status")
+    shown = ctl.on_terminal("status")
+    assert shown.count("durability") == 1
+    assert re.search(r"^  problems +-$", shown, re.M)
 
 
 def test_contexts(ctl: Shell, at: list[str]) -> None:

@@ -35,6 +35,10 @@ def test_clear_by_pattern(ctl: Shell) -> None:
     assert left(ctl) == FULL - {("a 1", "login"), ("a 2", "login")}
     assert ctl.json("clear", "--all", "--yes") == {"cleared": 3}
     assert left(ctl) == set()
+    for nothing in (["clear", "--all"], ["device", "forget", "a 1"]):  # nobody need be asked
+        assert ctl.json(*nothing)["cleared"] == 0
+        assert ctl.json(*nothing, "--dry-run") == []
+        assert ctl.on_terminal(*nothing) == "there is nothing to clear\n"
 
 
 @pytest.mark.parametrize("words", ["--yes", "--dry-run", "--all --if-match x", "--all --curl"])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from bucketd_client.ctl import checks, stored
 from ctl_shell import Shell
+from fake import Seen, answer, fake
 from harness import Daemon, pair
 
 
@@ -73,6 +74,7 @@ def test_broken_schemas_quarantine_and_open_directories(daemon: Daemon) -> None:
     found = findings(ctl, 0)
     for about in ("schemas", "quarantine", "permissions"):
         assert found[about]["level"] == "warning", found
+    assert re.match(r"/\S+/broken\.json: cannot ", found["schemas"]["what"])
     assert found["permissions"]["fix"] == f"chmod 0700 {daemon.state_dir}"
 
 
@@ -127,6 +129,50 @@ def test_a_clock_that_is_behind(daemon: Daemon) -> None:
     assert findings(Shell(daemon), 1)["clock"]["level"] == "problem"
 
 
+def test_a_store_that_does_not_answer(stopped_daemon: Daemon) -> None:
+    env = {"ENGINE": "etcd", "ETCD_ENDPOINTS": "http://127.0.0.1:1", "ETCD_TIMEOUT_SECONDS": "1"}
+    stopped_daemon.env.update({f"BUCKETD_STORE_{name}": value for name, value in env.items()})
+    ctl = Shell(stopped_daemon.start())
+    for words in ([], ["--buckets"]):
+        done = ctl("doctor", *words)
+        found = {row["about"]: row for row in json.loads(done.stdout)["findings"]}
+        assert (done.returncode, done.stderr) == (1, "")
+        assert (found["daemon"]["level"], found["version"]["level"]) == ("ok", "ok")
+        assert "cannot reach a majority of etcd" in found["store"]["what"]
+        assert found["store"]["fix"].startswith("bring a majority of its nodes up")
+        assert (found["buckets"]["level"], found["schemas"]["level"]) == ("unknown", "ok")
+
+
+@pytest.mark.parametrize(
+    ("words", "failed"),
+    [((), {"buckets": 1}), (("--buckets",), {"buckets": 2, "schema": 1})],
+)
+def test_what_fails_on_the_way_hides_nothing(
+    daemon: Daemon, words: tuple[str, ...], failed: dict[str, int]
+) -> None:
+    """The daemon's own status, before a store that fails behind it."""
+    status = json.loads(daemon.request("GET", "/v1/status").body)
+    answers: dict[str, Any] = {
+        "/healthz": {"success": True},
+        "/v1/status": status,
+        "/v1/schemas": {"success": True, "schemas": [{"automation": "a"}]},
+    }
+    refusal = {"success": False, "code": "overloaded", "error": "cannot read: it is gone"}
+
+    def script(connection: socket.socket, seen: Seen, _number: int) -> bool:
+        found = answers.get(seen.target)
+        answer(connection, 503 if found is None else 200, found or refusal)
+        return True
+
+    with fake(script) as server:
+        done = Shell(daemon)("doctor", *words, "--socket", server.path)
+    rows = json.loads(done.stdout)["findings"]
+    told = [row["about"] for row in rows if row["level"] == "problem"]
+    assert (done.returncode, {about: told.count(about) for about in told}) == (1, failed)
+    assert {"socket", "store", "schemas", "clock"} <= {row["about"] for row in rows}
+    assert all(row["fix"] for row in rows if row["level"] == "problem")
+
+
 STATUS: dict[str, Any] = {
     "version": "0.1.0",
     "durability": "strict",
@@ -156,6 +202,7 @@ def test_what_a_status_says(check: Any, change: dict[str, Any], level: str | Non
         ("cannot write while …: No space left on device; nothing was changed", "free space on /;"),
         ("cannot write while …: Disk quota exceeded; nothing was changed", "free space on /;"),
         ("cannot write: the journal failed; restart bucketd to recover", "mend the cause, then"),
+        ("shard a: cannot reach a majority of etcd: Timeout", "bring a majority"),
         (None, "mend the cause, then restart"),
     ],
 )

@@ -50,6 +50,13 @@ def kept(stderr: str) -> Path:
     return Path(found[1])
 
 
+def told(stderr: str) -> list[str]:
+    """The words of the command that goes on."""
+    found = re.search(r"go on with: bucketctl edit (.*)\n", stderr)
+    assert found, stderr
+    return shlex.split(found[1])
+
+
 def test_edit_replaces_the_bucket(ctl: Shell, at: list[str], tmp_path: Path) -> None:
     ctl.json("set", *at, "a=1", "b=2")
     env = {"VISUAL": editor(tmp_path, "text = text.replace('1', 'one')"), "TMPDIR": str(tmp_path)}
@@ -114,17 +121,26 @@ def test_edit_never_overwrites_what_it_has_not_seen(
     assert '+ /other: "new"' in done.stderr
     assert ctl.json("get", *at) == {"a": "1", "other": "new"}
     assert kept(done.stderr).read_text() == '{"a": "mine"}'
-    said = re.search(r"bucketctl edit (--from .*) …", done.stderr)
-    assert said
-    again = shlex.split(
-        said[1]
-    )  # as it is told, it goes on from what was shown, and no later state
+    # As it is told, it goes on from what was shown, and no later state.
+    again = told(done.stderr)
     ctl.json("set", *at, "later=too")
-    changed = ctl("edit", *at, *again, env={"VISUAL": "true", "TMPDIR": str(tmp_path)})
+    changed = ctl("edit", *again, env={"VISUAL": "true", "TMPDIR": str(tmp_path)})
     assert (changed.returncode, "(revision 3)" in changed.stderr) == (6, True)
     ctl.json("replace", *at, "--data", "{}")
     again[-1] = ctl.json("get", *at, "--json")["etag"]
-    assert ctl.json("edit", *at, *again, env={"VISUAL": "true"}) == {"a": "mine"}
+    assert ctl.json("edit", *again, env={"VISUAL": "true"}) == {"a": "mine"}
+
+
+@pytest.mark.parametrize("more", [["--job", "it's"], ["--job", "a b", "--automation", "x"], []])
+def test_how_to_go_on_can_be_pasted(
+    ctl: Shell, at: list[str], tmp_path: Path, more: list[str]
+) -> None:
+    words = [*at[:2], *more, "--socket", ctl.daemon.socket]
+    env = {"VISUAL": editor(tmp_path, "text = '{'"), "TMPDIR": str(tmp_path)}
+    done = ctl("edit", *words, env=env)
+    again = {"VISUAL": editor(tmp_path, *["text = '{\"n\": 2}'"] * 2), "BUCKETD_SOCKET": "/nope"}
+    assert ctl.json("edit", *told(done.stderr), env=again) == {"n": 2}
+    assert ctl.json("get", *words) == {"n": 2}
 
 
 def test_after_a_conflict_a_person_goes_on(ctl: Shell, at: list[str], tmp_path: Path) -> None:

@@ -44,7 +44,10 @@ def test_what_is_old_is_removed(ctl: Shell) -> None:
     assert ctl.json("sweep", "--days", "90", "--device", "b", "--yes") == {"removed": 1}
     assert ctl.json("sweep", "--days", "90", "--yes") == {"removed": 1}
     assert left(ctl) == [("a", "new")]
-    assert ctl.json("sweep", "--days", "90", "--yes") == {"removed": 0}
+    for words in ((), ("--yes",)):  # nobody need be asked
+        assert ctl.json("sweep", "--days", "90", *words) == {"removed": 0}
+    assert ctl.on_terminal("sweep", "--days", "90") == "there is nothing to remove\n"
+    assert ctl.json("sweep", "--days", "90", "--dry-run") == []
 
 
 @pytest.mark.parametrize("days", ["0", "-1", "x", "nan", "inf", ""])

@@ -60,6 +60,11 @@ def at(request: pytest.FixtureRequest) -> list[str]:
         (["set", "--device", "d", "--job", "j", "n:=1e400"], 2, "1e400 is too large"),
         (["set", "--device", "d", "--job", "j", "n:=" + "[" * 99999], 2, "nested too deep"),
         (["set", "--device", "d", "--job", "j", "n:=18446744073709551616"], 1, "outside"),
+        (["set", "--device", "d", "--job", "j", "x:=yes"], 2, "; a text is x=TEXT\n"),
+        (["set", "--device", "d", "--job", "j", "a b:=s3cr3t"], 2, "; a text is 'a b=TEXT'\n"),
+        (["set", "--device", "d", "--job", "j", "x:={a:1}"], 2, """such as 'x:={"a": 1}'\n"""),
+        (["set", "--device", "d", "--data", "{'a':1}"], 2, """such as --data '{"a": 1}'\n"""),
+        (["set", "--device", "d", "--data", '{"a":1,}'], 2, "line 1 column"),
         (["set", "--device", "d", "--job", "j", "--data", "{}", "-"], 2, "data twice"),
         (["set", "--device", "d", "--job", "j", "--if-match", "", "a=1"], 1, "If-Match"),
         (["set", "--device", "d", "--job", "j", "--if-match", "a\nb", "a=1"], 2, "line break"),
@@ -212,6 +217,16 @@ def test_help(ctl: Shell, command: str) -> None:
     if command:
         assert "\nexample" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("command", ["run", "context create"])
+def test_help_tells_what_a_context_without_a_job_is(ctl: Shell, command: str) -> None:
+    assert "no_job_context" in ctl(*command.split(), "--help").stdout
+
+
+@pytest.mark.parametrize("command", ["doctor", "apply", "schema list", "device forget"])
+def test_help_promises_no_etag_where_there_is_no_bucket(ctl: Shell, command: str) -> None:
+    assert "etag" not in ctl(*command.split(), "--help").stdout
 
 
 def test_version(ctl: Shell) -> None:

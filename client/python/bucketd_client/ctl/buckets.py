@@ -14,6 +14,7 @@ from .session import Session, Shown
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 
@@ -111,7 +112,8 @@ def _assignment(word: str) -> tuple[str, Any]:
         raise Usage(f"cannot set {word!r}: it must be KEY=TEXT or KEY:=JSON")
     if not key.endswith(":"):
         return key, value
-    return key[:-1], _json(value, f"the value of {key[:-1]!r}")
+    key = key[:-1]
+    return key, _json(value, f"the value of {key!r}", lambda: _quoted_or_text(key, value))
 
 
 def _data(options: Options) -> tuple[dict[str, Any] | None, list[str]]:
@@ -121,10 +123,11 @@ def _data(options: Options) -> tuple[dict[str, Any] | None, list[str]]:
     if dashes + (text is not None) > 1:
         raise Usage("cannot take the data twice: give --data OBJ, or - once")
     if dashes or text == "-":
-        text = _standard_input()
-    if text is None:
+        value = _json(_standard_input(), "the data")
+    elif text is None:
         return None, words
-    value = _json(text, "the data")
+    else:
+        value = _json(text, "the data", lambda: _quoted(text, f"--data '{_EXAMPLE}'"))
     if not isinstance(value, dict):
         raise Usage("cannot use the data: it must be a JSON object, such as '{\"loggedIn\": true}'")
     return value, words
@@ -139,7 +142,25 @@ def _standard_input() -> str:
         raise Usage(f"cannot read the data: it is no UTF-8: {problem}") from None
 
 
-def _json(text: str, what: str) -> Any:
+_EXAMPLE = '{"a": 1}'
+
+
+def _quoted_or_text(key: str, value: str) -> str:
+    """The way out of a word that is none of KEY:=JSON; the value itself is not told."""
+    from shlex import quote
+
+    if value.lstrip()[:1] in ("{", "["):
+        return _quoted(value, quote(f"{key}:={_EXAMPLE}"))
+    return f"; a text is {quote(f'{key}=TEXT')}"
+
+
+def _quoted(text: str, example: str) -> str:
+    """The way out where a shell may have taken the quotes: it took all."""
+    return "" if '"' in text else f"; put JSON in single quotes, such as {example}"
+
+
+def _json(text: str, what: str, cure: Callable[[], str] = str) -> Any:
+    """``cure`` tells what to do where it is none."""
     import json
 
     try:
@@ -147,7 +168,7 @@ def _json(text: str, what: str) -> Any:
     except RecursionError:
         raise Usage(f"cannot read {what} as JSON: it is nested too deep") from None
     except ValueError as problem:
-        raise Usage(f"cannot read {what} as JSON: {problem}") from None
+        raise Usage(f"cannot read {what} as JSON: {problem}{cure()}") from None
 
 
 def _float(text: str) -> float:

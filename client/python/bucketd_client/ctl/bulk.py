@@ -23,6 +23,8 @@ def clear(options: Options) -> int:
         raise Usage("cannot clear --all with --if-match, --device-bucket or --curl")
     session = Session(options)
     rows = list(filters.buckets(session))
+    if not rows and not options.has("dry-run"):
+        return nothing(options, "clear", cleared=0)
     if not _agreed(options, f"clear {counted(len(rows), 'bucket')}", rows):
         return 0
     return told(options, "cleared", _clear(session, rows))
@@ -35,6 +37,8 @@ def forget(options: Options) -> int:
     contexts = _contexts(session, device)
     buckets, jobs = counted(len(rows), "bucket"), counted(len(contexts), "context")
     what = f"clear {buckets} and revoke {jobs} of {device}"
+    if not rows and not contexts and not options.has("dry-run"):
+        return nothing(options, "clear", cleared=0, revoked=0)
     if not _agreed(options, what, rows):
         return 0
     for context in contexts:  # first, lest a job that still runs begins a bucket anew
@@ -141,6 +145,14 @@ def show_rows(options: Options, rows: Iterable[Row]) -> None:
         "UPDATED": lambda row: output.age(row["updated_at"]),
     }
     output.show_rows(rows, columns, "no buckets")
+
+
+def nothing(options: Options, verb: str, **counts: int) -> int:
+    """Where nothing fits, so that nobody has to be asked either."""
+    if options.has("json") or not output.on_terminal():
+        return output.show(counts)
+    output.write(f"there is nothing to {verb}")
+    return 0
 
 
 def told(options: Options, what: str, count: int, **more: int) -> int:

@@ -21,6 +21,7 @@ from .session import Session
 LOW_SPACE, LOW_PART = 256 * 1024 * 1024, 0.05
 SKEW = timedelta(seconds=60)
 SYSTEMD = "/run/systemd/system"
+AWAY = "majority of etcd"  # as the daemon's problem then has it
 
 
 def environment(session: Session) -> Iterator[Finding]:
@@ -113,8 +114,15 @@ def store(status: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(WARNING, "journal", "was damaged when the daemon started", fix)
 
 
+def is_away(status: dict[str, Any]) -> bool:
+    """Whether the store is on other hosts, and too few of these answer."""
+    return AWAY in str(status["store"]["problem"])
+
+
 def _mended(store: dict[str, Any]) -> str:
     """The way out; of a full disk the daemon comes back by itself, as its problem then says."""
+    if AWAY in str(store["problem"]):
+        return "bring a majority of its nodes up; all then goes on by itself, without a restart"
     if any(os.strerror(code) in str(store["problem"]) for code in (errno.ENOSPC, errno.EDQUOT)):
         place = store.get("state_dir") or "the disk"
         return f"free space on {place}; writes then go on by themselves, without a restart"
@@ -176,11 +184,14 @@ def unreadable(path: str) -> Finding:
 def schemas(status: dict[str, Any]) -> Iterator[Finding]:
     problems = status["schemas"]["problems"]
     for problem in problems:
-        yield Finding(
-            WARNING, "schemas", str(problem), "mend the file; until then the last good one is used"
-        )
+        fix = "mend the file; until then the last good one is used"
+        yield Finding(WARNING, "schemas", _of_schema(problem), fix)
     if not problems:
         yield Finding(OK, "schemas", f"{status['schemas']['count']} in force")
+
+
+def _of_schema(problem: object) -> str:
+    return f"{problem['path']}: {problem['problem']}" if isinstance(problem, dict) else str(problem)
 
 
 def clock(rows: list[dict[str, Any]], status: dict[str, Any]) -> Iterator[Finding]:

@@ -80,7 +80,7 @@ class Options:
 DAEMON = (
     Option("socket", "PATH", "the daemon's socket (else $BUCKETD_SOCKET, else the usual places)"),
     Option("timeout", "SECONDS", "how long to wait (5 to reach the daemon, 30 for its answer)"),
-    Option("json", "", "print the whole answer as JSON, a bucket's with its etag"),
+    Option("json", "", "print the whole answer as JSON"),
     Option("curl", "", "print the same request as a curl command, and send nothing"),
 )
 NAMES = (
@@ -93,7 +93,7 @@ TARGET = (
     Option("device-bucket", "", "the bucket that all jobs on the device share"),
     *DAEMON,
 )
-GUARD = (Option("if-match", "ETAG", "write only if the bucket still has this ETag"),)
+GUARD = (Option("if-match", "ETAG", "write only if the bucket still has this ETag (get --json)"),)
 DATA = (Option("data", "OBJ", "a JSON object; - reads it from standard input"),)
 FILTER = (
     Option("device", "D", "only of this device; a name or a pattern"),
@@ -132,12 +132,15 @@ A pattern has *, ? or [a-z] in it; [*] is a star. Device buckets have no job tha
 Not on a terminal: one JSON array, a bucket a line (bucketctl list | jq '.[].job')."""
 CONTEXTS_NOTES = """\
 Not on a terminal: one JSON array, a context a line (bucketctl context list | jq '.[].id')."""
-RUN_NOTES = """\
+NO_JOB = """\
+Without --job only the device bucket can be used in the context: what asks for the bucket of a
+job is refused with no_job_context."""
+RUN_NOTES = f"""\
 The command finds its bucket through BUCKETD_SOCKET and BUCKETD_TOKEN; it also gets
 BUCKETD_DEVICE, BUCKETD_JOB and BUCKETD_AUTOMATION. Signals are passed on, and the exit
 status is the command's: 128+n if signal n ended it, 127 not found, 126 not executable.
 The context ends with the command.
-
+{NO_JOB}
 With --token-file the command gets BUCKETD_TOKEN_FILE instead: no environment that is printed,
 logged or read in /proc then holds the token. The file goes with the context."""
 
@@ -157,7 +160,7 @@ COMMANDS = (
         "context create", "", "mint a job context and print its token", NAMES + TTL + DAEMON,
         "bucketctl context create --device phone-1 --job login --ttl 3600\n"
         "export BUCKETD_TOKEN=$(bucketctl context create --device phone-1 --job login | jq -r "
-        ".token)", "contexts:create", most=0,
+        ".token)", "contexts:create", most=0, notes=NO_JOB,
     ),
     Command(
         "context list", "", "all live contexts, without their tokens", DAEMON,

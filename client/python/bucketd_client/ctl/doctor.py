@@ -9,7 +9,7 @@ from typing import Any
 from .._errors import BucketError
 from . import checks, colours, output
 from .commands import Options
-from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
+from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding, failed
 from .session import Session
 
 _COLOURS = {OK: colours.GREEN, WARNING: colours.YELLOW, PROBLEM: colours.RED, UNKNOWN: colours.BOLD}
@@ -19,12 +19,14 @@ UNREACHABLE = 4
 def doctor(options: Options) -> int:
     """Exit status 0 without problems, 4 without a daemon, else 1."""
     session = Session(options)
-    found = list(_examine(session))
-    if options.has("json") or not output.on_terminal():
-        output.show({"findings": [finding._asdict() for finding in found]})
-    else:
-        for finding in found:
+    as_json = options.has("json") or not output.on_terminal()
+    found = []
+    for finding in _examine(session):
+        found.append(finding)
+        if not as_json:  # at once: the next one may have to wait for a store that is gone
             _tell(finding)
+    if as_json:
+        output.show({"findings": [finding._asdict() for finding in found]})
     problems = {finding.about for finding in found if finding.level == PROBLEM}
     return UNREACHABLE if {"socket", "daemon"} & problems else 1 if problems else 0
 
@@ -60,7 +62,7 @@ def _examine(session: Session) -> Iterator[Finding]:
 
 def _no_operator(problem: BucketError) -> Finding:
     if problem.code != "forbidden":
-        return Finding(PROBLEM, "status", problem.message, "look into the daemon's log")
+        return failed("status", problem)
     fix = "for more, run this as root or as an operator ([access] in its settings)"
     return Finding(UNKNOWN, "access", f"user {os.geteuid()} is no operator of this daemon", fix)
 
@@ -68,8 +70,20 @@ def _no_operator(problem: BucketError) -> Finding:
 def _of_status(session: Session, status: dict[str, Any]) -> Iterator[Finding]:
     for check in checks.OF_STATUS:
         yield from check(status)
-    page = session.call("GET", "/v1/buckets?limit=1000").members
+    if checks.is_away(status):  # each request would wait for it in vain
+        fix = "mend the store, then look again"
+        yield Finding(UNKNOWN, "buckets", "not looked at, as the store does not answer", fix)
+        return
+    page: dict[str, Any] = {"buckets": []}
+    try:
+        page = session.call("GET", "/v1/buckets?limit=1000").members
+    except BucketError as problem:
+        yield failed("buckets", problem)
     yield from checks.clock(page["buckets"], status)
+    yield from _of_buckets(session, page)
+
+
+def _of_buckets(session: Session, page: dict[str, Any]) -> Iterator[Finding]:
     if session.options.has("buckets"):
         from . import stored
 

@@ -85,7 +85,7 @@ def _until_stored(options: Options, session: Session, stored: Stored, path: str)
             stored = _newer(session, stored, refused)
             _tell(refused, path)
             if not _go_on():
-                return _give_up(path, stored, refused)
+                return _give_up(options, path, stored, refused)
             continue
         os.unlink(path)
         return _done(options, stored, reply)
@@ -149,12 +149,22 @@ def _go_on() -> bool:
     return sys.stdin.readline().lower() in ("y\n", "yes\n", "\n")  # at its end: no
 
 
-def _give_up(path: str, stored: Stored, refused: Refused) -> int:
+def _give_up(options: Options, path: str, stored: Stored, refused: Refused) -> int:
     from . import _status_of
 
-    guard = f" --if-match {shlex.quote(stored.etag)}" if stored.etag is not None else ""
-    output.warn(f"go on with: bucketctl edit --from {shlex.quote(path)}{guard} …")
+    words = ["bucketctl", "edit", *_which(options), "--from", path]
+    words += [] if stored.etag is None else ["--if-match", stored.etag]
+    output.warn(f"go on with: {' '.join(map(shlex.quote, words))}")
     return 2 if refused.problem is None else _status_of(refused.problem)
+
+
+def _which(options: Options) -> list[str]:
+    """The options that name the bucket, as they were given."""
+    words = ["--device-bucket"] if options.has("device-bucket") else []
+    for name in ("device", "job", "automation", "socket"):
+        if (value := options.get(name)) is not None:
+            words += [f"--{name}", value]
+    return words
 
 
 def _text_of(bucket: dict[str, Any]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
+
+from .._errors import BucketError
 
 OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
 
@@ -14,3 +17,16 @@ class Finding(NamedTuple):
     about: str
     what: str
     fix: str = ""
+
+
+def failed(about: str, problem: BucketError) -> Finding:
+    """A request of the doctor's own that was not answered."""
+    return Finding(PROBLEM, about, problem.message, "look into the daemon's log")
+
+
+def guarded(about: str, found: Iterator[Finding]) -> Iterator[Finding]:
+    """The same; what fails on the way is found too, lest all others are lost with it."""
+    try:
+        yield from found
+    except BucketError as problem:
+        yield failed(about, problem)

@@ -68,7 +68,8 @@ def status(options: Options) -> int:
         if isinstance(value, dict):
             output.write(f"{name}:")
             for inner, inner_value in value.items():
-                _line(f"  {inner}", inner_value)
+                if inner not in reply.members:  # as durability, which is told above
+                    _line(f"  {inner}", inner_value)
         elif name != "success":
             _line(name, value)
     return 0
@@ -89,6 +90,8 @@ def _line(name: str, value: object) -> None:
         text = "yes" if value else "no"
     elif isinstance(value, int) and name.endswith("bytes"):
         text = output.size(value)
+    elif isinstance(value, (list, dict)) and value:
+        text = json.dumps(value, ensure_ascii=False)
     else:
-        text = "-" if value is None else str(value)
+        text = "-" if value in (None, [], {}) else str(value)
     output.write(f"{name:<24} {output.plain(text)}")

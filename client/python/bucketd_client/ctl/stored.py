@@ -12,7 +12,7 @@ from .._errors import BucketError
 from . import _lines_of, export, filters
 from .asking import counted
 from .checks import unreadable
-from .findings import OK, PROBLEM, WARNING, Finding
+from .findings import OK, PROBLEM, WARNING, Finding, guarded
 from .progress import Progress
 from .session import Session
 
@@ -21,23 +21,27 @@ SHOWN = 20  # of a kind; whoever has more begins with these
 
 def examine(session: Session) -> Iterator[Finding]:
     """What cannot be read, and what its schema would refuse; the first of each, and how many."""
-    count, damaged = _read(session)
-    yield Finding(OK, "buckets", f"{count:,} can be read")
+    damaged: list[str] = []
+    yield from guarded("buckets", _read(session, damaged))
     yield from map(unreadable, damaged[:SHOWN])
     yield from _further(PROBLEM, "bucket", len(damaged), "cannot be read")
-    for row in session.call("GET", "/v1/schemas").members["schemas"]:
-        yield from _violations(session, row["automation"])
+    yield from guarded("schemas", _against_schemas(session))
 
 
-def _read(session: Session) -> tuple[int, list[str]]:
+def _read(session: Session, damaged: list[str]) -> Iterator[Finding]:
+    """All buckets; the places of those that cannot be read are added to ``damaged``."""
     total, count = export.total(session), 0
-    damaged: list[str] = []
     with Progress("check") as progress:
         for members in filters.pages(session, "/v1/export", "envelopes"):
             count += len(members["envelopes"])
             damaged += members.get("unreadable", [])
             progress.at(count, count / total if total else None)
-    return count, damaged
+    yield Finding(OK, "buckets", f"{count:,} can be read")
+
+
+def _against_schemas(session: Session) -> Iterator[Finding]:
+    for row in session.call("GET", "/v1/schemas").members["schemas"]:
+        yield from guarded("schema", _violations(session, row["automation"]))
 
 
 def _violations(session: Session, automation: str) -> Iterator[Finding]:

@@ -25,6 +25,8 @@ def sweep(options: Options) -> int:
     if options.has("dry-run"):
         bulk.show_rows(options, rows)
         return 0
+    if not rows:
+        return bulk.nothing(options, "remove", removed=0)
     ask(options, f"remove {counted(len(rows), 'bucket')} for good")
     removed = 0
     with Progress("sweep") as progress:
