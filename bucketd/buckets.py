@@ -14,7 +14,7 @@ import orjson
 
 from . import changes
 from .aside import aside
-from .errors import BucketCorrupt, BucketdError, SchemaViolation, TooLarge
+from .errors import BucketCorrupt, BucketdError, Overloaded, SchemaViolation, TooLarge
 from .model import BucketKey, Change, Guard, Snapshot
 from .quota import Quota
 from .schemas.registry import Registry
@@ -60,10 +60,13 @@ class Buckets:
             return await self._change(key, change, guard, automation)
         # One of each bucket at a time: of two that were worked out together one was so in vain.
         async with self._slow.setdefault(key, asyncio.Lock()):
-            for _ in range(TRIES):
-                with contextlib.suppress(changes.Moved):
+            for tries_left in reversed(range(TRIES)):
+                try:
                     return await self._change(key, change, guard, automation)
-            raise changes.Moved
+                except Overloaded as error:
+                    if not (error.extra.pop("moved", False) and tries_left):
+                        raise
+        raise AssertionError("the last try returns or raises")
 
     async def _change(
         self, key: BucketKey, change: Change, guard: Guard, automation: str | None

@@ -17,16 +17,6 @@ MOST_LIGHT_OPERATIONS = 64  # each may cost as much as a whole small change
 _POINTER = re.compile(r"(/([^~/]|~[01])*)*")  # RFC 6901 §3
 
 
-class Moved(Overloaded):
-    """The bucket is not as it was when a slow change of it was worked out."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "cannot change the bucket: others change it faster than so large a patch can be worked "
-            "out; nothing was changed, try again"
-        )
-
-
 def merge(data: Object) -> Change:
     """Shallow merge: the keys named are set, ``null`` included; all others stay."""
     return _edit(lambda bucket: {**bucket, **data})
@@ -70,8 +60,9 @@ def json_patch(operations: list[Any], max_bytes: int) -> Change:
 def prepared(change: Change, stored: bytes | None, automation: str | None) -> Change:
     """The same change, worked out for one state now; on any other it is worked out when judged.
 
-    So what takes long need not hold up the commits of others; a slow one is then ``Moved``, to be
-    prepared again. A refusal is kept as well, for its turn: a guard comes before it.
+    So what takes long need not hold up the commits of others; a slow one is then refused as
+    ``moved``, to be prepared again. A refusal is kept as well, for its turn: a guard comes before
+    it.
     """
     after, refusal = None, None
     try:
@@ -81,7 +72,11 @@ def prepared(change: Change, stored: bytes | None, automation: str | None) -> Ch
 
     def apply(now: bytes | None) -> bytes | None:
         if now != stored and change.slow:
-            raise Moved
+            raise Overloaded(
+                "cannot change the bucket: others change it faster than so large a patch can be "
+                "worked out; nothing was changed, try again",
+                moved=True,
+            )
         if now != stored:
             return change.apply(now)
         if refusal is not None:

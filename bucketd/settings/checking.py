@@ -74,12 +74,12 @@ def checked(settings: Settings) -> Settings:
     if settings.store.engine not in ("file", "etcd"):
         raise unusable(settings, "store.engine", 'it must be "file" or "etcd"')
     _check_etcd(settings)
+    if settings.limits.max_bucket_bytes > MOST_BUCKET_BYTES:
+        raise unusable(settings, "limits.max_bucket_bytes", f"the most is {MOST_BUCKET_BYTES}")
     if settings.store.journal_bytes < 2 * settings.limits.max_bucket_bytes + 65536:
         raise unusable(
             settings, "store.journal_bytes", "it must hold two buckets of the largest size"
         )
-    if settings.limits.max_bucket_bytes > MOST_BUCKET_BYTES:
-        raise unusable(settings, "limits.max_bucket_bytes", f"the most is {MOST_BUCKET_BYTES}")
     if settings.contexts.ttl_seconds > settings.contexts.max_ttl_seconds:
         raise unusable(settings, "contexts.ttl_seconds", "it is over contexts.max_ttl_seconds")
     return settings

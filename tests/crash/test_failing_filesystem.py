@@ -110,12 +110,21 @@ def test_full(image: Image, tenant: TenantDaemon, ledger: Ledger, killed: bool) 
     nothing_is_lost(image, tenant, ledger)
 
 
-def test_full_of_buckets(image: Image, tenant: TenantDaemon) -> None:
-    """Removing some of them is what makes space; a stop until then says that it left work."""
+@pytest.mark.parametrize("quota", ["0", "100000000"])
+def test_full_of_buckets(image: Image, quota: str) -> None:
+    """Removing some of them is what makes space, also large ones, and where they are counted."""
+    settings = {**SMALL_JOURNAL, "BUCKETD_STORE_JOURNAL_BYTES": "600000"}
+    settings |= {"BUCKETD_LIMITS_MAX_BUCKET_BYTES": "200000"}
+    settings |= {"BUCKETD_LIMITS_MAX_DEVICE_BYTES": quota}
+    with hold_daemon(image, **settings) as tenant:
+        full_of_buckets(tenant.start())
+
+
+def full_of_buckets(tenant: TenantDaemon) -> None:
     paths = [pair("phone", f"{number}") for number in range(1000)]
     stored = []
     for path in paths:
-        answer = tenant.request("PUT", path, {"pad": "x" * 50_000})
+        answer = tenant.request("PUT", path, {"pad": "x" * 150_000})
         if answer.status != 200:
             break
         stored.append(path)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import json
+import socket
 import subprocess
 import sys
+import termios
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hands import envelope
-from harness import Daemon, pair
+from harness import Daemon, encode_request, pair
 
 TESTS = str(Path(__file__).parent.parent)
 
@@ -269,3 +274,55 @@ def test_a_guard_comes_before_what_a_large_change_comes_to(daemon: Daemon) -> No
     assert daemon.request("PATCH", target, too_much, {"If-Match": now}).status == 413
     same = daemon.request("PUT", target, {**large, "n": 1}, {"If-Match": now})
     assert (same.status, same.etag) == (200, now)
+
+
+def test_slow_patches_of_one_bucket_do_not_hold_up_writes_of_others(daemon: Daemon) -> None:
+    """Each takes over a second to work out: beside the loop, and never in the turn of others."""
+    slow, other = pair("slow", "job"), pair("other", "job")
+    daemon.request("PUT", slow, {"a": [1] * 400_000})
+    moves = [{"op": "move", "from": "/a/0", "path": "/a/-"}] * 12_000
+    kind = {"Content-Type": "application/json-patch+json"}
+    text = [json.dumps([*moves, {"op": "add", "path": f"/k{n}", "value": n}]) for n in range(3)]
+    took: list[float] = []
+    with ThreadPoolExecutor(3) as pool:
+        patches = [pool.submit(patched, daemon, slow, one.encode(), kind) for one in text]
+        while not all(patch.done() for patch in patches):
+            began = time.monotonic()
+            assert daemon.request("PATCH", other, {"n": began}).status == 200
+            took.append(time.monotonic() - began)
+            time.sleep(0.01)
+    assert [patch.result() for patch in patches] == [200] * 3
+    kept = daemon.request("GET", f"{slow}?key=k0&key=k1&key=k2").bucket
+    assert kept == {"k0": 0, "k1": 1, "k2": 2}
+    assert sum(took) < 20 * len(took) * sorted(took)[len(took) // 2] + 1.0
+
+
+def patched(daemon: Daemon, target: str, body: bytes, kind: dict[str, str]) -> int:
+    with daemon.connect(120) as sock:
+        return daemon.request("PATCH", target, body, kind, sock=sock).status
+
+
+def test_a_peer_that_reads_nothing_is_answered_no_further(daemon: Daemon) -> None:
+    """Not even one that sends its next request just when the one before has been read."""
+    target = pair("unread", "job")
+    daemon.request("PUT", target, {"pad": "x" * 1_000_000})
+    request = encode_request("PATCH", target, {"n": 1}, close=False)
+    with daemon.connect() as sock:
+        for _ in range(2):
+            assert daemon.request("PATCH", target, {"n": 1}, sock=sock).status == 200
+        for _ in range(100):
+            sock.sendall(request)
+            until = time.monotonic() + 0.5
+            while unread(sock) and time.monotonic() < until:
+                time.sleep(0.001)
+            if unread(sock):
+                break
+        resident = Path(f"/proc/{daemon.pid}/status").read_text().partition("VmRSS:")[2]
+        assert int(resident.split()[0]) < 90 * 1024
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes that its other end has not taken yet."""
+    found = array.array("i", [0])
+    fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, found)
+    return found[0]

@@ -15,7 +15,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hands import edit, envelope, lock_held_elsewhere, replace_file, write_lock, written
+from hands import (
+    edit,
+    envelope,
+    lock_held_elsewhere,
+    quarantine_entries,
+    replace_file,
+    write_lock,
+    written,
+)
 from harness import Daemon, new_daemon, pair
 
 FIELDS = [
@@ -558,3 +566,17 @@ def test_edits_of_the_same_length_within_one_tick_of_the_clock(shared_daemon: Da
         seen = shared_daemon.request("GET", target)
         assert seen.bucket == {"n": 3}
         assert before < seen.json["revision"] <= before + 2
+
+
+def test_a_nested_bucket_is_no_file_of_many_times_its_size(stopped_daemon: Daemon) -> None:
+    """Indented, this one would have 80 MB, more than is read back."""
+    daemon, target = stopped_daemon.start(), pair("nested", "job")
+    text = b'{"a":' + b"[" * 200 + b",".join([b"1"] * 200_000) + b"]" * 200 + b"}"
+    small = b'{"a":' + b"[" * 200 + b",".join([b"1"] * 2_000) + b"]" * 200 + b"}"
+    for body in (text, small):
+        assert daemon.request("PUT", target, body).status == 200
+        daemon.stop()
+        assert daemon.bucket_path("nested", "job").stat().st_size < 2 * len(body)
+        daemon.start()
+        assert daemon.request("GET", target).bucket == json.loads(body)
+        assert quarantine_entries(daemon) == []

@@ -267,6 +267,7 @@ def test_a_file_that_cannot_be_read(config: Path, kind: str) -> None:
         ("BUCKETD_LIMITS_MAX_CONNECTIONS", "many", ["BUCKETD_LIMITS_MAX_CONNECTIONS", "many"]),
         ("BUCKETD_LIMITS_MAX_CONNECTIONS", "", ["BUCKETD_LIMITS_MAX_CONNECTIONS"]),
         ("BUCKETD_LOG_LEVEL", "loud", ["BUCKETD_LOG_LEVEL", "loud"]),
+        ("BUCKETD_LIMITS_MAX_BUCKET_BYTES", "70000000", ["the most is", "33554432"]),
         ("BUCKETD_PATHS_STATE_DIR", "", ["BUCKETD_PATHS_STATE_DIR", "empty"]),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hands import envelope, quarantine_entries, quarantined, replace_file, tree, write_lock, written
 from harness import Daemon, Response, pair
+from sse import Stream
 
 GOOD = written("phone", "job", {"good": 1})
 # Makes a thing where the file of a bucket belongs, given its path and what a good file would say.
@@ -404,3 +405,18 @@ def test_what_is_no_device_is_no_bucket(stopped_daemon: Daemon) -> None:
     counts = daemon.request("GET", "/v1/status").json["counts"]
     assert (counts["devices"], counts["buckets"], counts["device_buckets"]) == (1, 1, 0)
     assert b"bucketd_quarantined_files" in daemon.request("GET", "/metrics").body
+
+
+def test_edits_are_noticed_beside_what_stands_in_the_way(daemon: Daemon) -> None:
+    """That ended the notice of all edits for good, and the next stop with a traceback."""
+    for device in ("blocked", "edited"):
+        daemon.request("PUT", pair(device, "job"), {"n": 1})
+    daemon.request("GET", "/v1/status")  # so that all files are current
+    jobs = daemon.bucket_path("blocked", "job").parent
+    jobs.rename(daemon.home / "aside")
+    jobs.write_text("not a directory")
+    with Stream(daemon, "/v1/events?device=edited") as stream:
+        replace_file(daemon.bucket_path("edited", "job"), written("edited", "job", {"n": 7}))
+        assert stream.next().data["set"] == {"n": 7}
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log
