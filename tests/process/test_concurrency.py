@@ -279,11 +279,12 @@ def test_a_guard_comes_before_what_a_large_change_comes_to(daemon: Daemon) -> No
 def test_slow_patches_of_one_bucket_do_not_hold_up_writes_of_others(daemon: Daemon) -> None:
     """Each takes over a second to work out: beside the loop, and never in the turn of others."""
     slow, other = pair("slow", "job"), pair("other", "job")
-    daemon.request("PUT", slow, {"a": [1] * 400_000})
+    daemon.request("PUT", slow, {"a": [1] * 300_000})
     moves = [{"op": "move", "from": "/a/0", "path": "/a/-"}] * 12_000
     kind = {"Content-Type": "application/json-patch+json"}
     text = [json.dumps([*moves, {"op": "add", "path": f"/k{n}", "value": n}]) for n in range(3)]
     took: list[float] = []
+    started = time.monotonic()
     with ThreadPoolExecutor(3) as pool:
         patches = [pool.submit(patched, daemon, slow, one.encode(), kind) for one in text]
         while not all(patch.done() for patch in patches):
@@ -294,7 +295,7 @@ def test_slow_patches_of_one_bucket_do_not_hold_up_writes_of_others(daemon: Daem
     assert [patch.result() for patch in patches] == [200] * 3
     kept = daemon.request("GET", f"{slow}?key=k0&key=k1&key=k2").bucket
     assert kept == {"k0": 0, "k1": 1, "k2": 2}
-    assert sum(took) < 20 * len(took) * sorted(took)[len(took) // 2] + 1.0
+    assert max(took) < (time.monotonic() - started) / 6  # one in its turn would take a third
 
 
 def patched(daemon: Daemon, target: str, body: bytes, kind: dict[str, str]) -> int:
