@@ -25,8 +25,9 @@ from ..model import BucketKey, Snapshot, check_name, is_timestamp, timestamp
 from . import disk
 
 FORMAT = "bucketd/1"
-INDENTED_BYTES = 64 * 1024  # of a bucket: what is larger nobody reads by eye
+LIGHT_BYTES = 64 * 1024  # of a bucket, that is simply tried
 MOST_INDENTED = 8  # times as long as the bucket
+_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
 class Unreadable(Exception):
@@ -44,9 +45,9 @@ class Stored:
 
 
 def write(key: BucketKey, snapshot: Snapshot, birth: str) -> bytes:
-    """The file's whole text: JSON with a final newline, indented where that is for a person.
+    """The file's whole text: indented JSON with a final newline.
 
-    Not so a large bucket, or one whose nesting would make of each byte many.
+    A bucket whose nesting would make many bytes of each stands on one line.
     """
     envelope = {
         "format": FORMAT,
@@ -60,13 +61,20 @@ def write(key: BucketKey, snapshot: Snapshot, birth: str) -> bytes:
     }
     seal = f"{snapshot.etag}.{birth}.{_checksum(envelope, snapshot.etag)}"
     bucket = envelope.pop("bucket")
-    whole = {**envelope, "seal": seal, "bucket": bucket}
-    length = len(snapshot.bucket)
-    if length <= INDENTED_BYTES:
-        text = orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        if len(text) <= MOST_INDENTED * length + INDENTED_BYTES:
+    parts = {**envelope, "seal": seal}
+    most = MOST_INDENTED * len(snapshot.bucket) + LIGHT_BYTES
+    if len(snapshot.bucket) <= LIGHT_BYTES or _at_most_indented(snapshot.bucket) <= most:
+        text = orjson.dumps({**parts, "bucket": bucket}, option=_OPTIONS)
+        if len(text) <= most:
             return text
-    return orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps({**parts, "bucket": orjson.Fragment(snapshot.bucket)}, option=_OPTIONS)
+
+
+def _at_most_indented(text: bytes) -> int:
+    """How long it is indented, or less; cheap, where it may be many times as long."""
+    brackets = text.count(b"[") + text.count(b"{")
+    lines = text.count(b",") + 2 * brackets
+    return len(text) + lines * (2 * min(brackets, strictjson.MAX_DEPTH) + 5)
 
 
 def read(content: disk.Content) -> Stored:

@@ -242,3 +242,10 @@ def test_keys_are_opaque(shared_daemon: Daemon, key: str) -> None:
     escaped = "".join(f"%{b:02X}" for b in key.encode())
     assert shared_daemon.request("GET", f"{target}?key={escaped}").bucket == {key: {"__proto__": 1}}
     assert shared_daemon.request("DELETE", f"{target}?key={escaped}").bucket == {"other": 1}
+
+
+def test_a_dense_text_that_begins_as_an_indented_one_is_json(shared_daemon: Daemon) -> None:
+    target = pair("dense", "job")
+    body = b'{\n  "a": [' + b",".join([b"1"] * 200_000) + b"]\n}\n"
+    answer = shared_daemon.request("PUT", target, body, {"Content-Type": "application/json"})
+    assert (answer.status, answer.bucket) == (200, {"a": [1] * 200_000})
