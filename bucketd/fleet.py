@@ -6,13 +6,13 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-from .settings.checking import seconds, shards
 from .settings.sections import Etcd, SettingsError
-from .store.claim import Shard
-from .store.etcd import EtcdStore
-from .store.gateway import Access
-from .store.shards import Shards
-from .store.stale import StaleReads
+from .settings.validation import seconds, shards
+from .store.etcd.client import Access
+from .store.etcd.sharded_store import Shards
+from .store.etcd.stale_cache import StaleReads
+from .store.etcd.store import EtcdStore
+from .store.etcd.topology import Shard
 
 CREDENTIAL = "etcd-password"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from .counting import Histogram, Tally
+from .stats import Histogram, Tally
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

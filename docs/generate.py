@@ -24,8 +24,8 @@ from tables import table
 from bucketd import __main__ as program
 from bucketd import metrics
 from bucketd.api import routes
-from bucketd.counting import Histogram, Tally
-from bucketd.settings import sections, sources
+from bucketd.settings import loader, sections
+from bucketd.stats import Histogram, Tally
 
 DOCS = Path(__file__).parent
 REPO = DOCS.parent
@@ -63,7 +63,7 @@ def reasons() -> dict[str, str]:
 def defaults() -> dict[str, Any]:
     """ "section.key" to its default on a host's own daemon."""
     system = {"STATE_DIRECTORY": "", "RUNTIME_DIRECTORY": ""}
-    return sections.in_force(sources.load({}, "/dev/null", system))
+    return sections.in_force(loader.load({}, "/dev/null", system))
 
 
 def _settings() -> Iterator[str]:

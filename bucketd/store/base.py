@@ -7,7 +7,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from ..model import BucketKey, Change, Guard, Snapshot
+from ..model.bucket import BucketKey, Change, Guard, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
