@@ -9,10 +9,10 @@ from . import fleet
 from .fs import files, mounts
 from .fs.locks import hold_daemon_lock
 from .settings.sections import Settings
-from .store.etcd.sharded_store import Shards
+from .store.etcd.sharded_store import ShardedStore
 from .store.etcd.store import EtcdStore
 from .store.file.records import JournalError
-from .store.file.store import FileStore, Options
+from .store.file.store import FileStore, FileStoreOptions
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +96,11 @@ def _check_filesystem(settings: Settings) -> str | None:
     return cause
 
 
-def open_store(root: int, settings: Settings) -> FileStore | EtcdStore | Shards:
+def open_store(root: int, settings: Settings) -> FileStore | EtcdStore | ShardedStore:
     store = settings.store
     if store.engine == "etcd":
         return fleet.open_store(settings.store_etcd, os.environ, store.cache_bytes)
-    options = Options(
+    options = FileStoreOptions(
         cache_bytes=store.cache_bytes,
         lock_timeout=store.lock_timeout_seconds,
         journal_bytes=store.journal_bytes,

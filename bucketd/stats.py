@@ -31,7 +31,7 @@ class Histogram:
         self.total += other.total
 
 
-class Tally:
+class RequestCounter:
     """Requests by route, method and status, each of which there are few of."""
 
     def __init__(self) -> None:

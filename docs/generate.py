@@ -25,7 +25,7 @@ from bucketd import __main__ as program
 from bucketd import metrics
 from bucketd.api import routes
 from bucketd.settings import loader, sections
-from bucketd.stats import Histogram, Tally
+from bucketd.stats import Histogram, RequestCounter
 
 DOCS = Path(__file__).parent
 REPO = DOCS.parent
@@ -162,7 +162,7 @@ class _Everything(dict[str, Any]):
 
 
 def _metrics() -> Iterator[str]:
-    requests = Tally()
+    requests = RequestCounter()
     requests.add("/", "GET", 200, 0.0)
     histograms = {name: Histogram() for name in metrics.HISTOGRAMS}
     figures = metrics.Figures(_Everything(), requests, histograms)

@@ -17,15 +17,15 @@ from . import access, responses
 from . import headers as reading
 from .handlers import buckets
 from .headers import Headers
-from .request import Body, Call, Query, Services, Target
-from .responses import Answer
+from .request import Body, Query, Request, Services, Target
+from .responses import Response
 from .routes import Route, match
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class ResolvedRequest:
     """What the head of a request asks for, whoever sends it: its row, and the names in it."""
 
     route: Route
@@ -49,7 +49,7 @@ class Meaning:
 Known = tuple[Target, Snapshot]
 
 
-def understand(method: str, target: str, headers: Headers) -> Meaning:
+def resolve(method: str, target: str, headers: Headers) -> ResolvedRequest:
     """What a head means. Raises BucketdError where no caller could be given what it asks for."""
     if "Origin" in headers or "Referer" in headers:
         raise Forbidden(
@@ -65,7 +65,7 @@ def understand(method: str, target: str, headers: Headers) -> Meaning:
     if len(values) > 1:
         raise InvalidRequest("cannot tell who asks: there are several Authorization headers")
     scheme, _, token = values[0].partition(" ") if values else ("", "", "")
-    return Meaning(
+    return ResolvedRequest(
         route=route,
         names=names,
         query=query,
@@ -86,7 +86,9 @@ def _named(route: Route, names: dict[str, str], query: Query) -> Target | None:
     return Target(BucketKey.checked(names["device"], names.get("job")), automation)
 
 
-async def answer(services: Services, peer: access.Peer, meaning: Meaning, body: Body) -> Answer:
+async def answer(
+    services: Services, peer: access.Peer, meaning: ResolvedRequest, body: Body
+) -> Response:
     """Answer one request; every refusal becomes the error envelope."""
     try:
         return await meaning.route.handler(_call(services, peer, meaning, body))
@@ -96,7 +98,7 @@ async def answer(services: Services, peer: access.Peer, meaning: Meaning, body: 
         return refusal(error)
 
 
-def refusal(error: BaseException) -> Answer:
+def refusal(error: BaseException) -> Response:
     """The error envelope; what was not foreseen goes to the log, and says no more than that."""
     if isinstance(error, BucketdError):
         return responses.refused(error)
@@ -108,7 +110,7 @@ def refusal(error: BaseException) -> Answer:
     )
 
 
-def known(services: Services, peer: access.Peer, meaning: Meaning) -> Known | None:
+def known(services: Services, peer: access.Peer, meaning: ResolvedRequest) -> Known | None:
     """What a plain read is about and finds; None where that takes waiting, or is refused."""
     if services.draining:
         return None
@@ -122,7 +124,7 @@ def known(services: Services, peer: access.Peer, meaning: Meaning) -> Known | No
 
 
 def begin(
-    services: Services, peer: access.Peer, meaning: Meaning, content: bytes
+    services: Services, peer: access.Peer, meaning: ResolvedRequest, content: bytes
 ) -> buckets.Begun | None:
     """Begin a write whose whole body is here; None, with nothing begun, where it takes more."""
     try:
@@ -135,14 +137,14 @@ async def _no_body(_limit: int, _seconds: float) -> bytes:
     return b""
 
 
-def _call(services: Services, peer: access.Peer, meaning: Meaning, body: Body) -> Call:
+def _call(services: Services, peer: access.Peer, meaning: ResolvedRequest, body: Body) -> Request:
     """Identify the caller, check its access, and find the bucket that it may have."""
     route = meaning.route
     if services.draining and route.access is not access.anyone:
         raise ShuttingDown("cannot answer: the daemon is stopping; try again in a moment")
     caller = _caller(services, peer, meaning)
     target = meaning.named or _opened(route, caller)
-    return Call(
+    return Request(
         services,
         route.handler,
         meaning.headers,
@@ -154,7 +156,7 @@ def _call(services: Services, peer: access.Peer, meaning: Meaning, body: Body) -
     )
 
 
-def _caller(services: Services, peer: access.Peer, meaning: Meaning) -> access.Caller:
+def _caller(services: Services, peer: access.Peer, meaning: ResolvedRequest) -> access.Caller:
     """Who asks; raises where they may not."""
     token = meaning.token_hash
     context = None if token is None else services.contexts.find(token)

@@ -9,14 +9,14 @@ from urllib.parse import unquote_to_bytes
 
 from multidict import CIMultiDictProxy
 
+from ..concurrency import INLINE_MAX_BYTES
 from ..errors import InvalidRequest, NotAcceptable, TooLarge, UnsupportedMediaType
 from ..model import strict_json
-from ..model.bucket import Guard, Tags
+from ..model.preconditions import EntityTags, Preconditions
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
-OFF_LOOP_BYTES = 64 * 1024  # parsing more than this would hold up everybody else
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _AUTHORITY = re.compile(r"[^/?]*/?")
 _TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')  # RFC 9110 §8.8.3
@@ -120,8 +120,10 @@ def wants_newest(headers: Headers) -> bool:
 
 
 def has_large_body(headers: Headers) -> bool:
-    """Whether it has over OFF_LOOP_BYTES, or comes in chunks and may have."""
-    return "Transfer-Encoding" in headers or int(headers.get("Content-Length", 0)) > OFF_LOOP_BYTES
+    """Whether it has over INLINE_MAX_BYTES, or comes in chunks and may have."""
+    return (
+        "Transfer-Encoding" in headers or int(headers.get("Content-Length", 0)) > INLINE_MAX_BYTES
+    )
 
 
 def body_too_large(size: str, limit: int) -> TooLarge:
@@ -136,23 +138,23 @@ def is_conditional(headers: Headers) -> bool:
     return "If-Match" in headers or "If-None-Match" in headers
 
 
-def guard(headers: Headers) -> Guard:
+def guard(headers: Headers) -> Preconditions:
     """If-Match and If-None-Match as a Guard; InvalidRequest for one that is empty or none."""
     if not is_conditional(headers):
         return _UNGUARDED
-    return Guard(_tags(headers, "If-Match"), _tags(headers, "If-None-Match"))
+    return Preconditions(_tags(headers, "If-Match"), _tags(headers, "If-None-Match"))
 
 
-_UNGUARDED = Guard()
+_UNGUARDED = Preconditions()
 
 
-def _tags(headers: Headers, header: str) -> Tags | None:
+def _tags(headers: Headers, header: str) -> EntityTags | None:
     values = headers.getall(header, None)
     if values is None:
         return None
     text = ",".join(values).strip()
     if text == "*":
-        return Tags(any=True)
+        return EntityTags(any=True)
     strong: set[str] = set()
     weak: set[str] = set()
     position = 0
@@ -167,4 +169,4 @@ def _tags(headers: Headers, header: str) -> Tags | None:
         raise InvalidRequest(
             f'cannot use {header}: it must be * or a list of ETags such as "4f1c…", in quotes'
         )
-    return Tags(strong=frozenset(strong), weak=frozenset(weak))
+    return EntityTags(strong=frozenset(strong), weak=frozenset(weak))

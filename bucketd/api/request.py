@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from ..concurrency import aside
+from ..concurrency import INLINE_MAX_BYTES, offload
 from ..core.buckets import Buckets
 from ..core.contexts import Contexts
 from ..core.events.hub import Hub
@@ -15,7 +15,7 @@ from ..core.schemas.registry import Registry
 from ..core.schemas.replication import SchemaWriter
 from ..errors import InvalidRequest
 from ..model.bucket import BucketKey, check_name
-from ..stats import Tally
+from ..stats import RequestCounter
 from . import access, responses
 from . import headers as reading
 
@@ -37,7 +37,7 @@ class Services:
     status: Callable[[], Awaitable[dict[str, Any]]]
     metrics: Callable[[], Awaitable[bytes]]
     slow_seconds: float
-    tally: Tally = field(default_factory=Tally)
+    tally: RequestCounter = field(default_factory=RequestCounter)
     draining: bool = False
 
 
@@ -56,11 +56,11 @@ class Target(NamedTuple):
 Body = Callable[[int, float], Awaitable[bytes]]
 
 
-class Call(NamedTuple):
+class Request(NamedTuple):
     """One request: ``names`` from its path and ``query``, decoded; ``target`` on bucket routes."""
 
     services: Services
-    handler: Callable[[Call], Awaitable[responses.Answer]]
+    handler: Callable[[Request], Awaitable[responses.Response]]
     headers: reading.Headers
     body: Body
     caller: access.Caller
@@ -76,8 +76,8 @@ class Call(NamedTuple):
         limit, timeout = self.services.buckets.max_bytes, self.services.body_timeout
         text = await self.body(limit, timeout)
         made = partial(reading.made_of, text, then)
-        if heavy or len(text) > reading.OFF_LOOP_BYTES:
-            return await aside(made)
+        if heavy or len(text) > INLINE_MAX_BYTES:
+            return await offload(made)
         return made()
 
     def flag(self, name: str) -> bool:
@@ -97,4 +97,4 @@ class Call(NamedTuple):
         return None if value is None else check_name(value, parameter)
 
 
-Handler = Callable[[Call], Awaitable[responses.Answer]]
+Handler = Callable[[Request], Awaitable[responses.Response]]

@@ -61,7 +61,7 @@ class Stream(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What is sent back: everything but length, date and the fate of the connection."""
 
     body: bytes = b""
@@ -70,7 +70,7 @@ class Answer:
     close: bool = False
     stream: Stream | None = None
 
-    def closing(self) -> Answer:
+    def closing(self) -> Response:
         """The same as the last answer of its connection."""
         return replace(self, close=True)
 
@@ -87,14 +87,14 @@ class Answer:
         return "\r\n".join([*lines, "Date: "]).encode()
 
 
-def result(label: str, now: Snapshot) -> Answer:
+def result(label: str, now: Snapshot) -> Response:
     """``{"success": true, "bucket": {…}, "revision": n}`` with ETag and, where stale, Age."""
     headers = dict(_HEADERS)
     if now.etag is not None:
         headers["ETag"] = f'"{now.etag}"'
     if now.stale_seconds is not None:
         headers["Age"] = str(ceil(now.stale_seconds))  # RFC 9111 §5.1
-    return Answer(b"%b%b%b" % (_before(label), now.bucket, _after(now)), headers=headers)
+    return Response(b"%b%b%b" % (_before(label), now.bucket, _after(now)), headers=headers)
 
 
 def _before(label: str) -> bytes:
@@ -114,7 +114,7 @@ def _after(now: Snapshot) -> bytes:
 
 
 # What ``Answer.encode`` makes of such a result, but for the ETag and the length.
-_STORED = Answer(headers={**_HEADERS, "ETag": '"%b"'})._head().replace(b": 0\r\n", b": %d\r\n")
+_STORED = Response(headers={**_HEADERS, "ETag": '"%b"'})._head().replace(b": 0\r\n", b": %d\r\n")
 
 
 class Frame(NamedTuple):
@@ -143,17 +143,17 @@ class Frame(NamedTuple):
         return b"".join((self.head, date.encode(), self.before, now.bucket, self.after))
 
 
-def success(members: dict[str, Any], status: int = 200) -> Answer:
+def success(members: dict[str, Any], status: int = 200) -> Response:
     """``{"success": true, …members}``."""
     body = orjson.dumps({"success": True} | members)
-    return Answer(body, status)
+    return Response(body, status)
 
 
-def not_modified(now: Snapshot) -> Answer:
-    return Answer(status=304, headers={"ETag": f'"{now.etag}"', **_BASE})
+def not_modified(now: Snapshot) -> Response:
+    return Response(status=304, headers={"ETag": f'"{now.etag}"', **_BASE})
 
 
-def refused(error: BucketdError, request_id: str | None = None) -> Answer:
+def refused(error: BucketdError, request_id: str | None = None) -> Response:
     """The error envelope with its status and the headers that belong to it.
 
     Its line in the log has the same request id; with ``request_id`` there is one already.
@@ -170,7 +170,7 @@ def refused(error: BucketdError, request_id: str | None = None) -> Answer:
         headers["WWW-Authenticate"] = "Bearer"
     if allowed := error.extra.get("allow"):
         headers["Allow"] = allowed
-    return Answer(_error_body(error), STATUS[error.code], headers)
+    return Response(_error_body(error), STATUS[error.code], headers)
 
 
 def new_request_id() -> str:

@@ -8,23 +8,22 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 import orjson
 
-from ..concurrency import aside
+from ..concurrency import INLINE_MAX_BYTES, KeyedLocks, offload
 from ..errors import BucketCorrupt, BucketdError, Overloaded, SchemaViolation, TooLarge
 from ..model import changes
-from ..model.bucket import BucketKey, Change, Guard, Snapshot
+from ..model.bucket import BucketKey, Change, Snapshot
+from ..model.preconditions import Preconditions
 from ..store.base import Filter, Page, Store
 from .quota import Quota
 from .schemas.registry import Registry
 
 if TYPE_CHECKING:
-    from .schemas.validator import Compiled
+    from .schemas.validator import Validator
 
 LARGEST_SHOWN = 3
-LARGE_BYTES = 64 * 1024  # of a bucket that takes a while to change
 PAGE = 1000
 TRIES = 5  # to work out a slow change while others change the bucket
 EXPORT_BYTES = 4 * 1024 * 1024  # of buckets in one page
@@ -43,7 +42,7 @@ class Buckets:
     schemas: Registry
     max_bytes: int
     quota: Quota | None = None
-    _slow: WeakValueDictionary[BucketKey, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    _rebases: KeyedLocks = field(default_factory=KeyedLocks)
 
     async def get(self, key: BucketKey, stale_ok: bool = False) -> Snapshot:
         return await self.store.read(key, stale_ok)
@@ -53,13 +52,13 @@ class Buckets:
         return self.store.known(key)
 
     async def change(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> Snapshot:
         """Apply the change; TooLarge or SchemaViolation for what the bucket may not become."""
         if not change.slow:
             return await self._change(key, change, guard, automation)
         # One of each bucket at a time: of two that were worked out together one was so in vain.
-        async with self._slow.setdefault(key, asyncio.Lock()):
+        async with self._rebases.lock(key):
             for tries_left in reversed(range(TRIES)):
                 try:
                     return await self._change(key, change, guard, automation)
@@ -69,7 +68,7 @@ class Buckets:
         raise AssertionError("the last try returns or raises")
 
     async def _change(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None
     ) -> Snapshot:
         checked = await self._prepared(key, self._checked(key, change), automation)
         if self.quota is None:
@@ -78,7 +77,7 @@ class Buckets:
             return await self.store.commit(key, claim.on(checked), guard, automation)
 
     def begin(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> asyncio.Future[Snapshot] | None:
         """The same, begun now; None where it is large, or the store has no quick way."""
         if self._large(key, change):
@@ -101,7 +100,7 @@ class Buckets:
         """A large one worked out beforehand, beside the loop."""
         if not self._large(key, change):
             return change
-        return await aside(self._worked_out, key, change, automation)
+        return await offload(self._worked_out, key, change, automation)
 
     def _worked_out(self, key: BucketKey, change: Change, automation: str | None) -> Change:
         now = self._known(key)
@@ -112,7 +111,7 @@ class Buckets:
 
     def _large(self, key: BucketKey, change: Change) -> bool:
         now = None if change.large else self._known(key)
-        return change.large or (now is not None and len(now.bucket) > LARGE_BYTES)
+        return change.large or (now is not None and len(now.bucket) > INLINE_MAX_BYTES)
 
     def _known(self, key: BucketKey) -> Snapshot | None:
         try:
@@ -125,7 +124,9 @@ class Buckets:
             # One that is over a limit lowered since may still shrink or stay.
             if len(after) > max(self.max_bytes, len(before or b"")):
                 raise self._too_large(key, after)
-            if change.stamp is None:  # what is carried here was stored before, and stays readable
+            if (
+                change.metadata is None
+            ):  # what is carried here was stored before, and stays readable
                 self._check_schema(key, after, bound)
 
         return change.checked(check)
@@ -151,7 +152,9 @@ class Buckets:
                 stored.append((key, now))
         return stored, page
 
-    async def violations_of(self, automation: str, schema: Compiled, most: int) -> tuple[Rows, int]:
+    async def violations_of(
+        self, automation: str, schema: Validator, most: int
+    ) -> tuple[Rows, int]:
         """Which stored buckets of an automation a schema would refuse: the first, and how many."""
         details: Rows = []
         count, cursor = 0, None
@@ -166,14 +169,14 @@ class Buckets:
             if cursor is None:
                 return details, count
 
-    async def _violations(self, key: BucketKey, schema: Compiled) -> Rows:
+    async def _violations(self, key: BucketKey, schema: Validator) -> Rows:
         try:
             now = await self.store.read(key)
         except BucketdError:
             return []  # unreadable: that is reported elsewhere, and no schema mends it
         if not now.revision:
             return []
-        return await aside(schema.violations, now.bucket)
+        return await offload(schema.violations, now.bucket)
 
     def _check_schema(self, key: BucketKey, after: bytes, automation: str | None) -> None:
         schema = self.schemas.find(automation)

@@ -9,8 +9,9 @@ import time
 
 from ..errors import BucketCorrupt, BucketdError, PreconditionFailed
 from ..model import changes
-from ..model.bucket import BucketKey, Guard, Tags, is_timestamp, timestamp
-from ..store.base import Filter, Row, Store
+from ..model.bucket import BucketKey, is_timestamp, timestamp
+from ..model.preconditions import EntityTags, Preconditions
+from ..store.base import BucketInfo, Filter, Store
 
 log = logging.getLogger(__name__)
 PAGE = 500
@@ -70,14 +71,14 @@ class Retention:
         """What was written last before then is removed; a reload may have changed it just now."""
         return timestamp(time.time() - self.days * _DAY) if self.days else ""
 
-    async def _remove(self, row: Row, before: str) -> bool:
+    async def _remove(self, row: BucketInfo, before: str) -> bool:
         """Unless it is written meanwhile."""
         key = BucketKey(row.device, row.job)
         try:
             now = await self._store.read(key)
             if now.etag is None or not is_older(now.updated_at, before):
                 return False
-            guard = Guard(if_match=Tags(strong=frozenset({now.etag})))
+            guard = Preconditions(if_match=EntityTags(strong=frozenset({now.etag})))
             await self._store.commit(key, changes.clear(), guard)
         except (BucketCorrupt, PreconditionFailed):  # damaged, or written, since it was listed
             return False

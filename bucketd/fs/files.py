@@ -29,7 +29,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FS_IOC_GETVERSION = 0x80087601
 
 
-class Signature(NamedTuple):
+class StatKey(NamedTuple):
     """What changes whenever a file is replaced or written: inode, size, time of change in ns."""
 
     inode: int
@@ -37,7 +37,7 @@ class Signature(NamedTuple):
     mtime_ns: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Signature:
+    def of(cls, status: os.stat_result) -> StatKey:
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
@@ -90,10 +90,10 @@ def _enter(parent: int, name: str, create: bool, durably: bool) -> int:
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
-def signature(root: int, path: str) -> Signature | None:
+def signature(root: int, path: str) -> StatKey | None:
     """One ``stat``; None where nothing stands. Raises where the state directory itself is gone."""
     try:
-        return Signature.of(os.stat(path, dir_fd=root, follow_symlinks=False))
+        return StatKey.of(os.stat(path, dir_fd=root, follow_symlinks=False))
     except FileNotFoundError:
         check_named(root)
         # That stat went through links on the way; nothing behind one is ours to call absent.
@@ -110,7 +110,7 @@ class Content:
     """A regular file's bytes, and the signature and birth of just that file."""
 
     text: bytes
-    signature: Signature
+    signature: StatKey
     birth: str
 
 
@@ -125,7 +125,7 @@ def read(root: int, parts: tuple[str, ...], name: str) -> Content:
             raise NotAFile(errno.EINVAL, "it is not a regular file")
         if status.st_size > MAX_FILE_BYTES:
             raise NotAFile(errno.EFBIG, f"it has {status.st_size} bytes")
-        return Content(_read_all(fd, status.st_size), Signature.of(status), birth_of(fd))
+        return Content(_read_all(fd, status.st_size), StatKey.of(status), birth_of(fd))
     finally:
         os.close(fd)
 
@@ -171,7 +171,7 @@ def write(
     name: str,
     text_for: Callable[[str], bytes],
     durably: bool = True,
-) -> Signature:
+) -> StatKey:
     """Put a whole new file in place atomically, and durably unless the journal covers it.
 
     ``text_for`` gets the birth of the file it will stand in. Raises OutcomeUnknown
@@ -191,9 +191,7 @@ def write(
         return signature
 
 
-def _write_new(
-    parent: int, name: str, text_for: Callable[[str], bytes], durably: bool
-) -> Signature:
+def _write_new(parent: int, name: str, text_for: Callable[[str], bytes], durably: bool) -> StatKey:
     # A crash may have left one behind; whatever it is, it is never written through.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=parent)
@@ -205,7 +203,7 @@ def _write_new(
             rest = rest[os.write(fd, rest) :]
         if durably:
             os.fsync(fd)
-        return Signature.of(os.fstat(fd))
+        return StatKey.of(os.fstat(fd))
     finally:
         os.close(fd)
 

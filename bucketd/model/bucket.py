@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..errors import InvalidRequest, PreconditionFailed
+from ..errors import InvalidRequest
 
 MAX_NAME = 128
 
@@ -69,7 +69,7 @@ class Snapshot(NamedTuple):
 ABSENT = Snapshot()
 
 
-class Stamp(NamedTuple):
+class Metadata(NamedTuple):
     """Which revision a state is, since when its bucket is there, and since when it is as it is.
 
     As part of a change: what is to be kept of another store's state; 0 and None for the rest.
@@ -80,7 +80,7 @@ class Stamp(NamedTuple):
     updated_at: str | None = None
 
 
-_NEW = Stamp()
+_NEW = Metadata()
 
 
 Check = Callable[[bytes | None, bytes, str | None], None]
@@ -95,14 +95,14 @@ class Change(NamedTuple):
     ``check`` raises to refuse what ``apply`` came to: given the bucket before, the one after,
     and the automation that the pair is bound to.
     One that ``removes`` leaves no bucket, whatever there was.
-    ``stamp`` is of a state that is carried here from another store, and kept.
+    ``metadata`` is of a state that is carried here from another store, and kept.
     """
 
     apply: Callable[[bytes | None], bytes | None]
     blind: bool = False
     check: Check | None = None
     large: bool = False
-    stamp: Stamp | None = None
+    metadata: Metadata | None = None
     removes: bool = False
     slow: bool = False
 
@@ -117,13 +117,13 @@ class Change(NamedTuple):
         """The same, with this check."""
         # All fields, as _replace would give them, in half a microsecond less; every set does this.
         return Change(
-            self.apply, self.blind, check, self.large, self.stamp, self.removes, self.slow
+            self.apply, self.blind, check, self.large, self.metadata, self.removes, self.slow
         )
 
-    def stamped(self, before: Snapshot) -> Stamp:
+    def metadata_after(self, before: Snapshot) -> Metadata:
         """Revision and times of the state that follows; revisions of one bucket only grow."""
-        kept, now = self.stamp or _NEW, timestamp()
-        return Stamp(
+        kept, now = self.metadata or _NEW, timestamp()
+        return Metadata(
             max(kept.revision, before.revision + 1),
             kept.created_at or before.created_at or now,
             kept.updated_at or now,
@@ -131,51 +131,6 @@ class Change(NamedTuple):
 
 
 REMOVAL = Change(lambda _stored: None, blind=True, removes=True)
-
-
-class Tags(NamedTuple):
-    """The value of If-Match or If-None-Match: ``*`` (``any``), or the opaque tags listed."""
-
-    any: bool = False
-    strong: frozenset[str] = frozenset()
-    weak: frozenset[str] = frozenset()
-
-
-class Guard(NamedTuple):
-    """Conditions of RFC 9110 §13 that a snapshot must meet before it is changed."""
-
-    if_match: Tags | None = None
-    if_none_match: Tags | None = None
-
-    def __bool__(self) -> bool:
-        return self.if_match is not None or self.if_none_match is not None
-
-    def matched(self, now: Snapshot) -> bool:
-        """If-Match holds (strong comparison: a weak tag matches nothing)."""
-        tags = self.if_match
-        return tags is None or (now.revision > 0 and (tags.any or now.etag in tags.strong))
-
-    def unmatched(self, now: Snapshot) -> bool:
-        """If-None-Match holds (weak comparison)."""
-        tags = self.if_none_match
-        if tags is None or now.revision == 0:
-            return True
-        return not (tags.any or now.etag in tags.strong or now.etag in tags.weak)
-
-    def check(self, now: Snapshot, what: object, doing: str = "change") -> None:
-        """Raise PreconditionFailed, with the revision that is stored, unless both hold."""
-        if not self:
-            return
-        if self.matched(now) and self.unmatched(now):
-            return
-        cause = "it has changed since" if now.revision else "none is stored"
-        cure = "read it again and repeat"
-        if self.matched(now):
-            cause, cure = "it exists already", "read it, and write with its ETag"
-        raise PreconditionFailed(
-            f"cannot {doing} {what}: {cause} (revision {now.revision}); {cure}",
-            revision=now.revision,
-        )
 
 
 def timestamp(at: float | None = None) -> str:

@@ -14,10 +14,11 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from ..api import access, dispatch, responses
 from ..api.request import Services
+from ..concurrency import INLINE_MAX_BYTES
 from ..errors import Overloaded
 from ..settings.sections import Limits
-from .head_cache import Repeats
-from .slow_readers import LARGE, Stuck
+from .head_cache import HeadCache
+from .slow_readers import SlowReaders
 
 log = logging.getLogger(__name__)
 SHARES = 4  # a user that is no operator may have one of these of all connections
@@ -35,8 +36,8 @@ class Shared:
 
     services: Services
     limits: Limits
-    repeats: Repeats
-    stuck: Stuck = field(default_factory=Stuck)
+    repeats: HeadCache
+    stuck: SlowReaders = field(default_factory=SlowReaders)
     held: Counter[int] = field(default_factory=Counter)
 
     def too_many(self, peer: access.Peer, connections: int) -> bool:
@@ -80,7 +81,7 @@ class Answering(web.RequestHandler):
         self._streaming: responses.Stream | None = None
         self._burst = 0  # bytes of a stream that went out when none were unread
 
-    def _send(self, answer: responses.Answer) -> None:
+    def _send(self, answer: responses.Response) -> None:
         self._write(answer.encode(rfc822_formatted_time()))
         if answer.close:
             self.force_close()
@@ -99,9 +100,11 @@ class Answering(web.RequestHandler):
             path, method = self._about
             log.warning("slow: %s %s took %.3f s, status %d", method, path, seconds, status)
 
-    def _affordable(self, meaning: dispatch.Meaning, answer: responses.Answer) -> responses.Answer:
+    def _affordable(
+        self, meaning: dispatch.ResolvedRequest, answer: responses.Response
+    ) -> responses.Response:
         """The answer, unless it is a large one to a read, and too many of those are not read."""
-        large = meaning.route.method == "GET" and len(answer.body) > LARGE
+        large = meaning.route.method == "GET" and len(answer.body) > INLINE_MAX_BYTES
         if not (large and self._shared.stuck.crowded):
             return answer
         return responses.refused(

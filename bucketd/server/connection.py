@@ -111,7 +111,7 @@ class Connection(Repeating):
             response.force_close()
         return response
 
-    async def _answer(self, request: web.BaseRequest) -> responses.Answer:
+    async def _answer(self, request: web.BaseRequest) -> responses.Response:
         try:
             if request._version not in _VERSIONS:
                 request._version = HttpVersion11  # which the answer will be in
@@ -120,7 +120,7 @@ class Connection(Repeating):
                 raise InvalidRequest(
                     f"cannot read the headers: they have over {MOST_HEADERS} bytes"
                 )
-            meaning = dispatch.understand(request.method, request.raw_path, request.headers)
+            meaning = dispatch.resolve(request.method, request.raw_path, request.headers)
         except BucketdError as error:
             return responses.refused(error)
         self._about = (meaning.route.path, meaning.route.method)
@@ -160,7 +160,7 @@ class Connection(Repeating):
     # --- streams
 
     async def _stream(
-        self, answer: responses.Answer, stream: responses.Stream
+        self, answer: responses.Response, stream: responses.Stream
     ) -> web.StreamResponse:
         """Send a head, then what the stream gives, until either side ends it."""
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from ..api.dispatch import Meaning
+from ..api.dispatch import ResolvedRequest
 from ..api.responses import Frame
 
 MOST = 4096
@@ -28,26 +28,26 @@ _METHODS = ("GET", "PATCH", "PUT", "DELETE")
 
 
 @dataclass(slots=True)
-class Repeat:
+class CachedHead:
     """One head: what it means, how long its body is, and what frames the bucket in its answer.
 
     ``about``: the path and the method of its route.
     """
 
-    meaning: Meaning
+    meaning: ResolvedRequest
     length: int
     plain_read: bool
     about: tuple[str, str]
     frame: Frame | None = None
 
 
-class Repeats:
+class HeadCache:
     """What the heads seen last mean; kept under a digest, for a head may hold a token."""
 
     def __init__(self) -> None:
-        self._heads: OrderedDict[bytes, Repeat] = OrderedDict()
+        self._heads: OrderedDict[bytes, CachedHead] = OrderedDict()
 
-    def find(self, data: bytes) -> tuple[Repeat, bytes] | None:
+    def find(self, data: bytes) -> tuple[CachedHead, bytes] | None:
         """The head and the body, if ``data`` is just one request with a head seen before."""
         end = data.find(END, 0, LONGEST) + len(END)
         if end < len(END):
@@ -57,7 +57,7 @@ class Repeats:
             return None
         return known, data[end:]
 
-    def keep(self, head: bytes, meaning: Meaning, length: int) -> None:
+    def keep(self, head: bytes, meaning: ResolvedRequest, length: int) -> None:
         """Remember a head, of a request whose body had ``length`` bytes, unless it is special."""
         if meaning.route.method not in _METHODS or any(n in meaning.headers for n in _NEVER):
             return
@@ -66,7 +66,7 @@ class Repeats:
         plain = CIMultiDict(meaning.headers)
         plain.popall("Authorization", None)
         kept = replace(meaning, headers=CIMultiDictProxy(plain))
-        self._heads[_digest(head)] = Repeat(
+        self._heads[_digest(head)] = CachedHead(
             kept, length, kept.plain_read, (kept.route.path, kept.route.method)
         )
 

@@ -9,10 +9,10 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from ..api import dispatch, responses
 from ..api import headers as reading
+from ..concurrency import INLINE_MAX_BYTES
 from ..model.bucket import Snapshot
 from .answering import Answering
-from .head_cache import Repeat
-from .slow_readers import LARGE
+from .head_cache import CachedHead
 
 
 class Repeating(Answering):
@@ -32,13 +32,13 @@ class Repeating(Answering):
             self._repeating = self._loop.create_task(self._repeat(repeat.meaning, content))
         return True
 
-    def _show(self, repeat: Repeat) -> bool:
+    def _show(self, repeat: CachedHead) -> bool:
         """Answer a read of what is known now; False where that takes more."""
         known = dispatch.known(self._shared.services, self.peer, repeat.meaning)
         if known is None:
             return False
         target, now = known
-        if len(now.bucket) > LARGE and self._shared.stuck.crowded:
+        if len(now.bucket) > INLINE_MAX_BYTES and self._shared.stuck.crowded:
             return False
         if repeat.frame is None or not repeat.frame.fits(now):
             repeat.frame = responses.Frame.around(target.label, now)
@@ -48,7 +48,7 @@ class Repeating(Answering):
         self._count(200)
         return True
 
-    def _begin(self, meaning: dispatch.Meaning, content: bytes) -> bool:
+    def _begin(self, meaning: dispatch.ResolvedRequest, content: bytes) -> bool:
         """Begin a write that needs nothing more from its peer; False where it may."""
         begun = dispatch.begin(self._shared.services, self.peer, meaning, content)
         if begun is None:
@@ -73,7 +73,7 @@ class Repeating(Answering):
         self._repeating.add_done_callback(wrote)
         return True
 
-    async def _repeat(self, meaning: dispatch.Meaning, content: bytes) -> None:
+    async def _repeat(self, meaning: dispatch.ResolvedRequest, content: bytes) -> None:
         services = self._shared.services
 
         async def body(limit: int, _seconds: float) -> bytes:
@@ -84,7 +84,7 @@ class Repeating(Answering):
         answer = await dispatch.answer(services, self.peer, meaning, body)
         self._finish(self._affordable(meaning, answer))
 
-    def _finish(self, answer: responses.Answer) -> None:
+    def _finish(self, answer: responses.Response) -> None:
         self._repeating = None
         self._send(answer.closing() if self._shared.services.draining else answer)
         self._count(answer.status)

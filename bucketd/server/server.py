@@ -16,7 +16,7 @@ from ..api.request import Services
 from ..settings.sections import Limits
 from .answering import Shared
 from .connection import Connection
-from .head_cache import Repeats
+from .head_cache import HeadCache
 
 MAX_PATH_BYTES = 107  # sockaddr_un, less the final NUL
 BACKLOG = 1024
@@ -98,7 +98,7 @@ class Server(web.Server):
 
     def __init__(self, services: Services, limits: Limits) -> None:
         super().__init__(self._respond)
-        self._shared = Shared(services, limits, Repeats())
+        self._shared = Shared(services, limits, HeadCache())
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self, self._shared, loop=self._loop)

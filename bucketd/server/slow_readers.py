@@ -6,13 +6,12 @@ import asyncio
 import logging
 
 log = logging.getLogger(__name__)
-LARGE = 64 * 1024  # what a transport holds before it counts as stuck
 MOST = 64
 PATIENCE_SECONDS = 1.0  # for those beyond MOST: a large answer takes its reader a moment
 CROWD = 256
 
 
-class Stuck:
+class SlowReaders:
     """Connections whose peer has not read its answer, the longest stuck first.
 
     Each may hold as much as the largest bucket. Beyond MOST the longest stuck are

@@ -18,10 +18,11 @@ from bucketd.core.quota import Quota
 from bucketd.errors import BucketdError, StorageFull, TooLarge
 from bucketd.fs import files
 from bucketd.model import changes
-from bucketd.model.bucket import BucketKey, Change, Guard, Snapshot
+from bucketd.model.bucket import BucketKey, Change, Snapshot
+from bucketd.model.preconditions import Preconditions
 from bucketd.store.base import Filter, Page
 from bucketd.store.file import paths
-from bucketd.store.file.store import FileStore, Options
+from bucketd.store.file.store import FileStore, FileStoreOptions
 
 ROOM = 10_000
 JOBS = (None, "a", "b", "c")
@@ -42,7 +43,7 @@ class Full(FileStore):
     judged = listed = 0
 
     async def commit(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> Snapshot:
         if self.full or self.write_on:
             now = await self.read(key)
@@ -64,7 +65,7 @@ class Full(FileStore):
 
 @asynccontextmanager
 async def opened(home: str) -> AsyncIterator[Full]:
-    store = Full(files.open_root(home), home, Options(1 << 20, 5.0, 1 << 22, None))
+    store = Full(files.open_root(home), home, FileStoreOptions(1 << 20, 5.0, 1 << 22, None))
     try:
         yield store
     finally:
@@ -76,7 +77,7 @@ async def put(store: Full, books: Quota, key: BucketKey, size: int) -> bool:
     change = changes.replace({"p": "x" * (size - 8)}) if size else changes.clear()
     try:
         with await books.look(key) as claim:
-            await store.commit(key, claim.on(change), Guard())
+            await store.commit(key, claim.on(change), Preconditions())
     except TooLarge:
         return False
     return True

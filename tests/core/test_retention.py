@@ -17,8 +17,9 @@ from harness import Daemon, pair
 from bucketd.core.retention import Retention
 from bucketd.fs import files
 from bucketd.model import changes
-from bucketd.model.bucket import BucketKey, Change, Guard, Snapshot
-from bucketd.store.file.store import FileStore, Options
+from bucketd.model.bucket import BucketKey, Change, Snapshot
+from bucketd.model.preconditions import Preconditions
+from bucketd.store.file.store import FileStore, FileStoreOptions
 
 ROOM = 10_000
 
@@ -91,19 +92,19 @@ class Busy(FileStore):
     """A store where somebody else is always a little faster than who removes something."""
 
     async def commit(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> Snapshot:
         if guard:
-            await super().commit(key, changes.merge({"late": True}), Guard())
+            await super().commit(key, changes.merge({"late": True}), Preconditions())
         return await super().commit(key, change, guard, automation)
 
 
 def test_what_is_written_meanwhile_stays(tmp_path: Path) -> None:
     async def run() -> None:
-        options = Options(1 << 20, 5.0, 1 << 22, None)
+        options = FileStoreOptions(1 << 20, 5.0, 1 << 22, None)
         store = Busy(files.open_root(str(tmp_path)), str(tmp_path), options)
         key = BucketKey("d", "old")
-        await store.commit(key, changes.merge({"n": 1}), Guard())
+        await store.commit(key, changes.merge({"n": 1}), Preconditions())
         retention = Retention(store, days=1e-9, interval=1.0)
         await asyncio.sleep(0.002)  # a time has milliseconds
         assert await retention.sweep(asyncio.Event()) == retention.swept == 0

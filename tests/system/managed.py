@@ -74,12 +74,12 @@ class Managed(Daemon):
         """While it exists, the committer stands still at its next write."""
         return self.home / "slow"
 
-    def listen(self) -> None:
+    def subscribe(self) -> None:
         """Make the socket that is handed over at each start from now on."""
         self.runtime_dir.mkdir(exist_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind(self.socket)
-        sock.listen(64)
+        sock.subscribe(64)
         self.given.append(sock)
 
     def remove(self) -> None:

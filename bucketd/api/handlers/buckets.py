@@ -11,25 +11,25 @@ from typing import Any
 
 import orjson
 
-from ...concurrency import aside
+from ...concurrency import INLINE_MAX_BYTES, offload
 from ...errors import InvalidRequest
 from ...model import changes, strict_json
-from ...model.bucket import BucketKey, Change, Snapshot, Stamp, is_timestamp
+from ...model.bucket import BucketKey, Change, Metadata, Snapshot, is_timestamp
 from ...model.strict_json import as_object
-from ...store.base import Filter, Page, Row
+from ...store.base import BucketInfo, Filter, Page
 from .. import headers as reading
 from .. import responses
-from ..request import Call, Handler, Target
-from ..responses import Answer
+from ..request import Handler, Request, Target
+from ..responses import Response
 
 MAX_PAGE = 1000
-_ROW = tuple(field.name for field in dataclasses.fields(Row))
-ChangeOf = Callable[[Call, object], Change]
+_ROW = tuple(field.name for field in dataclasses.fields(BucketInfo))
+ChangeOf = Callable[[Request, object], Change]
 Kinds = dict[str, ChangeOf]
 Begun = tuple[str, asyncio.Future[Snapshot]]  # label of the result, and what it comes to
 
 
-async def read(call: Call) -> Answer:
+async def read(call: Request) -> Response:
     target, guard = _target(call), reading.guard(call.headers)
     stale_ok = not guard and not reading.wants_newest(call.headers)
     now = await call.services.buckets.get(target.key, stale_ok)
@@ -39,23 +39,23 @@ async def read(call: Call) -> Answer:
     return responses.result(target.label, await _selected(now, call.query.get("key")))
 
 
-async def patch(call: Call) -> Answer:
+async def patch(call: Request) -> Response:
     return await _written(call, _PATCHES)
 
 
-async def put(call: Call) -> Answer:
+async def put(call: Request) -> Response:
     return await _written(call, _WHOLE)
 
 
-async def delete(call: Call) -> Answer:
+async def delete(call: Request) -> Response:
     keys = call.query.get("key")
     return await _commit(call, changes.clear() if keys is None else changes.remove(keys))
 
 
-def begin(call: Call, content: bytes) -> Begun | None:
+def begin(call: Request, content: bytes) -> Begun | None:
     """The same for ``patch`` and ``put`` with their body; None where it takes more than that."""
     services, kinds = call.services, _KINDS.get(call.handler)
-    if kinds is None or len(content) > min(reading.OFF_LOOP_BYTES, services.buckets.max_bytes):
+    if kinds is None or len(content) > min(INLINE_MAX_BYTES, services.buckets.max_bytes):
         return None
     change_of, heavy = _change_of(call, kinds)
     if heavy:
@@ -66,14 +66,14 @@ def begin(call: Call, content: bytes) -> Begun | None:
     return None if future is None else (target.label, future)
 
 
-async def list_all(call: Call) -> Answer:
+async def list_all(call: Request) -> Response:
     only = Filter(call.name("device"), call.name("job"), call.name("automation"))
     limit = _limit(call.one("limit"))
     page = await call.services.buckets.list(only, call.one("cursor"), limit)
     return await _paged(page, lambda: {"buckets": [_listed(row) for row in page.rows]})
 
 
-async def export(call: Call) -> Answer:
+async def export(call: Request) -> Response:
     """The same pages with the buckets in them, each as its file has it."""
     only = Filter(call.name("device"), call.name("job"), call.name("automation"))
     limit = _limit(call.one("limit"))
@@ -81,15 +81,15 @@ async def export(call: Call) -> Answer:
     return await _paged(page, lambda: {"envelopes": [_envelope(key, now) for key, now in stored]})
 
 
-async def _paged(page: Page, rows: Callable[[], dict[str, Any]]) -> Answer:
+async def _paged(page: Page, rows: Callable[[], dict[str, Any]]) -> Response:
     """The answer with a page's rows; made beside the loop, for there may be many."""
     more = {"unreadable": page.unreadable} if page.unreadable else {}
-    return await aside(
+    return await offload(
         lambda: responses.success({**rows(), "next_cursor": page.next_cursor, **more})
     )
 
 
-def _listed(row: Row) -> dict[str, Any]:
+def _listed(row: BucketInfo) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _ROW}
 
 
@@ -106,12 +106,12 @@ def _envelope(key: BucketKey, now: Snapshot) -> dict[str, Any]:
     }
 
 
-async def _written(call: Call, kinds: Kinds) -> Answer:
+async def _written(call: Request, kinds: Kinds) -> Response:
     change_of, heavy = _change_of(call, kinds)  # before the body is read
     return await _commit(call, await call.json(partial(change_of, call), heavy))
 
 
-async def _commit(call: Call, change: Change) -> Answer:
+async def _commit(call: Request, change: Change) -> Response:
     target, guard = _target(call), reading.guard(call.headers)
     if reading.has_large_body(call.headers):
         change = change._replace(large=True)
@@ -119,21 +119,21 @@ async def _commit(call: Call, change: Change) -> Answer:
     return responses.result(target.label, now)
 
 
-def _target(call: Call) -> Target:
+def _target(call: Request) -> Target:
     if call.target is None:
         raise TypeError("a bucket handler stands on a route that names no bucket")
     return call.target
 
 
-def _replaced(call: Call, value: object) -> Change:
-    return changes.replace(as_object(value))._replace(stamp=_stamp(call))
+def _replaced(call: Request, value: object) -> Change:
+    return changes.replace(as_object(value))._replace(metadata=_metadata(call))
 
 
-def _stamp(call: Call) -> Stamp | None:
+def _metadata(call: Request) -> Metadata | None:
     """What is to be kept of a state that is carried here; None where nothing is."""
-    if not any(name in call.query for name in Stamp._fields):
+    if not any(name in call.query for name in Metadata._fields):
         return None
-    revision, *times = (call.one(name) for name in Stamp._fields)
+    revision, *times = (call.one(name) for name in Metadata._fields)
     if not (
         (revision is None or _REVISION.fullmatch(revision))
         and all(at is None or is_timestamp(at) for at in times)
@@ -141,21 +141,21 @@ def _stamp(call: Call) -> Stamp | None:
         raise InvalidRequest(
             "cannot keep revision, created_at or updated_at: give them as an export has them"
         )
-    return Stamp(int(revision or 0), *times)
+    return Metadata(int(revision or 0), *times)
 
 
 _REVISION = re.compile(r"[1-9][0-9]{0,14}")
 
 
-def _merge(_call: Call, body: object) -> Change:
+def _merge(_call: Request, body: object) -> Change:
     return changes.merge(as_object(body))
 
 
-def _merge_patch(_call: Call, body: object) -> Change:
+def _merge_patch(_call: Request, body: object) -> Change:
     return changes.merge_patch(as_object(body))
 
 
-def _json_patch(call: Call, body: object) -> Change:
+def _json_patch(call: Request, body: object) -> Change:
     if not isinstance(body, list):
         raise InvalidRequest("cannot read the JSON Patch: it must be an array of operations")
     return changes.json_patch(body, call.services.buckets.max_bytes)
@@ -171,7 +171,7 @@ _WHOLE: Kinds = {reading.JSON: _replaced}
 _KINDS: dict[Handler, Kinds] = {patch: _PATCHES, put: _WHOLE}
 
 
-def _change_of(call: Call, kinds: Kinds) -> tuple[ChangeOf, bool]:
+def _change_of(call: Request, kinds: Kinds) -> tuple[ChangeOf, bool]:
     """What makes the change of the body, and whether that may take long."""
     kind = reading.media_type(call.headers, tuple(kinds))
     heavy = kind == reading.JSON_PATCH  # many small steps, and an import the first time
@@ -181,8 +181,8 @@ def _change_of(call: Call, kinds: Kinds) -> tuple[ChangeOf, bool]:
 async def _selected(now: Snapshot, keys: list[str] | None) -> Snapshot:
     if keys is None:
         return now
-    if len(now.bucket) > reading.OFF_LOOP_BYTES:
-        return await aside(_select, now, keys)
+    if len(now.bucket) > INLINE_MAX_BYTES:
+        return await offload(_select, now, keys)
     return _select(now, keys)
 
 

@@ -7,21 +7,21 @@ import time
 
 import orjson
 
-from ...concurrency import aside
+from ...concurrency import offload
 from ...core.contexts import Context
 from ...errors import InvalidRequest, NoJobContext
 from ...model.strict_json import as_object
 from .. import headers as reading
 from .. import responses
-from ..request import Call, Services
-from ..responses import Answer
+from ..request import Request, Services
+from ..responses import Response
 
 AT_ONCE = 1000
 SWEEP_SECONDS = 60.0
 _MEMBERS = ("device", "job", "automation", "ttl_seconds")
 
 
-async def own(call: Call) -> Answer:
+async def own(call: Request) -> Response:
     """The context of the caller's token."""
     context = call.caller.context
     if context is None:
@@ -30,7 +30,7 @@ async def own(call: Call) -> Answer:
     return responses.success({**_scope(context), "schema": schema is not None})
 
 
-async def create(call: Call) -> Answer:
+async def create(call: Request) -> Response:
     reading.media_type(call.headers, (reading.JSON,))
     body = await call.json(as_object)
     if unknown := [name for name in body if name not in _MEMBERS]:
@@ -44,11 +44,11 @@ async def create(call: Call) -> Answer:
     return responses.success({"id": context.id, "token": token, **_scope(context)}, 201)
 
 
-async def list_all(call: Call) -> Answer:
-    return await aside(_listed, call.services)
+async def list_all(call: Request) -> Response:
+    return await offload(_listed, call.services)
 
 
-def _listed(services: Services) -> Answer:
+def _listed(services: Services) -> Response:
     """All of them: beside the loop, and some at a time, since nothing runs beside orjson."""
     live = services.contexts.list()
     parts = [
@@ -58,7 +58,7 @@ def _listed(services: Services) -> Answer:
     return responses.success({"contexts": orjson.Fragment(b"[%b]" % b",".join(parts))})
 
 
-async def revoke(call: Call) -> Answer:
+async def revoke(call: Request) -> Response:
     context = await asyncio.to_thread(call.services.contexts.revoke, call.names["id"])
     call.services.events.end(context.id)
     announce(call.services, "revoked", context)

@@ -8,27 +8,27 @@ import time
 from ...core.contexts import Context
 from ...core.events.subscription import Only, Watcher
 from .. import responses
-from ..request import Call
-from ..responses import Answer
+from ..request import Request
+from ..responses import Response
 
 LOOK_SECONDS = 10.0  # between looks at the clock
 
 
-async def watch(call: Call) -> Answer:
+async def watch(call: Request) -> Response:
     """What changes in one bucket, for as long as the caller may know."""
     if call.target is None:
         raise TypeError("a bucket handler stands on a route that names no bucket")
     return await _stream(call, Only(call.target.key, members=_members(call)), call.flag("snapshot"))
 
 
-async def watch_all(call: Call) -> Answer:
+async def watch_all(call: Request) -> Response:
     """What changes in any bucket that the filters let through, and in contexts."""
     device, job, automation = map(call.name, ("device", "job", "automation"))
     only = Only(None, device, job, automation, _members(call))
     return await _stream(call, only, snapshot=False)
 
 
-async def _stream(call: Call, only: Only, snapshot: bool) -> Answer:
+async def _stream(call: Request, only: Only, snapshot: bool) -> Response:
     watcher = call.services.events.open(only)
     try:
         if call.caller.context is not None:
@@ -37,10 +37,10 @@ async def _stream(call: Call, only: Only, snapshot: bool) -> Answer:
     except BaseException:
         watcher.close()
         raise
-    return Answer(headers=responses.EVENT_HEADERS, close=True, stream=watcher)
+    return Response(headers=responses.EVENT_HEADERS, close=True, stream=watcher)
 
 
-def _members(call: Call) -> frozenset[str] | None:
+def _members(call: Request) -> frozenset[str] | None:
     keys = call.query.get("key")
     return None if keys is None else frozenset(keys)
 

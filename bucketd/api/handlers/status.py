@@ -7,25 +7,25 @@ from importlib import resources
 
 from ...errors import ShuttingDown
 from .. import responses
-from ..request import Call
-from ..responses import Answer
+from ..request import Request
+from ..responses import Response
 
 
-async def health(_call: Call) -> Answer:
+async def health(_call: Request) -> Response:
     """Alive: the event loop answers."""
     return responses.success({"status": "ok"})
 
 
-async def ready(call: Call) -> Answer:
+async def ready(call: Request) -> Response:
     """Ready to serve; not any more while draining."""
     if call.services.draining:
         raise ShuttingDown("cannot serve: the daemon is stopping; try again in a moment")
     return responses.success({"status": "ready"})
 
 
-async def openapi(_call: Call) -> Answer:
+async def openapi(_call: Request) -> Response:
     """Every route, in OpenAPI 3.1."""
-    return Answer(_openapi())
+    return Response(_openapi())
 
 
 @cache
@@ -33,10 +33,10 @@ def _openapi() -> bytes:
     return resources.files(__package__).joinpath("openapi.json").read_bytes()
 
 
-async def metrics(call: Call) -> Answer:
+async def metrics(call: Request) -> Response:
     """The figures for Prometheus, as text."""
-    return Answer(await call.services.metrics(), headers=responses.METRICS_HEADERS)
+    return Response(await call.services.metrics(), headers=responses.METRICS_HEADERS)
 
 
-async def status(call: Call) -> Answer:
+async def status(call: Request) -> Response:
     return responses.success(await call.services.status())

@@ -17,12 +17,12 @@ from typing import Any
 
 import orjson
 
-from ...concurrency import aside
+from ...concurrency import offload
 from ...errors import Overloaded
 from ...model.bucket import BucketKey
-from ...store.base import Changed, Store
+from ...store.base import ChangeEvent, Store
 from . import sse
-from .sse import Told
+from .sse import Notification
 from .subscription import Only, Watcher
 
 log = logging.getLogger(__name__)
@@ -42,12 +42,12 @@ class Hub:
         self.store, self.most, self.heartbeat_seconds = store, most, heartbeat_seconds
         self._watchers: dict[BucketKey | None, dict[Watcher, None]] = {}
         self._count = 0
-        self._pending: deque[Changed] = deque()
+        self._pending: deque[ChangeEvent] = deque()
         self._pending_bytes = 0
         self._pump: asyncio.Task[None] | None = None
         self._beat: asyncio.TimerHandle | None = None
         self._told = ""  # while the pump runs: the mark of what all have been told
-        store.listen(self)
+        store.subscribe(self)
 
     def __len__(self) -> int:
         return self._count
@@ -58,7 +58,7 @@ class Hub:
         return self.store.mark if self._pump is None else self._told
 
     @property
-    def wanted(self) -> Set[BucketKey] | None:
+    def interests(self) -> Set[BucketKey] | None:
         if None in self._watchers:
             return None
         return frozenset(self._watchers)  # type: ignore[arg-type]  # as None is not among them
@@ -85,7 +85,7 @@ class Hub:
             if not among:
                 del self._watchers[watcher.only.key]
 
-    def tell(self, changed: Changed) -> None:
+    def tell(self, changed: ChangeEvent) -> None:
         if not self._watchers or (changed.key not in self._watchers and None not in self._watchers):
             return
         if changed.before is not None and changed.before.etag == changed.after.etag:
@@ -150,9 +150,9 @@ class Hub:
         offered = 0
         while self._pending:
             changed = self._pending[0]
-            told = Told(changed)
+            told = Notification(changed)
             if told.large:
-                await aside(told.prepare)
+                await offload(told.prepare)
             else:
                 told.prepare()
             watchers = self._concerned(changed)
@@ -170,7 +170,7 @@ class Hub:
                 self._pending.popleft()
                 self._pending_bytes -= len(changed.after.bucket)
 
-    def _concerned(self, changed: Changed) -> list[Watcher]:
+    def _concerned(self, changed: ChangeEvent) -> list[Watcher]:
         own = self._watchers.get(changed.key, ())
         return [*own, *(w for w in self._watchers.get(None, ()) if w.only.matches(changed))]
 

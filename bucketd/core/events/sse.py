@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from ...concurrency import INLINE_MAX_BYTES
 from ...model.bucket import BucketKey, Snapshot
 from ...model.strict_json import equal
-from ...store.base import Changed
+from ...store.base import ChangeEvent
 
-LARGE_BYTES = 64 * 1024  # to compare more than this takes too long for the event loop
 RETRY = b"retry: 1000\n"  # milliseconds after which a browser's EventSource connects again
 
 
@@ -40,10 +40,10 @@ class Difference(NamedTuple):
         )
 
 
-class Told:
+class Notification:
     """One change on its way to its watchers: the same bytes for all who want the same of it."""
 
-    def __init__(self, changed: Changed) -> None:
+    def __init__(self, changed: ChangeEvent) -> None:
         self.changed = changed
         self._difference: Difference | None = None
         self._frames: dict[frozenset[str] | None, bytes | None] = {}
@@ -51,7 +51,10 @@ class Told:
     @property
     def large(self) -> bool:
         before = self.changed.before
-        return len(self.changed.after.bucket) + len(before.bucket if before else b"") > LARGE_BYTES
+        return (
+            len(self.changed.after.bucket) + len(before.bucket if before else b"")
+            > INLINE_MAX_BYTES
+        )
 
     def prepare(self) -> None:
         """Find out the difference; on any thread."""
@@ -78,7 +81,7 @@ class Told:
 
 
 def prepare_all(
-    changes: Iterable[Told], members: frozenset[str] | None, most: int
+    changes: Iterable[Notification], members: frozenset[str] | None, most: int
 ) -> list[bytes] | None:
     """What a watcher of these members is sent of all of them; None: over ``most`` bytes.
 

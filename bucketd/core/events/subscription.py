@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import orjson
 
-from ...concurrency import aside
+from ...concurrency import offload
 from ...model.bucket import BucketKey, Snapshot
-from ...store.base import Changed, Store
+from ...store.base import ChangeEvent, Store
 from . import sse
-from .sse import Difference, Told
+from .sse import Difference, Notification
 
 MOST_HELD = 1000
 MOST_MISSED = 2 * 1024 * 1024  # bytes of events; whoever missed more is told of a gap
@@ -30,7 +30,7 @@ class Only(NamedTuple):
     automation: str | None = None
     members: frozenset[str] | None = None
 
-    def matches(self, changed: Changed) -> bool:
+    def matches(self, changed: ChangeEvent) -> bool:
         automation = changed.after.automation
         if automation is None and changed.before is not None:
             automation = changed.before.automation
@@ -63,11 +63,11 @@ class Watcher:
         self.context: str | None = None  # whose end is the stream's, too
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.first: list[bytes] = []
-        self._held: list[Told] | None = []
+        self._held: list[Notification] | None = []
         self._missed = False
         self._send: Callable[[bytes], None] = self.first.append
         # Whether this is told already, by what the stream began with; None: not any more.
-        self._known: Callable[[Changed], bool | None] | None = None
+        self._known: Callable[[ChangeEvent], bool | None] | None = None
         self._since: str | None = None  # where it has resumed
         self._seen: dict[int, set[str]] = {}  # by shard: what was told of it on resuming
         self._new: set[int] = set()  # the shards of which something was told that came after that
@@ -75,7 +75,7 @@ class Watcher:
     async def sync(self, since: str | None, snapshot: bool) -> None:
         """Prepare how the stream begins. Raises BucketdError where it cannot."""
         key = self.only.key
-        await self._store.attend(key)
+        await self._store.wait_until_watching(key)
         self.first.append(sse.RETRY)
         if since is None:
             self.first.append(sse.here(self._mark()))
@@ -87,7 +87,7 @@ class Watcher:
             now = await self._store.read(key)
             self._known = lambda changed: _covers(now, changed)
             mark = self._mark()
-            self.first.append(await aside(self._snapshot, mark, key, now))
+            self.first.append(await offload(self._snapshot, mark, key, now))
 
     def _snapshot(self, mark: str, key: BucketKey, now: Snapshot) -> bytes:
         """The whole bucket as an event; beside the loop, for it may be large."""
@@ -98,11 +98,11 @@ class Watcher:
 
     async def _resume(self, since: str) -> bool:
         """What happened after ``since``; False where that is not known, or too much."""
-        changes = await self._store.since(since, self.only.key)
+        changes = await self._store.changes_after(since, self.only.key)
         if changes is None:
             return False
-        wanted = (Told(changed) for changed in changes if self.only.matches(changed))
-        missed = await aside(sse.prepare_all, wanted, self.only.members, MOST_MISSED)
+        wanted = (Notification(changed) for changed in changes if self.only.matches(changed))
+        missed = await offload(sse.prepare_all, wanted, self.only.members, MOST_MISSED)
         if missed is None:
             return False
         self.first += missed
@@ -124,7 +124,7 @@ class Watcher:
         if self._missed:
             send(sse.gap(self._mark(), self.only.key))
 
-    def offer(self, told: Told) -> None:
+    def offer(self, told: Notification) -> None:
         """Send it, unless it does not concern this watcher."""
         if self.ended.done():
             return
@@ -143,12 +143,12 @@ class Watcher:
         if frame is not None:
             self._send(frame)
 
-    def _told_before(self, since: str, changed: Changed) -> bool:
+    def _told_before(self, since: str, changed: ChangeEvent) -> bool:
         """On resuming, or until then. In the order of its shard, what follows is new."""
         shard = changed.shard
         if shard in self._new:
             return False
-        if changed.place in self._seen.get(shard, ()) or self._store.covers(since, changed):
+        if changed.place in self._seen.get(shard, ()) or self._store.includes(since, changed):
             return True
         self._new.add(shard)
         self._seen.pop(shard, None)
@@ -171,7 +171,7 @@ class Watcher:
         if not self.ended.done():
             self.ended.set_result(None)
 
-    def _hold(self, told: Told) -> None:
+    def _hold(self, told: Notification) -> None:
         assert self._held is not None  # noqa: S101  (as it was asked before)
         if len(self._held) < MOST_HELD:
             self._held.append(told)
@@ -179,7 +179,7 @@ class Watcher:
             self._missed = True
 
 
-def _covers(now: Snapshot, changed: Changed) -> bool | None:
+def _covers(now: Snapshot, changed: ChangeEvent) -> bool | None:
     """Whether a snapshot has this change: True, or False for the last one; None: it comes after.
 
     Changes may be told of a moment after they can be read.

@@ -24,7 +24,7 @@ from ...fs import errors, filenames, files
 from ...model import strict_json
 
 if TYPE_CHECKING:
-    from .validator import Compiled
+    from .validator import Validator
 
 log = logging.getLogger(__name__)
 DIRECTORY = "schemas"
@@ -42,8 +42,8 @@ class Entry:
     automation: str
     source: str
     path: str
-    signature: files.Signature
-    compiled: Compiled | None
+    signature: files.StatKey
+    compiled: Validator | None
     problem: str | None = None
 
 
@@ -66,7 +66,7 @@ class Registry:
         """Where a change may come from, as far as these directories exist."""
         return [place for place in self._places.values() if os.path.isdir(place)]
 
-    def find(self, automation: str | None) -> Compiled | None:
+    def find(self, automation: str | None) -> Validator | None:
         """The schema that buckets of this automation must meet."""
         entry = self._in_force.get(automation) if automation is not None else None
         return entry.compiled if entry is not None else None
@@ -137,7 +137,7 @@ class Registry:
         self._entries, self._in_force = entries, by_name
 
     def _load(
-        self, source: str, path: str, signature: files.Signature, before: Entry | None
+        self, source: str, path: str, signature: files.StatKey, before: Entry | None
     ) -> Entry:
         """The entry for a file as it is now; where it cannot be used, the last good one stays."""
         automation = self._name_of(source, path)
@@ -156,7 +156,7 @@ class Registry:
             log.info("took up the schema of %r from %s", automation, path)
         return Entry(automation, source, path, signature, compiled)
 
-    def _last_good(self, automation: str) -> Compiled | None:
+    def _last_good(self, automation: str) -> Validator | None:
         """What the operator's file said when it could last be used, by an earlier daemon."""
         name = filenames.encode(automation) + filenames.SUFFIX
         try:
@@ -174,7 +174,7 @@ class Registry:
         except OSError as error:
             log.warning("cannot keep a copy of the schema of %r: %s", automation, error.strerror)
 
-    def _files(self, source: str) -> Iterator[tuple[str, files.Signature]]:
+    def _files(self, source: str) -> Iterator[tuple[str, files.StatKey]]:
         ours = source == API
         try:
             found = (
@@ -187,7 +187,7 @@ class Registry:
             if not name.endswith(filenames.SUFFIX) or name.startswith("."):
                 continue
             try:
-                yield path, files.Signature.of(os.stat(path, follow_symlinks=not ours))
+                yield path, files.StatKey.of(os.stat(path, follow_symlinks=not ours))
             except OSError:
                 continue  # renamed away while we looked
 
@@ -216,7 +216,7 @@ class Registry:
         files.write(self.root, (DIRECTORY,), name, lambda _birth: text)
 
 
-def _compile(text: bytes) -> Compiled:
+def _compile(text: bytes) -> Validator:
     from .validator import compile_schema  # a daemon without schemas never pays for the compiler
 
     return compile_schema(strict_json.loads(text, "the schema"))

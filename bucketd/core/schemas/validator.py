@@ -23,7 +23,7 @@ Violation = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
+class Validator:
     """``document`` as it was given, ``json_schema`` as it is applied."""
 
     document: Any
@@ -94,7 +94,7 @@ def _has_many_members(bucket: Any) -> bool:
     return found > MOST_MEMBERS
 
 
-def compile_schema(document: Any) -> Compiled:
+def compile_schema(document: Any) -> Validator:
     """Compile a document of either form. Raises InvalidRequest with what is wrong, and where."""
     if not isinstance(document, dict | bool):
         raise InvalidRequest(
@@ -108,7 +108,7 @@ def compile_schema(document: Any) -> Compiled:
             schema = field_form.to_json_schema(document)
         _check_dialect(schema)
         complexity.check(schema)
-    return Compiled(document, schema, _validator(schema), frozenset(_secret_names(schema)))
+    return Validator(document, schema, _validator(schema), frozenset(_secret_names(schema)))
 
 
 def _check_dialect(schema: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ class Lost(Exception):
         self.sent = sent
 
 
-class LeaseGone(Exception):
+class LeaseExpired(Exception):
     """What was to hang on a lease did not, since that has ended."""
 
 
@@ -232,7 +232,7 @@ def _in_words(error: Exception) -> str:
     return os.strerror(number).lower() if known and number else type(error).__name__
 
 
-def _refusal(answer: dict[str, Any]) -> BucketdError | Lost | LeaseGone:
+def _refusal(answer: dict[str, Any]) -> BucketdError | Lost | LeaseExpired:
     """What etcd's error means here; its text is told, for it names no key and no value."""
     code, told = answer.get("code"), str(answer.get("message") or answer.get("error") or "")
     if "space exceeded" in told:
@@ -245,7 +245,7 @@ def _refusal(answer: dict[str, Any]) -> BucketdError | Lost | LeaseGone:
             "cannot write the bucket: it is over etcd's limit for one request; nothing was changed"
         )
     if "lease not found" in told:
-        return LeaseGone(told)
+        return LeaseExpired(told)
     if code in _PASSING or "no leader" in told:
         return Lost(told)
     if "too many requests" in told:

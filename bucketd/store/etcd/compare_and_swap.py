@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import Internal
-from ...model.bucket import ABSENT, BucketKey, Change, Guard, Snapshot
+from ...model.bucket import ABSENT, BucketKey, Change, Snapshot
+from ...model.preconditions import Preconditions
 from . import keys
 from .client import b64
-from .keys import Held
+from .keys import StoredValue
 
 _OF_THIS_PROCESS = secrets.token_hex(8)  # hosts share the ETags' space; 64 bits keep them apart
 _numbers = itertools.count(1)
@@ -23,7 +24,7 @@ class Write:
 
     key: BucketKey
     change: Change
-    guard: Guard
+    guard: Preconditions
     automation: str | None
 
     def after(self, now: Snapshot) -> Snapshot:
@@ -36,7 +37,7 @@ class Write:
             return now
         if bucket is None:
             return ABSENT
-        stamp = self.change.stamped(now)
+        stamp = self.change.metadata_after(now)
         return Snapshot(
             bucket,
             stamp.revision,
@@ -47,12 +48,12 @@ class Write:
         )
 
 
-def made(after: Snapshot, now: Held) -> bool:
+def made(after: Snapshot, now: StoredValue) -> bool:
     """Whether the key holds what was to be written: ETags never repeat, absence may."""
     return now.snapshot.etag == after.etag if after.revision else not now.at
 
 
-def settled(write: Write, after: Snapshot, now: Held) -> tuple[bool, Held]:
+def settled(write: Write, after: Snapshot, now: StoredValue) -> tuple[bool, StoredValue]:
     """A swap whose first answer was lost did not hold the second time: did it the first?"""
     if made(after, now) and (after.revision or not write.guard):
         return True, now
@@ -64,7 +65,9 @@ def unknown(told: str) -> Internal:
     return Internal(f"{told}; the outcome is unknown, so read it again before you repeat")
 
 
-def txn(name: bytes, held: Held, after: Snapshot, key: BucketKey, tell: bool) -> dict[str, Any]:
+def txn(
+    name: bytes, held: StoredValue, after: Snapshot, key: BucketKey, tell: bool
+) -> dict[str, Any]:
     """Put or delete if the key is as it was; else ``tell`` what it is (etcd is slower then)."""
     coded = b64(name)
     if after.revision:

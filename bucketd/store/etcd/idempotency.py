@@ -11,8 +11,8 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
-from .client import Gateway, LeaseGone, Lost, b64
-from .session import Presence
+from .client import Gateway, LeaseExpired, Lost, b64
+from .session import Session
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Slot:
 class Fence:
     """The keys of one host; for swaps of buckets that are not there."""
 
-    def __init__(self, gateway: Gateway, presence: Presence, prefix: str) -> None:
+    def __init__(self, gateway: Gateway, presence: Session, prefix: str) -> None:
         self._gateway, self._presence = gateway, presence
         self._names = f"{prefix}fence/{presence.id}"
         self._free: list[Slot] = []
@@ -102,7 +102,7 @@ class Fence:
     async def _clear(self, slot: Slot, deadline: float) -> None:
         try:
             await self.close(slot, "", deadline)
-        except LeaseGone:
+        except LeaseExpired:
             slot.at = None
         slot.doubtful = False
 
@@ -118,6 +118,6 @@ def _noted(slot: Slot, answer: dict[str, Any]) -> bytes | None:
         return None
     found = answer["responses"][0]["response_range"].get("kvs")
     if not found:
-        raise LeaseGone("the lease of this host has ended")
+        raise LeaseExpired("the lease of this host has ended")
     slot.at = str(found[0]["mod_revision"])
     return base64.b64decode(found[0].get("value", ""))

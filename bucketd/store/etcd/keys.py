@@ -15,12 +15,12 @@ import orjson
 from ...errors import BucketCorrupt, InvalidRequest
 from ...fs import filenames
 from ...model.bucket import ABSENT, BucketKey, Snapshot
-from ..base import Filter, Page, Row
+from ..base import BucketInfo, Filter, Page
 
 FORMAT = "bucketd/1"
 
 
-class Held(NamedTuple):
+class StoredValue(NamedTuple):
     """What a key holds, and the ``mod_revision`` that says so (0: nothing)."""
 
     snapshot: Snapshot
@@ -77,10 +77,10 @@ def encode(key: BucketKey, now: Snapshot) -> bytes:
     )
 
 
-def held(found: list[dict[str, Any]] | None, key: BucketKey) -> Held:
+def held(found: list[dict[str, Any]] | None, key: BucketKey) -> StoredValue:
     """What the answer to a range of one key says; BucketCorrupt where it is no bucket."""
     if not found:
-        return Held(ABSENT, 0)
+        return StoredValue(ABSENT, 0)
     try:
         named, snapshot = _decode(found[0])
         if named != key:
@@ -90,7 +90,7 @@ def held(found: list[dict[str, Any]] | None, key: BucketKey) -> Held:
             f"cannot read {key}: its value in etcd is no bucket; it stays as it is until somebody "
             "deletes that key or puts a good value there with etcdctl"
         ) from None
-    return Held(snapshot, int(found[0]["mod_revision"]))
+    return StoredValue(snapshot, int(found[0]["mod_revision"]))
 
 
 def named(prefix: str, name: bytes, event: dict[str, Any]) -> BucketKey | None:
@@ -144,7 +144,7 @@ def collect(page: Page, found: dict[str, Any], only: Filter) -> bytes:
         page.unreadable.append(name.decode(errors="replace"))
         return name
     if only.job in (None, key.job) and only.automation in (None, now.automation):
-        row = Row(key.device, key.job, now.automation, now.revision, len(now.bucket),
+        row = BucketInfo(key.device, key.job, now.automation, now.revision, len(now.bucket),
                   now.updated_at)  # fmt: skip
         page.rows.append(row)
     return name

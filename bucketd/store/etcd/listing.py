@@ -8,13 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ...concurrency import INLINE_MAX_BYTES
 from ..base import Filter, Page
 from . import keys
 from .client import b64
 
 _FIRST, _MOST = 5, 100  # values in one answer, which are whole buckets
 _ANSWER_BYTES = 4 * 1024 * 1024
-_LARGE = 64 * 1024  # of a value: it takes too long for the event loop
 # A range, and what it is for, to etcd's answer; raises BucketdError.
 Range = Callable[[dict[str, Any], str], Awaitable[dict[str, Any]]]
 
@@ -53,7 +53,7 @@ class EtcdListing:
             for found in values:
                 if len(page.rows) == limit:
                     return begin
-                large = len(found.get("value", "")) > _LARGE
+                large = len(found.get("value", "")) > INLINE_MAX_BYTES
                 collect = partial(keys.collect, page, found, only)
                 begin = (await asyncio.to_thread(collect) if large else collect()) + b"\0"
             if not answer.get("more"):

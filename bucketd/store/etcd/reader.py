@@ -8,7 +8,7 @@ from ...errors import BucketCorrupt, Overloaded
 from ...model.bucket import BucketKey
 from . import keys, stale_cache
 from .client import Gateway, Lost, b64
-from .keys import Held
+from .keys import StoredValue
 from .stale_cache import StaleReads
 from .topology import Claim
 
@@ -23,7 +23,7 @@ class EtcdReading:
         self._prefix, self._timeout = prefix, timeout
         self.away: str | None = None  # why no majority answered, the last time
 
-    async def load(self, key: BucketKey, deadline: float) -> Held:
+    async def load(self, key: BucketKey, deadline: float) -> StoredValue:
         """What it holds, noted for stale reads. Raises BucketdError."""
         body, asked = {"key": b64(keys.of(self._prefix, key))}, stale_cache.now()
         answer = await self.range(body, f"read {key}", deadline)
@@ -49,7 +49,7 @@ class EtcdReading:
         self.answered()
         return answer
 
-    def note(self, key: BucketKey, held: Held, answer: dict[str, Any], asked: float) -> None:
+    def note(self, key: BucketKey, held: StoredValue, answer: dict[str, Any], asked: float) -> None:
         """For stale reads: what it held by an ``answer`` to what was ``asked`` then."""
         self._stale.note(key, held.snapshot, int(answer["header"]["revision"]), asked)
 

@@ -20,7 +20,7 @@ import orjson
 from ... import __version__
 from ...errors import BucketdError
 from ...model.bucket import timestamp
-from .client import Gateway, LeaseGone, Lost, b64
+from .client import Gateway, LeaseExpired, Lost, b64
 from .keys import below
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ RENEW_SECONDS = 3.0
 _STARTED_AT = timestamp()  # the same in each shard, or the host would count as several
 
 
-class Presence:
+class Session:
     """Of one host below one prefix; ``keep`` it up, and ``leave`` at the end."""
 
     def __init__(self, gateway: Gateway, prefix: str, timeout: float) -> None:
@@ -82,7 +82,7 @@ class Presence:
             lease = await self._held(deadline)
             try:
                 return await self._gateway.call(path, body(lease), deadline)
-            except LeaseGone as error:
+            except LeaseExpired as error:
                 self._lease = None if self._lease == lease else self._lease
                 if asyncio.get_running_loop().time() >= deadline:
                     raise Lost(str(error)) from error
@@ -98,7 +98,7 @@ class Presence:
     async def leave(self) -> None:
         """Remove what hangs on the lease; it ends without that, too."""
         if self._lease is not None:
-            with contextlib.suppress(BucketdError, Lost, LeaseGone):
+            with contextlib.suppress(BucketdError, Lost, LeaseExpired):
                 body = {"ID": self._lease}
                 await self._gateway.call("/v3/lease/revoke", body, self._deadline())
 

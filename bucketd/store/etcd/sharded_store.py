@@ -13,9 +13,10 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from ...errors import InvalidRequest
-from ...model.bucket import BucketKey, Change, Guard, Snapshot
+from ...model.bucket import BucketKey, Change, Snapshot
+from ...model.preconditions import Preconditions
 from ...stats import Histogram
-from ..base import Changed, Filter, Listener, Page
+from ..base import ChangeEvent, Filter, Page, Subscriber
 from .client import Gateway
 from .store import EtcdStore
 
@@ -28,7 +29,7 @@ def shard_of(names: tuple[str, ...], device: str) -> int:
     return weights.index(max(weights))
 
 
-class Shards:
+class ShardedStore:
     """Several stores as one, by the names of theirs, in order; a mark is one of each."""
 
     def __init__(self, stores: Mapping[str, EtcdStore]) -> None:
@@ -50,28 +51,28 @@ class Shards:
     def mark(self) -> str:
         return ".".join(store.mark for store in self._stores)
 
-    def listen(self, listener: Listener) -> None:
+    def subscribe(self, listener: Subscriber) -> None:
         for number, store in enumerate(self._stores):
-            store.listen(_OfShard(self, number, listener))
+            store.subscribe(_OfShard(self, number, listener))
 
     async def keep_present(self, stop: asyncio.Event) -> None:
         await asyncio.gather(*(store.keep_present(stop) for store in self._stores))
 
-    async def attend(self, key: BucketKey | None) -> None:
+    async def wait_until_watching(self, key: BucketKey | None) -> None:
         stores = self._stores if key is None else [self._of(key)]
-        await asyncio.gather(*(store.attend(key) for store in stores))
+        await asyncio.gather(*(store.wait_until_watching(key) for store in stores))
 
-    async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
+    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
         marks = mark.split(".")
         if len(marks) != len(self._stores):
             return None
-        found: list[Changed] = []
+        found: list[ChangeEvent] = []
         for number in range(len(self._stores)) if key is None else [self.number_of(key)]:
             # One that was not listened to then has no place to go on from.
             one = (
                 None
                 if marks[number] == "0"
-                else await self._stores[number].since(marks[number], key)
+                else await self._stores[number].changes_after(marks[number], key)
             )
             if one is None:
                 return None
@@ -80,9 +81,9 @@ class Shards:
                 found.append(placed(changed, number, ".".join(marks)))
         return found
 
-    def covers(self, mark: str, changed: Changed) -> bool:
+    def includes(self, mark: str, changed: ChangeEvent) -> bool:
         one = mark.split(".")[changed.shard]
-        return self._stores[changed.shard].covers(one, changed)
+        return self._stores[changed.shard].includes(one, changed)
 
     async def catch_up(self) -> None:
         await asyncio.gather(*(store.catch_up() for store in self._stores))
@@ -97,7 +98,7 @@ class Shards:
         return None
 
     def begin(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> asyncio.Future[Snapshot]:
         return self._of(key).begin(key, change, guard, automation)
 
@@ -105,7 +106,7 @@ class Shards:
         return await self._of(key).read(key, stale_ok)
 
     async def commit(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> Snapshot:
         return await self._of(key).commit(key, change, guard, automation)
 
@@ -155,10 +156,10 @@ class Shards:
 class _OfShard:
     """What one of them is told to listen with."""
 
-    def __init__(self, shards: Shards, number: int, listener: Listener) -> None:
+    def __init__(self, shards: ShardedStore, number: int, listener: Subscriber) -> None:
         self._shards, self._number, self._listener = shards, number, listener
 
-    def tell(self, changed: Changed) -> None:
+    def tell(self, changed: ChangeEvent) -> None:
         marks = self._shards.mark.split(".")
         marks[self._number] = changed.mark
         self._listener.tell(placed(changed, self._number, ".".join(marks)))
@@ -167,14 +168,14 @@ class _OfShard:
         self._listener.lost()
 
     @property
-    def wanted(self) -> Set[BucketKey] | None:
+    def interests(self) -> Set[BucketKey] | None:
         """All that the listener wants, or nothing, where nothing of that is in this shard."""
-        keys = self._listener.wanted
+        keys = self._listener.interests
         if keys is None or any(self._shards.number_of(key) == self._number for key in keys):
             return keys
         return frozenset()
 
 
-def placed(changed: Changed, number: int, mark: str) -> Changed:
+def placed(changed: ChangeEvent, number: int, mark: str) -> ChangeEvent:
     """As one of all shards' changes."""
     return changed._replace(mark=mark, shard=number, number=changed.mark)

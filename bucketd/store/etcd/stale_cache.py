@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 from ...errors import Overloaded
 from ...model.bucket import BucketKey, Snapshot
-from ..base import Changed, Listener
+from ..base import ChangeEvent, Subscriber
 from .client import Lost
-from .keys import Held
+from .keys import StoredValue
 
 PATIENCE_SECONDS = 0.25
 _OVERHEAD = 850  # bytes that one entry costs besides its bucket
-Load = Callable[[], Awaitable[Held]]
+Load = Callable[[], Awaitable[StoredValue]]
 
 
 class _Noted(NamedTuple):
@@ -44,7 +44,7 @@ class StaleReads:
         self._seconds, self._max = seconds, max_bytes
         self._noted: OrderedDict[BucketKey, _Noted] = OrderedDict()
         self._bytes = 0
-        self._asking: asyncio.Future[Held] | None = None
+        self._asking: asyncio.Future[StoredValue] | None = None
         self.served = 0
 
     def note(self, key: BucketKey, snapshot: Snapshot, revision: int, at: float) -> None:
@@ -118,10 +118,10 @@ class StaleReads:
 class Noting:
     """A listener, and before it what was noted, is told of changes."""
 
-    def __init__(self, listener: Listener, stale: StaleReads) -> None:
+    def __init__(self, listener: Subscriber, stale: StaleReads) -> None:
         self._listener, self._stale = listener, stale
 
-    def tell(self, changed: Changed) -> None:
+    def tell(self, changed: ChangeEvent) -> None:
         self._stale.changed(changed.key, changed.after, int(changed.mark))
         self._listener.tell(changed)
 
@@ -129,5 +129,5 @@ class Noting:
         self._listener.lost()
 
     @property
-    def wanted(self) -> Set[BucketKey] | None:
-        return self._listener.wanted
+    def interests(self) -> Set[BucketKey] | None:
+        return self._listener.interests

@@ -9,21 +9,22 @@ import asyncio
 import contextlib
 from typing import Any
 
+from ...concurrency import KeyedLocks
 from ...errors import BucketdError, Internal, Overloaded
-from ...model.bucket import BucketKey, Change, Guard, Snapshot
+from ...model.bucket import BucketKey, Change, Snapshot
+from ...model.preconditions import Preconditions
 from ...stats import Histogram
-from ..base import Changed, Filter, Listener, Page
+from ..base import ChangeEvent, Filter, Page, Subscriber
 from .client import Access, Gateway, Lost
 from .compare_and_swap import Write
 from .idempotency import Fence
-from .keyed_locks import Turns
 from .listing import EtcdListing
 from .reader import EtcdReading
-from .session import Presence
+from .session import Session
 from .stale_cache import Noting, StaleReads
 from .topology import Claim, Shard
-from .watch import EtcdWatch, covers
-from .writer import Swapping
+from .watch import EtcdWatch, includes
+from .writer import Writer
 
 
 class EtcdStore:
@@ -38,13 +39,13 @@ class EtcdStore:
     ) -> None:
         self._gateway, self._access, self._prefix = Gateway(access), access, prefix
         self._claim = Claim(self._gateway, prefix, shard)
-        self._presence = Presence(self._gateway, prefix, access.timeout)
+        self._presence = Session(self._gateway, prefix, access.timeout)
         self._watch = EtcdWatch(self._gateway, self._presence, prefix, access.timeout)
         self._stale, timeout = stale_reads or StaleReads(), access.timeout
         self._reading = EtcdReading(self._gateway, self._claim, self._stale, prefix, timeout)
         fence = Fence(self._gateway, self._presence, prefix)
-        self._swapping = Swapping(self._gateway, self._reading, fence, prefix, timeout)
-        self._turns = Turns()
+        self._swapping = Writer(self._gateway, self._reading, fence, prefix, timeout)
+        self._locks = KeyedLocks()
         self.histograms: dict[str, Histogram] = {}  # of a journal, which there is none of
         self.stalled_seconds = 0.0
 
@@ -61,28 +62,28 @@ class EtcdStore:
     def mark(self) -> str:
         return self._watch.mark
 
-    def listen(self, listener: Listener) -> None:
-        self._watch.listen(Noting(listener, self._stale))
+    def subscribe(self, listener: Subscriber) -> None:
+        self._watch.subscribe(Noting(listener, self._stale))
 
     async def keep_present(self, stop: asyncio.Event) -> None:
         """Tell the other hosts that this one is there, until ``stop``."""
         await self._presence.keep(stop)
 
-    async def attend(self, _key: BucketKey | None) -> None:
+    async def wait_until_watching(self, _key: BucketKey | None) -> None:
         try:
             await self._claim.make(self._deadline())
-            await self._watch.attend()
+            await self._watch.wait_until_watching()
         except (Lost, TimeoutError) as error:
             raise _cannot_watch(error) from error
 
-    async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
+    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
         try:
-            return await self._watch.since(mark, key)
+            return await self._watch.changes_after(mark, key)
         except (Lost, TimeoutError) as error:
             raise _cannot_watch(error) from error
 
-    def covers(self, mark: str, changed: Changed) -> bool:
-        return covers(mark, changed)
+    def includes(self, mark: str, changed: ChangeEvent) -> bool:
+        return includes(mark, changed)
 
     async def catch_up(self) -> None:
         if self._reading.away is None:
@@ -93,7 +94,7 @@ class EtcdStore:
         return None  # another host may have changed it
 
     def begin(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> asyncio.Future[Snapshot]:
         return asyncio.ensure_future(self.commit(key, change, guard, automation))
 
@@ -106,15 +107,22 @@ class EtcdStore:
         )
 
     async def commit(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> Snapshot:
         deadline = self._deadline()
-        async with self._turns.of(key, deadline):
-            try:
-                return await self._swapping.make(Write(key, change, guard, automation), deadline)
-            except (Internal, asyncio.CancelledError):  # nobody knows what is there now
-                self._stale.forget(key)
-                raise
+        try:
+            async with self._locks.lock(key, deadline):
+                try:
+                    write = Write(key, change, guard, automation)
+                    return await self._swapping.make(write, deadline)
+                except (Internal, asyncio.CancelledError):  # nobody knows what is there now
+                    self._stale.forget(key)
+                    raise
+        except TimeoutError:
+            raise Overloaded(
+                f"cannot change {key}: earlier changes of it still wait for etcd; nothing "
+                "was changed; try again"
+            ) from None
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         reading = self._reading

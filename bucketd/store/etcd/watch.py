@@ -17,10 +17,10 @@ from typing import Any
 
 from ...errors import BucketdError
 from ...model.bucket import ABSENT, BucketKey, Snapshot
-from ..base import Changed, Listener
+from ..base import ChangeEvent, Subscriber
 from . import keys
 from .client import Gateway, Lost, b64
-from .session import Presence
+from .session import Session
 
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 10.0
@@ -64,12 +64,12 @@ async def watch(
 class EtcdWatch:
     """Tells a listener, from ``attend`` on and for as long as it wants anything."""
 
-    def __init__(self, gateway: Gateway, presence: Presence, prefix: str, timeout: float) -> None:
+    def __init__(self, gateway: Gateway, presence: Session, prefix: str, timeout: float) -> None:
         self._gateway, self._prefix, self._timeout = gateway, prefix, timeout
         self._presence = presence
         self._beat = f"{prefix}beat/{presence.id}".encode()
         self._revision = 0  # up to which all is told
-        self._listener: Listener | None = None
+        self._listener: Subscriber | None = None
         self._task: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._limit: asyncio.Timeout | None = None  # by when the watch has to tell of something
@@ -83,10 +83,10 @@ class EtcdWatch:
     def _follows(self) -> bool:
         return self._task is not None and not self._task.done()
 
-    def listen(self, listener: Listener) -> None:
+    def subscribe(self, listener: Subscriber) -> None:
         self._listener = listener
 
-    async def attend(self) -> None:
+    async def wait_until_watching(self) -> None:
         """Return once all that changes from then on is told. Raises BucketdError or Lost."""
         if not self._follows:
             revision = await self._put_beat()
@@ -97,7 +97,7 @@ class EtcdWatch:
         async with asyncio.timeout(self._timeout):
             await self._ready.wait()
 
-    async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
+    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
         """See ``Store.since``. Raises BucketdError or Lost."""
         after, until = _number(mark), await self._put_beat()
         if after is None or after > until:
@@ -110,9 +110,11 @@ class EtcdWatch:
         except (Compacted, TimeoutError):
             return None
 
-    async def _between(self, after: int, until: int, key: BucketKey | None) -> list[Changed] | None:
+    async def _between(
+        self, after: int, until: int, key: BucketKey | None
+    ) -> list[ChangeEvent] | None:
         """Changes with these marks, the last included; None where it would take too much."""
-        found: list[Changed] = []
+        found: list[ChangeEvent] = []
         scanned = 0
         async for events in self._events(after + 1):
             found += self._changes(events, key)
@@ -143,7 +145,7 @@ class EtcdWatch:
     async def _follow(self) -> None:
         """Tell of everything, on one watch after another, until nobody wants it."""
         assert self._listener is not None  # noqa: S101  (it asked for this)
-        while self._listener.wanted != frozenset():
+        while self._listener.interests != frozenset():
             try:
                 await self._tell_from(self._revision + 1)
             except Compacted as error:
@@ -171,7 +173,7 @@ class EtcdWatch:
                     self._listener.tell(changed)
                     self._revision = int(changed.mark)
                 self._revision = max([self._revision, *map(_revision, events)])
-                if self._listener.wanted == frozenset():
+                if self._listener.interests == frozenset():
                     return
         finally:
             self._limit = None
@@ -196,21 +198,21 @@ class EtcdWatch:
         begin, end = keys.everything(self._prefix)
         return watch(self._gateway, begin, end, revision, self._deadline())
 
-    def _changes(self, events: list[Event], only: BucketKey | None) -> list[Changed]:
+    def _changes(self, events: list[Event], only: BucketKey | None) -> list[ChangeEvent]:
         """Those that are of buckets; with ``only`` of that one."""
         found = []
         for event in events:
             key = keys.named(self._prefix, base64.b64decode(event["kv"]["key"]), event)
             if key is not None and only in (None, key):
                 before, after = _states(event)
-                found.append(Changed(key, before, after, event["kv"]["mod_revision"]))
+                found.append(ChangeEvent(key, before, after, event["kv"]["mod_revision"]))
         return found
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._timeout
 
 
-def covers(mark: str, changed: Changed) -> bool:
+def includes(mark: str, changed: ChangeEvent) -> bool:
     """See ``Store.covers``: a mark of one endpoint may be ahead of a watch on another."""
     number = _number(mark)
     return number is not None and int(changed.place) <= number

@@ -15,10 +15,10 @@ from typing import Any
 from ...errors import BucketdError, Overloaded, StorageFull
 from ...model.bucket import BucketKey, Snapshot
 from . import keys, stale_cache
-from .client import Gateway, LeaseGone, Lost
+from .client import Gateway, LeaseExpired, Lost
 from .compare_and_swap import Write, made, settled, txn, unknown
 from .idempotency import Fence, Slot
-from .keys import Held
+from .keys import StoredValue
 from .reader import EtcdReading
 
 _REMEMBERED = 1000
@@ -31,7 +31,7 @@ class _Swap:
     """One compare-and-swap, from ``held`` to ``after``; sent again until it is answered."""
 
     write: Write
-    held: Held
+    held: StoredValue
     after: Snapshot
     deadline: float
     tell: bool  # what the key holds, should the swap not hold
@@ -44,7 +44,7 @@ class _Swap:
         return self.write.key
 
 
-class Swapping:
+class Writer:
     """Of keys below one prefix; messages name ``timeout``, in seconds."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Swapping:
     ) -> None:
         self._gateway, self._reading, self._fence = gateway, reading, fence
         self._prefix, self._timeout = prefix, timeout
-        self._last: OrderedDict[BucketKey, Held] = OrderedDict()
+        self._last: OrderedDict[BucketKey, StoredValue] = OrderedDict()
         self._last_bytes = 0
         self.retries = 0
 
@@ -79,7 +79,7 @@ class Swapping:
             "nothing was changed; try again"
         )
 
-    async def _try(self, swap: _Swap) -> tuple[bool, Held | None]:
+    async def _try(self, swap: _Swap) -> tuple[bool, StoredValue | None]:
         """Whether it was made, and what the key holds now (None: unknown, without ``tell``)."""
         self._forget(swap.key)
         try:
@@ -134,7 +134,7 @@ class Swapping:
         elif swap.lost:
             try:
                 made = await self._fence.close(swap.slot, etag, swap.deadline)
-            except LeaseGone as gone:
+            except LeaseExpired as gone:
                 self._fence.renew()
                 told = f"cannot change {swap.key}: etcd's answer was lost, and {gone}"
                 raise unknown(told) from gone
@@ -144,10 +144,10 @@ class Swapping:
         swap.slot.guard(body, etag)
         return None
 
-    def _outcome(self, swap: _Swap, answer: dict[str, Any]) -> tuple[bool, Held | None]:
+    def _outcome(self, swap: _Swap, answer: dict[str, Any]) -> tuple[bool, StoredValue | None]:
         if answer.get("succeeded"):
             at = int(answer["header"]["revision"]) if swap.after.revision else 0
-            now = Held(swap.after, at)
+            now = StoredValue(swap.after, at)
             self._remember(swap.key, now)
             self._reading.note(swap.key, now, answer, swap.asked)
             return True, now
@@ -161,7 +161,7 @@ class Swapping:
             return settled(swap.write, swap.after, now)
         return False, now
 
-    async def _despite_full(self, swap: _Swap, full: StorageFull) -> Held:
+    async def _despite_full(self, swap: _Swap, full: StorageFull) -> StoredValue:
         """What the key holds, if the swap was made: etcd makes the one that crosses its limit, and
         refuses it all the same. Else raises ``full``, where that is for certain.
         """
@@ -190,7 +190,7 @@ class Swapping:
             return unknown(told)
         return Overloaded(f"{told}: no endpoint was reached; nothing was changed; try again")
 
-    def _remember(self, key: BucketKey, held: Held) -> None:
+    def _remember(self, key: BucketKey, held: StoredValue) -> None:
         self._forget(key)
         self._last[key] = held
         self._last_bytes += len(held.snapshot.bucket)

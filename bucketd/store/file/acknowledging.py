@@ -7,7 +7,7 @@ import logging
 
 from ...errors import BucketdError
 from ...model.bucket import Snapshot
-from ..base import Changed, Listener
+from ..base import ChangeEvent, Subscriber
 from .applier import Batch, Commit
 from .records import Mark, framed
 
@@ -19,7 +19,7 @@ class Acknowledger:
 
     def __init__(self, mark: Mark) -> None:
         self.mark = mark
-        self.listener: Listener | None = None
+        self.listener: Subscriber | None = None
 
     def resolve(self, batch: Batch) -> None:
         for commit, outcome in batch.answers:
@@ -34,7 +34,7 @@ class Acknowledger:
         for (key, before, after), payload in zip(batch.told, batch.payloads, strict=True):
             mark = Mark(generation, offset, after.etag)
             if self.listener is not None:
-                self.listener.tell(Changed(key, before, after, str(mark)))
+                self.listener.tell(ChangeEvent(key, before, after, str(mark)))
             self.mark = mark
             offset += framed(payload)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import BucketCorrupt, BucketdError, Internal
-from ...model.bucket import ABSENT, BucketKey, Change, Guard, Snapshot
+from ...model.bucket import ABSENT, BucketKey, Change, Snapshot
+from ...model.preconditions import Preconditions
 from . import records
 from .bucket_files import BucketFiles, Loaded
 from .journal import Journal
@@ -30,7 +31,7 @@ class Commit:
 
     key: BucketKey
     change: Change | None
-    guard: Guard
+    guard: Preconditions
     automation: str | None = None
     future: asyncio.Future[Snapshot] | None = None
 
@@ -162,7 +163,7 @@ class Applier:
 def _next(before: Snapshot, bucket: bytes | None, commit: Commit) -> Snapshot:
     if bucket is None:
         return ABSENT
-    stamp = (commit.change or _ADOPTED).stamped(before)
+    stamp = (commit.change or _ADOPTED).metadata_after(before)
     return Snapshot(
         bucket=bucket,
         revision=stamp.revision,

@@ -141,7 +141,7 @@ class BucketFiles:
             signature = self._write(key, snapshot)
         self._remember(key, Entry(snapshot, signature, sealed=True))
 
-    def _write(self, key: BucketKey, snapshot: Snapshot) -> files.Signature:
+    def _write(self, key: BucketKey, snapshot: Snapshot) -> files.StatKey:
         return files.write(
             self.root,
             *paths.parts(key),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import NamedTuple
 
-from ...fs.files import Signature
+from ...fs.files import StatKey
 from ...model.bucket import BucketKey, Snapshot
 
 _OVERHEAD = 1100  # bytes that one entry costs besides its bucket, by the growth of the process
@@ -19,7 +19,7 @@ class Entry(NamedTuple):
     """
 
     snapshot: Snapshot
-    signature: Signature | None
+    signature: StatKey | None
     sealed: bool
     before: Snapshot | None = None
 

@@ -39,7 +39,7 @@ class Checkpoint:
                 log.error("cannot make files durable, the journal keeps their content: %s", error)
         return self._durable
 
-    def covers(self, place: Position) -> bool:
+    def includes(self, place: Position) -> bool:
         return not self.durable < place
 
     def news(self) -> bool:
@@ -78,7 +78,7 @@ class Checkpoint:
     def wait(self, target: Position) -> bool:
         """Make all before ``target`` durable now; else it has ``failed``."""
         self.settle()
-        if not self.failed and not self.covers(target):
+        if not self.failed and not self.includes(target):
             self.start(target)
             self.settle()
         return not self.failed

@@ -17,9 +17,10 @@ from collections.abc import Mapping
 
 from ...errors import BucketdError, Overloaded, ShuttingDown
 from ...fs.locks import WriteLock
-from ...model.bucket import BucketKey, Guard, Snapshot
+from ...model.bucket import BucketKey, Snapshot
+from ...model.preconditions import Preconditions
 from ...stats import Histogram
-from ..base import Listener
+from ..base import Subscriber
 from . import pipeline
 from .acknowledging import Acknowledger, release
 from .applier import Batch, Commit
@@ -72,7 +73,7 @@ class Committer:
         """Of the newest change that the loop has heard of."""
         return self._acknowledger.mark
 
-    def listen(self, listener: Listener) -> None:
+    def subscribe(self, listener: Subscriber) -> None:
         """From here on tell this one of every change."""
         self._acknowledger.listener = listener
 
@@ -140,7 +141,7 @@ class Committer:
     def adopt(self, key: BucketKey) -> None:
         """Some time soon, make an edit from outside a revision of its own."""
         if not self._closing.is_set() and len(self._inbox) < MAX_WAITING:
-            self._inbox.put(Commit(key, None, Guard()))
+            self._inbox.put(Commit(key, None, Preconditions()))
 
     async def close(self) -> None:
         """Finish what was accepted, leave nothing to replay, let go of everything."""

@@ -18,7 +18,7 @@ from importlib import import_module
 
 from ...fs import filenames, files
 from ...model.bucket import BucketKey
-from ..base import Listener
+from ..base import Subscriber
 from . import envelope, paths
 from .bucket_files import BucketFiles
 
@@ -28,10 +28,10 @@ RETRY_SECONDS = 30.0  # after a failure, which may have taken long
 Look = Callable[[BucketKey], Awaitable[None]]
 
 
-class Noticer:
+class EditWatcher:
     """Works beside the event loop for as long as a listener wants any bucket; ``close`` it."""
 
-    def __init__(self, bucket_files: BucketFiles, listener: Listener, look: Look) -> None:
+    def __init__(self, bucket_files: BucketFiles, listener: Subscriber, look: Look) -> None:
         self._files, self._path = bucket_files, bucket_files.path
         self._listener, self._look = listener, look
         self._loop = asyncio.get_running_loop()
@@ -48,7 +48,7 @@ class Noticer:
 
     async def _run(self) -> None:
         while not self._stop.is_set():
-            wanted, places = self._listener.wanted, self._places()
+            wanted, places = self._listener.interests, self._places()
             if places:
                 await self._loop.run_in_executor(self._thread, self._follow, wanted, places)
             else:
@@ -57,7 +57,7 @@ class Noticer:
 
     def _places(self) -> frozenset[str]:
         """The directories to watch now; that of all buckets with all below it."""
-        wanted = self._listener.wanted
+        wanted = self._listener.interests
         if wanted is None:
             places = {paths.DEVICES}
         else:

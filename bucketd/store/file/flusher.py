@@ -12,7 +12,7 @@ from ...model.bucket import BucketKey
 from .bucket_files import BucketFiles
 from .checkpoint import Checkpoint
 from .journal import Journal
-from .journal_writer import Journaling
+from .journal_writer import JournalWriter
 
 log = logging.getLogger(__name__)
 MANY_FILES = 4000  # so many may wait to be durable: a start may have to write them all again
@@ -29,7 +29,7 @@ class Flusher:
         self,
         files: BucketFiles,
         log_: Journal,
-        journaling: Journaling,
+        journaling: JournalWriter,
         lock: WriteLock,
         waiting: Callable[[], bool],
         step: Callable[[], bool],
@@ -102,7 +102,7 @@ class Flusher:
 
         ``behind`` says why not where files cannot be. Raises OSError where the journal fails.
         """
-        if not self._checkpoint.covers(self._journal.older_end):
+        if not self._checkpoint.includes(self._journal.older_end):
             self.make_all_durable()
             if self.behind is not None:
                 return

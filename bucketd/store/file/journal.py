@@ -118,7 +118,7 @@ class Journal:
         found = self._records_until(self.position, None)
         return {record.key: record.after for position, record in found if not position < place}
 
-    def since(self, mark: Mark, key: BucketKey | None, end: Position) -> list[Step] | None:
+    def changes_after(self, mark: Mark, key: BucketKey | None, end: Position) -> list[Step] | None:
         """What was journaled after the mark and before ``end``, of one bucket or of all.
 
         None where the log does not go back as far. From any thread, at any time.
@@ -179,4 +179,4 @@ def _after_checkpoint(logs: list[Log]) -> list[Record]:
     """What recovery has to look at, in the order it was acknowledged."""
     marks = [log.checkpoint for log in logs if log.checkpoint is not None]
     since = max(marks, default=None)
-    return [record for log in logs for _, record in log.since(since)]
+    return [record for log in logs for _, record in log.changes_after(since)]

@@ -32,7 +32,7 @@ class Counters:
     file_syncs: int = 0
 
 
-class Journaling:
+class JournalWriter:
     """Owns what is written to the journal. One thread at a time, but for ``dirty`` and ``end``.
 
     ``relaxed_seconds`` None is strict: what is written is durable. Else it is at the next ``sync``,

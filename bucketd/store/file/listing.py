@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ...errors import InvalidRequest
 from ...fs import errors, filenames, files
-from ..base import Filter, Page, Row
+from ..base import BucketInfo, Filter, Page
 from . import envelope, paths, quarantine
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ Place = tuple[tuple[str, ...], str]
 
 def page(root: int, only: Filter, cursor: str | None, limit: int) -> Page:
     """The next rows after ``cursor``, ordered by encoded device, device bucket first, then job."""
-    rows: list[Row] = []
+    rows: list[BucketInfo] = []
     unreadable: list[str] = []
     after = _read_cursor(cursor)
     for count, place in enumerate(_places(root, only, after), 1):
@@ -63,7 +63,7 @@ def _job_files(root: int, home: tuple[str, ...], job: str | None) -> list[str]:
     return [n for n in names if n.endswith(filenames.SUFFIX) and not n.startswith(".")]
 
 
-def _row(root: int, place: Place, unreadable: list[str]) -> Row | None:
+def _row(root: int, place: Place, unreadable: list[str]) -> BucketInfo | None:
     try:
         stored = envelope.read(files.read(root, *place))
         if paths.parts(stored.key) != place:
@@ -75,10 +75,12 @@ def _row(root: int, place: Place, unreadable: list[str]) -> Row | None:
         return None
     key, now = stored.key, stored.snapshot
     revision = now.revision if stored.sealed else now.revision + 1
-    return Row(key.device, key.job, now.automation, revision, len(now.bucket), now.updated_at)
+    return BucketInfo(
+        key.device, key.job, now.automation, revision, len(now.bucket), now.updated_at
+    )
 
 
-def _wanted(row: Row, only: Filter) -> bool:
+def _wanted(row: BucketInfo, only: Filter) -> bool:
     return (
         only.device in (None, row.device)
         and only.job in (None, row.job)

@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from ...concurrency import INLINE_MAX_BYTES
 from ...errors import BucketdError, Overloaded, StorageFull
 from ...fs import errors
 from ...fs.locks import WriteLock
@@ -23,7 +24,7 @@ from .applier import Applier, Batch, Commit
 from .bucket_files import BucketFiles
 from .flusher import Flusher
 from .journal import Journal
-from .journal_writer import Journaling
+from .journal_writer import JournalWriter
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ HOLD_SECONDS = 0.2  # how long other programs may have to wait for the lock unde
 YIELD_SECONDS = 0.001  # and how long it is then left free, so that a waiter of flock() can wake
 CHECKPOINT_SECONDS = 5.0
 RETRY_SECONDS = 1.0
-LIGHT_BYTES = 64 * 1024
 
 Answer = Callable[[Batch], None]
 
@@ -57,7 +57,7 @@ class Pipeline:
         self._files, self._journal, self._lock = files, log_, lock
         self._lock_timeout, self._waiting, self._step = lock_timeout, waiting, step
         self._committed_at = 0.0
-        self.journaling = Journaling(log_, relaxed_seconds)
+        self.journaling = JournalWriter(log_, relaxed_seconds)
         self._flusher = Flusher(files, log_, self.journaling, lock, waiting, step)
         self.dirty = self.journaling.dirty
         self._applier = Applier(files, log_, self.dirty, self._flusher.corrupt)
@@ -85,7 +85,7 @@ class Pipeline:
             now = self.dirty.get(commit.key) or self._files.peek(commit.key)
         except BucketdError:
             return False
-        return now is not None and len(now.bucket) <= LIGHT_BYTES
+        return now is not None and len(now.bucket) <= INLINE_MAX_BYTES
 
     def patience(self) -> float | None:
         """Seconds without a commit after which there is something else to do; None: for ever."""

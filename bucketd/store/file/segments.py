@@ -24,7 +24,7 @@ class Log:
     end: int
     damaged: bool
 
-    def since(self, place: Position | None) -> Iterator[tuple[Position, Record]]:
+    def changes_after(self, place: Position | None) -> Iterator[tuple[Position, Record]]:
         """The changes that do not lie before that place; all of them without one.
 
         Each is decoded when it is asked for: all at once would leave a start with full journals

@@ -16,14 +16,15 @@ from typing import Any
 from ...errors import BucketCorrupt, BucketdError
 from ...fs import errors, unlinked
 from ...fs.locks import WriteLock
-from ...model.bucket import BucketKey, Change, Guard, Snapshot
+from ...model.bucket import BucketKey, Change, Snapshot
+from ...model.preconditions import Preconditions
 from ...stats import Histogram
-from ..base import Changed, Filter, Listener, Page
+from ..base import ChangeEvent, Filter, Page, Subscriber
 from . import listing, recovery
 from .applier import Commit
 from .bucket_files import BucketFiles
 from .committer import Committer
-from .edit_watcher import Noticer
+from .edit_watcher import EditWatcher
 from .journal import Journal
 from .records import Mark
 
@@ -32,7 +33,7 @@ MOST_SCANS = 64  # of the journal, one after the other
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class FileStoreOptions:
     """How the engine works; sizes in bytes, times in seconds.
 
     ``relaxed_seconds`` None is strict: nothing is acknowledged before it is durable.
@@ -49,7 +50,7 @@ class Options:
 class FileStore:
     """Use from one event loop; ``close`` it when done. Owns the descriptor ``root``."""
 
-    def __init__(self, root: int, path: str, options: Options) -> None:
+    def __init__(self, root: int, path: str, options: FileStoreOptions) -> None:
         self._root, self._options = root, options
         self._files = BucketFiles(root, path, options.cache_bytes)
         self._counts = listing.Counts(root)
@@ -60,7 +61,7 @@ class FileStore:
         self._committer = Committer(
             self._files, journal, lock, options.lock_timeout, options.relaxed_seconds
         )
-        self._noticer: Noticer | None = None
+        self._noticer: EditWatcher | None = None
         self._scanning, self._scans = asyncio.Lock(), 0
 
     def known(self, key: BucketKey) -> Snapshot | None:
@@ -73,18 +74,18 @@ class FileStore:
         try:
             loaded = await asyncio.to_thread(self._files.load, key)
         except BucketCorrupt:
-            return await self._committer.begin(Commit(key, None, Guard()))
+            return await self._committer.begin(Commit(key, None, Preconditions()))
         if not loaded.sealed:
             self._committer.adopt(key)
         return self._committer.dirty.get(key, loaded.snapshot)
 
     async def commit(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> Snapshot:
         return await self._committer.begin(Commit(key, change, guard, automation))
 
     def begin(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> asyncio.Future[Snapshot]:
         return self._committer.begin(Commit(key, change, guard, automation))
 
@@ -92,20 +93,20 @@ class FileStore:
     def mark(self) -> str:
         return str(self._committer.mark)
 
-    def listen(self, listener: Listener) -> None:
-        self._committer.listen(listener)
-        self._noticer = Noticer(self._files, listener, self._look)
+    def subscribe(self, listener: Subscriber) -> None:
+        self._committer.subscribe(listener)
+        self._noticer = EditWatcher(self._files, listener, self._look)
 
-    async def attend(self, _key: BucketKey | None) -> None:
+    async def wait_until_watching(self, _key: BucketKey | None) -> None:
         """It always is."""
 
-    def covers(self, _mark: str, _changed: Changed) -> bool:
+    def includes(self, _mark: str, _changed: ChangeEvent) -> bool:
         return False  # whoever has a mark was told after the listener
 
     async def catch_up(self) -> None:
         """A change is told before it is answered."""
 
-    async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
+    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
         after = Mark.read(mark)
         if after is None:
             return None
@@ -117,7 +118,7 @@ class FileStore:
         try:
             async with self._scanning:  # it takes a while, and others want the processor, too
                 steps = await asyncio.to_thread(
-                    self._journal.since, after, key, self._committer.end
+                    self._journal.changes_after, after, key, self._committer.end
                 )
         except OSError as error:
             raise errors.refusal("read the journal", error) from error
@@ -125,7 +126,9 @@ class FileStore:
             self._scans -= 1
         if steps is None:
             return None
-        return [Changed(record.key, before, record.after, str(at)) for before, record, at in steps]
+        return [
+            ChangeEvent(record.key, before, record.after, str(at)) for before, record, at in steps
+        ]
 
     async def _look(self, key: BucketKey) -> None:
         """Take up what somebody else may have done to a bucket's file."""

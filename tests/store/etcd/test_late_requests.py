@@ -19,9 +19,10 @@ from harness import pair
 
 from bucketd.errors import StorageFull
 from bucketd.model import changes
-from bucketd.model.bucket import BucketKey, Guard
+from bucketd.model.bucket import BucketKey
+from bucketd.model.preconditions import Preconditions
 from bucketd.store.etcd.client import Access
-from bucketd.store.etcd.keys import Held
+from bucketd.store.etcd.keys import StoredValue
 from bucketd.store.etcd.store import EtcdStore
 
 
@@ -208,17 +209,17 @@ async def _fill(url: str) -> tuple[set[BucketKey], set[BucketKey]]:
     ours, other = (EtcdStore(Access((url,), 5.0), "/bucketd/") for _ in range(2))
     look, seen, refused = ours._reading.load, set(), set()
 
-    async def removed_before(key: BucketKey, deadline: float) -> Held:
+    async def removed_before(key: BucketKey, deadline: float) -> StoredValue:
         if (await other._reading.load(key, deadline)).snapshot.bucket != b"{}":
             seen.add(key)
-            await other.commit(key, changes.clear(), Guard())
+            await other.commit(key, changes.clear(), Preconditions())
         return await look(key, deadline)
 
     ours._reading.load = removed_before  # type: ignore[method-assign]
     for number in range(200):
         keys = [BucketKey(f"{number}", f"{at}") for at in range(20)]
         filled = changes.replace({"pad": "x" * 20_000})
-        makes = (ours.commit(key, filled, Guard()) for key in keys)
+        makes = (ours.commit(key, filled, Preconditions()) for key in keys)
         found = await asyncio.gather(*makes, return_exceptions=True)
         refused |= {k for k, e in zip(keys, found, strict=True) if isinstance(e, StorageFull)}
         if refused:

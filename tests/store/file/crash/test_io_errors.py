@@ -27,12 +27,13 @@ import pytest
 from bucketd.errors import BucketdError
 from bucketd.fs import files, logfile
 from bucketd.model import changes
-from bucketd.model.bucket import ABSENT, BucketKey, Change, Guard
+from bucketd.model.bucket import ABSENT, BucketKey, Change
+from bucketd.model.preconditions import Preconditions
 from bucketd.store.file import journal_writer, paths, pipeline, quarantine
 from bucketd.store.file.records import JournalError
-from bucketd.store.file.store import FileStore, Options
+from bucketd.store.file.store import FileStore, FileStoreOptions
 
-OPTIONS = Options(1 << 20, 1.0, 16 * 1024, None)
+OPTIONS = FileStoreOptions(1 << 20, 1.0, 16 * 1024, None)
 KEYS = (BucketKey("phone", "hot"), BucketKey("phone", "other"), BucketKey("tablet"))
 ROTTEN = BucketKey("rotten", "job")
 UNREADABLE = b"not what a bucket holds"
@@ -90,7 +91,7 @@ class Witness:
 
     async def commit(self, store: FileStore, key: BucketKey, change: Change) -> None:
         try:
-            after = await store.commit(key, change, Guard())
+            after = await store.commit(key, change, Preconditions())
         except BucketdError as error:
             self.refused += 1
             if "unknown" in error.message:

@@ -17,7 +17,8 @@ from bucketd.errors import Internal
 from bucketd.fs import files
 from bucketd.fs.locks import WriteLock
 from bucketd.model import changes
-from bucketd.model.bucket import BucketKey, Guard, Snapshot, timestamp
+from bucketd.model.bucket import BucketKey, Snapshot, timestamp
+from bucketd.model.preconditions import Preconditions
 from bucketd.settings.sections import StoreSettings
 from bucketd.store.file import (
     checkpoint,
@@ -31,7 +32,7 @@ from bucketd.store.file import (
 from bucketd.store.file.bucket_files import BucketFiles
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.records import Record
-from bucketd.store.file.store import FileStore, Options
+from bucketd.store.file.store import FileStore, FileStoreOptions
 
 LARGE, SMALL = 64 * 1024, 16 * 1024
 
@@ -88,15 +89,15 @@ class LosingDisk:
     def __init__(self, devices: Path, failures: int) -> None:
         self.devices, self.failures = devices, failures
         self.tried = 0
-        self.durable: set[files.Signature] = set()
-        self.lost: set[files.Signature] = set()
+        self.durable: set[files.StatKey] = set()
+        self.lost: set[files.StatKey] = set()
 
     @property
-    def present(self) -> set[files.Signature]:
-        return {files.Signature.of(path.stat()) for path in self.devices.rglob("*.json")}
+    def present(self) -> set[files.StatKey]:
+        return {files.StatKey.of(path.stat()) for path in self.devices.rglob("*.json")}
 
     @property
-    def volatile(self) -> set[files.Signature]:
+    def volatile(self) -> set[files.StatKey]:
         return self.present - self.durable
 
     def sync_all(self, _root: int) -> None:
@@ -110,7 +111,7 @@ class LosingDisk:
 async def sets(store: FileStore, device: str, count: int, length: int) -> None:
     for number in range(count):
         change = changes.merge({"n": number, "pad": "x" * length})
-        await store.commit(BucketKey(device, f"job{number % 3}"), change, Guard())
+        await store.commit(BucketKey(device, f"job{number % 3}"), change, Preconditions())
 
 
 async def idle_until_synced(devices: LosingDisk) -> None:
@@ -126,7 +127,7 @@ def test_files_are_written_again_after_a_failed_sync(root: int, tmp_path: Path, 
     losing = LosingDisk(tmp_path / "devices", failures=1)
 
     async def run() -> None:
-        options = Options(1 << 20, 1.0, SMALL, None)
+        options = FileStoreOptions(1 << 20, 1.0, SMALL, None)
         store = FileStore(os.dup(root), str(tmp_path), options)
         await sets(store, "phone", 3, 10)
         await asyncio.sleep(0.1)  # begins the one that fails
@@ -157,7 +158,7 @@ def test_a_sync_that_fails_for_a_full_segment_ends_no_writes(
     refused = []
 
     async def run() -> None:
-        store = FileStore(os.dup(root), str(tmp_path), Options(1 << 20, 1.0, SMALL, None))
+        store = FileStore(os.dup(root), str(tmp_path), FileStoreOptions(1 << 20, 1.0, SMALL, None))
         for number in range(60):
             try:
                 await sets(store, "phone", 1, 1000 + number)
@@ -183,7 +184,7 @@ def test_a_stop_gives_no_place_up_while_another_has_the_lock(root: int, tmp_path
     losing = LosingDisk(tmp_path / "devices", failures=1)
 
     async def run() -> None:
-        store = FileStore(os.dup(root), str(tmp_path), Options(1 << 20, 0.1, LARGE, None))
+        store = FileStore(os.dup(root), str(tmp_path), FileStoreOptions(1 << 20, 0.1, LARGE, None))
         await sets(store, "phone", 3, 10)
         await asyncio.sleep(0.1)  # the files are written, and the sync of them fails
         assert losing.tried == 1
@@ -203,10 +204,10 @@ def test_a_start_under_steady_load_has_few_files_to_complete(root: int, tmp_path
     """However much the journal holds: files become durable all the while, and that is noted."""
 
     async def run() -> None:
-        store = FileStore(os.dup(root), str(tmp_path), Options(1 << 20, 1.0, LARGE, None))
+        store = FileStore(os.dup(root), str(tmp_path), FileStoreOptions(1 << 20, 1.0, LARGE, None))
         for number in range(200):
             key = BucketKey("phone", f"job{number}")
-            await store.commit(key, changes.merge({"n": number}), Guard())
+            await store.commit(key, changes.merge({"n": number}), Preconditions())
         shutil.copytree(tmp_path / "journal", tmp_path / "crashed" / "journal")
         await store.close()
 

@@ -27,16 +27,17 @@ from bucketd.errors import BucketdError
 from bucketd.fs import files, logfile
 from bucketd.fs.locks import WriteLock
 from bucketd.model import changes
-from bucketd.model.bucket import ABSENT, BucketKey, Change, Guard, Snapshot
+from bucketd.model.bucket import ABSENT, BucketKey, Change, Snapshot
+from bucketd.model.preconditions import Preconditions
 from bucketd.store.file import pipeline, records, recovery
 from bucketd.store.file import quarantine as quarantine_module
 from bucketd.store.file.applier import Batch
 from bucketd.store.file.bucket_files import BucketFiles
 from bucketd.store.file.journal import Journal
-from bucketd.store.file.store import FileStore, Options
+from bucketd.store.file.store import FileStore, FileStoreOptions
 
 SEGMENT = 12 * 1024
-OPTIONS = Options(1 << 20, 5.0, SEGMENT, None)
+OPTIONS = FileStoreOptions(1 << 20, 5.0, SEGMENT, None)
 UNREADABLE = Snapshot(revision=-1)
 HOT, OTHER, DEVICE = BucketKey("phone", "hot"), BucketKey("phone", "b/c"), BucketKey("phone")
 Workload = Callable[["Session"], Awaitable[None]]
@@ -59,7 +60,7 @@ class Session:
     async def commit(self, key: BucketKey, change: Change) -> Snapshot:
         assert self.store is not None
         asked = len(self.recorder.ops)
-        after = await self.store.commit(key, change, Guard())
+        after = await self.store.commit(key, change, Preconditions())
         self.recorder.note(Op("ack", note=(key, asked, after)))
         return after
 
@@ -244,7 +245,7 @@ def _no_sync(_fd: int) -> None:
     """A store that forgets to make its journal durable."""
 
 
-def _early(self: pipeline.Pipeline, batch: Batch, answer: pipeline.Answer) -> None:
+def _early(self: pipeline.Pipeline, batch: Batch, answer: pipeline.Response) -> None:
     """A store that acknowledges before it journals."""
     answer(Batch(answers=batch.answers))
     batch.answers = []

@@ -13,15 +13,16 @@ import pytest
 from bucketd.errors import BucketCorrupt
 from bucketd.fs import files
 from bucketd.model import changes
-from bucketd.model.bucket import ABSENT, BucketKey, Guard, Snapshot, timestamp
+from bucketd.model.bucket import ABSENT, BucketKey, Snapshot, timestamp
+from bucketd.model.preconditions import Preconditions
 from bucketd.store.file import paths, records
 from bucketd.store.file.bucket_files import BucketFiles
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.records import Record
-from bucketd.store.file.store import FileStore, Options
+from bucketd.store.file.store import FileStore, FileStoreOptions
 
 KEY = BucketKey("phone", "job")
-OPTIONS = Options(1 << 20, 1.0, 64 * 1024, None)
+OPTIONS = FileStoreOptions(1 << 20, 1.0, 64 * 1024, None)
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_an_unreadable_bucket_is_looked_for_in_the_journal_once(root: int, tmp_p
             with pytest.raises(BucketCorrupt):
                 await store.read(KEY)
         assert find.call_count == 1
-        await store.commit(KEY, changes.replace({"n": 1}), Guard())
+        await store.commit(KEY, changes.replace({"n": 1}), Preconditions())
         await asyncio.sleep(0.1)
         place.write_bytes(b"no bucket, again")
         healed = await store.read(KEY)
@@ -98,7 +99,7 @@ def test_an_unreadable_bucket_is_looked_for_in_the_journal_once(root: int, tmp_p
 def test_what_was_replayed_takes_no_more_memory(root: int, tmp_path: Path) -> None:
     async def run() -> None:
         store = FileStore(os.dup(root), str(tmp_path), OPTIONS)
-        now = await store.commit(KEY, changes.replace({"n": 1}), Guard())
+        now = await store.commit(KEY, changes.replace({"n": 1}), Preconditions())
         await store.close()
         log = Journal(root, OPTIONS.journal_bytes)
         log.begin_segment()
