@@ -166,7 +166,7 @@ def test_a_live_socket_of_another_program_is_not_stolen(stopped_daemon: Daemon) 
     stopped_daemon.runtime_dir.mkdir()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         other.bind(stopped_daemon.socket)
-        other.subscribe(1)
+        other.listen(1)
         refuses(stopped_daemon, stopped_daemon.socket)
         assert Path(stopped_daemon.socket).exists()
 
@@ -177,7 +177,7 @@ def test_a_busy_socket_of_another_program_is_not_stolen(stopped_daemon: Daemon) 
     waiting = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         other.bind(stopped_daemon.socket)
-        other.subscribe(0)
+        other.listen(0)
         try:
             for _ in range(3):
                 waiting.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -252,7 +252,7 @@ def test_a_clean_stop_leaves_a_socket_of_somebody_else(daemon: Daemon) -> None:
     path.unlink()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         other.bind(daemon.socket)
-        other.subscribe(1)
+        other.listen(1)
         assert daemon.stop() == 0
         assert path.exists()
 

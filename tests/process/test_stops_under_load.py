@@ -35,7 +35,7 @@ def test_kill_under_load(daemon: Daemon) -> None:
     writers = [Writer(daemon, str(n)) for n in range(4)]
     for _ in range(20):
         for writer in writers:
-            writer.interests.clear()
+            writer.wanted.clear()
         with load(writers, killed=True):
             time.sleep(chance.uniform(0.02, 0.2))
             daemon.kill()

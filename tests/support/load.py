@@ -34,7 +34,7 @@ class Writer:
     def run(self) -> None:
         try:
             with self.daemon.connect() as sock:
-                while not self.interests.is_set() and self._write(sock):
+                while not self.wanted.is_set() and self._write(sock):
                     pass
         except GONE:
             pass
@@ -73,7 +73,7 @@ def load(writers: list[Writer], killed: bool = False) -> Iterator[None]:
         yield
     finally:
         for writer in writers:
-            writer.interests.set()
+            writer.wanted.set()
         for thread in threads:
             thread.join(20)
     for writer in writers:

@@ -79,7 +79,7 @@ class Managed(Daemon):
         self.runtime_dir.mkdir(exist_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind(self.socket)
-        sock.subscribe(64)
+        sock.listen(64)
         self.given.append(sock)
 
     def remove(self) -> None:

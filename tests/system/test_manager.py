@@ -154,7 +154,7 @@ def test_a_committer_that_waits_for_the_lock_does_not(managed: Managed) -> None:
 
 
 def test_a_socket_that_is_handed_over_is_served_and_stays(managed: Managed) -> None:
-    managed.subscribe()
+    managed.listen()
     place = Path(managed.socket).stat()
     managed.start()
     assert managed.request("GET", "/v1/status").json["socket"] == managed.socket
@@ -164,14 +164,14 @@ def test_a_socket_that_is_handed_over_is_served_and_stays(managed: Managed) -> N
 
 
 def test_the_socket_that_is_handed_over_counts_more_than_the_setting(managed: Managed) -> None:
-    managed.subscribe()
+    managed.listen()
     managed.start("--socket", str(managed.home / "other.sock"))
     assert not (managed.home / "other.sock").exists()
     assert "serving the socket that was handed over" in managed.log
 
 
 def test_who_connects_while_nobody_serves_is_answered_by_the_next(managed: Managed) -> None:
-    managed.subscribe()
+    managed.listen()
     managed.start()
     for round_number in range(3):
         assert managed.stop() == 0
@@ -187,7 +187,7 @@ def test_who_connects_while_nobody_serves_is_answered_by_the_next(managed: Manag
 
 def test_restarts_under_load_refuse_nobody(managed: Managed) -> None:
     """A client that tries again what was not acted upon, as ours do, sees no restart."""
-    managed.subscribe()
+    managed.listen()
     managed.start()
     over, failed, done = threading.Event(), [], []
 
@@ -233,7 +233,7 @@ def stream() -> socket.socket:
 def tcp() -> socket.socket:
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    sock.subscribe()
+    sock.listen()
     return sock
 
 
@@ -260,7 +260,7 @@ def test_more_than_one_is_refused(managed: Managed) -> None:
 
 
 def test_nothing_of_it_is_left_to_processes_that_the_daemon_might_start(managed: Managed) -> None:
-    managed.subscribe()
+    managed.listen()
     managed.start(env=WATCHED)
     flags = Path(f"/proc/{managed.pid}/fdinfo/3").read_text().split("flags:")[1].split()[0]
     assert int(flags, 8) & os.O_CLOEXEC

@@ -27,18 +27,18 @@ class Copy:
         self.daemon, self.path = daemon, path
         self.bucket: dict[str, Any] = {}
         self.revision = 0
-        self.changes_after: str | None = None
+        self.since: str | None = None
         self.told = self.gaps = 0
         self.stream: Stream | None = None
         self.connect()
 
     def connect(self) -> None:
         self.close()
-        self.stream = Stream(self.daemon, self.path, since=self.changes_after)
+        self.stream = Stream(self.daemon, self.path, since=self.since)
 
     def close(self) -> None:
         if self.stream is not None:
-            self.changes_after = self.stream.last_id
+            self.since = self.stream.last_id
             self.stream.close()
             self.stream = None
 
