@@ -74,7 +74,7 @@ class Managed(Daemon):
         """While it exists, the committer stands still at its next write."""
         return self.home / "slow"
 
-    def subscribe(self) -> None:
+    def listen(self) -> None:
         """Make the socket that is handed over at each start from now on."""
         self.runtime_dir.mkdir(exist_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
