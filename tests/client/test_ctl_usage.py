@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from bucketd_client import Bucket, BucketError
-from bucketd_client.ctl.table import every
+from bucketd_client.ctl.table.all import every
 from ctl_shell import CTL, Shell
 from fake import Seen, answer, fake
 from harness import REPO, Daemon

@@ -6,7 +6,7 @@ to every start and suggests nothing when a word is mistyped.
 
 from __future__ import annotations
 
-from .commands import COMMANDS, Command, Option, Options
+from .table.daily import COMMANDS, Command, Option, Options
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -158,7 +158,7 @@ def _line(option: Option) -> str:
 
 
 def _every() -> tuple[Command, ...]:
-    from .table import every  # a start of what is used every day does not pay for it
+    from .table.all import every  # a start of what is used every day does not pay for it
 
     return every()
 
