@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
-from .commands.buckets import _json as read_json
+from .inputs import decoded, parse_json
 from .parser import Usage
 
 LONGEST = 64 * 1024 * 1024  # bytes of one bucket; far over what a daemon takes
@@ -34,9 +34,12 @@ class Source:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        if name == "-" and sys.stdin is None:
+            raise Usage("cannot read the data: standard input is closed; name a file")
         try:
             self._file: IO[bytes] = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115
             self._size = os.fstat(self._file.fileno()).st_size if name != "-" else 0
+            self._begin = self._file.peek(512)[:512]  # type: ignore[union-attr]
         except OSError as problem:
             raise Usage(f"cannot read {name}: {problem.strerror}") from None
 
@@ -53,10 +56,11 @@ class Source:
                 yield problem
 
     def _texts(self) -> Iterable[tuple[str, bytes]]:
-        begin = self._file.peek(512)[:512]  # type: ignore[attr-defined]
-        if begin[257:262] == b"ustar":
+        if self._begin[257:262] == b"ustar":
             return self._tar()
-        if begin.split(b"\n", 1)[0].strip() == b"{":  # no line of an export, but a bucket's file
+        if (
+            self._begin.split(b"\n", 1)[0].strip() == b"{"
+        ):  # no line of an export, but a bucket's file
             return [(self.name, self._file.read(LONGEST))]
         return self._lines()
 
@@ -89,11 +93,9 @@ def _is_bucket(member: tarfile.TarInfo) -> bool:
 
 def read(where: str, text: bytes | str) -> Envelope:
     """The envelope that a text is; Usage where it is none."""
-    try:
-        value = read_json(text if isinstance(text, str) else text.decode(), where)
-    except UnicodeDecodeError:
-        raise Usage(f"cannot use {where}: it is no UTF-8") from None
-    return checked(where, value)
+    return checked(
+        where, parse_json(text if isinstance(text, str) else decoded(text, where), where)
+    )
 
 
 def checked(where: str, value: Any) -> Envelope:

@@ -30,7 +30,10 @@ def changes(before: Any, after: Any, path: str = "") -> Iterator[Change]:
 
 
 def same(before: Any, after: Any) -> bool:
-    """Equal as JSON: to Python 1, 1.0 and True are one."""
+    """Compare as JSON: to Python 1, 1.0 and True are equal."""
+    if _beyond_integers(before) or _beyond_integers(after):
+        # The daemon keeps such a number as a double, and may write it with an exponent.
+        return not isinstance(before, bool) and not isinstance(after, bool) and before == after
     if type(before) is not type(after):
         return False
     if isinstance(before, dict):
@@ -38,6 +41,10 @@ def same(before: Any, after: Any) -> bool:
     if isinstance(before, list):
         return len(before) == len(after) and all(map(same, before, after))
     return bool(before == after)
+
+
+def _beyond_integers(value: Any) -> bool:
+    return isinstance(value, int) and not -(2**63) <= value < 2**64
 
 
 def lines(found: list[Change]) -> Iterator[str]:
@@ -51,6 +58,26 @@ def plain_lines(found: list[Change]) -> Iterator[str]:
         for sign, value in (("-", before), ("+", after)):
             if value is not ABSENT:
                 yield output.plain(f"{sign} {path}: {json.dumps(value, ensure_ascii=False)}")
+
+
+def kind_lines(found: list[Change]) -> Iterator[str]:
+    """Yield ``- place: kind`` and ``+ place: kind``, for messages: those repeat no values."""
+    for path, before, after in found:
+        for sign, value in (("-", before), ("+", after)):
+            if value is not ABSENT:
+                yield output.plain(f"{sign} {path}: {_kind(value)}")
+
+
+def _kind(value: Any) -> str:
+    """Return the JSON type of a value, with its length where it has one."""
+    if isinstance(value, str):
+        return f"a string of {len(value)} characters"
+    if isinstance(value, (list, dict)):
+        kind, part = ("an array", "items") if isinstance(value, list) else ("an object", "keys")
+        return f"{kind} of {len(value)} {part}"
+    if isinstance(value, bool):
+        return "a boolean"
+    return "null" if value is None else "a number"
 
 
 def as_data(found: list[Change]) -> list[dict[str, Any]]:

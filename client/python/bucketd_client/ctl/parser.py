@@ -45,8 +45,11 @@ def parse(argv: list[str]) -> tuple[Command, Options]:
 
 def _count(command: Command, given: list[str]) -> None:
     if len(given) > command.most:
-        extra = given[command.most]
-        raise Usage(f"cannot {command.name}: it takes no {extra!r}; usage: {usage(command)}")
+        key, equals, _ = given[command.most].partition("=")
+        extra = repr(key + equals)
+        if any(option.name == "data" for option in command.options):
+            extra = f"argument {command.most + 1}"  # which may be a value, so it is not repeated
+        raise Usage(f"cannot {command.name}: it takes no {extra}; usage: {usage(command)}")
     if len(given) < command.needs:
         raise Usage(f"cannot {command.name}: something is missing; usage: {usage(command)}")
 

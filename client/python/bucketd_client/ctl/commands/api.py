@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 
 from ... import _calls, _context, _wire
-from .. import STATUS, curl, output
+from .. import STATUS, curl, inputs, output
 from ..parser import Usage
 from ..session import Session
 from ..table.daily import Options
-from .buckets import _assignment, _data
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 WITH_TOKEN = ("/v1/bucket", "/v1/device/bucket", "/v1/context")
@@ -44,9 +42,9 @@ def _body(options: Options) -> bytes | None:
     if not words and (text := options.get("data")) != "-":
         return (text or "").encode("utf-8", "surrogateescape")
     if words == ["-"] or not words:
-        return sys.stdin.buffer.read()
-    data, rest = _data(Options(options.given, words))
-    return _calls.encode({**(data or {}), **dict(map(_assignment, rest))})
+        return inputs.standard_input()
+    data, rest = inputs.data_and_words(Options(options.given, words))
+    return _calls.encode({**(data or {}), **inputs.assignments(rest)})
 
 
 def _headers(options: Options, target: str, body: bytes | None) -> dict[str, str]:
@@ -56,7 +54,9 @@ def _headers(options: Options, target: str, body: bytes | None) -> dict[str, str
     for line in (options.get("header") or "").split("\n"):
         name, colon, value = line.partition(":")
         if line and not (colon and name.strip()):
-            raise Usage(f"cannot use --header {line!r}: it must be 'NAME: VALUE'")
+            raise Usage(
+                f"cannot use a --header of {len(line)} characters: it must be 'NAME: VALUE'"
+            )
         if line:
             headers = {k: v for k, v in headers.items() if k.lower() != name.strip().lower()}
             headers[name.strip()] = value.strip()

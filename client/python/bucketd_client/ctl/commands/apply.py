@@ -11,12 +11,11 @@ from ... import _calls, _context
 from ..._errors import BucketError, error
 from .. import colours, json_diff, output, prompts
 from ..archive import Envelope, Source, read
+from ..inputs import parse_json, read_text
 from ..parser import Usage
 from ..preflight import FINE, Foreseen, bound, foresee, foresee_schema, rebinding
 from ..session import NEWEST, Session
 from ..table.daily import Options
-from .buckets import _json as read_json
-from .diff import read_text
 
 NEW, CHANGED, SAME = "created", "changed", "unchanged"
 SIGNS = {NEW: ("+", colours.GREEN), CHANGED: ("~", colours.YELLOW), SAME: ("=", colours.BOLD)}
@@ -98,7 +97,7 @@ def _show(options: Options, plan: list[Step]) -> None:
 def _schemas(session: Session, directory: str) -> Iterator[Step]:
     for path in _files(os.path.join(directory, "schemas"), (".json",)):
         automation = unquote(os.path.basename(path)[: -len(".json")])
-        wanted = read_json(read_text(path), f"what {path} holds")
+        wanted = parse_json(read_text(path), f"what {path} holds")
         target = f"/v1/schemas/{_context.escape(automation)}"
         try:
             stored = session.call("GET", target).members["schema"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from ... import _calls
 from ..._errors import NO_ANSWER, error
 from .. import output
@@ -14,8 +12,7 @@ from ..table.daily import Options
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import Any
 
 
 def get(options: Options) -> int:
@@ -41,10 +38,12 @@ def get(options: Options) -> int:
 
 
 def set_keys(options: Options) -> int:
-    data, words = _data(options)
+    from ..inputs import assignments, data_and_words
+
+    data, words = data_and_words(options)
     if data is None and not words:
         raise Usage("cannot set: give KEY=TEXT, KEY:=JSON, --data OBJ, or - for standard input")
-    return _write(options, "PATCH", data={**(data or {}), **dict(map(_assignment, words))})
+    return _write(options, "PATCH", data={**(data or {}), **assignments(words)})
 
 
 def unset(options: Options) -> int:
@@ -52,7 +51,9 @@ def unset(options: Options) -> int:
 
 
 def replace(options: Options) -> int:
-    data, words = _data(options)
+    from ..inputs import data_and_words
+
+    data, words = data_and_words(options)
     if data is None or words:
         raise Usage("cannot replace: give --data OBJ, or - to read it from standard input")
     return _write(options, "PUT", data=data)
@@ -103,80 +104,3 @@ def _ask(
             f"cannot read the answer: {NO_ANSWER}",
         )
     return reply, bucket
-
-
-def _assignment(word: str) -> tuple[str, Any]:
-    """``KEY:=JSON`` or ``KEY=TEXT``, whichever sign comes first; so a key may have neither."""
-    key, equals, value = word.partition("=")
-    if not equals:
-        raise Usage(f"cannot set {word!r}: it must be KEY=TEXT or KEY:=JSON")
-    if not key.endswith(":"):
-        return key, value
-    key = key[:-1]
-    return key, _json(value, f"the value of {key!r}", lambda: _quoted_or_text(key, value))
-
-
-def _data(options: Options) -> tuple[dict[str, Any] | None, list[str]]:
-    """What ``--data`` or ``-`` gives (None for neither), and the other words."""
-    words = [word for word in options.arguments if word != "-"]
-    dashes, text = len(options.arguments) - len(words), options.get("data")
-    if dashes + (text is not None) > 1:
-        raise Usage("cannot take the data twice: give --data OBJ, or - once")
-    if dashes or text == "-":
-        value = _json(_standard_input(), "the data")
-    elif text is None:
-        return None, words
-    else:
-        value = _json(text, "the data", lambda: _quoted(text, f"--data '{_EXAMPLE}'"))
-    if not isinstance(value, dict):
-        raise Usage("cannot use the data: it must be a JSON object, such as '{\"loggedIn\": true}'")
-    return value, words
-
-
-def _standard_input() -> str:
-    if sys.stdin is None:
-        raise Usage("cannot read the data: standard input is closed")
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as problem:
-        raise Usage(f"cannot read the data: it is no UTF-8: {problem}") from None
-
-
-_EXAMPLE = '{"a": 1}'
-
-
-def _quoted_or_text(key: str, value: str) -> str:
-    """The way out of a word that is none of KEY:=JSON; the value itself is not told."""
-    from shlex import quote
-
-    if value.lstrip()[:1] in ("{", "["):
-        return _quoted(value, quote(f"{key}:={_EXAMPLE}"))
-    return f"; a text is {quote(f'{key}=TEXT')}"
-
-
-def _quoted(text: str, example: str) -> str:
-    """The way out where a shell may have taken the quotes: it took all."""
-    return "" if '"' in text else f"; put JSON in single quotes, such as {example}"
-
-
-def _json(text: str, what: str, cure: Callable[[], str] = str) -> Any:
-    """``cure`` tells what to do where it is none."""
-    import json
-
-    try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_float)
-    except RecursionError:
-        raise Usage(f"cannot read {what} as JSON: it is nested too deep") from None
-    except ValueError as problem:
-        raise Usage(f"cannot read {what} as JSON: {problem}{cure()}") from None
-
-
-def _float(text: str) -> float:
-    # Python would read it as infinity, which no JSON can hold.
-    if float(text) in (float("inf"), float("-inf")):
-        raise ValueError(f"{text} is too large for a number")
-    return float(text)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")

@@ -22,28 +22,32 @@ def clear(options: Options) -> int:
     if options.has("if-match") or options.has("device-bucket") or options.has("curl"):
         raise Usage("cannot clear --all with --if-match, --device-bucket or --curl")
     session = Session(options)
-    rows = list(filters.buckets(session))
+    left_out = filters.LeftOut()
+    rows = list(filters.buckets(session, left_out))
     if not rows and not options.has("dry-run"):
-        return nothing(options, "clear", cleared=0)
+        return nothing(options, "clear", cleared=0) or left_out.status
     if not _agreed(options, f"clear {counted(len(rows), 'bucket')}", rows):
-        return 0
-    return told(options, "cleared", _clear(session, rows))
+        return left_out.status
+    return told(options, "cleared", _clear(session, rows)) or left_out.status
 
 
 def forget(options: Options) -> int:
     """The buckets and contexts of a device."""
     session, device = Session(options), options.arguments[0]
-    rows = _of_device(session, device)
+    left_out = filters.LeftOut()
+    rows = _of_device(session, device, left_out)
     contexts = _contexts(session, device)
     buckets, jobs = counted(len(rows), "bucket"), counted(len(contexts), "context")
     what = f"clear {buckets} and revoke {jobs} of {device}"
     if not rows and not contexts and not options.has("dry-run"):
-        return nothing(options, "clear", cleared=0, revoked=0)
+        return nothing(options, "clear", cleared=0, revoked=0) or left_out.status
     if not _agreed(options, what, rows):
-        return 0
-    for context in contexts:  # first, lest a job that still runs begins a bucket anew
+        return left_out.status
+    # Contexts go first, so that a job that still runs cannot create a bucket again.
+    for context in contexts:
         session.call("DELETE", f"/v1/contexts/{_context.escape(context['id'])}")
-    return told(options, "cleared", _clear(session, rows), revoked=len(contexts))
+    cleared = _clear(session, rows)
+    return told(options, "cleared", cleared, revoked=len(contexts)) or left_out.status
 
 
 def rename(options: Options) -> int:
@@ -58,26 +62,48 @@ def rename(options: Options) -> int:
             "or revoke what bucketctl context list shows",
             status=409,
         )
-    rows = _of_device(session, old)
+    left_out = filters.LeftOut()
+    rows = _of_device(session, old, left_out)
     if not rows:
         raise error(
             "not_found",
             f"cannot rename {old}: there is no bucket of this device; see bucketctl list",
         )
     if not _agreed(options, f"move {counted(len(rows), 'bucket')} from {old} to {new}", rows):
-        return 0
-    with Progress("rename") as progress:
-        for count, row in enumerate(rows, 1):
-            _move(session, row, new)
-            progress.at(count, count / len(rows))
-    return told(options, "moved", len(rows))
+        return left_out.status
+    with Work("rename", "moved", len(rows)) as work:
+        for row in rows:
+            work.changed += _move(session, row, new)
+            work.next()
+    return told(options, "moved", len(rows)) or left_out.status
 
 
-def _move(session: Session, row: Row, new: str) -> None:
+class Work(Progress):
+    """Progress over so many buckets, which tells how far it came where it fails on the way."""
+
+    def __init__(self, what: str, done: str, count: int) -> None:
+        super().__init__(what)
+        self._past, self._total, self._seen, self.changed = done, count, 0, 0
+
+    def __enter__(self) -> Work:
+        return self
+
+    def next(self) -> None:
+        self._seen += 1
+        self.at(self._seen, self._seen / self._total)
+
+    def __exit__(self, *failure: object) -> None:
+        super().__exit__(*failure)
+        if any(failure) and self.changed:
+            output.warn(f"{self.changed} of {counted(self._total, 'bucket')} {self._past}, then:")
+
+
+def _move(session: Session, row: Row, new: str) -> bool:
+    """Move one bucket; False where it has gone meanwhile."""
     source, target = _scope(row), _scope({**row, "device": new})
     stored = session.call("GET", source.target(), headers=NEWEST)
     if stored.etag is None:
-        return  # gone meanwhile
+        return False
     bucket = stored.members[source.label]
     headers = {"If-None-Match": "*", "Content-Type": _calls.JSON}
     try:
@@ -87,6 +113,7 @@ def _move(session: Session, row: Row, new: str) -> None:
         if problem.code != "precondition_failed" or not _holds(session, target, bucket):
             raise
     session.call("DELETE", source.target(), headers={"If-Match": stored.etag})
+    return True
 
 
 def _holds(session: Session, scope: _context.Scope, bucket: Any) -> bool:
@@ -95,10 +122,11 @@ def _holds(session: Session, scope: _context.Scope, bucket: Any) -> bool:
 
 
 def _clear(session: Session, rows: list[Row]) -> int:
-    with Progress("clear") as progress:
-        for count, row in enumerate(rows, 1):
+    with Work("clear", "cleared", len(rows)) as work:
+        for row in rows:
             session.call("DELETE", _scope({**row, "automation": None}).target())
-            progress.at(count, count / len(rows))
+            work.changed += 1
+            work.next()
     return len(rows)
 
 
@@ -106,7 +134,7 @@ def _scope(row: Row) -> _context.Scope:
     return _context.named(row["device"], row["job"], row["automation"], False)
 
 
-def _of_device(session: Session, device: str) -> list[Row]:
+def _of_device(session: Session, device: str, left_out: filters.LeftOut) -> list[Row]:
     path = f"/v1/buckets?device={_context.escape(device)}&limit={filters.PAGE}"
     rows: list[Row] = []
     cursor: str | None = ""
@@ -114,8 +142,7 @@ def _of_device(session: Session, device: str) -> list[Row]:
         members = session.call("GET", path + (f"&cursor={cursor}" if cursor else "")).members
         rows += members["buckets"]
         cursor = members["next_cursor"]
-        for file in members.get("unreadable", []):
-            output.warn(f"left alone, because it cannot be read: {file}")
+        left_out.note(members, "left alone")
     return rows
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from ... import _context
 from .. import json_diff, output
+from ..inputs import read_object
 from ..parser import Usage
 from ..session import Session
 from ..table.daily import Options
-from .buckets import _json as read_json
 
 
 def diff(options: Options) -> int:
@@ -40,25 +39,3 @@ def _other(options: Options) -> dict[str, Any]:
     if device is None:
         raise Usage("cannot compare: name the other device with --to-device")
     return _stored(Session(options), _context.named(device, job, None, False))
-
-
-def read_object(name: str) -> dict[str, Any]:
-    """The JSON object in a file (``-``: standard input); of a bucket's file, the bucket in it."""
-    value = read_json(read_text(name), f"what {name} holds")
-    if isinstance(value, dict) and value.get("format") == "bucketd/1":
-        value = value.get("bucket")
-    if not isinstance(value, dict):
-        raise Usage(f"cannot use {name}: it holds no JSON object")
-    return value
-
-
-def read_text(name: str) -> str:
-    try:
-        if name == "-":
-            return sys.stdin.buffer.read().decode()
-        with open(name, encoding="utf-8") as file:
-            return file.read()
-    except OSError as problem:
-        raise Usage(f"cannot read {name}: {problem.strerror}") from None
-    except UnicodeDecodeError:
-        raise Usage(f"cannot read {name}: it is no UTF-8") from None

@@ -10,20 +10,18 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ... import _calls
 from ..._errors import BucketError, PreconditionFailed, error
-from .. import _lines_of, json_diff, output
+from .. import _lines_of, json_diff, output, prompts
+from ..inputs import parse_json, read_text
 from ..parser import Usage
 from ..session import Session
 from ..table.daily import Options
-from .buckets import _json as read_json
-from .diff import read_text
 
 
 class Refused(Exception):
@@ -79,7 +77,7 @@ def _check_guard(options: Options, stored: Stored) -> None:
 def _until_stored(options: Options, session: Session, stored: Stored, path: str) -> int:
     while True:
         try:
-            _open_editor(path)
+            saved = _open_editor(path)
             reply = _store(stored, read_text(path))
         except Refused as refused:
             stored = _newer(session, stored, refused)
@@ -87,8 +85,22 @@ def _until_stored(options: Options, session: Session, stored: Stored, path: str)
             if not _go_on():
                 return _give_up(options, path, stored, refused)
             continue
-        os.unlink(path)
+        if saved:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        elif reply is None or output.on_terminal():
+            _tell_still_open(options, stored, path)
         return _done(options, stored, reply)
+
+
+def _tell_still_open(options: Options, stored: Stored, path: str) -> None:
+    """An editor that returns at once may still show the text, so that the file has to stay."""
+    output.warn(
+        "the editor ended without saving; if the text is still open in it, name one that waits, "
+        "such as EDITOR='code --wait'; remove the file once it is not needed"
+    )
+    output.warn(f"your text is in {path}")
+    _tell_how_to_go_on(options, stored, path)
 
 
 def _done(options: Options, stored: Stored, reply: _calls.Reply | None) -> int:
@@ -108,7 +120,7 @@ def _done(options: Options, stored: Stored, reply: _calls.Reply | None) -> int:
 def _store(stored: Stored, text: str) -> _calls.Reply | None:
     """None where the text says what is stored already."""
     try:
-        bucket = read_json(text, "the text")
+        bucket = parse_json(text, "the text")
     except Usage as problem:
         raise Refused([str(problem)]) from None
     if not isinstance(bucket, dict):
@@ -129,7 +141,9 @@ def _newer(session: Session, stored: Stored, refused: Refused) -> Stored:
     now = Stored(session)
     found = list(json_diff.changes(stored.bucket, now.bucket))
     refused.lines = ["somebody else has changed the bucket meanwhile:"]
-    refused.lines += [f"  {line}" for line in json_diff.plain_lines(found)]
+    # Who is asked what to do sees the values, as in bucketctl diff; a log does not.
+    lines = json_diff.plain_lines if prompts.person_is_there() else json_diff.kind_lines
+    refused.lines += [f"  {line}" for line in lines(found)]
     refused.lines.append("go on, and your text takes the place of that as well")
     return now
 
@@ -143,19 +157,25 @@ def _tell(refused: Refused, path: str) -> None:
 
 def _go_on() -> bool:
     """Whether to open the editor again; only a person at a terminal can say so."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        return False
-    output.warn("edit again? [Y/n]", before="")
-    return sys.stdin.readline().lower() in ("y\n", "yes\n", "\n")  # at its end: no
+    # At the end of the input the answer is empty, which means no.
+    return prompts.person_is_there() and prompts.answer("edit again? [Y/n]") in (
+        "y\n",
+        "yes\n",
+        "\n",
+    )
 
 
 def _give_up(options: Options, path: str, stored: Stored, refused: Refused) -> int:
     from .. import _status_of
 
+    _tell_how_to_go_on(options, stored, path)
+    return 2 if refused.problem is None else _status_of(refused.problem)
+
+
+def _tell_how_to_go_on(options: Options, stored: Stored, path: str) -> None:
     words = ["bucketctl", "edit", *_which(options), "--from", path]
     words += [] if stored.etag is None else ["--if-match", stored.etag]
     output.warn(f"go on with: {' '.join(map(shlex.quote, words))}")
-    return 2 if refused.problem is None else _status_of(refused.problem)
 
 
 def _which(options: Options) -> list[str]:
@@ -179,7 +199,9 @@ def _keep(text: str) -> str:
     return path
 
 
-def _open_editor(path: str) -> None:
+def _open_editor(path: str) -> bool:
+    """Wait for the editor; report whether it has saved the file."""
+    before = _state_of(path)
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     try:
         with _left_to_it():
@@ -195,6 +217,16 @@ def _open_editor(path: str) -> None:
         raise KeyboardInterrupt
     if status:
         raise Refused([f"the editor ended with status {status}, so nothing was stored"])
+    return _state_of(path) != before
+
+
+def _state_of(path: str) -> tuple[int, int, int] | None:
+    """Return what a save changes; None where there is no file."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import IO, Any, cast
 
 from .. import bucket_paths, output
-from ..filters import Filters, pages
+from ..filters import Filters, LeftOut, pages
 from ..parser import Usage
 from ..progress import Progress
 from ..session import Session, Shown
@@ -41,7 +41,9 @@ def export(options: Options) -> int:
 
 def _export(session: Session, kind: str) -> tuple[int, int]:
     """How many were written, and how many could not be read."""
-    whole, count, left_out = total(session), 0, 0
+    if session.options.get("output") is None:
+        output.end_with_reader()
+    whole, count, left_out = total(session), 0, LeftOut()
     with (
         _output(session.options) as file,
         _writer(file, kind) as write,
@@ -52,14 +54,8 @@ def _export(session: Session, kind: str) -> tuple[int, int]:
                 write(envelope)
             count += len(members["envelopes"])
             progress.at(count, count / whole if whole else None)
-            left_out += _left_out(members.get("unreadable", []))
-    return count, left_out
-
-
-def _left_out(paths: list[str]) -> int:
-    for path in paths:
-        output.warn(f"left out, because it cannot be read: {path}")
-    return len(paths)
+            left_out.note(members)
+    return count, left_out.count
 
 
 def total(session: Session) -> int:

@@ -14,12 +14,18 @@ from ..table.daily import Options
 
 def show(options: Options) -> int:
     pages = filters.pages(Session(options), "/v1/buckets", "buckets", _limit(options))
+    output.end_with_reader()
+    left_out = filters.LeftOut()
     try:
         if options.has("json"):
-            return output.show(_joined(pages))
-        return output.show_rows(filters.rows(pages, "buckets"), COLUMNS, "no buckets")
+            joined = _joined(pages)
+            output.show(joined)
+            left_out.note(joined)
+        else:
+            output.show_rows(filters.rows(pages, "buckets", left_out), COLUMNS, "no buckets")
     except Shown:
         return 0
+    return left_out.status
 
 
 COLUMNS: output.Columns = {

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..._errors import BucketError, NotFound
 from .. import output
@@ -95,12 +95,27 @@ def _run_child(command: list[str], environ: dict[str, str], mask: set[int]) -> i
     except OSError as problem:
         output.warn(f"cannot run {command[0]}: {problem.strerror}")
         return 126
-    while child.poll() is None:
+    while not _has_ended(child):
         arrived = signal.sigwaitinfo({*PASSED_ON, signal.SIGCHLD})
         if arrived.si_signo != signal.SIGCHLD and not _has_it(child.pid, arrived):
             child.send_signal(arrived.si_signo)
     status = child.returncode
     return 128 - status if status < 0 else status
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    """Reap every process that has ended; report whether the command is among them.
+
+    As process 1 of a container bucketctl inherits all orphans, which nobody else would reap.
+    """
+    while child.poll() is None:
+        with suppress(ChildProcessError):
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                return False
+            if ended.si_pid != child.pid:
+                os.waitpid(ended.si_pid, 0)
+    return True
 
 
 def _has_it(child: int, arrived: signal.struct_siginfo) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from ... import _calls
 from ..._context import escape
 from .. import output
-from ..parser import Usage
+from ..inputs import read_bytes
 from ..session import Session, Shown
 from ..table.daily import Options
 
@@ -87,7 +85,7 @@ def _show_violations(reply: _calls.Reply) -> None:
 
 def _send(options: Options, query: str) -> _calls.Reply | None:
     headers = {"Content-Type": _calls.JSON}
-    return _call(options, "PUT", _path(options) + query, headers, _text(options.arguments[1]))
+    return _call(options, "PUT", _path(options) + query, headers, read_bytes(options.arguments[1]))
 
 
 def _call(
@@ -106,13 +104,3 @@ def _call(
 
 def _path(options: Options) -> str:
     return f"/v1/schemas/{escape(options.arguments[0])}"
-
-
-def _text(name: str) -> bytes:
-    if name == "-":
-        return sys.stdin.buffer.read()
-    try:
-        with open(name, "rb") as file:
-            return file.read()
-    except OSError as problem:
-        raise Usage(f"cannot read {name}: {problem.strerror}") from None

@@ -9,7 +9,6 @@ from ... import _context
 from ..._errors import BucketError
 from .. import filters, output
 from ..parser import Usage
-from ..progress import Progress
 from ..prompts import ask, counted
 from ..session import Session
 from ..table.daily import Options
@@ -22,26 +21,30 @@ _DAY = 86400.0
 def sweep(options: Options) -> int:
     """Remove what was last written over ``--days`` ago, unless it is written meanwhile."""
     before, session = _before(options), Session(options)
-    rows = [row for row in filters.buckets(session) if _is_older(row, before)]
+    left_out = filters.LeftOut()
+    rows = [row for row in filters.buckets(session, left_out) if _is_older(row, before)]
     if options.has("dry-run"):
         bulk.show_rows(options, rows)
-        return 0
+        return left_out.status
     if not rows:
-        return bulk.nothing(options, "remove", removed=0)
+        return bulk.nothing(options, "remove", removed=0) or left_out.status
     ask(options, f"remove {counted(len(rows), 'bucket')} for good")
     removed = 0
-    with Progress("sweep") as progress:
-        for count, row in enumerate(rows, 1):
-            removed += _remove(session, row, before)
-            progress.at(count, count / len(rows))
-    return bulk.told(options, "removed", removed)
+    with bulk.Work("sweep", "removed", len(rows)) as work:
+        for row in rows:
+            if _remove(session, row, before):
+                removed += 1
+                work.changed += 1
+            work.next()
+    return bulk.told(options, "removed", removed) or left_out.status
 
 
 def usage(options: Options) -> int:
     """How much all buckets of each device have together, the most first."""
     over = _bytes(options)
     devices: dict[str, Row] = {}
-    for row in filters.buckets(Session(options)):
+    left_out = filters.LeftOut()
+    for row in filters.buckets(Session(options), left_out):
         device = devices.setdefault(
             row["device"], {"device": row["device"], "buckets": 0, "size": 0}
         )
@@ -50,8 +53,10 @@ def usage(options: Options) -> int:
     rows = sorted(devices.values(), key=lambda row: (-row["size"], row["device"]))
     rows = [row for row in rows if row["size"] > over]
     if options.has("json"):
-        return output.show({"devices": rows})
-    return output.show_rows(rows, COLUMNS, "no devices")
+        output.show({"devices": rows})
+    else:
+        output.show_rows(rows, COLUMNS, "no devices")
+    return left_out.status
 
 
 COLUMNS: output.Columns = {

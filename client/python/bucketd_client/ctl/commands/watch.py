@@ -24,6 +24,7 @@ def watch(options: Options) -> int:
         return _show_curl(session, watching)
     filters = Filters(session) if options.has("all") else None
     show = _lines(options) if options.has("json") or not output.on_terminal() else Screen(options)
+    output.end_with_reader()
     for told in everything(watching):
         if filters is None or _fits(filters, told):
             show(told)

@@ -37,7 +37,7 @@ def migrate(options: Options) -> int:
     found |= {"differing": len(differ), "checksum": verified.checksum(verified.here)}
     found["checksum_there"] = verified.checksum(verified.there)
     _summary(options, found)
-    wrong = differ or plan.size or move.unreadable
+    wrong = differ or plan.size or move.left_out.count
     return move.status or int(bool(wrong))
 
 

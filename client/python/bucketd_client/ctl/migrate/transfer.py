@@ -55,7 +55,7 @@ class Move:
         self.source, self.target, self.note = source, target, note
         self.counts: Counter[str] = Counter(carried=0, again=0, removed=0)
         self.refused: dict[Key, str] = {}
-        self.unreadable: set[str] = set()
+        self.left_out = filters.LeftOut()
         self.status = 0  # of the first refusal
         self.devices: set[str] = set()  # that something was carried of
         self._same: dict[Key, tuple[Row, Row | None]] = {}
@@ -184,9 +184,7 @@ class Move:
         for members in filters.pages(session, "/v1/buckets", "buckets"):
             for row in members["buckets"]:
                 yield (row["device"], row["job"]), row_of(row, row["size"])
-            for path in set(members.get("unreadable", [])) - self.unreadable:
-                self.unreadable.add(path)
-                output.warn(f"left out, because it cannot be read: {path}")
+            self.left_out.note(members)
 
 
 def envelopes(session: Session, device: str) -> Iterator[dict[str, Any]]:
