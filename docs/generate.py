@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import codes
-from bucketd_client.ctl import man, parser
-from bucketd_client.ctl.table import every
+from bucketd_client.ctl import parser
+from bucketd_client.ctl.commands import man
+from bucketd_client.ctl.table.all import every
 from tables import table
 
 from bucketd import __main__ as program

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucketd_client.ctl import naming as ours
+from bucketd_client.ctl import bucket_paths as ours
 from ctl_shell import CTL, Shell
 from fake import Seen, answer, fake
 from harness import Daemon, new_daemon, pair
