@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .. import _calls
+from .. import _api
 from .._errors import BucketError, PreconditionFailed, error
 from . import _lines_of, difference, output
 from .buckets import _json as read_json
@@ -45,9 +45,9 @@ class Stored:
         self.etag, self.revision = reply.etag, reply.members.get("revision")
         self._guard = {"If-None-Match": "*"} if self.etag is None else {"If-Match": self.etag}
 
-    def replace(self, bucket: dict[str, Any]) -> _calls.Reply:
-        headers = {**self._scope.headers(), **self._guard, "Content-Type": _calls.JSON}
-        body = _calls.encode(bucket)
+    def replace(self, bucket: dict[str, Any]) -> _api.Reply:
+        headers = {**self._scope.headers(), **self._guard, "Content-Type": _api.JSON}
+        body = _api.encode(bucket)
         return self._session.call("PUT", self._scope.target(), headers=headers, body=body)
 
 
@@ -91,7 +91,7 @@ def _until_stored(options: Options, session: Session, stored: Stored, path: str)
         return _done(options, stored, reply)
 
 
-def _done(options: Options, stored: Stored, reply: _calls.Reply | None) -> int:
+def _done(options: Options, stored: Stored, reply: _api.Reply | None) -> int:
     if reply is None:
         output.warn("nothing changed")
         return output.show({"changed": False}) if options.has("json") else 0
@@ -105,7 +105,7 @@ def _done(options: Options, stored: Stored, reply: _calls.Reply | None) -> int:
     return 0
 
 
-def _store(stored: Stored, text: str) -> _calls.Reply | None:
+def _store(stored: Stored, text: str) -> _api.Reply | None:
     """None where the text says what is stored already."""
     try:
         bucket = read_json(text, "the text")

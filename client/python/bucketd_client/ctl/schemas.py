@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .. import _calls
+from .. import _api
 from .._context import escape
 from . import output
 from .commands import Options
@@ -77,7 +77,7 @@ COLUMNS: output.Columns = {
 }
 
 
-def _show_violations(reply: _calls.Reply) -> None:
+def _show_violations(reply: _api.Reply) -> None:
     for bucket in reply.members["details"]:
         for wrong in bucket["violations"]:
             where = f"{bucket['device']}, {bucket['job']}"
@@ -85,8 +85,8 @@ def _show_violations(reply: _calls.Reply) -> None:
             output.write(output.plain(f"  {where}: {place} {wrong['message']}"))
 
 
-def _send(options: Options, query: str) -> _calls.Reply | None:
-    headers = {"Content-Type": _calls.JSON}
+def _send(options: Options, query: str) -> _api.Reply | None:
+    headers = {"Content-Type": _api.JSON}
     return _call(options, "PUT", _path(options) + query, headers, _text(options.arguments[1]))
 
 
@@ -96,7 +96,7 @@ def _call(
     target: str,
     headers: dict[str, str] | None = None,
     body: bytes | None = None,
-) -> _calls.Reply | None:
+) -> _api.Reply | None:
     """The answer; None where a curl command was printed instead."""
     try:
         return Session(options).call(method, target, headers=headers, body=body)
