@@ -198,7 +198,7 @@ test("what can never be a daemon fails at once", async (t) => {
   const dir = tempDir(t);
   writeFileSync(join(dir, "file"), "");
   const began = Date.now();
-  await assert.rejects(open(join(dir, "file")).get(), { code: "daemon_unreachable", message: /no socket/ });
+  await assert.rejects(open(join(dir, "file")).get(), { code: "daemon_unreachable", message: /the file there is not a socket/ });
   await assert.rejects(open(join(dir, "long".repeat(40))).get(), { message: /longer than the 107 bytes/ });
   assert.ok(Date.now() - began < 2000);
 });

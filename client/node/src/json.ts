@@ -3,9 +3,8 @@ import { InvalidRequestError } from "./errors.js";
 type Place = { holder: object; key: string };
 
 /**
- * The JSON text of `value`, refused where JSON.stringify would quietly change what is stored:
- * NaN and undefined in an array become null, a Map or a Promise becomes {}.
- * `undefined` in an object is left out.
+ * Return `value` as JSON. Refuse what JSON.stringify would silently change: NaN and `undefined` in
+ * an array become null, a Map or a Promise becomes {}. `undefined` in an object is left out.
  */
 export function encode(value: unknown, verb: string): string {
   const places = new Map<object, Place>();
@@ -24,14 +23,14 @@ export function encode(value: unknown, verb: string): string {
   }
 }
 
-/** As `encode`, for what has to be a JSON object. */
+/** As `encode`, for a value that must be a JSON object. */
 export function encodeObject(value: unknown, verb: string): string {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new InvalidRequestError(`cannot ${verb}: the data is ${kind(value)}, not an object`);
   }
   const text = encode(value, verb);
   if (!text.startsWith("{")) {
-    throw new InvalidRequestError(`cannot ${verb}: the data is no object once it is JSON`);
+    throw new InvalidRequestError(`cannot ${verb}: the data is not an object once it is JSON`);
   }
   return text;
 }
@@ -44,7 +43,7 @@ class Refused extends Error {
 
 function refusal(holder: any, key: string, json: unknown): string | undefined {
   if (json === null) {
-    // Only toJSON makes null of something else, such as of a Date that is none.
+    // Only toJSON turns another value into null, such as an invalid Date.
     return holder[key] === null ? undefined : `${kind(holder[key])} without a JSON form`;
   }
   switch (typeof json) {
@@ -76,7 +75,7 @@ function kind(value: unknown): string {
 
 function pointer(places: Map<object, Place>, holder: object, key: string): string {
   const place = places.get(holder);
-  if (!place) return ""; // the wrapper that JSON.stringify puts around the whole value
+  if (!place) return ""; // the holder that JSON.stringify makes for the whole value
   const escaped = key.replaceAll("~", "~0").replaceAll("/", "~1");
   return `${pointer(places, place.holder, place.key)}/${escaped}`;
 }
