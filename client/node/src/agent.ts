@@ -1,6 +1,6 @@
 import { resolve } from "./context.js";
 import { BucketError } from "./errors.js";
-import { encodeObject } from "./json.js";
+import { encodeObject, nameOfError } from "./json.js";
 import { type BucketRequest, requestBucket } from "./request.js";
 import type {
   BucketData,
@@ -80,7 +80,7 @@ async function* changes(deviceBucket: boolean, options: WatchOptions = {}): Asyn
 
 function failure(error: unknown): Failure {
   if (!(error instanceof BucketError)) {
-    return { success: false, error: `cannot use the bucket: ${error}`, code: "internal" };
+    return { success: false, error: `cannot use the bucket: unexpected ${nameOfError(error)}`, code: "internal" };
   }
   const { message, code, details } = error;
   return { success: false, error: message, code, ...(details && { details }) };

@@ -1,3 +1,4 @@
+import { sleep } from "./clock.js";
 import { type BucketOptions, quote, resolve } from "./context.js";
 import { InvalidRequestError, PreconditionFailedError } from "./errors.js";
 import { encode, encodeObject } from "./json.js";
@@ -139,5 +140,5 @@ function contentType(patch: "merge-patch" | "json-patch"): Record<string, string
 /** Wait a random time, longer from round to round, so that competing writers separate. */
 function backOff(round: number): Promise<void> {
   const max = Math.min(100, 2 ** Math.min(round, 7));
-  return new Promise((resolve) => setTimeout(resolve, Math.random() * max));
+  return sleep(Math.random() * max);
 }

@@ -91,7 +91,9 @@ function fromNames(options: BucketOptions, device: string): Bound {
 
 function refuseTimeout(timeout: number | undefined): void {
   if (timeout === undefined || (typeof timeout === "number" && timeout > 0 && timeout <= MAX_TIMEOUT_MS)) return;
-  throw new InvalidRequestError(`cannot wait ${timeout} ms: a timeout is more than 0 and at most ${MAX_TIMEOUT_MS}`);
+  throw new InvalidRequestError(
+    `cannot use the timeout: it must be a number of milliseconds, more than 0 and at most ${MAX_TIMEOUT_MS}`,
+  );
 }
 
 function refuseStrayNames(options: BucketOptions): void {
@@ -130,6 +132,11 @@ export function locate(target: Target, path = target.path, query: readonly strin
   const automation = target.named?.automation ?? null;
   const all = automation === null ? query : [`automation=${quote(automation, "automation")}`, ...query];
   return all.length === 0 ? path : `${path}?${all.join("&")}`;
+}
+
+/** Return the headers that authenticate the caller. */
+export function authorization({ token }: Target): Record<string, string> {
+  return token === undefined ? {} : { Authorization: `Bearer ${token}` };
 }
 
 /** Return `name` as one path segment that is never read as `.` or `..`. */

@@ -1,5 +1,7 @@
 import { InvalidRequestError } from "./errors.js";
 
+const LONE_SURROGATE = /\p{Surrogate}/u;
+
 type Place = { holder: object; key: string };
 
 /**
@@ -7,16 +9,11 @@ type Place = { holder: object; key: string };
  * an array become null, a Map or a Promise becomes {}. `undefined` in an object is left out.
  */
 export function encode(value: unknown, verb: string): string {
-  const places = new Map<object, Place>();
-  function check(this: any, key: string, json: unknown): unknown {
-    const cause = refusal(this, key, json);
-    if (cause) throw new Refused(cause, pointer(places, this, key));
-    if (typeof json === "object" && json !== null) places.set(json, { holder: this, key });
-    return json;
-  }
   try {
-    const text: string | undefined = JSON.stringify(value, check);
+    const text = stringify(value, refusal);
     if (text === undefined) throw new Refused("undefined is not JSON", "");
+    // JSON.stringify writes a lone surrogate as an escape, and few strings need the second look.
+    if (text.includes("\\ud")) stringify(value, surrogateRefusal);
     return text;
   } catch (error) {
     throw new InvalidRequestError(`cannot ${verb}: ${reason(error)}`);
@@ -36,30 +33,53 @@ export function encodeObject(value: unknown, verb: string): string {
 }
 
 class Refused extends Error {
-  constructor(cause: string, place: string) {
-    super(place ? `${cause} at ${place}` : cause);
+  constructor(cause: string, place: string, advice = "") {
+    super((place ? `${cause} at ${place}` : cause) + advice);
   }
 }
 
-function refusal(holder: any, key: string, json: unknown): string | undefined {
+/** Why a member is refused, and how to fix it. */
+type Refusal = readonly [cause: string, advice?: string];
+
+/** JSON.stringify, with a check of each member that may refuse it. */
+function stringify(value: unknown, refusalOf: (holder: any, key: string, json: unknown) => Refusal | undefined): string | undefined {
+  const places = new Map<object, Place>();
+  function check(this: any, key: string, json: unknown): unknown {
+    const refused = refusalOf(this, key, json);
+    if (refused) throw new Refused(refused[0], pointer(places, this, key), refused[1]);
+    if (typeof json === "object" && json !== null) places.set(json, { holder: this, key });
+    return json;
+  }
+  return JSON.stringify(value, check);
+}
+
+function refusal(holder: any, key: string, json: unknown): Refusal | undefined {
   if (json === null) {
     // Only toJSON turns another value into null, such as an invalid Date.
-    return holder[key] === null ? undefined : `${kind(holder[key])} without a JSON form`;
+    return holder[key] === null ? undefined : [`${kind(holder[key])} without a JSON form`];
   }
   switch (typeof json) {
     case "number":
-      return Number.isFinite(json) ? undefined : `${json} is not JSON`;
+      return Number.isFinite(json) ? undefined : [`${json} is not JSON`];
     case "object":
-      return plain(json as object) ? undefined : `${kind(json)} is not JSON`;
+      return plain(json as object) ? undefined : [`${kind(json)} is not JSON`];
     case "undefined":
-      return Array.isArray(holder) ? "undefined in an array is not JSON" : undefined;
+      return Array.isArray(holder) ? ["undefined in an array is not JSON"] : undefined;
     case "bigint":
     case "function":
     case "symbol":
-      return `a ${typeof json} is not JSON`;
+      return [`a ${typeof json} is not JSON`];
     default:
       return undefined;
   }
+}
+
+/** Refuse strings that UTF-8 cannot hold. */
+function surrogateRefusal(_holder: unknown, key: string, json: unknown): Refusal | undefined {
+  if (LONE_SURROGATE.test(key)) return ["a key has a lone surrogate", "; use a key without it"];
+  if (typeof json !== "string" || !LONE_SURROGATE.test(json)) return undefined;
+  const advice = "; store JSON.stringify of the string instead, and JSON.parse it after reading";
+  return [`${kind(json)} has a lone surrogate`, advice];
 }
 
 function plain(value: object): boolean {
@@ -69,6 +89,7 @@ function plain(value: object): boolean {
 
 function kind(value: unknown): string {
   if (value === null || value === undefined) return String(value);
+  if (typeof value === "string") return `a string of ${value.length} characters`;
   if (typeof value !== "object") return `a ${typeof value}`;
   return `a value of type ${Object.prototype.toString.call(value).slice(8, -1)}`;
 }
@@ -76,13 +97,20 @@ function kind(value: unknown): string {
 function pointer(places: Map<object, Place>, holder: object, key: string): string {
   const place = places.get(holder);
   if (!place) return ""; // the holder that JSON.stringify makes for the whole value
-  const escaped = key.replaceAll("~", "~0").replaceAll("/", "~1");
+  const printable = key.replace(/\p{Surrogate}/gu, (char) => `\\u${char.charCodeAt(0).toString(16)}`);
+  const escaped = printable.replaceAll("~", "~0").replaceAll("/", "~1");
   return `${pointer(places, place.holder, place.key)}/${escaped}`;
 }
 
+/** Return the cause of a failed JSON.stringify. The text of a foreign error might hold a value. */
 function reason(error: unknown): string {
   if (error instanceof RangeError) return "the data is nested too deeply";
   if (error instanceof Refused) return error.message;
-  const first = (error instanceof Error ? error.message : String(error)).split("\n", 1)[0];
-  return first?.includes("circular") ? "the data contains itself (circular)" : `${first}`;
+  if (error instanceof TypeError && /circular|cyclic/.test(error.message)) return "the data contains itself (circular)";
+  return `reading the data threw ${nameOfError(error)}`;
+}
+
+/** Return the kind of what was thrown, without its text. */
+export function nameOfError(error: unknown): string {
+  return error instanceof Error ? error.constructor.name : kind(error);
 }

@@ -1,28 +1,39 @@
-const tails = new Map<string, Promise<unknown>>();
+import { clearTimeout, now, setTimeout } from "./clock.js";
+
+/** Earlier work with the same key took all the time of this one. */
+export class QueueTimeout extends Error {}
+
+/** For each key with work in progress: the starts of the work that waits behind it. */
+const queues = new Map<string, Array<() => void>>();
 
 /**
- * Run `work` after all earlier work with the same key, or at `deadline` (milliseconds since the
- * epoch), whichever comes first. So calls on one bucket are made in order, awaited or not.
+ * Run `work` after all earlier work with the same key, so that calls on one bucket are made in
+ * order, awaited or not. Reject with QueueTimeout if it has not started at `deadline`.
  */
-export function enqueue<T>(key: string, deadline: number, work: () => Promise<T>): Promise<T> {
-  const before = tails.get(key);
-  if (!before) return enter(key, work(), undefined);
-  return enter(key, until(before, deadline).then(work), before);
+export async function enqueue<T>(key: string, deadline: number, work: () => Promise<T>): Promise<T> {
+  let queue = queues.get(key);
+  if (queue) await waitIn(queue, deadline);
+  else queues.set(key, (queue = []));
+  try {
+    return await work();
+  } finally {
+    const startNext = queue.shift();
+    if (startNext) startNext();
+    else queues.delete(key);
+  }
 }
 
-function enter<T>(key: string, done: Promise<T>, before: Promise<unknown> | undefined): Promise<T> {
-  const last = Promise.allSettled([before, done]).then(() => {
-    if (tails.get(key) === last) tails.delete(key);
+function waitIn(queue: Array<() => void>, deadline: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const start = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    const expire = () => {
+      queue.splice(queue.indexOf(start), 1);
+      reject(new QueueTimeout());
+    };
+    const timer = setTimeout(expire, Math.max(0, deadline - now()));
+    queue.push(start);
   });
-  tails.set(key, last);
-  return done;
-}
-
-async function until(before: Promise<unknown>, deadline: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const over = new Promise((resolve) => {
-    timer = setTimeout(resolve, Math.max(0, deadline - Date.now()));
-  });
-  await Promise.race([before, over]);
-  clearTimeout(timer);
 }

@@ -1,9 +1,11 @@
-import { statSync } from "node:fs";
-import { type Target, locate } from "./context.js";
+import { now, sleep } from "./clock.js";
+import { ConnectionLost, NotSent, TimedOut, exchange } from "./connections.js";
+import { type Target, authorization, locate } from "./context.js";
 import { ConnectionLostError, DaemonUnreachableError, StoreError, TimeoutError } from "./errors.js";
-import { enqueue } from "./keyed-queue.js";
+import { MalformedResponse, serialize } from "./http1.js";
+import { QueueTimeout, enqueue } from "./keyed-queue.js";
 import { type ApiResponse, RetryLater, parseResponse } from "./response.js";
-import { ConnectionLost, NotSent, TimedOut, bearer, exchange } from "./transport.js";
+import { permanentFailure } from "./socket-path.js";
 
 /** One call on a bucket; `query` is percent-encoded, `body` is JSON. */
 export interface BucketRequest {
@@ -21,15 +23,18 @@ interface Limits {
 
 const CONNECT_MS = 5_000;
 const TOTAL_MS = 30_000;
-const MAX_SOCKET_PATH_BYTES = 107;
 const TRANSIENT = new Set(["ENOENT", "ECONNREFUSED", "EAGAIN", "EPIPE", "ECONNRESET"]);
 
 /** Make one call, after the earlier calls on the same bucket; rejects with a BucketError. */
-export function request(target: Target, wanted: BucketRequest, timeout?: number): Promise<ApiResponse> {
-  const now = Date.now();
-  const limits = { connectBy: now + (timeout ?? CONNECT_MS), deadline: now + (timeout ?? TOTAL_MS) };
+export async function request(target: Target, wanted: BucketRequest, timeout?: number): Promise<ApiResponse> {
+  const start = now();
+  const limits = { connectBy: start + (timeout ?? CONNECT_MS), deadline: start + (timeout ?? TOTAL_MS) };
   const bucket = `${target.socket}\n${target.path}\n${target.token ?? ""}`;
-  return enqueue(bucket, limits.deadline, () => retry(target, wanted, limits));
+  try {
+    return await enqueue(bucket, limits.deadline, () => retry(target, wanted, limits));
+  } catch (error) {
+    throw errorFor(error, target, wanted);
+  }
 }
 
 export interface BucketResponse extends ApiResponse {
@@ -46,16 +51,16 @@ export async function requestBucket(target: Target, wanted: BucketRequest, timeo
   return { ...response, content };
 }
 
-/** The earlier calls on the same bucket took all the time of this one. */
-class QueueTimeout extends Error {}
-
 const MIN_TRY_MS = 250;
+/** A timer may fire so much early, and no try is made in the rest. */
+const TIMER_ERROR_MS = 2;
 
 /** Repeat a call while it certainly changed nothing, until a response arrives or the time is over. */
 async function retry(target: Target, wanted: BucketRequest, limits: Limits): Promise<ApiResponse> {
-  let failed: unknown = new QueueTimeout();
-  for (let tries = 0; Date.now() < limits.deadline; tries++) {
-    const ms = limits.deadline - Date.now();
+  let failed: unknown = new TimedOut(false);
+  for (let tries = 0; ; tries++) {
+    const ms = limits.deadline - now();
+    if (ms <= (tries > 0 ? TIMER_ERROR_MS : 0)) break;
     try {
       return await attempt(target, wanted, ms);
     } catch (error) {
@@ -64,19 +69,19 @@ async function retry(target: Target, wanted: BucketRequest, limits: Limits): Pro
       if (!cutShort) failed = error;
     }
     const pause = pauseAfter(failed, target, wanted, tries);
-    const left = limits.connectBy - Date.now();
+    const left = limits.connectBy - now();
     if (pause === undefined || left <= 0) break;
-    await new Promise((resolve) => setTimeout(resolve, Math.min(pause, left)));
+    await sleep(Math.min(pause, left));
   }
-  throw errorFor(failed, target, wanted);
+  throw failed;
 }
 
 async function attempt(target: Target, wanted: BucketRequest, ms: number): Promise<ApiResponse> {
   const type: Record<string, string> = wanted.body === undefined ? {} : { "Content-Type": "application/json" };
-  const headers = { ...bearer(target.token), ...type, ...wanted.headers };
+  const headers = { Accept: "application/json", ...authorization(target), ...type, ...wanted.headers };
   const path = locate(target, wanted.path, wanted.query);
-  const response = await exchange(target.socket, { method: wanted.method, path, headers, body: wanted.body }, ms);
-  return parseResponse(response, target);
+  const bytes = serialize({ method: wanted.method, path, headers, body: wanted.body });
+  return parseResponse(await exchange(target.socket, bytes, ms), target);
 }
 
 /** Return the milliseconds until the next try; undefined when another try is unsafe or useless. */
@@ -90,19 +95,6 @@ function pauseAfter(error: unknown, target: Target, wanted: BucketRequest, tries
 /** Report whether nothing was sent and another try may reach a daemon. */
 export function isTransient(error: unknown, socket: string): boolean {
   return error instanceof NotSent && !permanentFailure(socket) && TRANSIENT.has(error.reason.code ?? "");
-}
-
-/** Return why no daemon can ever listen at this path, if so. */
-function permanentFailure(path: string): string | undefined {
-  if (Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES) {
-    return `the path is longer than the ${MAX_SOCKET_PATH_BYTES} bytes that the path of a socket may have`;
-  }
-  try {
-    return statSync(path).isSocket() ? undefined : "the file there is not a socket";
-  } catch {
-    // The file does not exist yet, or may not be examined; connecting tells more.
-    return undefined;
-  }
 }
 
 /** Return the error that the caller gets once no further try is made. */
@@ -127,6 +119,10 @@ export function errorFor(error: unknown, target: Target, wanted: BucketRequest):
   }
   if (error instanceof TimedOut) {
     return new TimeoutError(`cannot finish the call: no response from bucketd in time${doubt}`);
+  }
+  if (error instanceof MalformedResponse) {
+    const cause = "it is not HTTP, so not from bucketd; does BUCKETD_SOCKET name its socket?";
+    return new StoreError(`cannot read the response: ${cause}`, "internal");
   }
   return error;
 }

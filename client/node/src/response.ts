@@ -13,7 +13,7 @@ import {
   UnavailableError,
   type BucketErrorOptions,
 } from "./errors.js";
-import type { HttpResponse } from "./transport.js";
+import type { HttpResponse } from "./http1.js";
 
 /** A successful response; `etag` is null when no bucket is stored. */
 export interface ApiResponse {

@@ -1,10 +1,12 @@
 import * as http from "node:http";
-import { type Target, locate, quote } from "./context.js";
+import { clearTimeout, now, setTimeout } from "./clock.js";
+import { ConnectionLost, TimedOut, classify, refuseLongPath } from "./connections.js";
+import { type Target, authorization, locate, quote } from "./context.js";
 import { BucketError, InvalidRequestError, StoreError } from "./errors.js";
+import type { HttpResponse } from "./http1.js";
 import { errorFor, isTransient } from "./request.js";
 import { RetryLater, parseResponse } from "./response.js";
 import { EventParser, type ServerEvent } from "./sse.js";
-import { ConnectionLost, TimedOut, bearer, classify, readResponse } from "./transport.js";
 import type { Change, WatchOptions } from "./types.js";
 
 /** Milliseconds. A daemon that sends nothing for three heartbeats is considered gone. */
@@ -40,7 +42,7 @@ class WatchSession {
   private needsSnapshot: boolean;
   private gap = false;
   private reached = false;
-  private failingSince: number | undefined = Date.now();
+  private failingSince: number | undefined = now();
   private pause = FIRST_PAUSE;
 
   constructor(readonly target: Target, private readonly options: WatchOptions, readonly timeout: number | undefined) {
@@ -59,7 +61,7 @@ class WatchSession {
   get headers(): Record<string, string> {
     const resume: Record<string, string> =
       this.lastId === undefined || this.needsSnapshot ? {} : { "Last-Event-ID": this.lastId };
-    return { Accept: "text/event-stream", ...bearer(this.target.token), ...resume };
+    return { Accept: "text/event-stream", ...authorization(this.target), ...resume };
   }
 
   /** Iterate over the changes of one connection; throw when the connection ends. */
@@ -67,7 +69,7 @@ class WatchSession {
     this.reached = true;
     this.failingSince = undefined;
     const parser = new EventParser();
-    for await (const text of response.setEncoding("utf8")) {
+    for await (const text of textOf(response)) {
       for (const event of parser.feed(text)) {
         if (event.data) yield this.change(event);
         this.lastId = event.id || this.lastId;
@@ -95,8 +97,8 @@ class WatchSession {
   pauseAfter(error: unknown): number {
     if (error instanceof GapDetected) return 0;
     if (error instanceof BucketError) throw error;
-    this.failingSince ??= Date.now();
-    const failing = Date.now() - this.failingSince;
+    this.failingSince ??= now();
+    const failing = now() - this.failingSince;
     this.pause = Math.min(2 * this.pause, failing < SHORT_MS ? SHORT_PAUSE : LONG_PAUSE);
     const pause = this.pause * (0.5 + Math.random() / 2);
     const retryFor = this.timeout ?? (this.reached ? Infinity : limits.reach);
@@ -138,6 +140,7 @@ class StreamConnection {
   private connect(): Promise<http.IncomingMessage> {
     const { target, path, headers, timeout } = this.session;
     return new Promise((resolve, reject) => {
+      refuseLongPath(target.socket);
       const request = http.request({ agent: false, socketPath: target.socket, path, headers });
       this.request = request;
       this.giveUpAfter(timeout ?? limits.respond);
@@ -170,4 +173,21 @@ class StreamConnection {
     this.options.signal?.removeEventListener("abort", this.abort);
     this.request?.destroy();
   }
+}
+
+/** Iterate over the body as it arrives; throw what a broken connection means. */
+async function* textOf(response: http.IncomingMessage): AsyncGenerator<string, void, void> {
+  try {
+    yield* response.setEncoding("utf8");
+  } catch (error) {
+    throw error instanceof TimedOut ? error : classify(error as Error);
+  }
+}
+
+/** Read the whole response, which is not a stream. */
+async function readResponse(response: http.IncomingMessage): Promise<HttpResponse> {
+  let text = "";
+  for await (const piece of textOf(response)) text += piece;
+  const headers = response.headers as HttpResponse["headers"];
+  return { status: response.statusCode!, headers, text };
 }

@@ -284,3 +284,15 @@ test("no time to send it all: what was not sent was not done", async (t) => {
     message: /before it was sent; nothing was changed/,
   });
 });
+
+test("a path that is too long never reaches the socket that it would be cut to", async (t) => {
+  const dir = tempDir(t);
+  const path = join(dir, "s".repeat(106 - Buffer.byteLength(dir)));
+  const fake = await Fake.start(t, () => stored({ other: 1 }), path);
+  for (const beyond of [`${path}ss`, `${path}${"s".repeat(20)}`]) {
+    const refused = { code: "daemon_unreachable", message: /longer than the 107 bytes/ };
+    await assert.rejects(open(beyond, { timeout: 300 }).get(), refused);
+    await assert.rejects(open(beyond, { timeout: 300 }).watch().next(), refused);
+  }
+  assert.equal(fake.connections, 0);
+});

@@ -1,3 +1,4 @@
+import { clearInterval, clearTimeout, now, setInterval, setTimeout } from "../clock.js";
 import { type JsonObject, write } from "./json.js";
 import { bucketOf, type Context, type Key, type State, type Notification } from "./state.js";
 
@@ -41,7 +42,7 @@ export class Stream {
       if (!isOpen) stop();
     };
     const beat = setInterval(() => send(`: \n${this.id}`), HEARTBEAT_MS);
-    const expiry = setTimeout(flush, Math.min(2 ** 31 - 1, (this.context?.expires ?? Infinity) - Date.now()));
+    const expiry = setTimeout(flush, Math.min(2 ** 31 - 1, (this.context?.expires ?? Infinity) - now()));
     const stop = () => {
       this.state.watchers.delete(flush);
       clearInterval(beat);

@@ -23,7 +23,8 @@ export function parse(bytes: Uint8Array): Json {
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     return new Parser(text).whole();
   } catch (error) {
-    throw new BucketError(`cannot read the request body: ${(error as Error).message}`, "invalid_json");
+    const cause = error instanceof InvalidJson ? error.message : "it is not UTF-8";
+    throw new BucketError(`cannot read the request body: ${cause}`, "invalid_json");
   }
 }
 
@@ -90,10 +91,19 @@ class Parser {
   private string(): string {
     let end = this.at + 1;
     while (end < this.text.length && this.text[end] !== '"') end += this.text[end] === "\\" ? 2 : 1;
-    const value: string = JSON.parse(this.text.slice(this.at, end + 1));
+    const value = this.decoded(this.text.slice(this.at, end + 1));
     if (/\p{Surrogate}/u.test(value)) throw new InvalidJson("it has a lone surrogate");
     this.at = end + 1;
     return value;
+  }
+
+  /** Decode a string; the error of JSON.parse would show what stands there. */
+  private decoded(literal: string): string {
+    try {
+      return JSON.parse(literal);
+    } catch {
+      throw this.unexpected();
+    }
   }
 
   private number(): Numeral {
@@ -125,12 +135,15 @@ const NUMBER = /-?(?:0|[1-9][0-9]*)((?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)|\.[0-9]+)?/
 function integer(text: string): string {
   const value = text.length <= 40 ? BigInt(text) : HIGHEST + 1n;
   if (value >= LOWEST && value <= HIGHEST) return value.toString();
-  throw new InvalidJson(`the integer ${text.slice(0, 40)} is outside -2^63 … 2^64-1 and would be rounded`);
+  // JavaScript writes a double up to 10^21 without an exponent; such a text loses nothing.
+  if (String(Number(text)) === text) return float(text);
+  const digits = text.replace("-", "").length;
+  throw new InvalidJson(`an integer of ${digits} digits is outside -2^63 … 2^64-1 and would be rounded`);
 }
 
 function float(text: string): string {
   const value = Number(text);
-  if (!Number.isFinite(value)) throw new InvalidJson(`the number ${text.slice(0, 40)} is beyond all that can be kept`);
+  if (!Number.isFinite(value)) throw new InvalidJson(`a number is beyond the range of a double`);
   const written = Object.is(value, -0) ? "-0" : String(value);
   return /^-?[0-9]+$/.test(written) ? `${written}.0` : written;
 }

@@ -6,7 +6,7 @@ const MAX_ROWS = 1000;
 export function limitOf(text: string | undefined): number {
   if (text === undefined) return MAX_ROWS;
   if (/^[0-9]{1,9}$/.test(text) && Number(text) >= 1 && Number(text) <= MAX_ROWS) return Number(text);
-  throw new InvalidRequestError(`cannot use limit='${text}': it must be 1 to ${MAX_ROWS}`);
+  throw new InvalidRequestError(`cannot use the parameter 'limit': it must be 1 to ${MAX_ROWS}`);
 }
 
 /** Return the name after which a page begins. */

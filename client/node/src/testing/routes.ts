@@ -185,7 +185,7 @@ function watchAll(resolved: ResolvedRequest): Response {
 function streaming({ state, request, query, context }: ResolvedRequest, filter: Filter): Response {
   const snapshot = query.get("snapshot")?.[0] ?? "false";
   if (snapshot !== "true" && snapshot !== "false") {
-    throw new InvalidRequestError(`cannot use snapshot='${snapshot}': it must be true or false`);
+    throw new InvalidRequestError(`cannot use the parameter 'snapshot': it must be true or false`);
   }
   const since = request.headers.get("last-event-id")?.[0];
   return { status: 200, text: null, stream: new Stream(state, filter, context, since, snapshot === "true") };
@@ -207,8 +207,8 @@ function rowOf({ device, job }: Key, { automation, revision, text, updatedAt }: 
   return { device, job, automation, revision, size: Buffer.byteLength(text), updated_at: updatedAt };
 }
 
-function scopeOf({ device, job, automation, expires }: Context) {
-  return { device, job, automation, expires_at: new Date(expires).toISOString() };
+function scopeOf({ device, job, automation, expiresAt }: Context) {
+  return { device, job, automation, expires_at: expiresAt };
 }
 
 function ownContext({ context }: ResolvedRequest): Response {
@@ -231,7 +231,7 @@ function createContext({ request, state }: ResolvedRequest): Response {
 function listContexts({ state }: ResolvedRequest): Response {
   const contexts = state.live().map((context) => ({
     id: context.id,
-    created_at: new Date(context.created).toISOString(),
+    created_at: context.createdAt,
     ...scopeOf(context),
   }));
   return success({ contexts });

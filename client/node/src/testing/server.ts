@@ -4,7 +4,10 @@ import * as http from "node:http";
 import type { Duplex } from "node:stream";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setImmediate } from "../clock.js";
 import { BucketError } from "../errors.js";
+import { nameOfError } from "../json.js";
+import { fits, MAX_SOCKET_PATH_BYTES } from "../socket-path.js";
 import type { Detail } from "../types.js";
 import { StoredBucket } from "./stored-bucket.js";
 import type { Stream } from "./events.js";
@@ -23,6 +26,7 @@ const RETRY_AFTER: Readonly<Record<string, string>> = {
   too_many_requests: "1", overloaded: "1", shutting_down: "1", read_only: "5",
 };
 
+const SOCKET_NAME = "bucketd.sock";
 /** A stream with more unread bytes than this is closed. */
 const MAX_UNREAD_BYTES = 8 * 1024 * 1024;
 
@@ -38,13 +42,13 @@ export interface ServerOptions {
 export class Server {
   /** The path of the socket, for BUCKETD_SOCKET. */
   readonly socket: string;
-  private readonly home = mkdtempSync(join(tmpdir(), "bucketd-"));
+  private readonly home = makeHome();
   private readonly state: State;
   private readonly refusals: BucketError[] = [];
   private http: http.Server | undefined;
 
   constructor({ maxBytes = 1024 * 1024 }: ServerOptions = {}) {
-    this.socket = join(this.home, "bucketd.sock");
+    this.socket = join(this.home, SOCKET_NAME);
     this.state = new State(maxBytes);
   }
 
@@ -106,7 +110,7 @@ export class Server {
       if (result.stream) stream(response, result.stream, incoming.method === "HEAD");
       else send(response, result);
     } catch (error) {
-      refuse(response, error instanceof BucketError ? error : new BucketError(String(error), "internal"));
+      refuse(response, error instanceof BucketError ? error : unexpected(error));
     }
   }
 
@@ -115,6 +119,20 @@ export class Server {
     if (refusal) throw refusal;
     return handle(this.state, request);
   }
+}
+
+/** Make a directory for the socket: in TMPDIR, or in /tmp where the path would be too long there. */
+function makeHome(): string {
+  const base = [tmpdir(), "/tmp"].find((directory) => fits(join(directory, "bucketd-XXXXXX", SOCKET_NAME)));
+  if (base !== undefined) return mkdtempSync(join(base, "bucketd-"));
+  throw new Error(
+    `cannot make a socket below ${tmpdir()}: its path would be longer than ${MAX_SOCKET_PATH_BYTES} bytes; set TMPDIR to a shorter directory`,
+  );
+}
+
+/** Return the refusal for a failure of the server itself; the text of the failure might hold a value. */
+function unexpected(error: unknown): BucketError {
+  return new BucketError(`cannot serve the request: unexpected ${nameOfError(error)}`, "internal");
 }
 
 function headersOf({ rawHeaders }: http.IncomingMessage): Map<string, string[]> {
@@ -175,8 +193,8 @@ function stream(response: http.ServerResponse, from: Stream, onlyHead: boolean):
 }
 
 /** Refuse bytes that are not HTTP. */
-function refuseRaw(error: Error, socket: Duplex): void {
-  const members = { success: false, error: `cannot read the request: ${error.message}`, code: "invalid_request" };
+function refuseRaw(error: NodeJS.ErrnoException, socket: Duplex): void {
+  const members = { success: false, error: `cannot read the request: it is not HTTP (${error.code})`, code: "invalid_request" };
   const text = JSON.stringify(members);
   const head = ["Content-Type: application/json", `Content-Length: ${Buffer.byteLength(text)}`, "Connection: close"];
   if (socket.writable) socket.end(`HTTP/1.1 400 Bad Request\r\n${head.join("\r\n")}\r\n\r\n${text}`);

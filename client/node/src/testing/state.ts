@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { now } from "../clock.js";
 import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
 import { type Change, diff } from "./changes.js";
 import { equal, isDeeper, type Json, type JsonObject, MAX_DEPTH, parseObject, write } from "./json.js";
@@ -57,7 +58,9 @@ export interface Context extends Key {
   readonly id: string;
   readonly token: string;
   readonly automation: string | null;
-  readonly created: number;
+  readonly createdAt: string;
+  readonly expiresAt: string;
+  /** Monotonic time in milliseconds, so that a test that sets the clock ends no token. */
   readonly expires: number;
 }
 
@@ -121,14 +124,15 @@ export class State {
       );
     }
     const [id, token] = [randomBytes(8).toString("hex"), randomBytes(32).toString("base64url")];
-    const context = { id, token, ...names, created: Date.now(), expires: Date.now() + 1000 * ttl };
+    const [createdAt, expiresAt] = [0, 1000 * ttl].map((ms) => new Date(Date.now() + ms).toISOString());
+    const context = { id, token, ...names, createdAt: createdAt!, expiresAt: expiresAt!, expires: now() + 1000 * ttl };
     this.contexts.set(id, context);
     return context;
   }
 
   /** Return the valid contexts, oldest first. */
   live(): Context[] {
-    return [...this.contexts.values()].filter(({ expires }) => expires > Date.now());
+    return [...this.contexts.values()].filter(({ expires }) => expires > now());
   }
 
   /** Return the context of a token. */
