@@ -19,7 +19,7 @@ from ...fs.locks import WriteLock
 from ...model.bucket import BucketKey, Change, Snapshot
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
-from ..base import ChangeEvent, Filter, Page, Subscriber
+from ..base import ChangeEvent, Filter, Page, SharedSchemas, Subscriber
 from . import listing, recovery
 from .applier import Commit
 from .bucket_files import BucketFiles
@@ -183,6 +183,12 @@ class FileStore:
         """Why writes are refused now, if they are."""
         problem = self._committer.problem
         return problem.message if problem else None
+
+    def shared_schemas(self) -> SharedSchemas | None:
+        return None
+
+    async def run_background(self, stop: asyncio.Event) -> None:
+        """Return at once: all work is started by requests and by the journal's writer."""
 
     async def close(self) -> None:
         try:
