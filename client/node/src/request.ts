@@ -48,7 +48,7 @@ export async function requestBucket(target: Target, wanted: BucketRequest, timeo
   if (typeof content !== "object" || content === null) {
     throw new StoreError(`cannot read the response: it holds no ${target.field}`, "internal");
   }
-  return { ...response, content };
+  return { body: response.body, etag: response.etag, content };
 }
 
 const MIN_TRY_MS = 250;
@@ -57,7 +57,7 @@ const TIMER_ERROR_MS = 2;
 
 /** Repeat a call while it certainly changed nothing, until a response arrives or the time is over. */
 async function retry(target: Target, wanted: BucketRequest, limits: Limits): Promise<ApiResponse> {
-  let failed: unknown = new TimedOut(false);
+  let failed: unknown;
   for (let tries = 0; ; tries++) {
     const ms = limits.deadline - now();
     if (ms <= (tries > 0 ? TIMER_ERROR_MS : 0)) break;
@@ -73,7 +73,7 @@ async function retry(target: Target, wanted: BucketRequest, limits: Limits): Pro
     if (pause === undefined || left <= 0) break;
     await sleep(Math.min(pause, left));
   }
-  throw failed;
+  throw failed ?? new TimedOut(false);
 }
 
 async function attempt(target: Target, wanted: BucketRequest, ms: number): Promise<ApiResponse> {
