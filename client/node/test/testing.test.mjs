@@ -121,7 +121,7 @@ test("an open server keeps no process alive", async () => {
 
 test("it is held to the daemon's own tests", { timeout: 120_000 }, async () => {
   const server = `node ${here("support/serve-testing.mjs")}`;
-  const tests = ["contract", "differential"].map((name) => `tests/testing/test_${name}.py`);
+  const tests = ["contract", "differential"].map((name) => `tests/client/testing/test_${name}.py`);
   const pytest = here("../../../.venv/bin/pytest");
   const env = { ...process.env, TESTING_SERVER: server };
   const run = promisify(execFile)(pytest, [...tests, "-p", "no:xdist"], { cwd: here("../../.."), env });

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .. import _fastjson
+from .. import _json
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, TextIO
 
-    from .._calls import Reply
+    from .._api import Reply
 
     Columns = dict[str, Callable[[dict[str, Any]], str]]
 
@@ -27,6 +27,10 @@ class Unwritten(Exception):
     """Standard output did not take what it was to be told; the text says why."""
 
 
+class ReaderGone(BaseException):
+    """Nobody reads standard output any more. Not an OSError: those are tried again by a watch."""
+
+
 def on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
@@ -38,18 +42,18 @@ def show(value: Any) -> int:
 
         write(_harmless(json.dumps(value, ensure_ascii=False, indent=2)))
     else:
-        write(_fastjson.dumps(value))
+        write(_json.dumps(value))
     return 0
 
 
 def show_line(value: Any) -> None:
     """One JSON value of several, so on one line everywhere."""
-    write(_harmless(_fastjson.dumps(value)))
+    write(_harmless(_json.dumps(value)))
 
 
 def write_json(value: Any) -> None:
     """One JSON value on one line, as it is."""
-    write(_fastjson.dumps(value))
+    write(_json.dumps(value))
 
 
 def show_answer(reply: Reply) -> int:
@@ -74,6 +78,32 @@ def put(data: bytes, flush: bool = False) -> None:
         raise
     except OSError as problem:
         raise Unwritten(problem.strerror or str(problem)) from None
+
+
+def end_with_reader() -> None:
+    """From now on raise ReaderGone in the main thread once nobody reads standard output.
+
+    A write would tell it, but whoever waits for changes may have nothing to write for days.
+    """
+    import select
+    import signal
+    import threading
+
+    if sys.stdout is None or not hasattr(select, "poll"):
+        return
+    poller, main = select.poll(), threading.main_thread()
+    poller.register(sys.stdout.fileno(), 0)  # errors and hang-ups are told anyway
+
+    def broken(*_: object) -> None:
+        raise ReaderGone
+
+    def wait_for_reader() -> None:
+        poller.poll()
+        if main.ident is not None:
+            signal.pthread_kill(main.ident, signal.SIGPIPE)
+
+    signal.signal(signal.SIGPIPE, broken)
+    threading.Thread(target=wait_for_reader, daemon=True).start()
 
 
 def warn(message: str, before: str = "bucketctl: ") -> None:
@@ -111,7 +141,7 @@ def show_rows(rows: Iterable[dict[str, Any]], columns: Columns, empty: str) -> i
         return 0
     separator = "["
     for row in rows:
-        write(separator + _fastjson.dumps(row))
+        write(separator + _json.dumps(row))
         separator = ","
     write("[]" if separator == "[" else "]")
     return 0
