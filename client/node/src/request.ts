@@ -6,6 +6,7 @@ import { MalformedResponse, serialize } from "./http1.js";
 import { QueueTimeout, enqueue } from "./keyed-queue.js";
 import { type ApiResponse, RetryLater, parseResponse } from "./response.js";
 import { permanentFailure } from "./socket-path.js";
+import type { WriteSuccess } from "./types.js";
 
 /** One call on a bucket; `query` is percent-encoded, `body` is JSON. */
 export interface BucketRequest {
@@ -49,6 +50,14 @@ export async function requestBucket(target: Target, wanted: BucketRequest, timeo
     throw new StoreError(`cannot read the response: it holds no ${target.field}`, "internal");
   }
   return { body: response.body, etag: response.etag, content };
+}
+
+/** As `request`, for a write that needs no bucket back; drop the bucket of a daemon that sends it. */
+export async function requestMinimal(target: Target, wanted: BucketRequest, timeout?: number): Promise<WriteSuccess> {
+  const { body } = await request(target, wanted, timeout);
+  const { [target.field]: _, ...result } = body;
+  if (Number.isInteger(result.revision)) return result;
+  throw new StoreError("cannot read the response: it holds no revision", "internal");
 }
 
 const MIN_TRY_MS = 250;
