@@ -18,6 +18,7 @@ export class MalformedResponse extends Error {}
 
 const MAX_HEAD_BYTES = 16 * 1024;
 const HEAD_END = Buffer.from("\r\n\r\n");
+const EMPTY: Buffer = Buffer.alloc(0);
 const PROTOCOL = "HTTP/1.";
 // Field names are tokens, and no field continues on a second line.
 const HEAD = /^HTTP\/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\0]*)?(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\n\0]*)*$/;
@@ -42,7 +43,7 @@ export class ResponseReader {
   private head: Head | undefined;
   private framing: Framing = "close";
   /** Received bytes that do not make a whole head or chunk yet. */
-  private rest: Buffer = Buffer.alloc(0);
+  private rest = EMPTY;
   private readonly body: Buffer[] = [];
   private bodyBytes = 0;
 
@@ -82,7 +83,7 @@ export class ResponseReader {
   private begin(head: Head): void {
     this.head = head;
     this.framing = head.framing;
-    this.rest = Buffer.alloc(0);
+    this.rest = EMPTY;
   }
 
   private takeBytes(data: Buffer): HttpResponse | undefined {
@@ -154,38 +155,36 @@ class Head {
     this.status = Number(found[2]);
     // The client never asks for another protocol.
     if (this.status === 101) throw new MalformedResponse();
-    const connection = this.values("connection").join();
+    const connection = this.get("connection") ?? "";
     this.keepAlive = found[1] === "1" ? !/\bclose\b/i.test(connection) : /\bkeep-alive\b/i.test(connection);
     this.framing = this.findFraming();
   }
 
-  /** Return the value of the first field with this name, which is in lower case. */
+  /** Return the value of the field with this name, which is in lower case; several are joined. */
   get(name: string): string | undefined {
-    return this.values(name)[0];
-  }
-
-  private values(name: string): string[] {
-    const found: string[] = [];
     const start = `\r\n${name}:`;
-    for (let at = this.names.indexOf(start); at >= 0; at = this.names.indexOf(start, at + 1)) {
+    let found: string | undefined;
+    for (let at = this.names.indexOf(start); at >= 0; at = this.names.indexOf(start, at + start.length)) {
       const end = this.text.indexOf("\r\n", at + start.length);
-      found.push(this.text.slice(at + start.length, end < 0 ? undefined : end).trim());
+      const value = this.text.slice(at + start.length, end < 0 ? undefined : end).trim();
+      found = found === undefined ? value : `${found}, ${value}`;
     }
     return found;
   }
 
   private findFraming(): Framing {
     if (this.status < 200 || this.status === 204 || this.status === 304) return 0;
-    const [codings, lengths] = [this.values("transfer-encoding"), this.values("content-length")];
-    if (codings.length > 0) {
+    const [coding, length] = [this.get("transfer-encoding"), this.get("content-length")];
+    if (coding !== undefined) {
       // With two framings at once, one response can be smuggled into another.
-      if (codings.join().toLowerCase() !== "chunked" || lengths.length > 0) throw new MalformedResponse();
+      if (coding.toLowerCase() !== "chunked" || length !== undefined) throw new MalformedResponse();
       return "chunked";
     }
-    const [length] = lengths;
     if (length === undefined) return "close";
-    if (!/^[0-9]{1,15}$/.test(length) || lengths.some((other) => other !== length)) throw new MalformedResponse();
-    return Number(length);
+    // The same length may be repeated.
+    const found = /^([0-9]{1,15})(?:, \1)*$/.exec(length);
+    if (!found) throw new MalformedResponse();
+    return Number(found[1]);
   }
 }
 

@@ -54,7 +54,7 @@ for (const [name, [text, wanted]] of Object.entries(responses)) {
 
 const malformed = [
   "220 mail.example.org", "HTTP/2 200 OK\r\n\r\n", "HTTP/1.1 99 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n", "HTTP/1.1 101 Switching\r\n\r\n",
-  `${OK}Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}`, `${OK}Content-Length: -1\r\n\r\n`, `${OK}Content-Length: 1, 1\r\n\r\n{}`,
+  `${OK}Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}`, `${OK}Content-Length: -1\r\n\r\n`, `${OK}Content-Length: 1, 2\r\n\r\n{}`, `${OK}Content-Length: 1,\r\n\r\n{}`,
   `${OK}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`, `${OK}Transfer-Encoding: gzip, chunked\r\n\r\n`,
   `${OK}Transfer-Encoding: chunked\r\n\r\nzz\r\n`, `${OK}Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n`, `${OK}Transfer-Encoding: chunked\r\n\r\n-1\r\n`,
   `${OK} folded: a\r\n\r\n`, `${OK}no colon\r\n\r\n`, `${OK}A : b\r\n\r\n`, `${OK}A: b\0\r\n\r\n`, `HTTP/1.1 200 ${"x".repeat(20_000)}`,
