@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ... import _context
-from ..._errors import BucketError
+from ..._errors import BucketError, error
 from .. import filters, output
 from ..parser import Usage
 from ..prompts import ask, counted
@@ -15,14 +17,16 @@ from ..table.daily import Options
 from . import bulk
 
 Row = dict[str, Any]
-_DAY = 86400.0
+MAX_JUMP_SECONDS = 60.0
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 
 def sweep(options: Options) -> int:
     """Remove what was last written over ``--days`` ago, unless it is written meanwhile."""
     before, session = _before(options), Session(options)
+    _check_clock(session)
     left_out = filters.LeftOut()
-    rows = [row for row in filters.buckets(session, left_out) if _is_older(row, before)]
+    rows = [row for row in filters.buckets(session, left_out) if is_older(row, before)]
     if options.has("dry-run"):
         bulk.show_rows(options, rows)
         return left_out.status
@@ -66,10 +70,10 @@ COLUMNS: output.Columns = {
 }
 
 
-def _remove(session: Session, row: Row, before: str) -> bool:
+def _remove(session: Session, row: Row, before: datetime) -> bool:
     scope = _context.named(row["device"], row["job"], None, False)
     stored = session.call("GET", scope.target())
-    if stored.etag is None or not _is_older(_listed(session, row), before):
+    if stored.etag is None or not is_older(_listed(session, row), before):
         return False
     try:
         session.call("DELETE", scope.target(), headers={"If-Match": stored.etag})
@@ -89,22 +93,51 @@ def _listed(session: Session, row: Row) -> Row:
     return next((now for now in found if now["job"] == row["job"]), {})
 
 
-def _before(options: Options) -> str:
+def _before(options: Options) -> datetime:
+    """Return the time before which a bucket must have been written last to be removed."""
     text = options.get("days")
     if text is None:
         raise Usage("cannot sweep: say with --days N how old what is removed has to be")
     try:
         days = float(text)
-        if not 0 < days < 1e6:
+        if not days > 0:
             raise ValueError
+        return datetime.now(timezone.utc) - timedelta(days=days)
     except ValueError:
         raise Usage(f"cannot sweep --days {text}: give how many, a number over 0") from None
-    return time.strftime("%Y-%m-%dT%H:%M:%S.999Z", time.gmtime(time.time() - days * _DAY - 1))
+    except OverflowError:
+        raise Usage(f"cannot sweep --days {text}: that is before the first year of dates") from None
 
 
-def _is_older(row: Row, before: str) -> bool:
+def is_older(row: Row, before: datetime) -> bool:
+    """Compare as times; what the daemon would not take for a time of its own is never older."""
     at = row.get("updated_at")
-    return isinstance(at, str) and len(at) == len(before) and at[-1] == "Z" and at < before
+    if not isinstance(at, str) or not _TIMESTAMP.fullmatch(at):
+        return False
+    try:
+        return datetime.fromisoformat(at.replace("Z", "+00:00")) < before
+    except ValueError:  # such as the 31st of February
+        return False
+
+
+def _check_clock(session: Session) -> None:
+    """Refuse where the wall clock has jumped since the daemon started: no age can be told then.
+
+    As the daemon's own retention does. Time in which the machine slept is no jump.
+    """
+    status = session.call("GET", "/v1/status").members
+    started = datetime.fromisoformat(str(status["started_at"]).replace("Z", "+00:00"))
+    elapsed = (datetime.now(timezone.utc) - started).total_seconds()
+    awake = float(status["uptime_seconds"])
+    slept = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    jump = elapsed - awake if elapsed < awake else max(0.0, elapsed - awake - slept)
+    if abs(jump) > MAX_JUMP_SECONDS:
+        raise error(
+            "invalid_request",
+            f"cannot sweep: the clock has jumped by {abs(jump):,.0f} seconds since the daemon "
+            "started, so nobody knows how old a bucket is; set the clock, then restart the daemon",
+            status=409,
+        )
 
 
 def _bytes(options: Options) -> int:
