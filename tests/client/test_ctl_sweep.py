@@ -80,13 +80,13 @@ def test_a_clock_that_jumps_removes_nothing(ctl: Shell, days: int) -> None:
     """Neither the past in which a board without a battery boots, nor two seconds of the future."""
     script = (
         "import datetime, sys\n"
-        "from bucketd_client.ctl import main\n"
+        "from bucketd_client.ctl import clock, main\n"
         "from bucketd_client.ctl.commands import sweep\n"
         "class Clock(datetime.datetime):\n"
         "    @classmethod\n"
         "    def now(cls, zone=None):\n"
         f"        return super().now(zone) + datetime.timedelta(days={days})\n"
-        "sweep.datetime = Clock\n"
+        "sweep.datetime = clock.datetime = Clock\n"
         "sys.exit(main())\n"
     )
     words = ["sweep", "--days", "0.1", "--yes"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from urllib.parse import unquote
 
 LONGEST, KEPT = 200, 160
 
@@ -20,6 +21,19 @@ def encode(name: str) -> str:
         return text
     cut = re.sub(r"%.?$", "", text[:KEPT])
     return f"{cut}~{hashlib.sha256(raw).hexdigest()[:32]}"
+
+
+def names(place: str) -> tuple[str, str | None] | None:
+    """Return the device and job of a path; None where it is not such a path, or a name was cut."""
+    found = re.fullmatch(r"devices/([^/~]+)/(?:device|jobs/([^/~]+))\.json", place)
+    if found is None:
+        return None
+    device = unquote(found[1], errors="replace")
+    job = None if found[2] is None else unquote(found[2], errors="replace")
+    try:
+        return (device, job) if path(device, job) == place else None
+    except UnicodeEncodeError:
+        return None
 
 
 def _plain(byte: int) -> bool:

@@ -13,6 +13,7 @@ from ..archive import Envelope, Source
 from ..parser import Usage
 from ..preflight import rebinding
 from ..progress import Progress
+from ..prompts import counted
 from ..session import NEWEST, Session
 from ..table.daily import Options
 from ..thread_pool import Crew
@@ -93,14 +94,20 @@ def import_(options: Options) -> int:
     as_json = options.has("json") or not output.on_terminal()
     importer = Importer(session, dry_run, as_json)
     crew = Crew(importer.take)
-    with Progress("import") as progress:
-        for envelope in source.envelopes():
-            if isinstance(envelope, Usage):
-                importer.refuse(str(envelope))
-            else:
-                crew.put((envelope.device, envelope.job), envelope)
-            progress.at(importer.done, source.part)
-        crew.finish()
+    try:
+        with Progress("import") as progress:
+            for envelope in source.envelopes():
+                if isinstance(envelope, Usage):
+                    importer.refuse(str(envelope))
+                else:
+                    crew.put((envelope.device, envelope.job), envelope)
+                progress.at(importer.done, source.part)
+            crew.finish()
+    except (BucketError, Usage):
+        # What follows is said of one bucket, and others may be in place already.
+        if (made := importer.counts["created"] + importer.counts["changed"]) and not dry_run:
+            output.warn(f"{counted(made, 'bucket')} put in place, then:")
+        raise
     _summary(importer, dry_run, as_json)
     return importer.status
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ... import _context
 from ..._errors import BucketError, error
 from .. import filters, output
+from ..clock import jump_seconds
 from ..parser import Usage
 from ..prompts import ask, counted
 from ..session import Session
@@ -17,7 +17,6 @@ from ..table.daily import Options
 from . import bulk
 
 Row = dict[str, Any]
-MAX_JUMP_SECONDS = 60.0
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 
@@ -121,17 +120,9 @@ def is_older(row: Row, before: datetime) -> bool:
 
 
 def _check_clock(session: Session) -> None:
-    """Refuse where the wall clock has jumped since the daemon started: no age can be told then.
-
-    As the daemon's own retention does. Time in which the machine slept is no jump.
-    """
-    status = session.call("GET", "/v1/status").members
-    started = datetime.fromisoformat(str(status["started_at"]).replace("Z", "+00:00"))
-    elapsed = (datetime.now(timezone.utc) - started).total_seconds()
-    awake = float(status["uptime_seconds"])
-    slept = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
-    jump = elapsed - awake if elapsed < awake else max(0.0, elapsed - awake - slept)
-    if abs(jump) > MAX_JUMP_SECONDS:
+    """Refuse where the clock has jumped, as the daemon's retention does: no age is known then."""
+    jump = jump_seconds(session.call("GET", "/v1/status").members)
+    if jump:
         raise error(
             "invalid_request",
             f"cannot sweep: the clock has jumped by {abs(jump):,.0f} seconds since the daemon "

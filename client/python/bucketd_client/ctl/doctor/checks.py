@@ -9,11 +9,15 @@ import socket as sockets
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ... import __version__, _context
 from ..._errors import BucketError
+from .. import bucket_paths
+from ..clock import jump_seconds, parse_time
+from ..filters import described
 from ..prompts import counted
 from ..session import Session
 from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
@@ -84,14 +88,37 @@ def socket(path: str) -> Finding:
             probe.connect(path)
     except (FileNotFoundError, NotADirectoryError):
         fix = "start bucketd, or set BUCKETD_SOCKET to the socket of the one that runs"
-        return Finding(PROBLEM, "socket", f"{path} is not there", fix)
+        what = f"{path} is not there"
+        if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+            what += ", nor is its directory"
+            fix += (
+                "; what is below /run/user goes at logout, unless loginctl enable-linger keeps it"
+            )
+        return Finding(PROBLEM, "socket", what, fix)
     except PermissionError:
         fix = "its directory needs mode 0755, itself 0666 ([socket] mode)"
-        return Finding(PROBLEM, "socket", f"{path} lets you not connect", fix)
+        return Finding(PROBLEM, "socket", f"{path} does not let you connect", fix)
     except OSError as problem:
         fix = "the daemon that made it is gone: start bucketd"
+        if _is_mount_point(path):
+            fix = (
+                "the socket alone is mounted here, and the daemon has made another one since: "
+                "mount its directory instead, and start this container again"
+            )
         return Finding(PROBLEM, "socket", f"{path}: {problem.strerror or problem}", fix)
     return Finding(OK, "socket", path)
+
+
+def _is_mount_point(path: str) -> bool:
+    """Report whether something is mounted on just this file, as Linux tells it."""
+    place = os.path.realpath(path)
+    with (
+        suppress(OSError),
+        open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file,
+    ):
+        # The fifth field, in which a blank is \\040.
+        return any(line.split(" ")[4].replace("\\040", " ") == place for line in file)
+    return False
 
 
 def version(status: dict[str, Any]) -> Iterator[Finding]:
@@ -175,10 +202,38 @@ def quarantine(status: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(WARNING, "quarantine", f"{counted(count, 'damaged file')} kept", fix)
 
 
-def unreadable(path: str) -> Finding:
-    """One bucket whose file is no bucket, as the daemon's lists name it."""
-    fix = "put a good copy there, or bucketctl replace (or clear) that bucket"
-    return Finding(PROBLEM, "bucket", f"{path} cannot be read", fix)
+def unreadable(session: Session, entry: object) -> Finding:
+    """Tell of an entry that the daemon's lists could not contain, once it was asked for by name.
+
+    What a list cannot read a request may still recover; only what is lost may be replaced.
+    """
+    path = described(entry)
+    names = bucket_paths.names(str(entry.get("path") if isinstance(entry, dict) else entry))
+    fix = "nothing else of it is known to the daemon: restore that file, or move it out of devices/"
+    if names is None:
+        return Finding(PROBLEM, "bucket", f"{path} cannot be read", fix)
+    scope = _context.named(*names, None, False)
+    try:
+        members = session.call("GET", scope.target()).members
+    except BucketError as problem:
+        if problem.code == "bucket_corrupt":
+            fix = "put a good copy there, or bucketctl replace (or clear) that bucket"
+        return Finding(PROBLEM, "bucket", f"{path} cannot be read", fix)
+    revision = members.get("revision")
+    if not revision:
+        return Finding(PROBLEM, "bucket", f"{path} cannot be read", fix)
+    fix = "nothing has to be done; the damaged file is kept in <state>/quarantine"
+    return Finding(WARNING, "bucket", f"{path} was damaged: recovered, revision {revision}", fix)
+
+
+def problems(status: dict[str, Any]) -> Iterator[Finding]:
+    """Tell what the daemon itself found wrong, such as a background task that has ended."""
+    for entry in status.get("problems") or []:
+        told = entry if isinstance(entry, dict) else {"problem": entry}
+        what = told.get("problem") or told.get("message") or told.get("error") or told
+        about = told.get("about") or told.get("task") or told.get("code") or "background"
+        fix = told.get("fix") or "look into the daemon's log, then restart the daemon"
+        yield Finding(PROBLEM, str(about), str(what), str(fix))
 
 
 def schemas(status: dict[str, Any]) -> Iterator[Finding]:
@@ -199,19 +254,18 @@ def clock(rows: list[dict[str, Any]], status: dict[str, Any]) -> Iterator[Findin
     now = datetime.now(timezone.utc)
     known = [row["updated_at"] for row in rows if row["updated_at"]]
     try:
-        newest = max(map(_time, [*known, status["started_at"]]))
+        newest = max(map(parse_time, [*known, status["started_at"]]))
     except ValueError:
         return  # a time that somebody wrote by hand
     if newest > now + SKEW:
-        fix = "set the clock (timedatectl set-ntp true); contexts expire by it"
+        fix = "set the clock (timedatectl set-ntp true)"
         yield Finding(PROBLEM, "clock", f"it is {now:%F %T} UTC, but buckets are newer", fix)
+    elif jump := jump_seconds(status):
+        fix = "restart the daemon once the clock is right; until then nothing is swept"
+        what = f"it was set by {jump:+,.0f} seconds since the daemon started"
+        yield Finding(WARNING, "clock", what, fix)
     else:
         yield Finding(OK, "clock", f"{now:%F %T} UTC")
 
 
-def _time(text: str) -> datetime:
-    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
-
-
-OF_STATUS = (version, store, file_system, disk, permissions, quarantine, schemas)
+OF_STATUS = (version, store, problems, file_system, disk, permissions, quarantine, schemas)

@@ -28,8 +28,9 @@ def doctor(options: Options) -> int:
             _tell(finding)
     if as_json:
         output.show({"findings": [finding._asdict() for finding in found]})
-    problems = {finding.about for finding in found if finding.level == PROBLEM}
-    return UNREACHABLE if {"socket", "daemon"} & problems else 1 if problems else 0
+    if not any(finding.about == "daemon" and finding.level == OK for finding in found):
+        return UNREACHABLE
+    return 1 if any(finding.level == PROBLEM for finding in found) else 0
 
 
 def _tell(finding: Finding) -> None:
@@ -90,4 +91,5 @@ def _of_buckets(session: Session, page: dict[str, Any]) -> Iterator[Finding]:
 
         yield from stored_buckets.examine(session)
     else:
-        yield from map(checks.unreadable, page.get("unreadable", []))
+        for entry in page.get("unreadable", []):
+            yield checks.unreadable(session, entry)

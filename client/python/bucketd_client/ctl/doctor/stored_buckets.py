@@ -22,14 +22,15 @@ SHOWN = 20  # of a kind; whoever has more begins with these
 
 def examine(session: Session) -> Iterator[Finding]:
     """What cannot be read, and what its schema would refuse; the first of each, and how many."""
-    damaged: list[str] = []
+    damaged: list[object] = []
     yield from guarded("buckets", _read(session, damaged))
-    yield from map(unreadable, damaged[:SHOWN])
+    for entry in damaged[:SHOWN]:
+        yield unreadable(session, entry)
     yield from _further(PROBLEM, "bucket", len(damaged), "cannot be read")
     yield from guarded("schemas", _against_schemas(session))
 
 
-def _read(session: Session, damaged: list[str]) -> Iterator[Finding]:
+def _read(session: Session, damaged: list[object]) -> Iterator[Finding]:
     """All buckets; the places of those that cannot be read are added to ``damaged``."""
     total, count = export.total(session), 0
     with Progress("check") as progress:
