@@ -150,3 +150,17 @@ def test_usage(ctl: Shell) -> None:
     over = ctl.json("usage", "--json", "--over", str(found[1]["size"]))["devices"]
     assert [row["device"] for row in over] == ["a"]
     assert ctl("usage", "--over", "much").returncode == 2
+
+
+def test_a_time_that_is_none_spoils_no_list(ctl: Shell) -> None:
+    age(ctl.daemon, "a", "new", "2020-02-31T00:00:00.000Z")
+    seen = ctl.on_terminal("list")
+    assert ("2020-02-31T00:00:00.000Z" in seen, len(seen.splitlines())) == (True, 4)
+
+
+@pytest.mark.parametrize(
+    "words", [["list", "--limit", "9" * 5000], ["usage", "--over", "9" * 5000]]
+)
+def test_numbers_beyond_all_bounds(ctl: Shell, words: list[str]) -> None:
+    done = ctl(*words)
+    assert (done.returncode, "it must be a whole number" in done.stderr) == (2, True)

@@ -8,11 +8,10 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
-from .inputs import decoded, parse_json
+from .inputs import FORMAT, decoded, parse_json
 from .parser import Usage
 
 LONGEST = 64 * 1024 * 1024  # bytes of one bucket; far over what a daemon takes
-ENVELOPE = "bucketd/1"
 
 
 class Envelope(NamedTuple):
@@ -100,8 +99,8 @@ def read(where: str, text: bytes | str) -> Envelope:
 
 def checked(where: str, value: Any) -> Envelope:
     """The same of a parsed value."""
-    if not isinstance(value, dict) or value.get("format", ENVELOPE) != ENVELOPE:
-        raise Usage(f'cannot use {where}: it is no object of the format "{ENVELOPE}"')
+    if not isinstance(value, dict) or value.get("format", FORMAT) != FORMAT:
+        raise Usage(f'cannot use {where}: it is no object of the format "{FORMAT}"')
     device, bucket = value.get("device"), value.get("bucket")
     job, automation = value.get("job"), value.get("automation")
     if not isinstance(device, str) or not isinstance(bucket, dict):

@@ -12,6 +12,7 @@ from typing import Any
 
 from .._context import escape
 from . import output
+from .parser import Usage
 from .session import Session
 
 NAMES = ("device", "job", "automation")
@@ -28,7 +29,7 @@ class Filters:
         patterns = {n: v for n, v in given.items() if re.search(r"[*?\[]", v)}
         self.query = [f"{n}={escape(v)}" for n, v in given.items() if n not in patterns]
         self.given = bool(given)
-        self.patterns = {n: re.compile(translate(v)) for n, v in patterns.items()}
+        self.patterns = {n: _compiled(n, v) for n, v in patterns.items()}
 
     def fit(self, row: dict[str, Any]) -> bool:
         """Whether the patterns match; a device bucket has no job that could."""
@@ -54,6 +55,13 @@ def pages(session: Session, path: str, member: str, most: int | None = None) -> 
         yield members
         most = None if most is None else max(0, most - len(members[member]))
         cursor = members["next_cursor"]
+
+
+def _compiled(name: str, pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(translate(pattern))
+    except re.error:  # a range whose end lies before its beginning, in some Pythons
+        raise Usage(f"cannot use --{name} {pattern!r}: it is not a valid pattern") from None
 
 
 class LeftOut:

@@ -191,8 +191,11 @@ def age(timestamp: str | None) -> str:
         return "-"
     from datetime import datetime, timezone
 
-    then = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
-    seconds = (datetime.now(timezone.utc) - then).total_seconds()
+    try:
+        then = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+        seconds = (datetime.now(timezone.utc) - then).total_seconds()
+    except (ValueError, TypeError):
+        return timestamp  # written by hand: it must not cost the whole table
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if abs(seconds) >= length:
             return _when(seconds / length, unit)

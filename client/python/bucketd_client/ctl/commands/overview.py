@@ -53,7 +53,7 @@ def _limit(options: Options) -> int | None:
     text = options.get("limit")
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) > 0):
         raise Usage(f"cannot use --limit {text}: it must be a whole number over 0")
     return int(text)
 

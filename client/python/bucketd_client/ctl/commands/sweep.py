@@ -135,6 +135,6 @@ def _bytes(options: Options) -> int:
     text = options.get("over")
     if text is None:
         return -1
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise Usage(f"cannot use --over {text}: it must be a whole number of bytes")
     return int(text)

@@ -92,7 +92,7 @@ def _deliver(options: Options, text: str) -> int:
     path = options.get("check")
     if path is not None:
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8", errors="replace") as file:
                 current = file.read() == text
         except OSError as problem:
             raise Usage(f"cannot read {path}: {problem.strerror}") from None

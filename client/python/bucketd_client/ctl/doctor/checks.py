@@ -252,11 +252,10 @@ def _of_schema(problem: object) -> str:
 def clock(rows: list[dict[str, Any]], status: dict[str, Any]) -> Iterator[Finding]:
     """Whether it runs behind what the daemon has already written."""
     now = datetime.now(timezone.utc)
-    known = [row["updated_at"] for row in rows if row["updated_at"]]
-    try:
-        newest = max(map(parse_time, [*known, status["started_at"]]))
-    except ValueError:
-        return  # a time that somebody wrote by hand
+    newest = now - SKEW
+    for text in [status["started_at"], *(row["updated_at"] for row in rows)]:
+        with suppress(ValueError, TypeError, AttributeError):  # written by hand, or not at all
+            newest = max(newest, parse_time(text))
     if newest > now + SKEW:
         fix = "set the clock (timedatectl set-ntp true)"
         yield Finding(PROBLEM, "clock", f"it is {now:%F %T} UTC, but buckets are newer", fix)

@@ -26,7 +26,7 @@ def migrate(options: Options) -> int:
     if options.has("dry-run"):
         return _show_plan(options, Move(source, target, Note(options.get("note"), keep=False)))
     move = Move(source, target, Note(options.get("note")))
-    plan = move.carry()
+    plan = _carry(move)
     verified = Verified(move, plan.newer)
     differ = verified.look(move.devices if options.has("quick") else None)
     plan = move.plan()
@@ -39,6 +39,16 @@ def migrate(options: Options) -> int:
     _summary(options, found)
     wrong = differ or plan.size or move.left_out.count
     return move.status or int(bool(wrong))
+
+
+def _carry(move: Move) -> Plan:
+    """Carry all that differs; where that fails on the way, tell how far it came."""
+    try:
+        return move.carry()
+    except BucketError:
+        if made := sum(move.counts.values()):
+            output.warn(f"{counted(made, 'bucket')} carried or removed, then:")
+        raise
 
 
 def _sides(options: Options) -> tuple[Session, Session]:

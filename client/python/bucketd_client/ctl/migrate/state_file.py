@@ -40,7 +40,8 @@ class Note:
             if (beginning := file.readline()) and beginning != HEAD:
                 raise Usage(f"cannot use the note {path}: bucketctl migrate has not written it")
             for line in file:
-                with suppress(ValueError):  # a kill cut it: that bucket was not carried yet
+                # A kill may have cut the last line: that bucket was not carried yet.
+                with suppress(ValueError, TypeError):
                     device, job, at = json.loads(line)
                     self.carried[device, job] = at
 
