@@ -10,10 +10,11 @@ LONGEST, KEPT = 200, 160
 
 
 def encode(name: str) -> str:
-    """One safe file name for any name; long ones end in a hash of the whole."""
+    """Return a safe file name for any name; a long one ends in a hash of the whole."""
     raw = name.encode()
     pieces = [f"%{b:02X}" if not _plain(b) else chr(b) for b in raw]
-    for end in (0, -1):  # a dot is plain inside only
+    # A dot is not escaped inside a name, but is at its ends.
+    for end in (0, -1):
         if pieces and pieces[end] == ".":
             pieces[end] = "%2E"
     text = "".join(pieces)
@@ -41,6 +42,6 @@ def _plain(byte: int) -> bool:
 
 
 def path(device: str, job: str | None) -> str:
-    """``devices/<device>/jobs/<job>.json``, or ``devices/<device>/device.json``."""
+    """Return ``devices/<device>/jobs/<job>.json``, or ``devices/<device>/device.json``."""
     home = f"devices/{encode(device)}"
     return f"{home}/device.json" if job is None else f"{home}/jobs/{encode(job)}.json"

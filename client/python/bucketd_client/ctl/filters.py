@@ -1,6 +1,6 @@
-"""Which buckets: names, or patterns of names. And the pages of the daemon's lists.
+"""Filters by names or patterns of names, and the pages of the daemon's lists.
 
-What is exact is left to the daemon; patterns are matched here.
+The daemon filters by exact names; patterns are matched here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Filters:
         self.patterns = {n: _compiled(n, v) for n, v in patterns.items()}
 
     def fit(self, row: dict[str, Any]) -> bool:
-        """Whether the patterns match; a device bucket has no job that could."""
+        """Report whether all patterns match; a device bucket has no job to match."""
         return all(
             row[name] is not None and pattern.match(row[name])
             for name, pattern in self.patterns.items()
@@ -40,16 +40,18 @@ class Filters:
 
 
 def pages(session: Session, path: str, member: str, most: int | None = None) -> Pages:
-    """Answer after answer with the rows in ``member`` that fit, at most so many of them."""
+    """Yield page after page with the matching rows in ``member``, at most ``most`` in all."""
     filters = Filters(session)
     if session.options.has("curl") and filters.patterns:
-        output.warn("the daemon knows no patterns, so this request is for all that names fit")
+        output.warn(
+            "the daemon does not match patterns, so this request is for all that exact names match"
+        )
     cursor: str | None = ""
     while cursor is not None and most != 0:
         members = _page(session, filters, path, cursor, PAGE)
         places = [i for i, row in enumerate(members[member]) if filters.fit(row)]
         if most is not None and len(places) > most:
-            # Once more, to just behind the last wanted one, so that next_cursor is right.
+            # Asked again up to the last wanted row, so that next_cursor is right.
             members = _page(session, filters, path, cursor, places[most - 1] + 1)
         members[member] = [row for row in members[member] if filters.fit(row)]
         yield members

@@ -1,4 +1,4 @@
-"""What takes room: buckets that nobody has written for long, and how much each device has."""
+"""The commands on what takes room: sweep removes old buckets, usage sums up each device."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sweep(options: Options) -> int:
 
 
 def usage(options: Options) -> int:
-    """How much all buckets of each device have together, the most first."""
+    """Show the total size of each device's buckets, the largest first."""
     over = _bytes(options)
     devices: dict[str, Row] = {}
     left_out = filters.LeftOut()
@@ -84,7 +84,7 @@ def _remove(session: Session, row: Row, before: datetime) -> bool:
 
 
 def _listed(session: Session, row: Row) -> Row:
-    """The row as it is now, that of a bucket read just before."""
+    """Return the row of a bucket as it is now."""
     path = f"/v1/buckets?device={_context.escape(row['device'])}"
     if row["job"] is not None:
         path += f"&job={_context.escape(row['job'])}"
@@ -115,7 +115,8 @@ def is_older(row: Row, before: datetime) -> bool:
         return False
     try:
         return datetime.fromisoformat(at.replace("Z", "+00:00")) < before
-    except ValueError:  # such as the 31st of February
+    # Such as the 31st of February.
+    except ValueError:
         return False
 
 

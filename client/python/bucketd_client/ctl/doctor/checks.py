@@ -1,4 +1,4 @@
-"""The single examinations of ``bucketctl doctor``."""
+"""The single checks of ``bucketctl doctor``."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
 LOW_SPACE, LOW_PART = 256 * 1024 * 1024, 0.05
 SKEW = timedelta(seconds=60)
 SYSTEMD = "/run/systemd/system"
-AWAY = "majority of etcd"  # as the daemon's problem then has it
+# Part of the daemon's own words for a cluster that is unavailable.
+AWAY = "majority of etcd"
 
 
 def environment(session: Session) -> Iterator[Finding]:
-    """Whether the token that this process was given opens anything."""
+    """Check the token that this process was given."""
     try:
         scope = _context.from_environment(os.environ, device_bucket=True)
     except BucketError as problem:
@@ -51,12 +52,12 @@ def environment(session: Session) -> Iterator[Finding]:
 
 
 def unit() -> Iterator[Finding]:
-    """Whether systemd starts the service, on a host where it could."""
+    """Check that systemd starts the service, on a host that runs systemd."""
     if not os.path.isdir(SYSTEMD) or shutil.which("systemctl") is None:
         return
     enabled, active = _systemctl("is-enabled"), _systemctl("is-active")
     if enabled in ("", "not-found"):
-        yield Finding(UNKNOWN, "unit", "bucketd is no service of this host", "make install")
+        yield Finding(UNKNOWN, "unit", "bucketd is not a service of this host", "make install")
     elif active != "active":
         fix = "systemctl status bucketd; systemctl start bucketd"
         yield Finding(PROBLEM, "unit", f"bucketd.service is {active}", fix)
@@ -78,11 +79,11 @@ def _systemctl(verb: str) -> str:
 
 
 def socket(path: str) -> Finding:
-    """Whether there is one that this user may connect to."""
+    """Check that there is a socket that this user may connect to."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             fix = "set BUCKETD_SOCKET to the daemon's socket"
-            return Finding(PROBLEM, "socket", f"{path} is no socket", fix)
+            return Finding(PROBLEM, "socket", f"{path} is not a socket", fix)
         with sockets.socket(sockets.AF_UNIX) as probe:
             probe.settimeout(5)
             probe.connect(path)
@@ -126,7 +127,7 @@ def version(status: dict[str, Any]) -> Iterator[Finding]:
     if theirs.split(".")[:2] == __version__.split(".")[:2]:
         yield Finding(OK, "version", f"daemon {theirs}, bucketctl {__version__}")
     else:
-        fix = "bring both to one version; restart the daemon after an upgrade"
+        fix = "install the same version of both; restart the daemon after an upgrade"
         yield Finding(WARNING, "version", f"daemon {theirs}, bucketctl {__version__}", fix)
 
 
@@ -142,18 +143,18 @@ def store(status: dict[str, Any]) -> Iterator[Finding]:
 
 
 def is_away(status: dict[str, Any]) -> bool:
-    """Whether the store is on other hosts, and too few of these answer."""
+    """Report whether the store is on other hosts of which too few answer."""
     return AWAY in str(status["store"]["problem"])
 
 
 def _mended(store: dict[str, Any]) -> str:
-    """The way out; of a full disk the daemon comes back by itself, as its problem then says."""
+    """Return how to fix the store; after a full disk the daemon recovers by itself."""
     if AWAY in str(store["problem"]):
         return "bring a majority of its nodes up; all then goes on by itself, without a restart"
     if any(os.strerror(code) in str(store["problem"]) for code in (errno.ENOSPC, errno.EDQUOT)):
         place = store.get("state_dir") or "the disk"
         return f"free space on {place}; writes then go on by themselves, without a restart"
-    return "mend the cause, then restart the daemon; what was acknowledged is kept"
+    return "fix the cause, then restart the daemon; what was acknowledged is kept"
 
 
 def file_system(status: dict[str, Any]) -> Iterator[Finding]:
@@ -189,16 +190,17 @@ def permissions(status: dict[str, Any]) -> Iterator[Finding]:
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode) if path else None
     except OSError:
-        return  # told with the disk
+        # The check of the disk reports it.
+        return
     if mode is not None and mode & 0o077:
         fix = f"chmod 0700 {path}"
-        yield Finding(WARNING, "permissions", f"{path} has mode {mode:04o}, others see in", fix)
+        yield Finding(WARNING, "permissions", f"{path} has mode {mode:04o}, others may enter", fix)
 
 
 def quarantine(status: dict[str, Any]) -> Iterator[Finding]:
     if count := status.get("counts", {}).get("quarantined_files"):
         place = f"{status['store'].get('state_dir') or '<state>'}/quarantine"
-        fix = f"look at {place}; what was put right, or nobody needs, may be removed"
+        fix = f"look at {place}; remove what was restored, or is not needed"
         yield Finding(WARNING, "quarantine", f"{counted(count, 'damaged file')} kept", fix)
 
 
@@ -239,7 +241,7 @@ def problems(status: dict[str, Any]) -> Iterator[Finding]:
 def schemas(status: dict[str, Any]) -> Iterator[Finding]:
     problems = status["schemas"]["problems"]
     for problem in problems:
-        fix = "mend the file; until then the last good one is used"
+        fix = "fix the file; until then the last good one is used"
         yield Finding(WARNING, "schemas", _of_schema(problem), fix)
     if not problems:
         yield Finding(OK, "schemas", f"{status['schemas']['count']} in force")
@@ -250,7 +252,7 @@ def _of_schema(problem: object) -> str:
 
 
 def clock(rows: list[dict[str, Any]], status: dict[str, Any]) -> Iterator[Finding]:
-    """Whether it runs behind what the daemon has already written."""
+    """Check the clock against the times that the daemon has written, and its uptime."""
     now = datetime.now(timezone.utc)
     newest = now - SKEW
     for text in [status["started_at"], *(row["updated_at"] for row in rows)]:
