@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
-from harness import REPO, Daemon, new_daemon
-from mounts import Mounts, exec_through, hold_mounts
+from harness import Daemon, new_daemon
+from mounts import Mounts, hold_mounts
+from other_user import daemon_as
 
 NOBODY = 65534
 for number in (signal.SIGINT, signal.SIGHUP):
@@ -74,13 +73,12 @@ def confined_daemon(mounts: Mounts) -> Iterator[Daemon]:
 @pytest.fixture
 def nobodys_daemon() -> Iterator[Daemon]:
     """A daemon, not started yet, that will run as an ordinary user."""
-    become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     if os.geteuid() != 0:
         pytest.skip("only root can start a daemon as another user")
-    version = [*become, sys.executable, "-m", "bucketd", "--version"]
-    if subprocess.run(version, cwd=REPO, capture_output=True).returncode != 0:
-        pytest.skip("an ordinary user cannot run this Python or this checkout")
-    daemon = new_daemon(program=exec_through(become))
+    program = daemon_as(NOBODY, NOBODY)
+    if program is None:
+        pytest.skip("an ordinary user can run no Python of this version here")
+    daemon = new_daemon(program=program)
     daemon.env["HOME"] = str(daemon.home)
     os.chown(daemon.home, NOBODY, NOBODY)
     try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from bucketd_client import Bucket, BucketError, InternalError
-from bucketd_client._http import MAX_BODY, MAX_HEAD, Answer, Reader, encode, usual
+from bucketd_client._http11 import MAX_BODY, MAX_HEAD, Answer, Reader, encode, usual
 from fake import Seen, fake
 
 BODY = b'{"success": true, "bucket": {"a": 1}, "revision": 1}'

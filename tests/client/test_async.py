@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from bucketd_client import AsyncBucket, DaemonUnreachable, InvalidRequest, Timeout, aio
-from bucketd_client._threads import THREADS
+from bucketd_client._executor import THREADS
 from fake import Seen, answer, fake
 from harness import Daemon
 

@@ -247,7 +247,7 @@ def test_get_imports_nothing_heavy(ctl: Shell, at: list[str]) -> None:
         text=True,
     )
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert (done.returncode, "bucketd_client._wire" in imported) == (0, True)
+    assert (done.returncode, "bucketd_client._transport" in imported) == (0, True)
     assert not imported & {"argparse", "asyncio", "collections", "enum", "http.client", "json"}
     assert not imported & {"re", "socket", "subprocess", "threading", "typing", "urllib.request"}
 

@@ -22,7 +22,7 @@ from bucketd_client import (
     Unavailable,
     agent,
 )
-from bucketd_client._calls import encode, whole
+from bucketd_client._api import encode, whole
 from bucketd_client._context import from_environment
 from bucketd_client._errors import error
 

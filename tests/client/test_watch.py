@@ -21,7 +21,7 @@ from bucketd_client import (
     NotFound,
     Overloaded,
     Timeout,
-    _watching,
+    _watch_session,
     agent,
     aio,
 )
@@ -180,7 +180,7 @@ def test_after_a_gap_the_whole_bucket_is_read_anew(where: str) -> None:
 
 
 def test_who_is_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_watching, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(_watch_session, "SILENT_SECONDS", 0.2)
     done = threading.Event()
     with fake(streams([HEAD + event("1", 1, {}), done], [HEAD + event("2", 2, {})], END)) as server:
         assert [each[0] for each in told(bucket(server).watch())] == ["1", "2"]
@@ -188,7 +188,7 @@ def test_who_is_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_heartbeats_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_watching, "SILENT_SECONDS", 0.4)
+    monkeypatch.setattr(_watch_session, "SILENT_SECONDS", 0.4)
 
     def script(connection: socket.socket, _seen: Seen, number: int) -> bool:
         connection.sendall(HEAD)
@@ -293,7 +293,7 @@ def test_asyncio() -> None:
 
 def test_asyncio_goes_on_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a silent daemon nor a missing one holds up the loop; cancelling ends it."""
-    monkeypatch.setattr(_watching, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(_watch_session, "SILENT_SECONDS", 0.1)
     done = threading.Event()
     with fake(streams([HEAD, done], [HEAD + event("1", 1, {}), done])) as server:
 

@@ -12,10 +12,8 @@ TYPE_CHECKING = False  # type checkers read it as True; importing typing takes l
 if TYPE_CHECKING:
     from ._agent import Agent as Agent
     from ._agent import agent as agent
-    from ._aiobucket import AsyncBucket as AsyncBucket
-    from ._asks import Snapshot as Snapshot
+    from ._async_bucket import AsyncBucket as AsyncBucket
     from ._bucket import Bucket as Bucket
-    from ._change import Change as Change
     from ._errors import CODES as CODES
     from ._errors import BucketCorrupt as BucketCorrupt
     from ._errors import BucketError as BucketError
@@ -38,6 +36,8 @@ if TYPE_CHECKING:
     from ._errors import Timeout as Timeout
     from ._errors import TooLarge as TooLarge
     from ._errors import Unavailable as Unavailable
+    from ._events import Change as Change
+    from ._operations import Snapshot as Snapshot
     from ._results import BucketResult as BucketResult
     from ._results import BucketSuccess as BucketSuccess
     from ._results import DeviceBucketResult as DeviceBucketResult
@@ -48,10 +48,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "_agent": ("Agent", "agent"),
-    "_aiobucket": ("AsyncBucket",),
-    "_asks": ("Snapshot",),
+    "_async_bucket": ("AsyncBucket",),
+    "_operations": ("Snapshot",),
     "_bucket": ("Bucket",),
-    "_change": ("Change",),
+    "_events": ("Change",),
     "_errors": (
         *("BucketCorrupt", "BucketError", "CODES", "ConnectionLost", "DaemonUnreachable"),
         *("Forbidden", "InternalError", "InvalidJson", "InvalidRequest", "NoJobContext"),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Generic
 
 from . import _context
-from ._calls import JSON, bucket_call, encode, whole
+from ._api import JSON, bucket_call, encode, whole
 from ._errors import BucketError
 from ._results import (
     BucketResult,
@@ -24,7 +24,7 @@ from ._results import (
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    from ._change import Change
+    from ._events import Change
 
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
     P = TypeVar("P", bound=Mapping[str, Any], default=Mapping[str, Any])
@@ -66,8 +66,8 @@ def result(
 
 def watch(device_bucket: bool, keys: tuple[str, ...], snapshot: bool) -> Iterator[Change | Failure]:
     """The changes; a Failure, as the last, says why there are no more."""
-    from ._watch import changes
-    from ._watching import Watching
+    from ._sync_watch import changes
+    from ._watch_session import Watching
 
     try:
         scope = _context.from_environment(os.environ, device_bucket)

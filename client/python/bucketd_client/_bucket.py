@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from . import _asks
-from ._asks import UNGUARDED, Asking, B, Rounds, Snapshot
+from . import _operations
 from ._errors import PreconditionFailed
+from ._operations import UNGUARDED, Asking, B, Rounds, Snapshot
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
     from typing import Any, Callable
 
-    from ._change import Change
+    from ._events import Change
 
 
 class Bucket(Asking[B]):
@@ -27,11 +27,11 @@ class Bucket(Asking[B]):
 
     def get(self, *keys: str) -> B:
         """The bucket, ``{}`` where none is stored; with keys only those that it has."""
-        return self._bucket(_asks.reading(keys))
+        return self._bucket(_operations.reading(keys))
 
     def snapshot(self) -> Snapshot[B]:
         """The bucket with its revision and ETag."""
-        return self._snapshot(_asks.reading())
+        return self._snapshot(_operations.reading())
 
     def set(
         self,
@@ -42,29 +42,29 @@ class Bucket(Asking[B]):
         **more: Any,
     ) -> B:
         """Set these keys, keep all others. A key called ``if_match`` goes into ``data``."""
-        return self._bucket(_asks.setting(data, more, if_match))
+        return self._bucket(_operations.setting(data, more, if_match))
 
     def replace(self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED) -> B:
         """The whole bucket anew."""
-        return self._bucket(_asks.replacing(data, _asks.matching(if_match)))
+        return self._bucket(_operations.replacing(data, _operations.matching(if_match)))
 
     def remove(self, *keys: str, if_match: str | None = UNGUARDED) -> B:
         """Remove these keys; those that are not there are no error."""
-        return self._bucket(_asks.removing(keys, if_match))
+        return self._bucket(_operations.removing(keys, if_match))
 
     def clear(self, *, if_match: str | None = UNGUARDED) -> None:
         """Remove the bucket."""
-        self._bucket(_asks.clearing(if_match))
+        self._bucket(_operations.clearing(if_match))
 
     def merge_patch(self, patch: Mapping[str, Any], *, if_match: str | None = UNGUARDED) -> B:
         """RFC 7396: objects merge at every depth, ``None`` removes."""
-        return self._bucket(_asks.merging(patch, if_match))
+        return self._bucket(_operations.merging(patch, if_match))
 
     def json_patch(
         self, operations: Iterable[Mapping[str, Any]], *, if_match: str | None = UNGUARDED
     ) -> B:
         """RFC 6902: all operations or none."""
-        return self._bucket(_asks.patching(operations, if_match))
+        return self._bucket(_operations.patching(operations, if_match))
 
     def update(self, function: Callable[[B], B | None]) -> B:
         """Compare-and-swap: ``function`` changes the bucket it is given, or returns another.
@@ -78,7 +78,7 @@ class Bucket(Asking[B]):
             changed = function(now.bucket)
             after = now.bucket if changed is None else changed
             try:
-                return self._bucket(_asks.replacing(after, now.guard))
+                return self._bucket(_operations.replacing(after, now.guard))
             except PreconditionFailed:
                 if rounds.over():
                     raise
@@ -94,7 +94,7 @@ class Bucket(Asking[B]):
         restarts and goes on where it was; where that is not known any more, a change with
         ``gap`` has the whole bucket. Raises NoJobContext once the token is revoked or expired.
         """
-        from ._watch import changes
+        from ._sync_watch import changes
 
         return changes(self._watching(keys, snapshot, since))
 

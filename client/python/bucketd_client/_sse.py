@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ._errors import error
-from ._http import MAX_BODY
+from ._http11 import MAX_BODY
 
 
 class Event(NamedTuple):

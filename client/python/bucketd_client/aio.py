@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import _context
 from ._agent import json_of, result
-from ._aiobucket import AsyncBucket
+from ._async_bucket import AsyncBucket
 from ._errors import BucketError
+from ._executor import off_loop
 from ._results import (
     BucketResult,
     BucketSuccess,
@@ -18,10 +19,9 @@ from ._results import (
     DeviceBucketSuccess,
     Failure,
 )
-from ._threads import off_loop
 
 if TYPE_CHECKING:
-    from ._change import Change
+    from ._events import Change
 
 __all__ = ["AsyncBucket", "agent"]
 
@@ -30,8 +30,8 @@ async def watch(
     device_bucket: bool, keys: tuple[str, ...], snapshot: bool
 ) -> AsyncGenerator[Change | Failure, None]:
     """The changes; a Failure, as the last, says why there are no more."""
-    from ._aiowatch import changes
-    from ._watching import Watching
+    from ._async_watch import changes
+    from ._watch_session import Watching
 
     try:
         scope = _context.from_environment(os.environ, device_bucket)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .. import _fastjson
+from .. import _json
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, TextIO
 
-    from .._calls import Reply
+    from .._api import Reply
 
     Columns = dict[str, Callable[[dict[str, Any]], str]]
 
@@ -44,18 +44,18 @@ def show(value: Any) -> int:
 
         write(_harmless(json.dumps(value, ensure_ascii=False, indent=2)))
     else:
-        write(_fastjson.dumps(value))
+        write(_json.dumps(value))
     return 0
 
 
 def show_line(value: Any) -> None:
     """Write one of several JSON values, on one line everywhere."""
-    write(_harmless(_fastjson.dumps(value)))
+    write(_harmless(_json.dumps(value)))
 
 
 def write_json(value: Any) -> None:
     """Write one JSON value on one line, unescaped."""
-    write(_fastjson.dumps(value))
+    write(_json.dumps(value))
 
 
 def show_answer(reply: Reply) -> int:
@@ -145,7 +145,7 @@ def show_rows(rows: Iterable[dict[str, Any]], columns: Columns, empty: str) -> i
         return 0
     separator = "["
     for row in rows:
-        write(separator + _fastjson.dumps(row))
+        write(separator + _json.dumps(row))
         separator = ","
     write("[]" if separator == "[" else "]")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .. import _calls, _context
+from .. import _api, _context
 from .._errors import BucketError
 from . import _bucket_of, _lines_of, json_diff
 from .archive import Envelope
@@ -59,7 +59,7 @@ def check_bucket(
     if automation in coming:
         body["schema"] = coming[automation]
     target = f"/v1/schemas/{_context.escape(automation)}/check"
-    headers, content = {"Content-Type": _calls.JSON}, _calls.encode(body)
+    headers, content = {"Content-Type": _api.JSON}, _api.encode(body)
     try:
         said = session.call("POST", target, headers=headers, body=content).members
     except BucketError as problem:
@@ -83,7 +83,7 @@ _CAUSES = {
 
 def check_schema(session: Session, target: str, schema: Any) -> Preflight:
     """Check a schema by itself and by the stored buckets, of which the first are named."""
-    headers, content = {"Content-Type": _calls.JSON}, _calls.encode(schema)
+    headers, content = {"Content-Type": _api.JSON}, _api.encode(schema)
     try:
         said = session.call("PUT", f"{target}?dry_run=true", headers=headers, body=content).members
     except BucketError as problem:

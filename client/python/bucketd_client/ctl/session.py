@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .. import _calls, _context, _wire
+from .. import _api, _context, _transport
 from . import output
 from .parser import Usage
 from .table.daily import Options
@@ -38,7 +38,7 @@ class Session:
 
     def reach(self) -> None:
         """Wait until the daemon answers; raises BucketError where it does not."""
-        _wire.request("GET", "/healthz", path=self.path, timeout=self.timeout)
+        _transport.request("GET", "/healthz", path=self.path, timeout=self.timeout)
 
     def call(
         self,
@@ -47,7 +47,7 @@ class Session:
         *,
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
-    ) -> _calls.Reply:
+    ) -> _api.Reply:
         """Return the response. Raises BucketError, or Shown with ``--curl``."""
         headers = dict(headers or {})
         if self.options.has("curl"):
@@ -55,7 +55,7 @@ class Session:
 
             output.write(command(self.path, method, target, headers, body))
             raise Shown
-        reply = _calls.call(
+        reply = _api.call(
             method, target, path=self.path, headers=headers, body=body, timeout=self.timeout
         )
         output.changed = _changes(method, target)

@@ -12,8 +12,8 @@ Elsewhere: ``with Server() as server: server.bucket("phone-1", "login")``.
 
 from __future__ import annotations
 
-from ._handles import StoredBucket
 from ._model import Write
 from ._server import Server
+from ._stored_bucket import StoredBucket
 
 __all__ = ["Server", "StoredBucket", "Write"]

@@ -10,7 +10,7 @@ import re
 from typing import Any, Callable
 
 from .._errors import BucketError, error
-from . import _strict
+from . import _strict_json
 
 Object = dict[str, Any]
 Change = Callable[[Object], Object]
@@ -88,7 +88,7 @@ def _patched(bucket: Object, operations: list[Object], max_bytes: int) -> Object
     for index, operation in enumerate(operations):
         try:
             if operation["op"] == "copy":
-                copied += len(_strict.dumps(_at(document, _parts(operation["from"]))))
+                copied += len(_strict_json.dumps(_at(document, _parts(operation["from"]))))
             if copied > max_bytes:
                 raise error("too_large", f"cannot apply the JSON Patch: operation {index}: "
                             f"its copies alone make over {max_bytes} bytes")  # fmt: skip
@@ -102,7 +102,7 @@ def _patched(bucket: Object, operations: list[Object], max_bytes: int) -> Object
             ) from None
     if isinstance(document, dict):
         return document
-    kind = _strict.kind_of(document)
+    kind = _strict_json.kind_of(document)
     raise error(
         "patch_failed",
         f"cannot apply the JSON Patch: the result would be {kind}, and a bucket is a JSON object",
@@ -112,7 +112,7 @@ def _patched(bucket: Object, operations: list[Object], max_bytes: int) -> Object
 def _applied(document: Any, operation: Object) -> Any:
     name, path = operation["op"], _parts(operation["path"])
     if name == "test":
-        if not _strict.same_value(_at(document, path), operation["value"]):
+        if not _strict_json.same_value(_at(document, path), operation["value"]):
             raise _NoPlace("another value, or none, is there")
         return document
     if name == "replace":

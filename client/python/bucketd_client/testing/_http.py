@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any, Callable
 
 from .._errors import BucketError, error
-from . import _strict
+from . import _strict_json
 from ._call import Answer
 from ._events import Stream
 from ._requests import Request
@@ -123,7 +123,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
         etag: str | None = None,
         more: dict[str, str] | None = None,
     ) -> None:
-        body = b"" if members is None else _strict.dumps({"success": True, **members})
+        body = b"" if members is None else _strict_json.dumps({"success": True, **members})
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
         headers = {**headers, "Server": "bucketd", **(more or {})}
         if etag is not None:

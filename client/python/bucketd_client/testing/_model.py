@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional
 
 from .._errors import error
-from . import _strict
+from . import _strict_json
 from ._changes import Object
 
 Key = tuple[str, Optional[str]]
@@ -26,7 +26,7 @@ class Stored(NamedTuple):
     @property
     def bucket(self) -> Object:
         """A copy."""
-        found: Object = _strict.loads(self.text)
+        found: Object = _strict_json.loads(self.text)
         return found
 
 

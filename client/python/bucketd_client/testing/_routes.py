@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .._errors import error
-from . import _changes, _strict
+from . import _changes, _strict_json
 from ._call import Answer, Call, Handler
 from ._changes import Change, Object
 from ._events import Only, Stream
 from ._model import Context, Key, Stored, check_name
-from ._operating import create_context, list_all, list_contexts, own_context, revoke_context
+from ._operator_handlers import create_context, list_all, list_contexts, own_context, revoke_context
 from ._requests import JSON, JSON_PATCH, MERGE_PATCH, Request, decode
 from ._state import State
 
@@ -32,8 +32,8 @@ def patch(call: Call) -> Answer:
     kind = call.request.media_type((JSON, MERGE_PATCH, JSON_PATCH))
     text = call.request.content(call.state.max_bytes)
     if kind == JSON_PATCH:
-        return _commit(call, _changes.json_patch(_strict.loads(text), call.state.max_bytes))
-    data = _strict.loads_object(text)
+        return _commit(call, _changes.json_patch(_strict_json.loads(text), call.state.max_bytes))
+    data = _strict_json.loads_object(text)
     if kind == MERGE_PATCH:
         return _commit(call, _changes.merge_patch(data))
     return _commit(call, _changes.merge(data), data)
@@ -41,7 +41,7 @@ def patch(call: Call) -> Answer:
 
 def put(call: Call) -> Answer:
     call.request.media_type((JSON,))
-    data = _strict.loads_object(call.request.content(call.state.max_bytes))
+    data = _strict_json.loads_object(call.request.content(call.state.max_bytes))
     return _commit(call, _changes.replace(data), data)
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from .._errors import BucketError, error
 from ._call import Answer
-from ._handles import StoredBucket
 from ._http import STATUS, Connection
 from ._requests import Request
 from ._routes import answer
 from ._state import State
+from ._stored_bucket import StoredBucket
 
 Socket = socket.socket
 DRAIN_SECONDS = 1.0

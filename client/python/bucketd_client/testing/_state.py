@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._errors import BucketError, error
-from . import _strict
+from . import _strict_json
 from ._changes import Change, Object
 from ._model import (
     ABSENT,
@@ -81,7 +81,7 @@ class State:
             after = None if change is None else change(now.bucket)
             if after is None:
                 new = ABSENT
-            elif _strict.equal(after, now.bucket) and (
+            elif _strict_json.equal(after, now.bucket) and (
                 automation in (None, now.automation) if now.revision else method != "PUT"
             ):
                 new = now
@@ -125,7 +125,7 @@ class State:
             self.changed.notify_all()
 
     def _next(self, now: Stored, after: Object, automation: str | None) -> Stored:
-        text = _strict.kept(after)
+        text = _strict_json.kept(after)
         if len(text) > max(self.max_bytes, len(now.text)):
             raise _too_large(after, len(text), self.max_bytes)
         etag = f"{self._mark}{next(self._numbers):06x}"
@@ -141,7 +141,9 @@ class State:
 
     def _tell(self, key: Key, before: Stored, after: Stored) -> None:
         old, new = before.bucket, after.bucket
-        changed = {k: v for k, v in new.items() if k not in old or not _strict.equal(old[k], v)}
+        changed = {
+            k: v for k, v in new.items() if k not in old or not _strict_json.equal(old[k], v)
+        }
         removed = tuple(k for k in old if k not in new)
         automation = after.automation or before.automation
         self.told.append(Told(key, automation, after.revision, changed, removed))
@@ -152,14 +154,14 @@ class State:
         changed = {
             name: value
             for name, value in after.items()
-            if name in named or name not in before or not _strict.equal(before[name], value)
+            if name in named or name not in before or not _strict_json.equal(before[name], value)
         }
         removed = tuple(name for name in before if name not in after)
         self.writes.setdefault(key, []).append(Write(method, changed, removed, new.revision))
 
 
 def _too_large(after: Object, size: int, limit: int) -> BucketError:
-    sizes = {key: len(_strict.dumps(value)) for key, value in after.items()}
+    sizes = {key: len(_strict_json.dumps(value)) for key, value in after.items()}
     largest = sorted(sizes, key=lambda key: -sizes[key])[:3]
     shown = ", ".join(f"{key[:40]!r} ({sizes[key]} bytes)" for key in largest)
     return error(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from ... import _calls, _context, _wire
+from ... import _api, _context, _transport
 from .. import STATUS, curl, inputs, output
 from ..parser import Usage
 from ..session import Session
@@ -27,7 +27,7 @@ def api(options: Options) -> int:
     if options.has("curl"):
         output.write(curl.command(session.path, method, target, headers, body))
         return 0
-    answer = _wire.request(
+    answer = _transport.request(
         method, target, body=body, headers=headers, path=session.path, timeout=session.timeout
     )
     output.changed = answer.status < 400 and method not in ("GET", "HEAD")
@@ -44,11 +44,11 @@ def _body(options: Options) -> bytes | None:
     if words == ["-"] or not words:
         return inputs.standard_input()
     data, rest = inputs.data_and_words(Options(options.given, words))
-    return _calls.encode({**(data or {}), **inputs.assignments(rest)})
+    return _api.encode({**(data or {}), **inputs.assignments(rest)})
 
 
 def _headers(options: Options, target: str, body: bytes | None) -> dict[str, str]:
-    headers = {} if body is None else {"Content-Type": _calls.JSON}
+    headers = {} if body is None else {"Content-Type": _api.JSON}
     if target.partition("?")[0].removesuffix("/events") in WITH_TOKEN:
         headers.update(_context.from_environment(os.environ).headers())
     for line in (options.get("header") or "").split("\n"):
@@ -63,7 +63,7 @@ def _headers(options: Options, target: str, body: bytes | None) -> dict[str, str
     return headers
 
 
-def _show(options: Options, answer: _wire.Answer) -> None:
+def _show(options: Options, answer: _transport.Answer) -> None:
     if options.has("include"):
         output.write(answer.head.decode("latin-1").replace("\r\n", "\n") + "\n")
     if not answer.body:
@@ -74,7 +74,7 @@ def _show(options: Options, answer: _wire.Answer) -> None:
         output.write(answer.body.decode("utf-8", "surrogateescape").removesuffix("\n"))
 
 
-def _status(answer: _wire.Answer) -> int:
+def _status(answer: _transport.Answer) -> int:
     try:
         return STATUS.get(json.loads(answer.body)["code"], 1)
     except (ValueError, TypeError, KeyError):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from ... import _calls, _context
+from ... import _api, _context
 from ..._errors import BucketError, error
 from .. import colours, json_diff, output, prompts
 from ..archive import Envelope, Source, read
@@ -75,8 +75,8 @@ def _do_all(session: Session, todo: list[Step]) -> None:
 
 def _do(session: Session, step: Step) -> None:
     method = "PUT" if step.kind == "schema" else "PATCH"
-    headers = {**step.headers, "Content-Type": _calls.JSON}
-    session.call(method, step.target, headers=headers, body=_calls.encode(step.wanted))
+    headers = {**step.headers, "Content-Type": _api.JSON}
+    session.call(method, step.target, headers=headers, body=_api.encode(step.wanted))
 
 
 def _show(options: Options, plan: list[Step]) -> None:

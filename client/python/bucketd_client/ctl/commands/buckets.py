@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ... import _calls
+from ... import _api
 from ..._errors import NO_ANSWER, error
 from .. import output
 from ..parser import Usage
@@ -84,15 +84,15 @@ def _ask(
     data: dict[str, Any] | None = None,
     keys: list[str] | None = None,
     headers: dict[str, str] | None = None,
-) -> tuple[_calls.Reply | None, dict[str, Any]]:
+) -> tuple[_api.Reply | None, dict[str, Any]]:
     """Return the response and its bucket; None where a curl command was printed instead."""
     session = Session(options)
     scope = session.scope()
     headers = {**scope.headers(), **(headers or {})}
     body = None
     if data is not None:
-        headers["Content-Type"] = _calls.JSON
-        body = _calls.encode(data)
+        headers["Content-Type"] = _api.JSON
+        body = _api.encode(data)
     try:
         reply = session.call(method, scope.target(keys or ()), headers=headers, body=body)
     except Shown:

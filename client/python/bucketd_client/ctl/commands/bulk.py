@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ... import _calls, _context
+from ... import _api, _context
 from ..._errors import BucketError, error
 from .. import filters, json_diff, output, prompts
 from ..parser import Usage
@@ -105,9 +105,9 @@ def _move(session: Session, row: Row, new: str) -> bool:
     if stored.etag is None:
         return False
     bucket = stored.members[source.label]
-    headers = {"If-None-Match": "*", "Content-Type": _calls.JSON}
+    headers = {"If-None-Match": "*", "Content-Type": _api.JSON}
     try:
-        session.call("PUT", target.target(), headers=headers, body=_calls.encode(bucket))
+        session.call("PUT", target.target(), headers=headers, body=_api.encode(bucket))
     except BucketError as problem:
         # An earlier run may have written it already.
         if problem.code != "precondition_failed" or not _is_stored(session, target, bucket):

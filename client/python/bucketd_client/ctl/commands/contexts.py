@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ... import _calls, _context
+from ... import _api, _context
 from .. import output
 from ..parser import Usage
 from ..session import Session, Shown, seconds
 from ..table.daily import Options
 
 
-def mint(session: Session) -> _calls.Reply:
+def mint(session: Session) -> _api.Reply:
     """Create a context for the names given."""
     options = session.options
     device = options.get("device")
@@ -18,8 +18,8 @@ def mint(session: Session) -> _calls.Reply:
     names = {name: options.get(name) for name in ("device", "job", "automation")}
     body = {**names, "ttl_seconds": seconds(options, "ttl")}
     given = {name: value for name, value in body.items() if value is not None}
-    headers = {"Content-Type": _calls.JSON}
-    return session.call("POST", "/v1/contexts", headers=headers, body=_calls.encode(given))
+    headers = {"Content-Type": _api.JSON}
+    return session.call("POST", "/v1/contexts", headers=headers, body=_api.encode(given))
 
 
 def create(options: Options) -> int:

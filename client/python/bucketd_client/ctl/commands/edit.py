@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ... import _calls
+from ... import _api
 from ..._errors import BucketError, PreconditionFailed, error
 from .. import _lines_of, json_diff, output, prompts
 from ..inputs import parse_json, read_text
@@ -43,9 +43,9 @@ class Stored:
         self.etag, self.revision = reply.etag, reply.members.get("revision")
         self._guard = {"If-None-Match": "*"} if self.etag is None else {"If-Match": self.etag}
 
-    def replace(self, bucket: dict[str, Any]) -> _calls.Reply:
-        headers = {**self._scope.headers(), **self._guard, "Content-Type": _calls.JSON}
-        body = _calls.encode(bucket)
+    def replace(self, bucket: dict[str, Any]) -> _api.Reply:
+        headers = {**self._scope.headers(), **self._guard, "Content-Type": _api.JSON}
+        body = _api.encode(bucket)
         return self._session.call("PUT", self._scope.target(), headers=headers, body=body)
 
 
@@ -103,7 +103,7 @@ def _tell_still_open(options: Options, stored: Stored, path: str) -> None:
     _tell_how_to_go_on(options, stored, path)
 
 
-def _done(options: Options, stored: Stored, reply: _calls.Reply | None) -> int:
+def _done(options: Options, stored: Stored, reply: _api.Reply | None) -> int:
     if reply is None:
         output.warn("nothing changed")
         return output.show({"changed": False}) if options.has("json") else 0
@@ -117,7 +117,7 @@ def _done(options: Options, stored: Stored, reply: _calls.Reply | None) -> int:
     return 0
 
 
-def _store(stored: Stored, text: str) -> _calls.Reply | None:
+def _store(stored: Stored, text: str) -> _api.Reply | None:
     """Store the text; None where it equals what is stored. Raises Refused."""
     try:
         bucket = parse_json(text, "the text")

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from typing import Any
 
-from ... import _calls, _context
+from ... import _api, _context
 from ..._errors import BucketCorrupt, BucketError, PreconditionFailed
 from .. import _status_of, json_diff, output
 from ..archive import Envelope, Source
@@ -85,8 +85,8 @@ class Importer:
         return "changed" if found else "unchanged", found
 
     def _write(self, scope: _context.Scope, bucket: Any, guard: dict[str, str]) -> None:
-        headers = {**guard, "Content-Type": _calls.JSON}
-        body = _calls.encode(bucket)
+        headers = {**guard, "Content-Type": _api.JSON}
+        body = _api.encode(bucket)
         self._session.call("PUT", scope.target(), headers=headers, body=body)
 
 

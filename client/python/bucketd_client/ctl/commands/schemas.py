@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ... import _calls
+from ... import _api
 from ..._context import escape
 from .. import output
 from ..inputs import read_bytes
@@ -75,7 +75,7 @@ COLUMNS: output.Columns = {
 }
 
 
-def _show_violations(reply: _calls.Reply) -> None:
+def _show_violations(reply: _api.Reply) -> None:
     for bucket in reply.members["details"]:
         for wrong in bucket["violations"]:
             where = f"{bucket['device']}, {bucket['job']}"
@@ -83,8 +83,8 @@ def _show_violations(reply: _calls.Reply) -> None:
             output.write(output.plain(f"  {where}: {place} {wrong['message']}"))
 
 
-def _send(options: Options, query: str) -> _calls.Reply | None:
-    headers = {"Content-Type": _calls.JSON}
+def _send(options: Options, query: str) -> _api.Reply | None:
+    headers = {"Content-Type": _api.JSON}
     return _call(options, "PUT", _path(options) + query, headers, read_bytes(options.arguments[1]))
 
 
@@ -94,7 +94,7 @@ def _call(
     target: str,
     headers: dict[str, str] | None = None,
     body: bytes | None = None,
-) -> _calls.Reply | None:
+) -> _api.Reply | None:
     """Return the response; None where a curl command was printed instead."""
     try:
         return Session(options).call(method, target, headers=headers, body=body)

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from ... import _context
-from ..._change import Change, Notice
-from ..._watch import everything
-from ..._watching import Told, Watching
+from ..._events import Change, Notice
+from ..._sync_watch import everything
+from ..._watch_session import Told, Watching
 from .. import colours, json_diff, output
 from ..filters import NAMES, Filters
 from ..parser import Usage

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from ... import _calls, _context
+from ... import _api, _context
 from ..._errors import BucketError
 from .. import _lines_of, filters
 from ..commands import export
@@ -57,7 +57,7 @@ def _violations(session: Session, automation: str) -> Iterator[Finding]:
             raise
         # No version of it was ever valid, which is reported with the schemas.
         return
-    body, headers = _calls.encode(schema), {"Content-Type": _calls.JSON}
+    body, headers = _api.encode(schema), {"Content-Type": _api.JSON}
     said = session.call("PUT", f"{target}?dry_run=true", headers=headers, body=body).members
     for row in islice(said["details"], SHOWN):
         yield _violation(row, automation)

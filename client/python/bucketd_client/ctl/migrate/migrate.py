@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ... import _calls, _context
+from ... import _api, _context
 from ..._errors import BucketError
 from .. import output
 from ..json_diff import same
@@ -83,9 +83,9 @@ def _copy_schemas(source: Session, target: Session) -> tuple[int, list[str]]:
         wanted = source.call("GET", path).members["schema"]
         stored = _schema_at(target, path)
         if stored is None:
-            headers = {"Content-Type": _calls.JSON}
+            headers = {"Content-Type": _api.JSON}
             # Buckets that violate it were stored nevertheless, and have been copied.
-            target.call("PUT", f"{path}?force=true", headers=headers, body=_calls.encode(wanted))
+            target.call("PUT", f"{path}?force=true", headers=headers, body=_api.encode(wanted))
             count += 1
         elif not same(stored, wanted):
             kept.append(row["automation"])

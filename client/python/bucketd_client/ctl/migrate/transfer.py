@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ... import _calls, _context
+from ... import _api, _context
 from ..._errors import BucketError, PreconditionFailed
 from .. import _status_of, filters, json_diff, output
 from ..commands.import_buckets import OF_ONE
@@ -159,8 +159,8 @@ class Transfer:
         stamp = f"revision={envelope['revision']}&updated_at={time_of(envelope['updated_at'])}"
         stamp += f"&created_at={time_of(envelope['created_at'])}"
         target += ("&" if "?" in target else "?") + stamp
-        headers = {**guard, "Content-Type": _calls.JSON}
-        self.target.call("PUT", target, headers=headers, body=_calls.encode(envelope["bucket"]))
+        headers = {**guard, "Content-Type": _api.JSON}
+        self.target.call("PUT", target, headers=headers, body=_api.encode(envelope["bucket"]))
 
     def _refuse(self, key: Key, problem: BucketError) -> None:
         if problem.code not in OF_ONE:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from bucketd_client import _fastjson
+from bucketd_client import _json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,22 +21,22 @@ VALUES = st.recursive(
 @pytest.fixture(params=["quick", "another Python"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "another Python":
-        monkeypatch.setattr(_fastjson, "_scan", None)
-        monkeypatch.setattr(_fastjson, "_encoder", None)
+        monkeypatch.setattr(_json, "_scan", None)
+        monkeypatch.setattr(_json, "_encoder", None)
 
 
 def test_this_python_has_the_quick_way(request: pytest.FixtureRequest) -> None:
     quick = request.node.callspec.params["way"] == "quick"
-    assert (_fastjson._scan is not None, _fastjson._encoder is not None) == (quick, quick)
+    assert (_json._scan is not None, _json._encoder is not None) == (quick, quick)
 
 
 @settings(deadline=None)
 @given(VALUES)
 def both_ways(value: Any) -> None:
-    assert _fastjson.dumps(value) == json.dumps(value, ensure_ascii=False)
+    assert _json.dumps(value) == json.dumps(value, ensure_ascii=False)
     compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    assert _fastjson.dumps(value, (",", ":")) == compact
-    assert _fastjson.loads(f" {compact}\n") == value
+    assert _json.dumps(value, (",", ":")) == compact
+    assert _json.loads(f" {compact}\n") == value
 
 
 def test_any_value() -> None:
@@ -44,9 +44,9 @@ def test_any_value() -> None:
 
 
 def test_constants() -> None:
-    assert _fastjson.loads("[Infinity, -Infinity]") == [math.inf, -math.inf]
-    assert math.isnan(_fastjson.loads("NaN"))
-    assert _fastjson.dumps(math.inf) == "Infinity"
+    assert _json.loads("[Infinity, -Infinity]") == [math.inf, -math.inf]
+    assert math.isnan(_json.loads("NaN"))
+    assert _json.dumps(math.inf) == "Infinity"
 
 
 @pytest.mark.parametrize("text", ["", " ", "{", "[1]x", "\ufeff{}", "nul", ' "\t"', "[1,]", "1 2"])
@@ -54,7 +54,7 @@ def test_what_is_none_is_told_as_json_tells_it(text: str) -> None:
     with pytest.raises(json.JSONDecodeError) as told:
         json.loads(text)
     with pytest.raises(json.JSONDecodeError) as found:
-        _fastjson.loads(text)
+        _json.loads(text)
     assert str(found.value) == str(told.value)
 
 
@@ -72,10 +72,10 @@ def test_what_has_none_is_refused_as_json_refuses_it(value: Any, error: type[Exc
     with pytest.raises(error) as told:
         json.dumps(value, allow_nan=False)
     with pytest.raises(error) as found:
-        _fastjson.dumps(value, allow_nan=False)
+        _json.dumps(value, allow_nan=False)
     assert str(found.value) == str(told.value)
 
 
 def test_what_is_nested_too_deep() -> None:
     with pytest.raises(RecursionError):
-        _fastjson.loads("[" * 100_000)
+        _json.loads("[" * 100_000)

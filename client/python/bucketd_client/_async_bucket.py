@@ -8,13 +8,13 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import _asks
-from ._asks import UNGUARDED, Ask, Asking, B, Rounds, Snapshot
+from . import _operations
 from ._errors import PreconditionFailed
-from ._threads import off_loop
+from ._executor import off_loop
+from ._operations import UNGUARDED, Ask, Asking, B, Rounds, Snapshot
 
 if TYPE_CHECKING:
-    from ._change import Change
+    from ._events import Change
 
 
 class AsyncBucket(Asking[B]):
@@ -28,11 +28,11 @@ class AsyncBucket(Asking[B]):
 
     async def get(self, *keys: str) -> B:
         """The bucket, ``{}`` where none is stored; with keys only those that it has."""
-        return await self._await(_asks.reading(keys))
+        return await self._await(_operations.reading(keys))
 
     async def snapshot(self) -> Snapshot[B]:
         """The bucket with its revision and ETag."""
-        return await off_loop(self._snapshot, _asks.reading(), began=time.monotonic())
+        return await off_loop(self._snapshot, _operations.reading(), began=time.monotonic())
 
     async def set(
         self,
@@ -43,29 +43,29 @@ class AsyncBucket(Asking[B]):
         **more: Any,
     ) -> B:
         """Set these keys, keep all others. A key called ``if_match`` goes into ``data``."""
-        return await self._await(_asks.setting(data, more, if_match))
+        return await self._await(_operations.setting(data, more, if_match))
 
     async def replace(self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED) -> B:
         """The whole bucket anew."""
-        return await self._await(_asks.replacing(data, _asks.matching(if_match)))
+        return await self._await(_operations.replacing(data, _operations.matching(if_match)))
 
     async def remove(self, *keys: str, if_match: str | None = UNGUARDED) -> B:
         """Remove these keys; those that are not there are no error."""
-        return await self._await(_asks.removing(keys, if_match))
+        return await self._await(_operations.removing(keys, if_match))
 
     async def clear(self, *, if_match: str | None = UNGUARDED) -> None:
         """Remove the bucket."""
-        await self._await(_asks.clearing(if_match))
+        await self._await(_operations.clearing(if_match))
 
     async def merge_patch(self, patch: Mapping[str, Any], *, if_match: str | None = UNGUARDED) -> B:
         """RFC 7396: objects merge at every depth, ``None`` removes."""
-        return await self._await(_asks.merging(patch, if_match))
+        return await self._await(_operations.merging(patch, if_match))
 
     async def json_patch(
         self, operations: Iterable[Mapping[str, Any]], *, if_match: str | None = UNGUARDED
     ) -> B:
         """RFC 6902: all operations or none."""
-        return await self._await(_asks.patching(operations, if_match))
+        return await self._await(_operations.patching(operations, if_match))
 
     async def update(self, function: Callable[[B], B | Awaitable[B | None] | None]) -> B:
         """Compare-and-swap; ``function`` runs on the loop, and may be a coroutine function.
@@ -81,7 +81,7 @@ class AsyncBucket(Asking[B]):
                 changed = await changed
             after = now.bucket if changed is None else changed
             try:
-                return await self._await(_asks.replacing(after, now.guard))
+                return await self._await(_operations.replacing(after, now.guard))
             except PreconditionFailed:
                 if rounds.over():
                     raise
@@ -97,7 +97,7 @@ class AsyncBucket(Asking[B]):
         restarts and goes on where it was; where that is not known any more, a change with
         ``gap`` has the whole bucket. Raises NoJobContext once the token is revoked or expired.
         """
-        from ._aiowatch import changes
+        from ._async_watch import changes
 
         return changes(self._watching(keys, snapshot, since))
 

@@ -13,10 +13,10 @@ import {
   UnavailableError,
   type BucketErrorOptions,
 } from "./errors.js";
-import type { Answer } from "./transport.js";
+import type { HttpResponse } from "./http1.js";
 
-/** A successful answer; `etag` is null when no bucket is stored. */
-export interface Reply {
+/** A successful response; `etag` is null when no bucket is stored. */
+export interface ApiResponse {
   readonly body: any;
   readonly etag: string | null;
 }
@@ -47,10 +47,10 @@ const KINDS: Readonly<Record<string, Kind>> = {
   unsupported_media_type: InvalidRequestError,
 };
 
-const LATER = new Set(["overloaded", "shutting_down", "too_many_requests"]);
+const RETRYABLE = new Set(["overloaded", "shutting_down", "too_many_requests"]);
 
-/** A refusal that the daemon itself asks to repeat after `ms`; nothing was changed. */
-export class Later extends Error {
+/** A refusal that the daemon asks to retry after `ms`; nothing was changed. */
+export class RetryLater extends Error {
   constructor(
     readonly refusal: BucketError,
     readonly ms: number,
@@ -59,27 +59,27 @@ export class Later extends Error {
   }
 }
 
-/** The daemon's answer, read; throws the BucketError that it stands for, or Later. */
-export function read(answer: Answer, target: Target): Reply {
-  const body = parse(answer, target);
-  if (body.success === true) return { body, etag: answer.headers.etag ?? null };
-  const refusal = errorOf(answer, body);
-  if (!LATER.has(refusal.code)) throw refusal;
-  throw new Later(refusal, 1000 * (Number(answer.headers["retry-after"]) || 0));
+/** Parse the daemon's response; throw the BucketError that it reports, or RetryLater. */
+export function parseResponse(response: HttpResponse, target: Target): ApiResponse {
+  const body = parseBody(response, target);
+  if (body.success === true) return { body, etag: response.headers.etag ?? null };
+  const refusal = errorOf(response, body);
+  if (!RETRYABLE.has(refusal.code)) throw refusal;
+  throw new RetryLater(refusal, 1000 * (Number(response.headers["retry-after"]) || 0));
 }
 
-function parse(answer: Answer, target: Target): any {
+function parseBody(response: HttpResponse, target: Target): any {
   try {
-    const body = JSON.parse(answer.text);
+    const body = JSON.parse(response.text);
     if (body.success === true || (body.success === false && body.code)) return body;
   } catch {
-    // not JSON: told below
+    // A body that is not JSON is refused below, like JSON of another shape.
   }
-  const cause = `status ${answer.status} and no answer of bucketd's; is it bucketd that listens at ${target.socket}?`;
-  throw new StoreError(`cannot read the answer: ${cause}`, "internal", { status: answer.status });
+  const cause = `status ${response.status}, and the body is not bucketd's; is it bucketd that listens at ${target.socket}?`;
+  throw new StoreError(`cannot read the response: ${cause}`, "internal", { status: response.status });
 }
 
-function errorOf({ status, headers }: Answer, body: any): BucketError {
+function errorOf({ status, headers }: HttpResponse, body: any): BucketError {
   const code = String(body.code);
   const Kind = Object.hasOwn(KINDS, code) ? KINDS[code]! : BucketError;
   const options: BucketErrorOptions = { status };

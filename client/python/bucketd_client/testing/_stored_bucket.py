@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._calls import encode, whole
-from . import _changes, _strict
+from .._api import encode, whole
+from . import _changes, _strict_json
 from ._model import Write
 from ._state import State
 
@@ -51,7 +51,7 @@ class StoredBucket:
 
     def seed(self, data: Mapping[str, Any]) -> None:
         """Put this in the place of what is stored; the writes of before are forgotten."""
-        text = _strict.loads_object(encode(whole(data)))
+        text = _strict_json.loads_object(encode(whole(data)))
         with self._state.lock:
             self._seeded = self._state.commit(self._key, "PUT", _changes.replace(text))
             self._state.writes.pop(self._key, None)

@@ -6,7 +6,7 @@ import os
 import time
 
 from . import _context
-from ._calls import JSON, JSON_PATCH, MERGE_PATCH, Reply, bucket_call, call, encode, whole
+from ._api import JSON, JSON_PATCH, MERGE_PATCH, Reply, bucket_call, call, encode, whole
 from ._context import Scope
 from ._errors import error
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar
 
-    from ._watching import Watching
+    from ._watch_session import Watching
 
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
     # Method, body, media type, keys and guard: one verb, with its data as it was when asked for.
@@ -236,7 +236,7 @@ class Asking(Generic[B]):
         )
 
     def _watching(self, keys: tuple[str, ...], snapshot: bool, since: str | None) -> Watching:
-        from ._watching import Watching  # most programs watch nothing
+        from ._watch_session import Watching  # most programs watch nothing
 
         return Watching(self._scope(), self._path(), keys, snapshot, since, self._timeout)
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import vm from "node:vm";
-import { encode, encodeObject } from "../dist/encode.js";
+import { encode, encodeObject } from "../dist/json.js";
 
 const refused = (value, message) =>
   assert.throws(() => encodeObject(value, "set the bucket"), { code: "invalid_request", message });
@@ -70,8 +70,8 @@ test("the same object twice is no circle", () => {
 });
 
 test("what throws while it is read is refused", () => {
-  refused({ get a() { throw new Error("no reading"); } }, /no reading/);
-  refused({ toJSON: () => 1 }, /no object once it is JSON/);
+  refused({ get a() { throw new Error("a secret"); } }, /^cannot set the bucket: reading the data threw Error$/);
+  refused({ toJSON: () => 1 }, /not an object once it is JSON/);
   refused({ toJSON: () => undefined }, /cannot set the bucket/);
 });
 

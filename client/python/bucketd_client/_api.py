@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import _fastjson, _wire
+from . import _json, _transport
 from ._errors import NO_ANSWER, error
-from ._http import encode_head
+from ._http11 import encode_head
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -28,7 +28,7 @@ class Reply:
 
     __slots__ = ("answer", "members")
 
-    def __init__(self, members: dict[str, Any], answer: _wire.Answer) -> None:
+    def __init__(self, members: dict[str, Any], answer: _transport.Answer) -> None:
         self.members, self.answer = members, answer
 
     @property
@@ -48,13 +48,13 @@ def call(
     began: float | None = None,
 ) -> Reply:
     """The members of a success; a refusal as its BucketError."""
-    answer = _wire.request(
+    answer = _transport.request(
         method, target, body=body, headers=headers, path=path, timeout=timeout, began=began
     )
     return checked(answer)
 
 
-def checked(answer: _wire.Answer) -> Reply:
+def checked(answer: _transport.Answer) -> Reply:
     """The same of an answer that is there."""
     members = _members(answer)
     if answer.status >= 400 or members.get("success") is not True:
@@ -88,7 +88,7 @@ def bucket_call(
         which = (method, scope.identity, media_type)
         head = _heads.get(which) or _keep_head(which, scope)
     end = b"\r\n" if body is None else b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-    answer = _wire.exchange(method, head + end, path=path, timeout=timeout, began=began)
+    answer = _transport.exchange(method, head + end, path=path, timeout=timeout, began=began)
     reply = checked(answer)
     if not isinstance(reply.members.get(scope.label), dict):
         raise error("internal", f"cannot read the answer: it holds no {scope.label}")
@@ -131,7 +131,7 @@ def encode(data: Any) -> bytes:
     """Strict JSON; InvalidRequest for what has none, or would come back as something else."""
     try:
         _check_keys(data, "")
-        return _fastjson.dumps(data, separators=(",", ":"), allow_nan=False).encode()
+        return _json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
     except UnicodeEncodeError:
         cause = "it has a lone surrogate"
     except RecursionError:
@@ -159,9 +159,9 @@ def _said(problem: Exception) -> str:
     return str(problem) or type(problem).__name__
 
 
-def _members(answer: _wire.Answer) -> dict[str, Any]:
+def _members(answer: _transport.Answer) -> dict[str, Any]:
     try:
-        members = _fastjson.loads(str(answer.body, "utf-8"))
+        members = _json.loads(str(answer.body, "utf-8"))
     except (ValueError, RecursionError):
         members = None
     if not isinstance(members, dict):

@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 from typing import Union
 
-from . import _calls, _wire
-from ._change import Change, Notice
+from . import _api, _transport
 from ._context import Scope
 from ._errors import BucketError, error
-from ._http import MAX_HEAD, Answer, encode_head
+from ._events import Change, Notice
+from ._http11 import MAX_HEAD, Answer, encode_head
 from ._sse import Event, Parser
 
 SILENT_SECONDS = 45.0  # three heartbeats of the daemon: whoever is silent longer is not there
@@ -43,7 +43,7 @@ class Busy(Exception):
 
 
 _TIMEOUTS = (TimeoutError, socket.timeout)  # one and the same from Python 3.10 on
-FAILURES = (OSError, Again, Busy, _wire.Lost)
+FAILURES = (OSError, Again, Busy, _transport.Lost)
 
 
 class Watching:
@@ -87,7 +87,7 @@ class Watching:
         """How long the next step may take."""
         if self.streaming:
             return SILENT_SECONDS
-        return _wire.ANSWER_SECONDS if self._timeout is None else self._timeout
+        return _transport.ANSWER_SECONDS if self._timeout is None else self._timeout
 
     @property
     def target(self) -> str:
@@ -116,7 +116,7 @@ class Watching:
         Raises one of FAILURES.
         """
         if not chunk:
-            raise _wire.Lost
+            raise _transport.Lost
         parser = self._parser
         if parser is None:
             chunk = self._answered(chunk)
@@ -152,19 +152,19 @@ class Watching:
     def _patience(self) -> float:
         if self._timeout is not None:
             return self._timeout
-        return float("inf") if self._reached else _wire.REACH_SECONDS
+        return float("inf") if self._reached else _transport.REACH_SECONDS
 
     def _may_pass(self, failure: BaseException) -> bool:
         if isinstance(failure, _TIMEOUTS):
             return self._reached
-        return isinstance(failure, Busy) or _wire.may_pass(failure, "GET", self.path)
+        return isinstance(failure, Busy) or _transport.may_pass(failure, "GET", self.path)
 
     def _final(self, failure: BaseException) -> BucketError:
         if isinstance(failure, Busy):
             return failure.refusal
         if isinstance(failure, _TIMEOUTS):
             return error("timeout", f"cannot watch: no answer within {self.seconds:g} s")
-        return _wire.final(failure, "GET", self.path, self._patience)
+        return _transport.final(failure, "GET", self.path, self._patience)
 
     def _answered(self, chunk: bytes) -> bytes:
         """What of it stands behind the head of a stream."""
@@ -189,12 +189,12 @@ class Watching:
         length = answer.headers.get("content-length", "")
         if length.isascii() and length.isdecimal() and len(answer.body) < int(length):
             return
-        if (seconds := _wire.wait_asked_for(answer)) is not None:
+        if (seconds := _transport.wait_asked_for(answer)) is not None:
             try:
-                _calls.checked(answer)
+                _api.checked(answer)
             except BucketError as refusal:
                 raise Busy(refusal, seconds) from None
-        _calls.checked(answer)
+        _api.checked(answer)
         raise error("internal", "cannot read the answer: it is no stream of events")
 
     def _told(self, event: Event) -> Told:

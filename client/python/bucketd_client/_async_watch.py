@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from ._change import Change
-from ._watching import FAILURES, Watching
+from ._events import Change
+from ._watch_session import FAILURES, Watching
 
 _CHUNK = 65536
 

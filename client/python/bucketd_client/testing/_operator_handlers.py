@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from .._errors import error
-from . import _strict
+from . import _strict_json
 from ._call import Answer, Call
 from ._model import Key, Stored
 from ._requests import JSON
@@ -38,7 +38,7 @@ def own_context(call: Call) -> Answer:
 
 def create_context(call: Call) -> Answer:
     call.request.media_type((JSON,))
-    body = _strict.loads_object(call.request.content(call.state.max_bytes))
+    body = _strict_json.loads_object(call.request.content(call.state.max_bytes))
     if unknown := [name for name in body if name not in _MEMBERS]:
         raise error(
             "invalid_request",

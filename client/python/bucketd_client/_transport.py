@@ -14,9 +14,9 @@ import os
 import stat
 import time
 
+from ._connections import TIMED_OUT, Connection, Pool
 from ._errors import BucketError, error
-from ._http import Answer, Reader, encode, usual
-from ._pool import TIMED_OUT, Connection, Pool
+from ._http11 import Answer, Reader, encode, usual
 
 __all__ = ["Answer", "Lost", "exchange", "final", "may_pass", "request", "wait_asked_for"]
 

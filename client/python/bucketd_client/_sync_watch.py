@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 
-from ._change import Change
-from ._pool import Connection
-from ._watching import FAILURES, Told, Watching
+from ._connections import Connection
+from ._events import Change
+from ._watch_session import FAILURES, Told, Watching
 
 
 def changes(watching: Watching) -> Generator[Change, None, None]:

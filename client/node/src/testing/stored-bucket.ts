@@ -1,10 +1,10 @@
 import { AssertionError, deepStrictEqual } from "node:assert";
-import { encodeObject } from "../encode.js";
+import { encodeObject } from "../json.js";
 import { replace } from "./changes.js";
 import { parseObject } from "./json.js";
 import { bucketOf, type Context, type Key, plain, type State, type Stored, type Write } from "./state.js";
 
-/** A bucket as the server holds it; looking at it makes no request. */
+/** A bucket as the server holds it; reading it makes no request. */
 export class StoredBucket {
   private readonly context: Context;
   private seeded: Stored;
@@ -15,56 +15,56 @@ export class StoredBucket {
     this.seeded = state.read(key);
   }
 
-  /** It opens this bucket, and for a job also its device's. */
+  /** The token of a context for this bucket; that of a job also opens the device bucket. */
   get token(): string {
     return this.context.token;
   }
 
-  /** What `bucketctl run` would add to the environment of an automation. */
+  /** The variables that `bucketctl run` would add to the environment of an automation. */
   get environ(): Record<string, string> {
     const { device, job } = this.key;
     const names: Record<string, string> = { BUCKETD_DEVICE: device, ...(job !== null && { BUCKETD_JOB: job }) };
     return { BUCKETD_SOCKET: this.socket, BUCKETD_TOKEN: this.token, ...names };
   }
 
-  /** A copy of what is stored, `{}` where nothing is. */
+  /** A copy of the stored bucket; `{}` when none is stored. */
   get data(): Record<string, any> {
     return plain(bucketOf(this.state.read(this.key)));
   }
 
-  /** 0 where nothing is stored. */
+  /** The stored revision; 0 when no bucket is stored. */
   get revision(): number {
     return this.state.read(this.key).revision;
   }
 
-  /** All writes that were accepted since `seed`, the oldest first. */
+  /** All writes accepted since `seed`, oldest first. */
   get writes(): Write[] {
     return this.state.writes(this.key);
   }
 
-  /** Put this in the place of what is stored; the writes of before are forgotten. */
+  /** Replace the stored bucket, and forget earlier writes. */
   seed(data: object): void {
     const bucket = parseObject(Buffer.from(encodeObject(data, "seed the bucket")));
     this.seeded = this.state.commit(this.key, "PUT", replace(bucket));
     this.state.forgetWrites(this.key);
   }
 
-  /** End the token, as an operator may at any time: from now on it opens nothing. */
+  /** Revoke the token, as an operator may at any time. */
   revoke(): void {
     this.state.revoke(this.context.id);
   }
 
-  /** Each of these keys was written since `seed`, the last time with this value. */
+  /** Assert that each of these keys was written since `seed`, last with this value. */
   assertSet(expected: Record<string, unknown>): void {
     const found = new Map(this.writes.flatMap(({ set }) => Object.entries(set)));
     for (const [key, value] of Object.entries(expected)) {
       if (!found.has(key)) throw wrong(`${quote(key)} was not set; set were: ${names(found.keys())}`);
-      const said = `${quote(key)} was set to ${JSON.stringify(found.get(key))}, not to ${JSON.stringify(value)}`;
-      deepStrictEqual(found.get(key), value, said);
+      const message = `${quote(key)} was set to ${JSON.stringify(found.get(key))}, not to ${JSON.stringify(value)}`;
+      deepStrictEqual(found.get(key), value, message);
     }
   }
 
-  /** Each of these keys was taken away since `seed`, and has not come back. */
+  /** Assert that each of these keys was removed since `seed` and not set again. */
   assertRemoved(...keys: string[]): void {
     const removed = new Set(this.writes.flatMap((write) => write.removed));
     for (const key of keys) {
@@ -73,7 +73,7 @@ export class StoredBucket {
     }
   }
 
-  /** The bucket is as it was seeded, and was so all the time. */
+  /** Assert that the bucket has not changed since it was seeded. */
   assertUnchanged(): void {
     const now = this.state.read(this.key);
     if (now.etag === this.seeded.etag) return;
