@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from bucketd_client import AsyncBucket, DaemonUnreachable, InvalidRequest, Timeout, aio
-from bucketd_client._executor import THREADS
 from fake import Seen, answer, fake
 from harness import Daemon
 
@@ -44,7 +43,7 @@ def test_the_loop_goes_on_while_a_call_waits() -> None:
 def test_the_threads_of_the_loop_are_left_to_the_program(tmp_path: Path) -> None:
     async def play() -> float:
         nobody = AsyncBucket(device="d", job="j", socket=str(tmp_path / "none"), timeout=1)
-        calls = [asyncio.create_task(nobody.get()) for _ in range(3 * THREADS)]
+        calls = [asyncio.create_task(nobody.get()) for _ in range(3 * 16)]
         await asyncio.sleep(0.1)
         began = time.monotonic()
         await asyncio.to_thread(time.sleep, 0)
@@ -61,7 +60,7 @@ def test_the_time_of_a_call_that_waits_for_its_turn_counts(tmp_path: Path) -> No
     async def play() -> None:
         nobody = AsyncBucket(device="d", job="j", socket=str(tmp_path / "none"), timeout=0.5)
         began = time.monotonic()
-        calls = [nobody.set(a=n) for n in range(4 * THREADS)]
+        calls = [nobody.set(a=n) for n in range(4 * 16)]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert time.monotonic() - began < 1.5
         assert {type(outcome) for outcome in outcomes} <= {DaemonUnreachable, Timeout}

@@ -147,7 +147,7 @@ class InternalError(BucketError):
     pass
 
 
-NO_ANSWER = "this is no answer of bucketd; does BUCKETD_SOCKET name its socket?"
+NOT_BUCKETD = "this is not a response of bucketd; does BUCKETD_SOCKET name its socket?"
 CODES: dict[str, type[BucketError]] = {
     "bucket_corrupt": BucketCorrupt,
     "connection_lost": ConnectionLost,

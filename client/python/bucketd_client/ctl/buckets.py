@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from .. import _api
-from .._errors import NO_ANSWER, error
+from .._errors import NOT_BUCKETD, error
 from . import output
 from .commands import Options
 from .parser import Usage
@@ -100,7 +100,7 @@ def _ask(
     if not isinstance(bucket, dict):
         raise error(
             "internal",
-            f"cannot read the answer: {NO_ANSWER}",
+            f"cannot read the answer: {NOT_BUCKETD}",
         )
     return reply, bucket
 
