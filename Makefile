@@ -100,7 +100,7 @@ test-node:
 endif
 
 test-systemd: tools
-	$(BIN)/pytest -m booted -vv -ra tests/systemd/test_units.py tests/systemd/test_booted.py
+	$(BIN)/pytest -m booted -vv -ra tests/system/test_units.py tests/system/test_booted.py
 
 # Workers take tests from each other, so that the tests of a module may come in any order.
 test-shuffled: tools .venv/json-schema-suite
@@ -109,10 +109,10 @@ test-shuffled: tools .venv/json-schema-suite
 
 # The whole API on etcd, and what hosts that share a cluster see of each other.
 test-fleet: tools
-	FLEET_SCALE=1 $(BIN)/pytest -n 2 tests/api tests/fleets
+	FLEET_SCALE=1 $(BIN)/pytest -n 2 tests/api tests/store/etcd
 
 test-packages: tools
-	$(BIN)/pytest -m booted -vv -ra tests/systemd/test_package.py
+	$(BIN)/pytest -m booted -vv -ra tests/system/test_package.py
 
 demo: venv
 ifeq ($(NODE),yes)
@@ -129,19 +129,19 @@ endif
 
 # The long proofs: killed, cut, failed, rotted, at full length (some need root).
 crash: tools
-	CRASH_SCALE=1 $(BIN)/pytest -p no:xdist -rs -s tests/crash
+	CRASH_SCALE=1 $(BIN)/pytest -p no:xdist -rs -s tests/store/file/crash
 
 # One misbehaves after the other, and a client that behaves is timed meanwhile.
 abuse: tools
-	ABUSE_SCALE=1 $(BIN)/pytest -p no:xdist -s tests/abuse
+	ABUSE_SCALE=1 $(BIN)/pytest -p no:xdist -s tests/server/abuse
 
 # Requests that nobody would write, at length.
 fuzz: tools
-	FUZZ_SCALE=1 $(BIN)/pytest -p no:xdist -s tests/fuzz
+	FUZZ_SCALE=1 $(BIN)/pytest -p no:xdist -s tests/server/fuzz
 
 # Nodes killed, cut off, slow and full, under two hosts.
 fleet-faults: tools
-	FAULT_SCALE=1 $(BIN)/pytest -p no:xdist -rs -s tests/fleets
+	FAULT_SCALE=1 $(BIN)/pytest -p no:xdist -rs -s tests/store/etcd
 
 # Side by side with what one would use instead; peers that are not installed are named. Not in the
 # daemon's own environment: portalocker imports redis where it finds it, which is a start and a half.

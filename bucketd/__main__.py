@@ -12,10 +12,10 @@ import sys
 
 import uvloop
 
-from . import __version__, imports, logs  # noqa: F401  (that comes before all that it is for)
+from . import __version__, logs, process  # noqa: F401  (that comes before all that it is for)
 from .daemon import Daemon, operators
-from .server import SocketError
-from .settings import sources
+from .server.server import SocketError
+from .settings import loader
 from .settings.sections import LEVELS, Settings, SettingsError, in_force
 from .startup import StartError
 from .systemd import HandoverError, Manager
@@ -82,7 +82,7 @@ def _load(options: argparse.Namespace) -> Settings:
     flags = {key: text for key, text in given if text is not None}
     if options.unsafe_filesystem:
         flags["store.unsafe_filesystem"] = "true"
-    settings = sources.load(flags, options.config, os.environ)
+    settings = loader.load(flags, options.config, os.environ)
     operators(settings)
     return settings
 

@@ -15,21 +15,21 @@ from typing import Any
 
 from . import __version__, metrics, startup
 from .api.access import Operators
-from .api.call import Services
-from .api.contexts import sweep
-from .buckets import Buckets
-from .contexts import Contexts
-from .events import Hub
-from .model import timestamp
-from .quota import Quota
-from .retention import Retention
-from .schemas.registry import Registry
-from .schemas.sharing import Local, Shared
-from .schemas.watching import keep_current
-from .server import Server, bind, unbind
-from .settings.checking import unusable
+from .api.handlers.contexts import sweep
+from .api.request import Services
+from .core.buckets import Buckets
+from .core.contexts import Contexts
+from .core.events.hub import Hub
+from .core.quota import Quota
+from .core.retention import Retention
+from .core.schemas.file_watcher import keep_current
+from .core.schemas.registry import Registry
+from .core.schemas.replication import Local, Shared
+from .model.bucket import timestamp
+from .server.server import Server, bind, unbind
 from .settings.sections import AT_START, Settings, SettingsError, shown, taken_over
-from .store.files import FileStore
+from .settings.validation import unusable
+from .store.file.store import FileStore
 from .systemd import Manager, report
 
 log = logging.getLogger(__name__)

@@ -6,18 +6,20 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-from .settings.checking import seconds, shards
 from .settings.sections import Etcd, SettingsError
-from .store.claim import Shard
-from .store.etcd import EtcdStore
-from .store.gateway import Access
-from .store.shards import Shards
-from .store.stale import StaleReads
+from .settings.validation import seconds, shards
+from .store.etcd.client import Access
+from .store.etcd.sharded_store import ShardedStore
+from .store.etcd.stale_cache import StaleReads
+from .store.etcd.store import EtcdStore
+from .store.etcd.topology import Shard
 
 CREDENTIAL = "etcd-password"
 
 
-def open_store(settings: Etcd, environ: Mapping[str, str], stale_bytes: int) -> EtcdStore | Shards:
+def open_store(
+    settings: Etcd, environ: Mapping[str, str], stale_bytes: int
+) -> EtcdStore | ShardedStore:
     """The cluster need not answer yet; SettingsError for a file that cannot be used.
 
     At most ``stale_bytes`` are remembered for stale reads.
@@ -33,7 +35,7 @@ def open_store(settings: Etcd, environ: Mapping[str, str], stale_bytes: int) -> 
         remembered = StaleReads(age, stale_bytes // len(found))
         return EtcdStore(access, settings.prefix, remembered, Shard(name, names))
 
-    return Shards({name: store(name) for name in names}) if names else store("")
+    return ShardedStore({name: store(name) for name in names}) if names else store("")
 
 
 def _password(settings: Etcd, environ: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from .counting import Histogram, Tally
+from .stats import Histogram, RequestCounter
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -54,7 +54,7 @@ class Figures:
     """All that is known at one moment: the status page, requests, and histograms by name."""
 
     status: Mapping[str, Any]
-    requests: Tally
+    requests: RequestCounter
     histograms: Mapping[str, Histogram]
 
     def collect(self) -> Iterator[Metric]:

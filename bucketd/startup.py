@@ -6,13 +6,13 @@ import logging
 import os
 
 from . import fleet
+from .fs import files, mounts
+from .fs.locks import hold_daemon_lock
 from .settings.sections import Settings
-from .store import disk, filesystem
-from .store.etcd import EtcdStore
-from .store.files import FileStore, Options
-from .store.locks import hold_daemon_lock
-from .store.records import JournalError
-from .store.shards import Shards
+from .store.etcd.sharded_store import ShardedStore
+from .store.etcd.store import EtcdStore
+from .store.file.records import JournalError
+from .store.file.store import FileStore, FileStoreOptions
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def take_state_dir(settings: Settings) -> int:
     """A descriptor of the state directory, held alone for the life of this process."""
     path = settings.paths.state_dir
     try:
-        root = disk.open_root(path)
+        root = files.open_root(path)
         if _OURS.issuperset(os.listdir(root)):
             os.fchmod(root, 0o700)  # made by somebody else, with their umask
         _check_owner(root, path, "--state-dir")
@@ -53,7 +53,7 @@ def take_runtime_dir(settings: Settings) -> int:
     path = settings.paths.runtime_dir
     try:
         existed = os.path.isdir(path)
-        runtime = disk.open_root(path)
+        runtime = files.open_root(path)
         if not existed:
             os.fchmod(runtime, 0o755)
         _check_owner(runtime, path, "--runtime-dir")
@@ -83,7 +83,7 @@ def _check_owner(fd: int, path: str, flag: str) -> None:
 def _check_filesystem(settings: Settings) -> str | None:
     """Why the state directory cannot keep the promise, where that was accepted."""
     path = settings.paths.state_dir
-    cause = filesystem.unfit(path)
+    cause = mounts.unfit(path)
     if cause is None:
         return None
     if not settings.store.unsafe_filesystem:
@@ -96,11 +96,11 @@ def _check_filesystem(settings: Settings) -> str | None:
     return cause
 
 
-def open_store(root: int, settings: Settings) -> FileStore | EtcdStore | Shards:
+def open_store(root: int, settings: Settings) -> FileStore | EtcdStore | ShardedStore:
     store = settings.store
     if store.engine == "etcd":
         return fleet.open_store(settings.store_etcd, os.environ, store.cache_bytes)
-    options = Options(
+    options = FileStoreOptions(
         cache_bytes=store.cache_bytes,
         lock_timeout=store.lock_timeout_seconds,
         journal_bytes=store.journal_bytes,

@@ -11,7 +11,7 @@ from bucketd_client import ctl
 from tables import table
 
 from bucketd import errors
-from bucketd.api import wire
+from bucketd.api import responses
 
 NODE = Path(__file__).parent.parent / "client" / "node" / "src"
 
@@ -55,8 +55,8 @@ def page() -> Iterator[str]:
 def _error_rows() -> Iterator[tuple[str, ...]]:
     python, node = bucketd_client.CODES, node_codes()
     for code in explained():
-        status = str(wire.STATUS.get(code, "–"))
-        retried = " (with `Retry-After`)" if code in wire.RETRY_AFTER else ""
+        status = str(responses.STATUS.get(code, "–"))
+        retried = " (with `Retry-After`)" if code in responses.RETRY_AFTER else ""
         exit_status = str(ctl.STATUS.get(code, 1))
         classes = (f"`{python[code].__name__}`", f"`{node[code]}`")
         yield (f"[`{code}`](#{code})", status + retried, *classes, exit_status)
@@ -66,7 +66,7 @@ def _kinds() -> dict[str, type[Exception]]:
     """Every code and the class whose docstring is its entry; the daemon's first, by status."""
     daemon = daemon_codes()
     own = {code: kind for code, kind in bucketd_client.CODES.items() if code not in daemon}
-    return {code: daemon[code] for code in wire.STATUS} | own
+    return {code: daemon[code] for code in responses.STATUS} | own
 
 
 def explained() -> dict[str, tuple[str, str]]:

@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import codes
-from bucketd_client.ctl import man, parser
-from bucketd_client.ctl.table import every
+from bucketd_client.ctl import parser
+from bucketd_client.ctl.commands import man
+from bucketd_client.ctl.table.all import every
 from tables import table
 
 from bucketd import __main__ as program
 from bucketd import metrics
 from bucketd.api import routes
-from bucketd.counting import Histogram, Tally
-from bucketd.settings import sections, sources
+from bucketd.settings import loader, sections
+from bucketd.stats import Histogram, RequestCounter
 
 DOCS = Path(__file__).parent
 REPO = DOCS.parent
@@ -63,7 +64,7 @@ def reasons() -> dict[str, str]:
 def defaults() -> dict[str, Any]:
     """ "section.key" to its default on a host's own daemon."""
     system = {"STATE_DIRECTORY": "", "RUNTIME_DIRECTORY": ""}
-    return sections.in_force(sources.load({}, "/dev/null", system))
+    return sections.in_force(loader.load({}, "/dev/null", system))
 
 
 def _settings() -> Iterator[str]:
@@ -162,7 +163,7 @@ class _Everything(dict[str, Any]):
 
 
 def _metrics() -> Iterator[str]:
-    requests = Tally()
+    requests = RequestCounter()
     requests.add("/", "GET", 200, 0.0)
     histograms = {name: Histogram() for name in metrics.HISTOGRAMS}
     figures = metrics.Figures(_Everything(), requests, histograms)

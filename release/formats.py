@@ -5,7 +5,7 @@ The Debian package refuses to be replaced by one from before that.
 
 from __future__ import annotations
 
-from bucketd.store import envelope, journal
+from bucketd.store.file import envelope, journal
 
 # Format to the first version that reads it. A new format adds its line.
 READ_SINCE: dict[tuple[str, int | str], str] = {

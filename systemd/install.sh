@@ -113,7 +113,7 @@ install_all() {
     done
     each_file put
     rm -f "$destdir$man/bucketctl"*.1
-    "$destdir$lib/bin/python" -m bucketd_client.ctl.man "$destdir$man"
+    "$destdir$lib/bin/python" -m bucketd_client.ctl.commands.man "$destdir$man"
     each_completion complete_in
     if [ ! -e "$destdir$config" ]; then
         mkdir -p "$destdir$(dirname "$config")"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from harness import Daemon, new_daemon
+from mounts import Mounts, hold_mounts
+from other_user import daemon_as
 
+NOBODY = 65534
 for number in (signal.SIGINT, signal.SIGHUP):
     # Ignored by nohup, or a shell's "&": whoever is started inherits that, but no handler.
     if signal.getsignal(number) is signal.SIG_IGN:
@@ -48,5 +46,42 @@ def shared_daemon() -> Iterator[Daemon]:
     daemon = new_daemon()
     try:
         yield daemon.start()
+    finally:
+        daemon.remove()
+
+
+@pytest.fixture
+def mounts() -> Iterator[Mounts]:
+    """A mount namespace of this test; skips where this machine does not allow one."""
+    with hold_mounts() as held:
+        if held is None:
+            pytest.skip("mount namespaces need root and util-linux")
+        yield held
+
+
+@pytest.fixture
+def confined_daemon(mounts: Mounts) -> Iterator[Daemon]:
+    """A daemon, not started yet, that sees the mounts of ``mounts``."""
+    daemon = new_daemon(program=mounts.program)
+    daemon.state_dir.mkdir(mode=0o700)
+    try:
+        yield daemon
+    finally:
+        daemon.remove()
+
+
+@pytest.fixture
+def nobodys_daemon() -> Iterator[Daemon]:
+    """A daemon, not started yet, that will run as an ordinary user."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a daemon as another user")
+    program = daemon_as(NOBODY, NOBODY)
+    if program is None:
+        pytest.skip("an ordinary user can run no Python of this version here")
+    daemon = new_daemon(program=program)
+    daemon.env["HOME"] = str(daemon.home)
+    os.chown(daemon.home, NOBODY, NOBODY)
+    try:
+        yield daemon
     finally:
         daemon.remove()

@@ -21,9 +21,9 @@ import fleet
 import pytest
 from harness import REPO, Daemon
 
-from bucketd.api import routes, wire
+from bucketd.api import responses, routes
+from bucketd.settings.loader import load
 from bucketd.settings.sections import in_force
-from bucketd.settings.sources import load
 
 README = REPO / "README.md"
 ARCHITECTURE = (REPO / "ARCHITECTURE.md").read_text()
@@ -100,7 +100,7 @@ def test_the_tests_that_documents_name_exist() -> None:
 
 def test_every_access_rule_and_error_code_is_in_the_architecture() -> None:
     rules = {route.access.__name__ for route in routes.ROUTES}
-    wanted = [*rules, *wire.STATUS]
+    wanted = [*rules, *responses.STATUS]
     assert [name for name in wanted if f"`{name}`" not in ARCHITECTURE] == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from bucketd_client import ctl
 from harness import REPO
 
-from bucketd.api import wire
+from bucketd.api import responses
 
 sys.path.insert(0, str(REPO / "docs"))
 
@@ -30,11 +30,11 @@ def test_daemon_clients_and_api_know_the_same_codes() -> None:
     daemon = set(codes.daemon_codes())
     document = json.loads((REPO / "bucketd" / "api" / "openapi.json").read_text())
     described = document["components"]["schemas"]["Error"]["properties"]["code"]["enum"]
-    assert daemon == set(wire.STATUS) == set(described)
+    assert daemon == set(responses.STATUS) == set(described)
     assert set(bucketd_client.CODES) == daemon | CLIENTS_OWN
     assert set(codes.node_codes()) == daemon | CLIENTS_OWN
     assert set(ctl.STATUS) <= set(bucketd_client.CODES)
-    assert set(wire.RETRY_AFTER) <= daemon
+    assert set(responses.RETRY_AFTER) <= daemon
 
 
 def test_every_code_says_why_and_what_to_do() -> None:

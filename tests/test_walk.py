@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from harness import REPO, Daemon, new_daemon, pair
 
 ARCHITECTURE = (REPO / "ARCHITECTURE.md").read_text()
 ROW = re.compile(r"^\| `(bucketd/[\w/]+\.py)` \| (`[^|]+`) \|", re.M)
-CONNECTED = "bucketd/connection.py Connection.connection_made"
+CONNECTED = "bucketd/server/connection.py Connection.connection_made"
 Calls = list[str]
 
 
@@ -53,7 +52,7 @@ def test_the_walk_is_what_is_called() -> None:
         daemon.start()
         token = daemon.mint("phone-1", "login")  # contexts outlive a daemon
         assert daemon.stop() == 0
-        daemon.program = (str(Path(__file__).with_name("traced_daemon.py")),)
+        daemon.program = (str(REPO / "tests/support/traced_daemon.py"),)
         assert missing(change, traced(daemon, "PATCH", token)) is None
         assert missing(read, traced(daemon, "GET", token)) is None
     finally:

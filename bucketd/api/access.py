@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..contexts import Context
+from ..core.contexts import Context
 from ..errors import Forbidden, NoJobContext
-from ..model import BucketKey
+from ..model.bucket import BucketKey
 
 SO_PEERGROUPS = 59  # Linux 4.13, not in Python's socket module
 _MAX_GROUPS = 65536

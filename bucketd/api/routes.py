@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import MethodNotAllowed, NotFound
-from . import access, buckets, contexts, events, schemas, status
-from .call import Handler
-from .reading import decode
+from . import access
+from .handlers import buckets, contexts, events, schemas, status
+from .headers import decode
+from .request import Handler
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from ..model import BucketKey, Change, Guard, Snapshot
+from ..model.bucket import BucketKey, Change, Snapshot
+from ..model.preconditions import Preconditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BucketInfo:
     """One stored bucket in a list; ``size`` is its compact JSON in bytes."""
 
     device: str
@@ -38,12 +39,12 @@ class Page:
     ``unreadable`` names the files that stand where a bucket should be but are none.
     """
 
-    rows: list[Row]
+    rows: list[BucketInfo]
     next_cursor: str | None
     unreadable: list[str]
 
 
-class Changed(NamedTuple):
+class ChangeEvent(NamedTuple):
     """A bucket has changed. ``before`` None: what it was before is not known.
 
     ``mark`` names this place in the order of all changes; ``since`` goes on from there, in a
@@ -64,17 +65,17 @@ class Changed(NamedTuple):
         return self.number or self.mark
 
 
-class Listener(Protocol):
+class Subscriber(Protocol):
     """Who is told of changes, on the event loop. It must not wait, and not raise."""
 
-    def tell(self, changed: Changed) -> None:
+    def tell(self, changed: ChangeEvent) -> None:
         """One change, once it is durable; in the order of all changes."""
 
     def lost(self) -> None:
         """Changes were made of which nothing is known."""
 
     @property
-    def wanted(self) -> Set[BucketKey] | None:
+    def interests(self) -> Set[BucketKey] | None:
         """The buckets of which changes made by somebody else should be looked for; None: all."""
 
 
@@ -91,7 +92,7 @@ class Store(Protocol):
         """What ``read`` would give, where it is known without waiting; None where it is not."""
 
     async def commit(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> Snapshot:
         """Read, check the guard, change and write as one step; durable when it returns.
 
@@ -99,7 +100,7 @@ class Store(Protocol):
         """
 
     def begin(
-        self, key: BucketKey, change: Change, guard: Guard, automation: str | None = None
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> asyncio.Future[Snapshot] | None:
         """The same without a coroutine, for whom that is too slow; None: use ``commit``."""
 
@@ -107,19 +108,19 @@ class Store(Protocol):
     def mark(self) -> str:
         """Of the newest change that the listener was told of, once it has returned from that."""
 
-    def listen(self, listener: Listener) -> None:
+    def subscribe(self, listener: Subscriber) -> None:
         """From here on tell this one of every change, and of edits by others, too."""
 
-    async def attend(self, key: BucketKey | None) -> None:
+    async def wait_until_watching(self, key: BucketKey | None) -> None:
         """Return once the listener is told of all that changes from then on, of one or of all."""
 
-    async def since(self, mark: str, key: BucketKey | None) -> list[Changed] | None:
+    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
         """The changes of one bucket, or of all, after that mark; None where that is not known.
 
         All those that ``mark`` of this moment covers, and maybe some that are still to be told.
         """
 
-    def covers(self, mark: str, changed: Changed) -> bool:
+    def includes(self, mark: str, changed: ChangeEvent) -> bool:
         """Whether who goes on from that mark, by ``since``, was told of this change before.
 
         Then it was told so by another way than this listener, which hears of it only now.

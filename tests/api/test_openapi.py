@@ -6,7 +6,7 @@ from typing import Any
 
 from harness import Daemon
 
-from bucketd.api import access, wire
+from bucketd.api import access, responses
 from bucketd.api.routes import ROUTES
 
 TAGS = {
@@ -50,14 +50,16 @@ def test_each_operation_takes_what_its_route_takes(shared_daemon: Daemon) -> Non
 
 def test_every_code_has_its_status(shared_daemon: Daemon) -> None:
     components = document(shared_daemon)["components"]
-    assert set(components["schemas"]["Error"]["properties"]["code"]["enum"]) == set(wire.STATUS)
-    for code, status in wire.STATUS.items():
+    assert set(components["schemas"]["Error"]["properties"]["code"]["enum"]) == set(
+        responses.STATUS
+    )
+    for code, status in responses.STATUS.items():
         assert code in components["responses"][f"Error{status}"]["description"], code
 
 
 def test_every_refusal_has_its_request_id(shared_daemon: Daemon) -> None:
     components = document(shared_daemon)["components"]
-    for status in set(wire.STATUS.values()):
+    for status in set(responses.STATUS.values()):
         assert "X-Request-Id" in components["responses"][f"Error{status}"]["headers"], status
     assert shared_daemon.request("GET", "/nowhere").headers["x-request-id"]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bucketd_client.ctl.table import every
+from bucketd_client.ctl.table.all import every
 from ctl_shell import CTL, Shell
 from harness import Daemon, pair
 

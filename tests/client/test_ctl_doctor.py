@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucketd_client.ctl import checks, stored
+from bucketd_client.ctl.doctor import checks, stored_buckets
 from ctl_shell import Shell
 from fake import Seen, answer, fake
 from harness import Daemon, pair
@@ -103,11 +103,11 @@ def test_buckets_that_cannot_be_read_or_break_their_schema(daemon: Daemon) -> No
 
 
 def test_many_of_a_kind_are_counted(daemon: Daemon) -> None:
-    for number in range(stored.SHOWN + 3):
+    for number in range(stored_buckets.SHOWN + 3):
         daemon.request("PUT", f"{pair('d', f'j{number}')}?automation=a", {"n": "x"})
     daemon.request("PUT", "/v1/schemas/a?force=true", {"properties": {"n": {"type": "number"}}})
     rows = json.loads(Shell(daemon)("doctor", "--buckets").stdout)["findings"]
-    assert [row["about"] for row in rows].count("schema") == stored.SHOWN + 1
+    assert [row["about"] for row in rows].count("schema") == stored_buckets.SHOWN + 1
     assert rows[-1]["what"] == "3 further buckets violate the schema of a"
 
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import stat
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,11 +70,50 @@ def test_edit_replaces_the_bucket(ctl: Shell, at: list[str], tmp_path: Path) -> 
 
 def test_edit_without_a_change_writes_nothing(ctl: Shell, at: list[str], tmp_path: Path) -> None:
     before = ctl.json("set", *at, "a=1", "--json")
-    done = ctl("edit", *at, env={"VISUAL": "", "EDITOR": "true", "TMPDIR": str(tmp_path)})
+    env = {"VISUAL": "", "EDITOR": editor(tmp_path, "pass"), "TMPDIR": str(tmp_path)}
+    done = ctl("edit", *at, env=env)  # which saves the same text
     assert (done.returncode, done.stdout) == (0, "")
-    assert "nothing changed" in done.stderr
+    assert done.stderr == "bucketctl: nothing changed\n"
     assert ctl.json("get", *at, "--json")["etag"] == before["etag"]
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("bucket-*")) == []
+
+
+def test_an_editor_that_returns_at_once_keeps_its_text(
+    ctl: Shell, at: list[str], tmp_path: Path
+) -> None:
+    ctl.json("set", *at, "a=1")
+    script, go = tmp_path / "editor.sh", tmp_path / "go"
+    os.mkfifo(go)
+    save = f'read -r _ < {go}; sed -i s/1/2/ "$1"; echo > {tmp_path}/saved'
+    script.write_text(f"#!/bin/sh\n({save}) <&- >&- 2>&- &\n")
+    script.chmod(0o755)
+    done = ctl("edit", *at, "--json", env={"VISUAL": str(script), "TMPDIR": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (0, '{"changed": false}\n')
+    assert "EDITOR='code --wait'" in done.stderr
+    path, again = kept(done.stderr), told(done.stderr)
+    go.write_text("now\n")
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "saved").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert json.loads(path.read_text()) == {"a": "2"}
+    assert ctl.json("edit", *again, env={"VISUAL": "true"}) == {"a": "2"}
+
+
+def test_a_conflict_shows_no_value(ctl: Shell, at: list[str], tmp_path: Path) -> None:
+    ctl.json("set", *at, "a=1")
+    words = [*CTL, "set", *at, "token=hunter2", "list:=[1,2]", "yes:=true", "none:=null", "n:=1"]
+    step = f"subprocess.run({words!r}, stdout=subprocess.DEVNULL); text = '{{}}'"
+    done = ctl("edit", *at, env={"VISUAL": editor(tmp_path, step), "TMPDIR": str(tmp_path)})
+    assert "hunter2" not in done.stderr
+    for kind in (
+        "a string of 7 characters",
+        "an array of 2 items",
+        "a boolean",
+        "null",
+        "a number",
+    ):
+        assert f": {kind}\n" in done.stderr
 
 
 def test_edit_begins_a_bucket(ctl: Shell, at: list[str], tmp_path: Path) -> None:
@@ -118,7 +158,7 @@ def test_edit_never_overwrites_what_it_has_not_seen(
     step = meanwhile(ctl, at, "other=new") + '; text = \'{"a": "mine"}\''
     done = ctl("edit", *at, env={"VISUAL": editor(tmp_path, step), "TMPDIR": str(tmp_path)})
     assert done.returncode == 6
-    assert '+ /other: "new"' in done.stderr
+    assert "+ /other: a string of 3 characters" in done.stderr
     assert ctl.json("get", *at) == {"a": "1", "other": "new"}
     assert kept(done.stderr).read_text() == '{"a": "mine"}'
     # As it is told, it goes on from what was shown, and no later state.

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucketd_client.ctl import naming as ours
+from bucketd_client.ctl import bucket_paths as ours
 from ctl_shell import CTL, Shell
 from fake import Seen, answer, fake
 from harness import Daemon, new_daemon, pair
 
-from bucketd.store import naming as theirs
+from bucketd.store.file import paths as theirs
 
 NAMES = ["..", "a/b", "🎉 x", ".hidden.", "é" * 60, "x" * 128, "%" * 100, "~", "a.b", "A_-9"]
 BUCKETS: dict[tuple[str, str | None], dict[str, Any]] = {

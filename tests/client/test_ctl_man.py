@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from bucketd_client.ctl.man import pages
-from bucketd_client.ctl.table import every
+from bucketd_client.ctl.commands.man import pages
+from bucketd_client.ctl.table.all import every
 from harness import REPO
 
 
@@ -28,7 +28,7 @@ def shown(path: Path) -> str:
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
 def test_each_page_has_all_of_its_command(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "bucketd_client.ctl.man", tmp_path], check=True)
+    subprocess.run([sys.executable, "-m", "bucketd_client.ctl.commands.man", tmp_path], check=True)
     for command in every():
         text = shown(tmp_path / f"bucketctl-{command.name.replace(' ', '-')}.1")
         notes = " ".join(command.notes.split())

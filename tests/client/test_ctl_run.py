@@ -243,3 +243,23 @@ def test_a_revocation_that_is_refused_is_a_warning(ctl: Shell, at: list[str]) ->
 def test_a_context_that_ended_first_is_not_missed(ctl: Shell, at: list[str]) -> None:
     done = ctl("run", *at, "--ttl", "0.3", "--", "sleep", "0.6")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_run_as_process_1_reaps_orphans(ctl: Shell, at: list[str]) -> None:
+    """As in a container, where nobody else takes in what the command leaves behind."""
+    space = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*space, "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("needs the right to make a PID namespace")
+    # Each inner shell ends at once, and its own child, which goes on, is an orphan then.
+    script = (
+        "for n in 1 2 3 4 5; do (sleep 0.2 &) ; done; sleep 1; "
+        "grep -l '^State:.Z' /proc/[0-9]*/status | wc -l; exit 7"
+    )
+    done = subprocess.run(
+        [*space, *CTL, "run", *at, "--", "sh", "-c", script],
+        env=ctl.environ,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (7, "0", "")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from bucketd_client import Bucket, BucketError
-from bucketd_client.ctl.table import every
+from bucketd_client.ctl.table.all import every
 from ctl_shell import CTL, Shell
 from fake import Seen, answer, fake
 from harness import REPO, Daemon
@@ -57,11 +57,15 @@ def at(request: pytest.FixtureRequest) -> list[str]:
         (["set", "--device", "d", "--job", "j"], 2, "KEY=TEXT"),
         (["set", "--device", "d", "--job", "j", "word"], 2, "KEY=TEXT"),
         (["set", "--device", "d", "--job", "j", "n:=NaN"], 2, "NaN is not JSON"),
-        (["set", "--device", "d", "--job", "j", "n:=1e400"], 2, "1e400 is too large"),
+        (
+            ["set", "--device", "d", "--job", "j", "n:=1e400"],
+            2,
+            "a number of 5 characters is too large",
+        ),
         (["set", "--device", "d", "--job", "j", "n:=" + "[" * 99999], 2, "nested too deep"),
         (["set", "--device", "d", "--job", "j", "n:=18446744073709551616"], 1, "outside"),
-        (["set", "--device", "d", "--job", "j", "x:=yes"], 2, "; a text is x=TEXT\n"),
-        (["set", "--device", "d", "--job", "j", "a b:=s3cr3t"], 2, "; a text is 'a b=TEXT'\n"),
+        (["set", "--device", "d", "--job", "j", "x:=yes"], 2, "; a string is x=TEXT\n"),
+        (["set", "--device", "d", "--job", "j", "a b:=s3cr3t"], 2, "; a string is 'a b=TEXT'\n"),
         (["set", "--device", "d", "--job", "j", "x:={a:1}"], 2, """such as 'x:={"a": 1}'\n"""),
         (["set", "--device", "d", "--data", "{'a':1}"], 2, """such as --data '{"a": 1}'\n"""),
         (["set", "--device", "d", "--data", '{"a":1,}'], 2, "line 1 column"),
@@ -311,5 +315,5 @@ def test_ctrl_c_is_status_130(ctl: Shell, at: list[str]) -> None:
 def test_stdin_that_is_no_utf8(ctl: Shell, at: list[str]) -> None:
     done = ctl.line(f'printf \'{{"a": "\\377"}}\' | bucketctl set {shlex.join(at)} -')
     assert (done.returncode, done.stdout) == (2, "")
-    assert "no UTF-8" in done.stderr
+    assert "not valid UTF-8" in done.stderr
     assert ctl.json("get", *at) == {}

@@ -120,7 +120,7 @@ def test_options_that_make_no_sense_together(kind: Any, options: dict[str, Any])
 
 @pytest.mark.parametrize("key", [1, None, True, (1, 2)])
 def test_keys_that_json_would_make_texts_of_are_refused_at_every_depth(key: object) -> None:
-    with pytest.raises(InvalidRequest, match="at '/a/1/b' is a .*must be a string"):
+    with pytest.raises(InvalidRequest, match=r"at '/a/1/b' is a .*must be a string"):
         encode({"a": [0, {"b": {key: 1}}]})
 
 

@@ -39,7 +39,7 @@ updated: Login = login.update(lambda bucket: {**bucket, "loggedIn": True})
 at: str = login.snapshot().bucket["sessionToken"]
 plain: dict[str, Any] = Bucket().set(a=1)
 Bucket().set(a=1, returning=False)
-revision: int = agent.utils.bucket.set({}, returning=False).revision or 0
+written_revision: int = agent.utils.bucket.set({}, returning=False).revision or 0
 login.update(lambda bucket: bucket.update({"loggedIn": False}))
 
 async def play() -> None:

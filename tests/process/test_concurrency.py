@@ -15,10 +15,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hands import envelope
+from external_edits import envelope
 from harness import Daemon, encode_request, pair
 
-TESTS = str(Path(__file__).parent.parent)
+TESTS = str(Path(__file__).parent.parent / "support")
 
 PRELUDE = """
 import sys

@@ -179,7 +179,7 @@ def test_each_package_has_the_licence() -> None:
         assert (REPO / package / "LICENSE").read_text() == LICENSE
 
 
-# --- the Debian package; what it does is in tests/systemd/test_package.py
+# --- the Debian package; what it does is in tests/system/test_package.py
 
 
 def test_every_format_on_disk_has_a_version_that_reads_it_first() -> None:

@@ -1,7 +1,7 @@
-import { type Call, sendTo } from "./call.js";
 import { resolve } from "./context.js";
-import { encodeObject } from "./encode.js";
 import { BucketError } from "./errors.js";
+import { encodeObject, nameOfError } from "./json.js";
+import { type BucketRequest, requestBucket } from "./request.js";
 import type {
   BucketData,
   BucketResult,
@@ -15,11 +15,11 @@ import { watch } from "./watch.js";
 
 /** The bucket of the environment's (device, job). Never rejects: look at `success`. */
 export interface AgentBucket {
-  /** The stored bucket, `{}` if there is none yet. */
+  /** Read the stored bucket; `{}` if there is none yet. */
   get(): Promise<BucketResult>;
-  /** Merge shallowly: keys not named stay, `null` is a value. Results in the whole bucket. */
+  /** Merge shallowly: keys not named stay, `null` is a value. The result holds the whole bucket. */
   set(data: Partial<BucketData>): Promise<BucketResult>;
-  /** Every change from the first step on, by whomever; a failure is the last. */
+  /** Iterate over every change from now on, whoever makes it; a failure comes last. */
   watch(options?: WatchOptions): AsyncGenerator<WatchResult<BucketData>, void, void>;
 }
 
@@ -37,33 +37,33 @@ export interface Agent {
   };
 }
 
-/** The automation's own view: its context is what the environment says at each call. */
+/** The automation's own view; the environment names its context, read at each call. */
 export const agent: Agent = {
   utils: {
     bucket: {
-      get: () => result(false, get),
-      set: (data) => result(false, () => merge(data)),
+      get: () => resultOf(false, get),
+      set: (data) => resultOf(false, () => merge(data)),
       watch: (options) => changes(false, options),
     },
     deviceBucket: {
-      get: () => result(true, get),
-      set: (data) => result(true, () => merge(data)),
+      get: () => resultOf(true, get),
+      set: (data) => resultOf(true, () => merge(data)),
       watch: (options) => changes(true, options),
     },
   },
 };
 
-function get(): Call {
+function get(): BucketRequest {
   return { method: "GET" };
 }
 
-function merge(data: unknown): Call {
+function merge(data: unknown): BucketRequest {
   return { method: "PATCH", body: encodeObject(data, "set the bucket") };
 }
 
-async function result(deviceBucket: boolean, what: () => Call): Promise<any> {
+async function resultOf(deviceBucket: boolean, build: () => BucketRequest): Promise<any> {
   try {
-    const { body } = await sendTo(resolve({ deviceBucket }), what());
+    const { body } = await requestBucket(resolve({ deviceBucket }), build());
     return body;
   } catch (error) {
     return failure(error);
@@ -80,7 +80,7 @@ async function* changes(deviceBucket: boolean, options: WatchOptions = {}): Asyn
 
 function failure(error: unknown): Failure {
   if (!(error instanceof BucketError)) {
-    return { success: false, error: `cannot use the bucket: ${error}`, code: "internal" };
+    return { success: false, error: `cannot use the bucket: unexpected ${nameOfError(error)}`, code: "internal" };
   }
   const { message, code, details } = error;
   return { success: false, error: message, code, ...(details && { details }) };

@@ -2,18 +2,18 @@ import { readFileSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { InvalidRequestError, NoJobContextError } from "./errors.js";
 
-/** Which bucket is meant and by what right; resolved anew for each call. */
+/** Which bucket a call addresses, and with which credentials; resolved anew for each call. */
 export interface Target {
   readonly socket: string;
   /** The bucket's path, percent-encoded. */
   readonly path: string;
   readonly token?: string;
   readonly field: "bucket" | "deviceBucket";
-  /** The names, when a trusted caller gives them. */
+  /** The names that a trusted caller gives instead of a token. */
   readonly named?: { device: string; job: string | null; automation: string | null };
 }
 
-/** What is needed of a URL, so that a program needs no types of Node's or a browser's. */
+/** The part of a URL that is used, so that a program needs no types of Node's or a browser's. */
 export interface FileUrl {
   readonly href: string;
 }
@@ -21,26 +21,26 @@ export interface FileUrl {
 export interface BucketOptions {
   /** Token of a context; default `BUCKETD_TOKEN`, or the file that `BUCKETD_TOKEN_FILE` names. */
   token?: string;
-  /** Names the context instead of a token, for a trusted local caller (an operator). */
+  /** Name the context instead of giving a token, for a trusted local caller (an operator). */
   device?: string;
-  /** The job on that device; without it the device bucket is meant. */
+  /** The job on that device; without a job the call addresses the device bucket. */
   job?: string;
   /** The automation whose schema applies; only together with `device`. */
   automation?: string;
-  /** The device bucket of the context instead of its job's bucket. */
+  /** Address the device bucket of the context instead of its job's bucket. */
   deviceBucket?: boolean;
   /** Path of the daemon's socket, or its `file:` URL; default `BUCKETD_SOCKET`, then the usual places. */
   socket?: string | FileUrl;
-  /** Milliseconds a call may take; default 5 s to reach a daemon, 30 s until its answer is in. */
+  /** Milliseconds a call may take; default 5 s to reach a daemon, 30 s until its response is complete. */
   timeout?: number;
 }
 
-const LONGEST_MS = 2 ** 31 - 1; // of a timer
+const MAX_TIMEOUT_MS = 2 ** 31 - 1; // the longest delay of a timer
 
-const WAY_OUT =
+const HOW_TO_FIX =
   "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND";
 
-/** The bucket that `options` and, where they are silent, the environment mean. */
+/** Return the bucket that `options` name, or the environment where they do not. */
 export function resolve(options: BucketOptions): Target {
   refuseTimeout(options.timeout);
   const socket = options.socket ? pathOf(options.socket) : socketPath();
@@ -61,22 +61,22 @@ function pathOf(socket: string | FileUrl): string {
   }
 }
 
-/** The daemon's socket, as the environment has it now. */
+/** Return the path of the daemon's socket according to the current environment. */
 export function socketPath(): string {
   const { XDG_RUNTIME_DIR: runtime } = process.env;
   const named = variable("BUCKETD_SOCKET");
   if (named !== undefined) return named;
-  const own = runtime ? `${runtime}/bucketd/bucketd.sock` : undefined;
-  const exists = own !== undefined && statSync(own, { throwIfNoEntry: false }) !== undefined;
-  return exists ? own : "/run/bucketd/bucketd.sock";
+  const ofUser = runtime ? `${runtime}/bucketd/bucketd.sock` : undefined;
+  const exists = ofUser !== undefined && statSync(ofUser, { throwIfNoEntry: false }) !== undefined;
+  return exists ? ofUser : "/run/bucketd/bucketd.sock";
 }
 
 type Bound = Omit<Target, "socket">;
 
-function fromToken(text: string, field: Target["field"]): Bound {
-  const token = typeof text === "string" ? text.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, "") : "";
+function fromToken(given: string, field: Target["field"]): Bound {
+  const token = typeof given === "string" ? given.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, "") : "";
   if (!/^[\x21-\x7e]+$/.test(token)) {
-    throw new NoJobContextError(`cannot use the token: it is empty or not a token's text; ${WAY_OUT}`);
+    throw new NoJobContextError(`cannot use the token: it is empty or contains characters that no token has; ${HOW_TO_FIX}`);
   }
   return { path: field === "bucket" ? "/v1/bucket" : "/v1/device/bucket", token, field };
 }
@@ -90,8 +90,10 @@ function fromNames(options: BucketOptions, device: string): Bound {
 }
 
 function refuseTimeout(timeout: number | undefined): void {
-  if (timeout === undefined || (typeof timeout === "number" && timeout > 0 && timeout <= LONGEST_MS)) return;
-  throw new InvalidRequestError(`cannot wait ${timeout} ms: a timeout is more than 0 and at most ${LONGEST_MS}`);
+  if (timeout === undefined || (typeof timeout === "number" && timeout > 0 && timeout <= MAX_TIMEOUT_MS)) return;
+  throw new InvalidRequestError(
+    `cannot use the timeout: it must be a number of milliseconds, more than 0 and at most ${MAX_TIMEOUT_MS}`,
+  );
 }
 
 function refuseStrayNames(options: BucketOptions): void {
@@ -104,12 +106,12 @@ function fromEnvironment(field: Target["field"]): Bound {
   const job = variable("BUCKETD_JOB");
   if (device === undefined) {
     throw new NoJobContextError(
-      `no job context: this process was given none; ${WAY_OUT}`,
+      `no job context: the environment of this process has none; ${HOW_TO_FIX}`,
     );
   }
   if (field === "bucket" && job === undefined) {
     throw new NoJobContextError(
-      `no job context: BUCKETD_DEVICE is set, BUCKETD_JOB is not; ${WAY_OUT}`,
+      `no job context: BUCKETD_DEVICE is set, but BUCKETD_JOB is not; ${HOW_TO_FIX}`,
     );
   }
   return named(device, field === "bucket" ? job! : null, variable("BUCKETD_AUTOMATION") ?? null);
@@ -125,23 +127,28 @@ function named(device: string, job: string | null, automation: string | null): B
   };
 }
 
-/** The request target of a call: the bucket's own path or `path`, with its query. */
+/** Return the request target: the bucket's own path, or `path`, with its query. */
 export function locate(target: Target, path = target.path, query: readonly string[] = []): string {
   const automation = target.named?.automation ?? null;
   const all = automation === null ? query : [`automation=${quote(automation, "automation")}`, ...query];
   return all.length === 0 ? path : `${path}?${all.join("&")}`;
 }
 
-/** `name` as one path segment that no one mistakes for `.` or `..`. */
+/** Return the headers that authenticate the caller. */
+export function authorization({ token }: Target): Record<string, string> {
+  return token === undefined ? {} : { Authorization: `Bearer ${token}` };
+}
+
+/** Return `name` as one path segment that is never read as `.` or `..`. */
 function segment(name: string, what: string): string {
   if (typeof name !== "string" || name === "") {
-    throw new InvalidRequestError(`cannot use the ${what}: its name has to be a text of 1 to 128 characters`);
+    throw new InvalidRequestError(`cannot use the ${what}: its name must be a string of 1 to 128 characters`);
   }
   if (/^\.\.?$/.test(name)) return name.replaceAll(".", "%2E");
   return quote(name, what);
 }
 
-/** `text` percent-encoded but for letters, digits and `-_.~`. */
+/** Percent-encode everything but letters, digits and `-_.~`. */
 export function quote(text: string, what: string): string {
   try {
     const hex = (char: string) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`;
@@ -159,7 +166,7 @@ function tokenOfEnvironment(): string | undefined {
     return readFileSync(file, "utf8");
   } catch (error) {
     const cause = (error as NodeJS.ErrnoException).code ?? "unreadable";
-    throw new NoJobContextError(`cannot read the token file ${file}: ${cause}; ${WAY_OUT}`);
+    throw new NoJobContextError(`cannot read the token file ${file}: ${cause}; ${HOW_TO_FIX}`);
   }
 }
 

@@ -1,17 +1,17 @@
 import type { Detail } from "./types.js";
 
 export interface BucketErrorOptions {
-  /** HTTP status of the daemon's answer; 0 when there was none. */
+  /** HTTP status of the daemon's response; 0 when there was none. */
   status?: number;
   details?: Detail[];
-  /** The current revision, where the answer tells it (a guard that failed). */
+  /** The current revision, after a failed precondition. */
   revision?: number;
-  /** What the daemon's log calls the request, where it says more. */
+  /** The id under which the daemon's log has more about the request. */
   requestId?: string;
 }
 
 /**
- * What a `Bucket` rejects with.
+ * The error that a `Bucket` rejects with.
  *
  *     BucketError
  *     ├── InvalidRequestError      invalid_json, invalid_request, unsupported_media_type, …
@@ -24,8 +24,8 @@ export interface BucketErrorOptions {
  *     ├── SchemaViolationError     schema_violation; `details` has every violation
  *     ├── UnavailableError         request_timeout, too_many_requests, overloaded, shutting_down,
  *     │                            read_only, storage_full
- *     ├── StoreError               bucket_corrupt, internal; also what is no answer of bucketd's
- *     └── TransportError           there is no whole answer from the daemon
+ *     ├── StoreError               bucket_corrupt, internal; also a response that is not bucketd's
+ *     └── TransportError           no complete response from the daemon
  *         ├── DaemonUnreachableError  daemon_unreachable: nothing was changed
  *         ├── TimeoutError            timeout
  *         └── ConnectionLostError     connection_lost

@@ -1,26 +1,26 @@
-/** `id` is the newest one of the stream; `data` is empty where only that is told. */
+/** One event; `id` is the newest of the stream, and `data` is empty when the event carries only an id. */
 export interface ServerEvent {
   readonly kind: string;
   readonly id: string;
   readonly data: string;
 }
 
-/** Server-Sent Events out of text as it comes; lines end in LF, or CR and LF. */
+/** Parse Server-Sent Events from chunks of text; lines end in LF, or CR and LF. */
 export class EventParser {
   private line = "";
   private id = "";
   private kind = "";
   private data: string[] = [];
 
-  /** The events that are whole now. */
+  /** Return the events that this chunk completes. */
   feed(text: string): ServerEvent[] {
     const lines = text.split("\n");
     lines[0] = this.line + lines[0];
     this.line = lines.pop()!;
-    return lines.flatMap((line) => this.take(line.replace(/\r$/, "")));
+    return lines.flatMap((line) => this.parseLine(line.replace(/\r$/, "")));
   }
 
-  private take(line: string): ServerEvent[] {
+  private parseLine(line: string): ServerEvent[] {
     if (line === "") return [this.dispatch()];
     const colon = line.indexOf(":");
     const name = colon < 0 ? line : line.slice(0, colon);

@@ -1,5 +1,5 @@
 /**
- * What the buckets of this program hold. Empty here; fill it by augmentation and
+ * The types of this program's buckets. Fill this empty interface by augmentation, and
  * `agent.utils` is typed without a cast:
  *
  *     declare module "bucketd-client" {
@@ -8,16 +8,16 @@
  */
 export interface BucketTypes {}
 
-/** A bucket of which nothing is known: text keys, any JSON. */
+/** A bucket of unknown type: string keys, any JSON. */
 export type AnyBucket = Record<string, any>;
 
-/** The type of the (device, job) bucket: that of `BucketTypes`, else any JSON. */
+/** The type of the (device, job) bucket: from `BucketTypes`, else any JSON. */
 export type BucketData = BucketTypes extends { bucket: infer B } ? B : AnyBucket;
 
-/** The type of the device bucket: that of `BucketTypes`, else any JSON. */
+/** The type of the device bucket: from `BucketTypes`, else any JSON. */
 export type DeviceBucketData = BucketTypes extends { deviceBucket: infer B } ? B : AnyBucket;
 
-/** An unreadable file was replaced by its last good generation. */
+/** The last good generation that replaced an unreadable file. */
 export interface RecoveredFrom {
   revision: number;
   reason: string;
@@ -38,7 +38,7 @@ export interface BucketSuccess<T = BucketData> {
   /** 1 when created, one more with every change; 0 when no bucket is stored. */
   revision: number;
   recovered_from?: RecoveredFrom;
-  /** How old at most this is, where the daemon could not ask its cluster for anything newer. */
+  /** The maximum age of this copy, when the daemon could not ask its cluster for a newer one. */
   stale_seconds?: number;
 }
 
@@ -49,7 +49,7 @@ export interface DeviceBucketSuccess<T = DeviceBucketData> {
   /** 1 when created, one more with every change; 0 when no bucket is stored. */
   revision: number;
   recovered_from?: RecoveredFrom;
-  /** How old at most this is, where the daemon could not ask its cluster for anything newer. */
+  /** The maximum age of this copy, when the daemon could not ask its cluster for a newer one. */
   stale_seconds?: number;
 }
 
@@ -57,7 +57,7 @@ export interface Failure {
   success: false;
   /** One sentence a person can act on. */
   error: string;
-  /** What to branch on, such as `no_job_context` or `schema_violation`. */
+  /** The code to branch on, such as `no_job_context` or `schema_violation`. */
   code: string;
   details?: Detail[];
 }
@@ -77,25 +77,25 @@ export interface Context {
   schema?: boolean;
 }
 
-/** A bucket together with what a guarded write needs; `etag` is null when no bucket is stored. */
+/** A bucket with the ETag for conditional writes; `etag` is null when no bucket is stored. */
 export interface Snapshot<T = AnyBucket> {
   bucket: T;
   revision: number;
   etag: string | null;
-  /** How old at most this is, where the daemon could not ask its cluster for anything newer. */
+  /** The maximum age of this copy, when the daemon could not ask its cluster for a newer one. */
   stale_seconds?: number;
 }
 
-/** How a write is guarded. */
+/** Options of a write. */
 export interface WriteOptions {
   /**
-   * The `etag` of a snapshot: the write is refused with PreconditionFailedError where the bucket has
-   * changed since. `null`, as of a snapshot where none was stored: where there is one now.
+   * The `etag` of a snapshot: the write is refused with PreconditionFailedError if the bucket has
+   * changed since. `null`, as in the snapshot of a bucket that is not stored: if there is one now.
    */
   ifMatch?: string | null | undefined;
 }
 
-/** One change of a bucket, by whomever. */
+/** One change of a bucket, whoever made it. */
 export interface Change<T = AnyBucket> {
   device: string;
   /** null for a device bucket. */
@@ -105,18 +105,18 @@ export interface Change<T = AnyBucket> {
   /** The keys that changed, with their new values. */
   set: Partial<T>;
   removed: string[];
-  /** `watch({ since: id })` goes on behind it, in another process too. */
+  /** `watch({ since: id })` continues after this change, in another process too. */
   id: string;
   /**
-   * What happened before it is not known any more, and `set` is the whole bucket as it is now:
-   * what is not in it is gone.
+   * The daemon no longer knows what happened before, and `set` is the whole current bucket: keys
+   * that are not in it are gone.
    */
   gap: boolean;
 }
 
 export type WatchResult<T = AnyBucket> = ({ success: true } & Change<T>) | Failure;
 
-/** What is needed of an AbortSignal. */
+/** The part of an AbortSignal that is used. */
 export interface Signal {
   readonly aborted: boolean;
   addEventListener(type: "abort", listener: () => void): void;
@@ -124,13 +124,13 @@ export interface Signal {
 }
 
 export interface WatchOptions {
-  /** Only changes of these keys. */
+  /** Report only changes of these keys. */
   keys?: readonly string[];
-  /** Begin with the bucket as it is. */
+  /** Begin with the current bucket. */
   snapshot?: boolean;
-  /** Go on behind the change with this `id`. */
+  /** Continue after the change with this `id`. */
   since?: string;
-  /** Ends it: the loop is over, without an error. */
+  /** End the iteration, without an error. */
   signal?: Signal;
 }
 

@@ -1,89 +1,91 @@
 import * as http from "node:http";
-import { Later, read } from "./answer.js";
-import { comesBack, final } from "./call.js";
-import { type Target, locate, quote } from "./context.js";
+import { clearTimeout, now, setTimeout } from "./clock.js";
+import { ConnectionLost, TimedOut, classify, refuseLongPath } from "./connections.js";
+import { type Target, authorization, locate, quote } from "./context.js";
 import { BucketError, InvalidRequestError, StoreError } from "./errors.js";
+import type { HttpResponse } from "./http1.js";
+import { errorFor, isTransient } from "./request.js";
+import { RetryLater, parseResponse } from "./response.js";
 import { EventParser, type ServerEvent } from "./sse.js";
-import { Lost, TooSlow, bearer, classify, readAnswer } from "./transport.js";
 import type { Change, WatchOptions } from "./types.js";
 
-/** Milliseconds. Whoever is silent for three heartbeats of the daemon is not there. */
-export const limits = { silent: 45_000, reach: 5_000, answer: 30_000 };
-// A daemon that restarts is back in a second, and its backlog has an end; one that stays away
-// for longer is not asked ten times a second.
+/** Milliseconds. A daemon that sends nothing for three heartbeats is considered gone. */
+export const limits = { silent: 45_000, reach: 5_000, respond: 30_000 };
+// A daemon that restarts is back within seconds. One that stays away longer is not contacted ten
+// times a second.
 const [FIRST_PAUSE, SHORT_PAUSE, LONG_PAUSE] = [10, 100, 2_000];
 const SHORT_MS = 10_000;
 
-/** What happened in between is not known any more: read the bucket anew. */
-class Missed extends Error {}
+/** The daemon no longer knows what happened in between: read the whole bucket again. */
+class GapDetected extends Error {}
 
-/** Every change of one bucket, over as many connections as it takes; until `signal` aborts. */
+/** Iterate over every change of one bucket, reconnecting as needed, until `signal` aborts. */
 export async function* watch(target: Target, options: WatchOptions, timeout?: number): AsyncGenerator<Change, void, void> {
-  const watching = new Watching(target, options, timeout);
+  const session = new WatchSession(target, options, timeout);
   const { signal } = options;
   while (!signal?.aborted) {
-    const connection = new Connection(watching, options);
+    const connection = new StreamConnection(session, options);
     try {
-      yield* watching.told(await connection.open());
+      yield* session.changes(await connection.open());
     } catch (error) {
       if (signal?.aborted) return;
-      await connection.pause(watching.pauseAfter(error));
+      await connection.pause(session.pauseAfter(error));
     } finally {
       connection.close();
     }
   }
 }
 
-/** One watch without its connections: what to ask next, and what the answer means. */
-class Watching {
-  private last: string | undefined;
-  private whole: boolean;
+/** The state of one watch across its connections: what to request next, and what events mean. */
+class WatchSession {
+  private lastId: string | undefined;
+  private needsSnapshot: boolean;
   private gap = false;
   private reached = false;
-  private failingSince: number | undefined = Date.now();
+  private failingSince: number | undefined = now();
   private pause = FIRST_PAUSE;
 
   constructor(readonly target: Target, private readonly options: WatchOptions, readonly timeout: number | undefined) {
     if (options.snapshot && options.since !== undefined) {
       throw new InvalidRequestError("cannot watch: give since or snapshot, not both");
     }
-    this.last = options.since;
-    this.whole = options.snapshot ?? false;
+    this.lastId = options.since;
+    this.needsSnapshot = options.snapshot ?? false;
   }
 
   get path(): string {
     const keys = (this.options.keys ?? []).map((key) => `key=${quote(key, "key")}`);
-    return locate(this.target, `${this.target.path}/events`, this.whole ? [...keys, "snapshot=true"] : keys);
+    return locate(this.target, `${this.target.path}/events`, this.needsSnapshot ? [...keys, "snapshot=true"] : keys);
   }
 
   get headers(): Record<string, string> {
     const resume: Record<string, string> =
-      this.last === undefined || this.whole ? {} : { "Last-Event-ID": this.last };
-    return { Accept: "text/event-stream", ...bearer(this.target.token), ...resume };
+      this.lastId === undefined || this.needsSnapshot ? {} : { "Last-Event-ID": this.lastId };
+    return { Accept: "text/event-stream", ...authorization(this.target), ...resume };
   }
 
-  /** The changes of one connection; throws once it is over. */
-  async *told(response: http.IncomingMessage): AsyncGenerator<Change, void, void> {
+  /** Iterate over the changes of one connection; throw when the connection ends. */
+  async *changes(response: http.IncomingMessage): AsyncGenerator<Change, void, void> {
     this.reached = true;
     this.failingSince = undefined;
     const parser = new EventParser();
-    for await (const text of response.setEncoding("utf8")) {
+    for await (const text of textOf(response)) {
       for (const event of parser.feed(text)) {
         if (event.data) yield this.change(event);
-        this.last = event.id || this.last;
+        this.lastId = event.id || this.lastId;
       }
     }
-    throw new Lost();
+    throw new ConnectionLost();
   }
 
   private change({ kind, id, data }: ServerEvent): Change {
     this.pause = FIRST_PAUSE;
     if (kind === "gap") {
-      this.whole = this.gap = true;
-      throw new Missed();
+      this.needsSnapshot = this.gap = true;
+      throw new GapDetected();
     }
     const { gap } = this;
-    this.whole = this.gap = false;
+    this.needsSnapshot = this.gap = false;
     try {
       return { ...JSON.parse(data), id, gap };
     } catch {
@@ -91,27 +93,27 @@ class Watching {
     }
   }
 
-  /** Milliseconds until the next connection; throws where that is of no use. */
+  /** Return the milliseconds until the next connection; throw when reconnecting is useless. */
   pauseAfter(error: unknown): number {
-    if (error instanceof Missed) return 0;
+    if (error instanceof GapDetected) return 0;
     if (error instanceof BucketError) throw error;
-    this.failingSince ??= Date.now();
-    const failing = Date.now() - this.failingSince;
+    this.failingSince ??= now();
+    const failing = now() - this.failingSince;
     this.pause = Math.min(2 * this.pause, failing < SHORT_MS ? SHORT_PAUSE : LONG_PAUSE);
     const pause = this.pause * (0.5 + Math.random() / 2);
-    const patience = this.timeout ?? (this.reached ? Infinity : limits.reach);
-    if (!this.mayPass(error) || failing + pause > patience) throw final(error, this.target, { method: "GET" });
-    return error instanceof Later ? Math.max(error.ms, pause) : pause;
+    const retryFor = this.timeout ?? (this.reached ? Infinity : limits.reach);
+    if (!this.isTransient(error) || failing + pause > retryFor) throw errorFor(error, this.target, { method: "GET" });
+    return error instanceof RetryLater ? Math.max(error.ms, pause) : pause;
   }
 
-  private mayPass(error: unknown): boolean {
-    if (error instanceof TooSlow) return this.reached;
-    return error instanceof Later || error instanceof Lost || comesBack(error, this.target.socket);
+  private isTransient(error: unknown): boolean {
+    if (error instanceof TimedOut) return this.reached;
+    return error instanceof RetryLater || error instanceof ConnectionLost || isTransient(error, this.target.socket);
   }
 }
 
-/** One connection, and the pause behind it; both end when the signal aborts. */
-class Connection {
+/** One connection and the pause after it; both end when the signal aborts. */
+class StreamConnection {
   private request: http.ClientRequest | undefined;
   private wake: (() => void) | undefined;
   private readonly abort = () => {
@@ -119,41 +121,42 @@ class Connection {
     this.wake?.();
   };
 
-  constructor(private readonly watching: Watching, private readonly options: WatchOptions) {
+  constructor(private readonly session: WatchSession, private readonly options: WatchOptions) {
     options.signal?.addEventListener("abort", this.abort);
   }
 
-  /** The stream; rejects with what the daemon refuses it with. */
+  /** Return the stream; reject with the daemon's refusal. */
   async open(): Promise<http.IncomingMessage> {
-    const response = await this.answered();
+    const response = await this.connect();
     const isStream = response.headers["content-type"]?.startsWith("text/event-stream");
     if (response.statusCode !== 200 || !isStream) {
-      read(await readAnswer(response), this.watching.target);
-      throw new StoreError("cannot read the answer: it is no stream of events", "internal");
+      parseResponse(await readResponse(response), this.session.target);
+      throw new StoreError("cannot read the response: it is no stream of events", "internal");
     }
     this.giveUpAfter(limits.silent);
     return response;
   }
 
-  private answered(): Promise<http.IncomingMessage> {
-    const { target, path, headers, timeout } = this.watching;
+  private connect(): Promise<http.IncomingMessage> {
+    const { target, path, headers, timeout } = this.session;
     return new Promise((resolve, reject) => {
+      refuseLongPath(target.socket);
       const request = http.request({ agent: false, socketPath: target.socket, path, headers });
       this.request = request;
-      this.giveUpAfter(timeout ?? limits.answer);
+      this.giveUpAfter(timeout ?? limits.respond);
       request.once("response", (response) => {
-        // What breaks off is told by reading; without a reader it is nobody's concern.
+        // A reader gets the error of a broken stream; without a reader the error has no effect.
         response.on("error", () => undefined);
         resolve(response);
       });
-      request.on("error", (error) => reject(error instanceof TooSlow ? error : classify(error)));
+      request.on("error", (error) => reject(error instanceof TimedOut ? error : classify(error)));
       request.end();
     });
   }
 
   private giveUpAfter(ms: number): void {
     this.request?.removeAllListeners("timeout");
-    this.request?.setTimeout(ms, () => this.request?.destroy(new TooSlow(true)));
+    this.request?.setTimeout(ms, () => this.request?.destroy(new TimedOut(true)));
   }
 
   async pause(ms: number): Promise<void> {
@@ -170,4 +173,21 @@ class Connection {
     this.options.signal?.removeEventListener("abort", this.abort);
     this.request?.destroy();
   }
+}
+
+/** Iterate over the body as it arrives; throw what a broken connection means. */
+async function* textOf(response: http.IncomingMessage): AsyncGenerator<string, void, void> {
+  try {
+    yield* response.setEncoding("utf8");
+  } catch (error) {
+    throw error instanceof TimedOut ? error : classify(error as Error);
+  }
+}
+
+/** Read the whole response, which is not a stream. */
+async function readResponse(response: http.IncomingMessage): Promise<HttpResponse> {
+  let text = "";
+  for await (const piece of textOf(response)) text += piece;
+  const headers = response.headers as HttpResponse["headers"];
+  return { status: response.statusCode!, headers, text };
 }

@@ -150,11 +150,11 @@ test("concurrent updates and sets of one process are all applied", async () => {
 
 test("a guard that fails carries the revision", async () => {
   await open("guard").set({ a: 1 });
-  const { call } = await import("../dist/call.js");
+  const { request } = await import("../dist/request.js");
   const { resolve } = await import("../dist/context.js");
   const target = resolve({ device: "d", job: "guard", socket: daemon.socket });
   const put = { method: "PUT", body: "{}", headers: { "If-Match": '"other"' } };
-  await assert.rejects(call(target, put), (error) => {
+  await assert.rejects(request(target, put), (error) => {
     assert.ok(error instanceof PreconditionFailedError);
     assert.equal(error.revision, 1);
     return true;

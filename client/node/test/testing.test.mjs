@@ -1,14 +1,15 @@
 // `bucketd-client/testing`, as the author of an automation uses it.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { Bucket, agent } from "../dist/index.mjs";
 import { startServer, useBucketd } from "../dist/testing/index.mjs";
 import { node } from "./support/daemon.mjs";
-import { environment } from "./support/temp.mjs";
+import { environment, tempDir } from "./support/temp.mjs";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
@@ -120,7 +121,7 @@ test("an open server keeps no process alive", async () => {
 
 test("it is held to the daemon's own tests", { timeout: 120_000 }, async () => {
   const server = `node ${here("support/serve-testing.mjs")}`;
-  const tests = ["contract", "differential"].map((name) => `tests/testing/test_${name}.py`);
+  const tests = ["contract", "differential"].map((name) => `tests/client/testing/test_${name}.py`);
   const pytest = here("../../../.venv/bin/pytest");
   const env = { ...process.env, TESTING_SERVER: server };
   const run = promisify(execFile)(pytest, [...tests, "-p", "no:xdist"], { cwd: here("../../.."), env });
@@ -132,4 +133,19 @@ test("startServer, for those who want nothing else", async () => {
   const { token } = server.bucket("d", "j");
   await assert.rejects(new Bucket({ token, socket: server.socket }).set({ key: "too long" }), { code: "too_large" });
   await server.close();
+});
+
+test("two servers below a TMPDIR that is too long for a socket", async (t) => {
+  const TMPDIR = join(tempDir(t), "y".repeat(90));
+  mkdirSync(TMPDIR);
+  const program = `
+    import { startServer } from ${JSON.stringify(new URL("../dist/testing/index.mjs", import.meta.url))};
+    import { Bucket } from ${JSON.stringify(new URL("../dist/index.mjs", import.meta.url))};
+    const servers = [await startServer(), await startServer()];
+    const buckets = servers.map((server) => new Bucket({ token: server.bucket("d").token, deviceBucket: true, socket: server.socket }));
+    await Promise.all(buckets.map((bucket, n) => bucket.set({ n })));
+    console.log(JSON.stringify(await Promise.all(buckets.map((bucket) => bucket.get()))));
+    for (const server of servers) await server.close();`;
+  const { code, stdout, stderr } = await node(["--input-type=module", "-e", program], { env: { TMPDIR } });
+  assert.deepEqual({ code, stdout, stderr }, { code: 0, stdout: '[{"n":0},{"n":1}]\n', stderr: "" });
 });

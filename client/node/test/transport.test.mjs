@@ -198,7 +198,7 @@ test("what can never be a daemon fails at once", async (t) => {
   const dir = tempDir(t);
   writeFileSync(join(dir, "file"), "");
   const began = Date.now();
-  await assert.rejects(open(join(dir, "file")).get(), { code: "daemon_unreachable", message: /no socket/ });
+  await assert.rejects(open(join(dir, "file")).get(), { code: "daemon_unreachable", message: /the file there is not a socket/ });
   await assert.rejects(open(join(dir, "long".repeat(40))).get(), { message: /longer than the 107 bytes/ });
   assert.ok(Date.now() - began < 2000);
 });
@@ -283,4 +283,16 @@ test("no time to send it all: what was not sent was not done", async (t) => {
     name: "TimeoutError",
     message: /before it was sent; nothing was changed/,
   });
+});
+
+test("a path that is too long never reaches the socket that it would be cut to", async (t) => {
+  const dir = tempDir(t);
+  const path = join(dir, "s".repeat(106 - Buffer.byteLength(dir)));
+  const fake = await Fake.start(t, () => stored({ other: 1 }), path);
+  for (const beyond of [`${path}ss`, `${path}${"s".repeat(20)}`]) {
+    const refused = { code: "daemon_unreachable", message: /longer than the 107 bytes/ };
+    await assert.rejects(open(beyond, { timeout: 300 }).get(), refused);
+    await assert.rejects(open(beyond, { timeout: 300 }).watch().next(), refused);
+  }
+  assert.equal(fake.connections, 0);
 });

@@ -1,7 +1,7 @@
 import { BucketError, InvalidRequestError } from "../errors.js";
 import { clone, equal, type Json, type JsonObject, kindOf, sameValue, write } from "./json.js";
 
-/** From a bucket, which it may change, to the next one. */
+/** A function from a bucket, which it may modify, to the next one. */
 export type Change = (bucket: JsonObject) => JsonObject;
 
 export const merge = (data: JsonObject): Change => (bucket) => new Map([...bucket, ...data]);
@@ -24,8 +24,8 @@ function merged(target: Json | undefined, patch: Json): Json {
   return result;
 }
 
-/** What a change did to the members of a bucket. */
-export function difference(before: JsonObject, after: JsonObject): { set: JsonObject; removed: string[] } {
+/** Return what changed between two states of a bucket. */
+export function diff(before: JsonObject, after: JsonObject): { set: JsonObject; removed: string[] } {
   const changed = [...after].filter(([name, value]) => {
     const was = before.get(name);
     return was === undefined || !equal(was, value);
@@ -45,9 +45,9 @@ const NEEDS: Readonly<Record<string, "value" | "from" | null>> = {
 };
 const POINTER = /^(?:\/(?:[^~/]|~[01])*)*$/;
 
-class NoPlace extends Error {}
+class PathNotFound extends Error {}
 
-/** RFC 6902; throws now for what is no patch, and when applied `patch_failed`. */
+/** Return a JSON Patch (RFC 6902) as a change; refuse a malformed one now, and throw `patch_failed` when it does not apply. */
 export function jsonPatch(patch: Json, maxBytes: number): Change {
   if (!Array.isArray(patch)) {
     throw new InvalidRequestError("cannot read the JSON Patch: it must be an array of operations");
@@ -83,7 +83,7 @@ function patched(bucket: JsonObject, operations: readonly Operation[], maxBytes:
       if (copied > maxBytes) throw tooMuch(index, maxBytes);
       document = applied(document, operation);
     } catch (error) {
-      throw error instanceof NoPlace ? failed(index, operation, error) : error;
+      throw error instanceof PathNotFound ? failed(index, operation, error) : error;
     }
   });
   if ((document as Json) instanceof Map) return document;
@@ -96,8 +96,8 @@ function tooMuch(index: number, maxBytes: number): BucketError {
   return new BucketError(`cannot apply the JSON Patch: operation ${index}: ${cause}`, "too_large");
 }
 
-function failed(index: number, { op, path }: Operation, error: NoPlace): BucketError {
-  const cause = error.message || "there is no such place in the bucket";
+function failed(index: number, { op, path }: Operation, error: PathNotFound): BucketError {
+  const cause = error.message || "the bucket has no such path";
   const where = `operation ${index} ("${op}" at "${path}")`;
   return new BucketError(`cannot apply the JSON Patch: ${where}: ${cause}; nothing was changed`, "patch_failed");
 }
@@ -110,7 +110,7 @@ function applied(document: Json, { op, path: pointer, from, value }: Operation):
   if (op === "move") return moved(document, parts(from), path);
   const found = at(document, path);
   if (op === "replace") return put(document, path, value, false);
-  if (!sameValue(found, value)) throw new NoPlace("another value, or none, is there");
+  if (!sameValue(found, value)) throw new PathNotFound("the value there differs");
   return document;
 }
 
@@ -118,7 +118,7 @@ function moved(document: Json, from: string[], path: string[]): Json {
   const value = at(document, from);
   const inside = from.every((part, index) => part === path[index]);
   if (inside && from.length === path.length) return document;
-  if (inside) throw new NoPlace("a value cannot be moved into itself");
+  if (inside) throw new PathNotFound("a value cannot be moved into itself");
   return put(without(document, from), path, value, true);
 }
 
@@ -129,18 +129,18 @@ function parts(pointer: string): string[] {
 function at(document: Json, path: readonly string[]): Json {
   return path.reduce<Json>((holder, part) => {
     const found = holder instanceof Map ? holder.get(part) : list(holder)[indexOf(part)];
-    if (found === undefined) throw new NoPlace();
+    if (found === undefined) throw new PathNotFound();
     return found;
   }, document);
 }
 
 function list(holder: Json): Json[] {
-  if (!Array.isArray(holder)) throw new NoPlace();
+  if (!Array.isArray(holder)) throw new PathNotFound();
   return holder;
 }
 
 function indexOf(part: string): number {
-  if (!/^(?:0|[1-9][0-9]*)$/.test(part)) throw new NoPlace();
+  if (!/^(?:0|[1-9][0-9]*)$/.test(part)) throw new PathNotFound();
   return Number(part);
 }
 
@@ -154,14 +154,14 @@ function put(document: Json, path: readonly string[], value: Json, insert: boole
   }
   const items = list(holder);
   const index = insert && last === "-" ? items.length : indexOf(last);
-  if (index > items.length) throw new NoPlace();
+  if (index > items.length) throw new PathNotFound();
   items.splice(index, insert ? 0 : 1, clone(value));
   return document;
 }
 
 function without(document: Json, path: readonly string[]): Json {
   const last = path.at(-1);
-  if (last === undefined) throw new NoPlace("the whole bucket cannot be removed so");
+  if (last === undefined) throw new PathNotFound("the whole bucket cannot be removed so");
   at(document, path);
   const holder = at(document, path.slice(0, -1));
   if (holder instanceof Map) holder.delete(last);

@@ -1,85 +1,85 @@
+import { clearInterval, clearTimeout, now, setInterval, setTimeout } from "../clock.js";
 import { type JsonObject, write } from "./json.js";
-import { bucketOf, type Context, type Key, type State, type Told } from "./state.js";
+import { bucketOf, type Context, type Key, type State, type Notification } from "./state.js";
 
 const HEARTBEAT_MS = 15_000;
 
-/** What a stream is about: one bucket or, without `key`, all that fit the names. */
-export interface Only {
+/** The changes that a stream reports: of one bucket or, without `key`, of all that match the names. */
+export interface Filter {
   readonly key: Key | undefined;
   readonly names: Readonly<Partial<Record<"device" | "job" | "automation", string | undefined>>>;
   readonly members: readonly string[] | undefined;
 }
 
-/** One stream: what comes first is settled when it is made, and whatever happens then follows. */
+/** One event stream: its beginning is fixed when it is made, and later changes follow. */
 export class Stream {
   private at: number;
   private readonly first: string;
 
   constructor(
     private readonly state: State,
-    private readonly only: Only,
+    private readonly filter: Filter,
     private readonly context: Context | undefined,
     since: string | undefined,
     snapshot: boolean,
   ) {
-    this.at = state.told.length;
-    const known = since === undefined ? undefined : state.place(since);
-    // The id is behind what is still to be said, lest that be lost with the connection.
-    const begin = since === undefined ? `retry: 1000\n${this.id}` : "retry: 1000\n\n";
+    this.at = state.notifications.length;
+    const known = since === undefined ? undefined : state.indexOf(since);
+    // A resumed stream gets no id first: it would skip the changes that are still to be sent.
+    const start = since === undefined ? `retry: 1000\n${this.id}` : "retry: 1000\n\n";
     const gap = since !== undefined && known === undefined ? this.gap : "";
-    const whole = known === undefined && snapshot && only.key ? this.snapshot(only.key) : "";
-    this.first = begin + gap + whole;
+    const current = known === undefined && snapshot && filter.key ? this.snapshot(filter.key) : "";
+    this.first = start + gap + current;
     this.at = known ?? this.at;
   }
 
-  /** Say it all, until the server stops or the token opens nothing more. */
-  start(say: (text: string) => void, end: () => void): () => void {
-    say(this.first);
-    const go = () => {
-      const alive = this.alive;
-      this.news.forEach(say);
-      if (!alive) stop();
+  /** Send everything, until the server stops or the token is no longer valid. */
+  start(send: (text: string) => void, end: () => void): () => void {
+    send(this.first);
+    const flush = () => {
+      const isOpen = this.isOpen;
+      this.pendingFrames.forEach(send);
+      if (!isOpen) stop();
     };
-    const beat = setInterval(() => say(`: \n${this.id}`), HEARTBEAT_MS);
-    const expiry = setTimeout(go, Math.min(2 ** 31 - 1, (this.context?.expires ?? Infinity) - Date.now()));
+    const beat = setInterval(() => send(`: \n${this.id}`), HEARTBEAT_MS);
+    const expiry = setTimeout(flush, Math.min(2 ** 31 - 1, (this.context?.expires ?? Infinity) - now()));
     const stop = () => {
-      this.state.watchers.delete(go);
+      this.state.watchers.delete(flush);
       clearInterval(beat);
       clearTimeout(expiry);
       end();
     };
-    this.state.watchers.add(go);
-    go();
+    this.state.watchers.add(flush);
+    flush();
     return stop;
   }
 
-  private get alive(): boolean {
+  private get isOpen(): boolean {
     return this.state.serving && (!this.context || this.state.live().includes(this.context));
   }
 
-  private get news(): string[] {
-    const told = this.state.told.slice(this.at);
-    return told.flatMap((each) => {
+  private get pendingFrames(): string[] {
+    return this.state.notifications.slice(this.at).flatMap((notification) => {
       this.at += 1;
-      return this.frame(each);
+      return this.frame(notification);
     });
   }
 
-  private frame({ key, automation, revision, set, removed }: Told): string[] {
-    const { key: wanted, names, members } = this.only;
-    const called = { ...key, automation };
-    const other = wanted && (wanted.device !== key.device || wanted.job !== key.job);
-    const misfits = (["device", "job", "automation"] as const).some(
-      (name) => names[name] !== undefined && names[name] !== called[name],
+  private frame({ key, automation, revision, set, removed }: Notification): string[] {
+    const { key: onlyKey, names, members } = this.filter;
+    const actual = { ...key, automation };
+    const otherBucket = onlyKey && (onlyKey.device !== key.device || onlyKey.job !== key.job);
+    const otherNames = (["device", "job", "automation"] as const).some(
+      (name) => names[name] !== undefined && names[name] !== actual[name],
     );
-    if (other || misfits) return [];
-    const [some, gone] = [this.among(set), removed.filter((name) => members?.includes(name) ?? true)];
-    if (members && some.size === 0 && gone.length === 0) return [];
-    return [bucketEvent(key, revision, some, gone, this.state.id(this.at))];
+    if (otherBucket || otherNames) return [];
+    const [kept, gone] = [this.selected(set), removed.filter((name) => members?.includes(name) ?? true)];
+    if (members && kept.size === 0 && gone.length === 0) return [];
+    return [bucketEvent(key, revision, kept, gone, this.state.id(this.at))];
   }
 
-  private among(set: JsonObject): JsonObject {
-    const { members } = this.only;
+  private selected(set: JsonObject): JsonObject {
+    const { members } = this.filter;
     return members ? new Map([...set].filter(([name]) => members.includes(name))) : set;
   }
 
@@ -88,12 +88,12 @@ export class Stream {
   }
 
   private get gap(): string {
-    return event("gap", this.state.id(this.at), JSON.stringify(this.only.key ?? {}));
+    return event("gap", this.state.id(this.at), JSON.stringify(this.filter.key ?? {}));
   }
 
   private snapshot(key: Key): string {
     const now = this.state.read(key);
-    return bucketEvent(key, now.revision, this.among(bucketOf(now)), [], this.state.id(this.at));
+    return bucketEvent(key, now.revision, this.selected(bucketOf(now)), [], this.state.id(this.at));
   }
 }
 

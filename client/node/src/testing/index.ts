@@ -1,11 +1,11 @@
-import type { StoredBucket } from "./handles.js";
+import type { StoredBucket } from "./stored-bucket.js";
 import { Server, type ServerOptions } from "./server.js";
 
-export { StoredBucket } from "./handles.js";
+export { StoredBucket } from "./stored-bucket.js";
 export { Server, type ServerOptions } from "./server.js";
 export type { Write } from "./state.js";
 
-/** The part of `node:test`'s context that is needed; other runners have the like. */
+/** The part of `node:test`'s context that is used; other runners have an equivalent. */
 export interface TestContext {
   after(clean: () => unknown): void;
 }
@@ -21,13 +21,13 @@ export interface TestBuckets extends ServerOptions {
 
 export interface TestBucketd {
   readonly server: Server;
-  /** What `agent.utils.bucket` and `new Bucket()` use in this test. */
+  /** The bucket that `agent.utils.bucket` and `new Bucket()` use in this test. */
   readonly bucket: StoredBucket;
-  /** What `agent.utils.deviceBucket` uses in this test. */
+  /** The bucket that `agent.utils.deviceBucket` uses in this test. */
   readonly deviceBucket: StoredBucket;
 }
 
-/** A bucketd in memory that serves; `close` it. */
+/** Start a bucketd in memory; `close` it when done. */
 export async function startServer(options: ServerOptions = {}): Promise<Server> {
   const server = new Server(options);
   await server.start();
@@ -35,8 +35,8 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
 }
 
 /**
- * A bucketd of this test alone: in memory, on a real socket, and with a job context in
- * `process.env`, which is as it was after the test.
+ * Start a bucketd for this test alone: in memory, on a real socket, with a job context in
+ * `process.env`, which is restored after the test.
  */
 export async function useBucketd(t: TestContext, options: TestBuckets = {}): Promise<TestBucketd> {
   const { device = "test-device", job = "test-job" } = options;
@@ -49,14 +49,14 @@ export async function useBucketd(t: TestContext, options: TestBuckets = {}): Pro
   return { server, bucket, deviceBucket };
 }
 
-/** Make the BUCKETD_ variables exactly these; what puts them back. */
+/** Make the BUCKETD_ variables exactly these; return the function that restores them. */
 function setEnvironment(variables: Record<string, string>): () => void {
   const ours = () => Object.keys(process.env).filter((name) => name.startsWith("BUCKETD_"));
   const before = Object.fromEntries(ours().map((name) => [name, process.env[name]]));
-  const become = (wanted: Record<string, string | undefined>) => {
+  const assign = (wanted: Record<string, string | undefined>) => {
     for (const name of ours()) delete process.env[name];
     Object.assign(process.env, wanted);
   };
-  become(variables);
-  return () => become(before);
+  assign(variables);
+  return () => assign(before);
 }

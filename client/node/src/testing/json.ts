@@ -1,32 +1,34 @@
 import { BucketError } from "../errors.js";
 
-/** A number as it is written: JavaScript's own would round large integers, and take 1.0 for 1. */
+/** A number as it is written: a JavaScript number would round large integers and read 1.0 as 1. */
 export class Numeral {
   constructor(readonly text: string) {}
 }
 
-/** JSON that loses nothing; an object is a Map, in which any key is a key like others. */
+/** Lossless JSON; an object is a Map, which has no special keys such as `__proto__`. */
 export type Json = null | boolean | string | Numeral | Json[] | JsonObject;
 export type JsonObject = Map<string, Json>;
 
 export const MAX_DEPTH = 250;
-const MOST_NESTED = 1000; // to be read at all
+/** Nesting beyond this is refused by the parser, before MAX_DEPTH is checked. */
+const MAX_PARSE_DEPTH = 1000;
 const LOWEST = -(2n ** 63n);
 const HIGHEST = 2n ** 64n - 1n;
 
-class NotJson extends Error {}
+class InvalidJson extends Error {}
 
-/** UTF-8 JSON; throws `invalid_json` for what could not be given back as it came. */
+/** Parse UTF-8 JSON; throw `invalid_json` for what could not be returned exactly. */
 export function parse(bytes: Uint8Array): Json {
   try {
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     return new Parser(text).whole();
   } catch (error) {
-    throw new BucketError(`cannot read the request body: ${(error as Error).message}`, "invalid_json");
+    const cause = error instanceof InvalidJson ? error.message : "it is not UTF-8";
+    throw new BucketError(`cannot read the request body: ${cause}`, "invalid_json");
   }
 }
 
-/** The same for a JSON object; throws `invalid_json` for other JSON as well. */
+/** As `parse`, for a JSON object; throw `invalid_json` for other JSON as well. */
 export function parseObject(bytes: Uint8Array): JsonObject {
   const value = parse(bytes);
   if (value instanceof Map) return value;
@@ -46,7 +48,7 @@ class Parser {
   }
 
   private value(depth: number): Json {
-    if (depth > MOST_NESTED) throw new NotJson(`it is nested deeper than ${MAX_DEPTH} levels`);
+    if (depth > MAX_PARSE_DEPTH) throw new InvalidJson(`it is nested deeper than ${MAX_DEPTH} levels`);
     const next = this.peek();
     if (next === "{") return this.object(depth);
     if (next === "[") return this.array(depth);
@@ -89,10 +91,19 @@ class Parser {
   private string(): string {
     let end = this.at + 1;
     while (end < this.text.length && this.text[end] !== '"') end += this.text[end] === "\\" ? 2 : 1;
-    const value: string = JSON.parse(this.text.slice(this.at, end + 1));
-    if (/\p{Surrogate}/u.test(value)) throw new NotJson("it has a lone surrogate");
+    const value = this.decoded(this.text.slice(this.at, end + 1));
+    if (/\p{Surrogate}/u.test(value)) throw new InvalidJson("it has a lone surrogate");
     this.at = end + 1;
     return value;
+  }
+
+  /** Decode a string; the error of JSON.parse would show what stands there. */
+  private decoded(literal: string): string {
+    try {
+      return JSON.parse(literal);
+    } catch {
+      throw this.unexpected();
+    }
   }
 
   private number(): Numeral {
@@ -113,8 +124,8 @@ class Parser {
     this.at += 1;
   }
 
-  private unexpected(): NotJson {
-    return new NotJson(`not valid JSON (at character ${this.at})`);
+  private unexpected(): InvalidJson {
+    return new InvalidJson(`not valid JSON (at character ${this.at})`);
   }
 }
 
@@ -124,17 +135,20 @@ const NUMBER = /-?(?:0|[1-9][0-9]*)((?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)|\.[0-9]+)?/
 function integer(text: string): string {
   const value = text.length <= 40 ? BigInt(text) : HIGHEST + 1n;
   if (value >= LOWEST && value <= HIGHEST) return value.toString();
-  throw new NotJson(`the integer ${text.slice(0, 40)} is outside -2^63 … 2^64-1 and would be rounded`);
+  // JavaScript writes a double up to 10^21 without an exponent; such a text loses nothing.
+  if (String(Number(text)) === text) return float(text);
+  const digits = text.replace("-", "").length;
+  throw new InvalidJson(`an integer of ${digits} digits is outside -2^63 … 2^64-1 and would be rounded`);
 }
 
 function float(text: string): string {
   const value = Number(text);
-  if (!Number.isFinite(value)) throw new NotJson(`the number ${text.slice(0, 40)} is beyond all that can be kept`);
+  if (!Number.isFinite(value)) throw new InvalidJson(`a number is beyond the range of a double`);
   const written = Object.is(value, -0) ? "-0" : String(value);
   return /^-?[0-9]+$/.test(written) ? `${written}.0` : written;
 }
 
-/** Compact, as the daemon stores it and counts its size. */
+/** Return compact JSON, whose length the daemon counts as the size. */
 export function write(value: Json): string {
   if (value instanceof Numeral) return value.text;
   if (Array.isArray(value)) return `[${value.map(write).join(",")}]`;
@@ -143,12 +157,12 @@ export function write(value: Json): string {
   return `{${members.join(",")}}`;
 }
 
-/** Whether both are the same JSON, in which 1, 1.0 and true differ and order is none. */
+/** Report whether both are the same JSON: 1, 1.0 and true differ, and the order of keys does not count. */
 export function equal(one: Json, other: Json): boolean {
   return same(one, other, (a, b) => a.text === b.text);
 }
 
-/** The same, but numbers by their value (RFC 6902, 4.6). */
+/** As `equal`, but compare numbers by value (RFC 6902, 4.6). */
 export function sameValue(one: Json, other: Json): boolean {
   return same(one, other, (a, b) => a.text === b.text || exactly(a) === exactly(b));
 }

@@ -1,13 +1,14 @@
 import { BucketError, ForbiddenError, InvalidRequestError } from "../errors.js";
-import type { Guard, Tags } from "./state.js";
+import type { Preconditions, EntityTags } from "./state.js";
 
 export const JSON_TYPE = "application/json";
 export const MERGE_PATCH = "application/merge-patch+json";
 export const JSON_PATCH = "application/json-patch+json";
-const RANGES = ["*/*", "application/*", JSON_TYPE]; // the more exact one decides
+// The most specific range that matches decides.
+const RANGES = ["*/*", "application/*", JSON_TYPE];
 const TAG = /\s*(?:(W\/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)/y;
 
-/** One request as it came. */
+/** One request as it was received. */
 export class Request {
   readonly path: string;
   private readonly search: string;
@@ -15,9 +16,9 @@ export class Request {
   constructor(
     readonly method: string,
     target: string,
-    /** By name in lower case, each with all its values. */
+    /** All values of each header, by its name in lower case. */
     readonly headers: ReadonlyMap<string, readonly string[]>,
-    /** null where it is longer than a bucket may be. */
+    /** null when the body is longer than a bucket may be. */
     private readonly body: Uint8Array | null,
   ) {
     const local = target.replace(/^http:\/\/[^/?]*\/?/i, "/");
@@ -26,7 +27,7 @@ export class Request {
     this.search = at < 0 ? "" : local.slice(at + 1);
   }
 
-  /** The parameters, of which only `key` may be repeated. */
+  /** Return the parameters; only `key` may be repeated. */
   query(allowed: readonly string[]): Map<string, string[]> {
     const found = new Map<string, string[]>();
     for (const pair of this.search.split("&").filter(Boolean)) {
@@ -47,11 +48,11 @@ export class Request {
     found.set(name, [...(found.get(name) ?? []), value]);
   }
 
-  /** What Authorization sends, "" where that is no bearer's token; undefined without it. */
+  /** The bearer token; "" when Authorization holds something else, undefined without the header. */
   get token(): string | undefined {
     const values = this.headers.get("authorization") ?? [];
     if (values.length > 1) {
-      throw new InvalidRequestError("cannot tell who asks: there are several Authorization headers");
+      throw new InvalidRequestError("cannot identify the caller: there are several Authorization headers");
     }
     const value = values[0];
     if (value === undefined) return undefined;
@@ -72,7 +73,7 @@ export class Request {
   refuseBrowsers(): void {
     if (this.headers.has("origin") || this.headers.has("referer")) {
       throw new ForbiddenError(
-        "cannot answer a browser: a request with Origin or Referer is refused, " +
+        "cannot serve a browser: a request with Origin or Referer is refused, " +
           "so that no web page can reach buckets through a proxy of this socket",
         "forbidden",
       );
@@ -81,8 +82,8 @@ export class Request {
 
   acceptJson(): void {
     const accept = (this.headers.get("accept") ?? []).join(",");
-    if (accept.trim() === "" || isWelcome(accept)) return;
-    throw new BucketError("cannot answer in the type asked for: this API speaks application/json", "not_acceptable");
+    if (accept.trim() === "" || acceptsJson(accept)) return;
+    throw new BucketError("cannot respond in the requested type: this API speaks application/json", "not_acceptable");
   }
 
   content(limit: number): Uint8Array {
@@ -90,7 +91,7 @@ export class Request {
     throw new BucketError(`cannot read the request body: it is too long, allowed are ${limit}`, "too_large");
   }
 
-  get guard(): Guard {
+  get preconditions(): Preconditions {
     return { ifMatch: this.tags("If-Match"), ifNoneMatch: this.tags("If-None-Match") };
   }
 
@@ -98,7 +99,7 @@ export class Request {
     return this.headers.get(name)?.[0] ?? otherwise;
   }
 
-  private tags(header: string): Tags | undefined {
+  private tags(header: string): EntityTags | undefined {
     const values = this.headers.get(header.toLowerCase());
     if (values === undefined) return undefined;
     const text = values.join(",").trim();
@@ -115,7 +116,7 @@ export class Request {
   }
 }
 
-/** Percent-decoded once, as UTF-8. */
+/** Percent-decode once, as UTF-8. */
 export function decode(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -126,7 +127,7 @@ export function decode(text: string): string {
   }
 }
 
-function isWelcome(accept: string): boolean {
+function acceptsJson(accept: string): boolean {
   let [best, quality] = [-1, 0];
   for (const item of accept.split(",")) {
     const [kind, ...more] = item.split(";").map((part) => part.trim().toLowerCase());

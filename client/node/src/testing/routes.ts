@@ -1,20 +1,21 @@
 import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
 import { type Change, jsonPatch, merge, mergePatch, remove, replace } from "./changes.js";
-import { type Only, Stream } from "./events.js";
+import { type Filter, Stream } from "./events.js";
 import { type JsonObject, Numeral, parse, parseObject, write } from "./json.js";
 import { cursorOf, limitOf } from "./paging.js";
 import { decode, JSON_PATCH, JSON_TYPE, MERGE_PATCH, type Request } from "./requests.js";
-import { bucketOf, check, type Context, isUnmatched, type Key, keyOf, nameFor, type State, type Stored } from "./state.js";
+import { bucketOf, check, type Context, ifNoneMatchHolds, type Key, keyOf, nameFor, type State, type Stored } from "./state.js";
 
-/** `text` is the body; null for an answer without one. */
-export interface Answer {
+/** A response; `text` is its body, null when it has none. */
+export interface Response {
   readonly status: number;
   readonly text: string | null;
   readonly etag?: string | null;
   readonly stream?: Stream;
 }
 
-interface Call {
+/** A request with its route's parameters, the bucket it addresses, and the caller's context. */
+interface ResolvedRequest {
   readonly state: State;
   readonly request: Request;
   readonly query: ReadonlyMap<string, readonly string[]>;
@@ -23,7 +24,7 @@ interface Call {
   readonly context: Context | undefined;
 }
 
-type Handler = (call: Call) => Answer;
+type Handler = (resolved: ResolvedRequest) => Response;
 
 interface Route {
   readonly path: string;
@@ -56,8 +57,8 @@ const ROUTES: readonly Route[] = [
   { path: "/v1/events", handlers: { GET: watchAll }, parameters: ["device", "job", "automation", "key"] },
 ];
 
-/** What the daemon would answer; throws the BucketError for what it would refuse. */
-export function answer(state: State, request: Request): Answer {
+/** Return the daemon's response to a request; throw the BucketError that it would refuse with. */
+export function handle(state: State, request: Request): Response {
   request.refuseBrowsers();
   const [route, names] = match(request.path);
   const method = request.method === "HEAD" ? "GET" : request.method;
@@ -75,10 +76,10 @@ function match(path: string): [Route, Record<string, string>] {
   const given = path.split("/");
   for (const route of ROUTES) {
     const shape = route.path.split("/");
-    const fits = shape.length === given.length && shape.every((part, i) => part.startsWith("{") || part === given[i]);
-    if (!fits) continue;
-    const holes = shape.flatMap((part, i) => (part.startsWith("{") ? [[part.slice(1, -1), decode(given[i]!)]] : []));
-    return [route, Object.fromEntries(holes)];
+    const matches = shape.length === given.length && shape.every((part, i) => part.startsWith("{") || part === given[i]);
+    if (!matches) continue;
+    const names = shape.flatMap((part, i) => (part.startsWith("{") ? [[part.slice(1, -1), decode(given[i]!)]] : []));
+    return [route, Object.fromEntries(names)];
   }
   throw new NotFoundError(`cannot find '${path.slice(0, 200)}': the testing server has no such route`, "not_found");
 }
@@ -98,7 +99,7 @@ function admit(state: State, { access }: Route, token: string | undefined): Cont
     );
   }
   if (token === undefined) throw new NoJobContextError("no job context: the request carries no token");
-  const context = state.opened(token);
+  const context = state.contextOf(token);
   if (access === "device" || context.job !== null) return context;
   throw new NoJobContextError(
     "no job context: the token is for a device alone, so it opens only /v1/device/bucket",
@@ -111,94 +112,94 @@ function keyFor({ access }: Route, { device, job }: Record<string, string>, cont
   return { device: nameFor(device, "device"), job: job === undefined ? null : nameFor(job, "job") };
 }
 
-function read(call: Call): Answer {
-  const now = call.state.read(call.key);
-  const { guard } = call.request;
-  if (!isUnmatched(guard, now)) return { status: 304, text: null, etag: now.etag };
-  check(guard, now);
+function read(resolved: ResolvedRequest): Response {
+  const now = resolved.state.read(resolved.key);
+  const { preconditions } = resolved.request;
+  if (!ifNoneMatchHolds(preconditions, now)) return { status: 304, text: null, etag: now.etag };
+  check(preconditions, now);
   const stored = bucketOf(now);
-  const keys = call.query.get("key") ?? [...stored.keys()];
+  const keys = resolved.query.get("key") ?? [...stored.keys()];
   const chosen = keys.filter((key) => stored.has(key)).map((key) => [key, stored.get(key)!] as const);
-  return result(call, now, new Map(chosen));
+  return result(resolved, now, new Map(chosen));
 }
 
-function patch(call: Call): Answer {
-  const { request, state } = call;
+function patch(resolved: ResolvedRequest): Response {
+  const { request, state } = resolved;
   const kind = request.mediaType(JSON_TYPE, MERGE_PATCH, JSON_PATCH);
   const content = request.content(state.maxBytes);
-  if (kind === JSON_PATCH) return commit(call, jsonPatch(parse(content), state.maxBytes));
+  if (kind === JSON_PATCH) return commit(resolved, jsonPatch(parse(content), state.maxBytes));
   const data = parseObject(content);
-  return kind === MERGE_PATCH ? commit(call, mergePatch(data)) : commit(call, merge(data), data);
+  return kind === MERGE_PATCH ? commit(resolved, mergePatch(data)) : commit(resolved, merge(data), data);
 }
 
-function put(call: Call): Answer {
-  call.request.mediaType(JSON_TYPE);
-  const data = parseObject(call.request.content(call.state.maxBytes));
-  return commit(call, replace(data), data);
+function put(resolved: ResolvedRequest): Response {
+  resolved.request.mediaType(JSON_TYPE);
+  const data = parseObject(resolved.request.content(resolved.state.maxBytes));
+  return commit(resolved, replace(data), data);
 }
 
-function clear(call: Call): Answer {
-  const keys = call.query.get("key");
-  return commit(call, keys === undefined ? null : remove(keys));
+function clear(resolved: ResolvedRequest): Response {
+  const keys = resolved.query.get("key");
+  return commit(resolved, keys === undefined ? null : remove(keys));
 }
 
-function commit(call: Call, change: Change | null, named?: JsonObject): Answer {
-  const { state, request, key } = call;
-  const now = state.commit(key, request.method, change, request.guard, automationOf(call), named);
-  return result(call, now, bucketOf(now));
+function commit(resolved: ResolvedRequest, change: Change | null, named?: JsonObject): Response {
+  const { state, request, key } = resolved;
+  const now = state.commit(key, request.method, change, request.preconditions, automationOf(resolved), named);
+  return result(resolved, now, bucketOf(now));
 }
 
-function automationOf({ context, key, query }: Call): string | null {
+function automationOf({ context, key, query }: ResolvedRequest): string | null {
   if (context) return key.job === null ? null : context.automation;
   return nameIn(query, "automation") ?? null;
 }
 
-function nameIn(query: Call["query"], parameter: string): string | undefined {
+function nameIn(query: ResolvedRequest["query"], parameter: string): string | undefined {
   const given = query.get(parameter)?.[0];
   return given === undefined ? undefined : nameFor(given, parameter);
 }
 
-function result({ key }: Call, now: Stored, content: JsonObject): Answer {
+function result({ key }: ResolvedRequest, now: Stored, content: JsonObject): Response {
   const label = key.job === null ? "deviceBucket" : "bucket";
   const text = `{"success":true,"${label}":${write(content)},"revision":${now.revision}}`;
   return { status: 200, text, etag: now.etag };
 }
 
-function success(members: object, status = 200): Answer {
+function success(members: object, status = 200): Response {
   return { status, text: JSON.stringify({ success: true, ...members }) };
 }
 
-function ready(): Answer {
+function ready(): Response {
   return success({ status: "ready" });
 }
 
-function watch(call: Call): Answer {
-  return streaming(call, { key: call.key, names: {}, members: call.query.get("key") });
+function watch(resolved: ResolvedRequest): Response {
+  return streaming(resolved, { key: resolved.key, names: {}, members: resolved.query.get("key") });
 }
 
-function watchAll(call: Call): Answer {
-  const [device, job, automation] = ["device", "job", "automation"].map((name) => nameIn(call.query, name));
-  return streaming(call, { key: undefined, names: { device, job, automation }, members: call.query.get("key") });
+function watchAll(resolved: ResolvedRequest): Response {
+  const [device, job, automation] = ["device", "job", "automation"].map((name) => nameIn(resolved.query, name));
+  return streaming(resolved, { key: undefined, names: { device, job, automation }, members: resolved.query.get("key") });
 }
 
-function streaming({ state, request, query, context }: Call, only: Only): Answer {
+function streaming({ state, request, query, context }: ResolvedRequest, filter: Filter): Response {
   const snapshot = query.get("snapshot")?.[0] ?? "false";
   if (snapshot !== "true" && snapshot !== "false") {
-    throw new InvalidRequestError(`cannot use snapshot='${snapshot}': it must be true or false`);
+    throw new InvalidRequestError(`cannot use the parameter 'snapshot': it must be true or false`);
   }
   const since = request.headers.get("last-event-id")?.[0];
-  return { status: 200, text: null, stream: new Stream(state, only, context, since, snapshot === "true") };
+  return { status: 200, text: null, stream: new Stream(state, filter, context, since, snapshot === "true") };
 }
 
-function listAll({ state, query }: Call): Answer {
-  const wanted = (name: string) => query.get(name)?.[0];
-  const limit = limitOf(wanted("limit"));
-  const after = cursorOf(wanted("cursor"));
+function listAll({ state, query }: ResolvedRequest): Response {
+  const parameter = (name: string) => query.get(name)?.[0];
+  const limit = limitOf(parameter("limit"));
+  const after = cursorOf(parameter("cursor"));
   const rows = [...state.buckets].sort().map(([name, now]) => ({ name, ...rowOf(keyOf(name), now) }));
   const filters = (["device", "job", "automation"] as const).filter((name) => nameIn(query, name) !== undefined);
-  const fitting = rows.filter((row) => row.name > after && filters.every((name) => row[name] === wanted(name)));
-  const page = fitting.slice(0, limit);
-  const next_cursor = fitting.length > limit ? Buffer.from(page.at(-1)!.name).toString("hex") : null;
+  const matching = rows.filter((row) => row.name > after && filters.every((name) => row[name] === parameter(name)));
+  const page = matching.slice(0, limit);
+  const next_cursor = matching.length > limit ? Buffer.from(page.at(-1)!.name).toString("hex") : null;
   return success({ buckets: page.map(({ name: _, ...row }) => row), next_cursor });
 }
 
@@ -206,15 +207,15 @@ function rowOf({ device, job }: Key, { automation, revision, text, updatedAt }: 
   return { device, job, automation, revision, size: Buffer.byteLength(text), updated_at: updatedAt };
 }
 
-function scopeOf({ device, job, automation, expires }: Context) {
-  return { device, job, automation, expires_at: new Date(expires).toISOString() };
+function scopeOf({ device, job, automation, expiresAt }: Context) {
+  return { device, job, automation, expires_at: expiresAt };
 }
 
-function ownContext({ context }: Call): Answer {
+function ownContext({ context }: ResolvedRequest): Response {
   return success({ ...scopeOf(context!), schema: false });
 }
 
-function createContext({ request, state }: Call): Answer {
+function createContext({ request, state }: ResolvedRequest): Response {
   request.mediaType(JSON_TYPE);
   const body = parseObject(request.content(state.maxBytes));
   const unknown = [...body.keys()].find((name) => !MEMBERS.includes(name));
@@ -227,16 +228,16 @@ function createContext({ request, state }: Call): Answer {
   return success({ id: context.id, token: context.token, ...scopeOf(context) }, 201);
 }
 
-function listContexts({ state }: Call): Answer {
+function listContexts({ state }: ResolvedRequest): Response {
   const contexts = state.live().map((context) => ({
     id: context.id,
-    created_at: new Date(context.created).toISOString(),
+    created_at: context.createdAt,
     ...scopeOf(context),
   }));
   return success({ contexts });
 }
 
-function revokeContext({ state, names: { id } }: Call): Answer {
+function revokeContext({ state, names: { id } }: ResolvedRequest): Response {
   state.revoke(id!);
   return success({ id });
 }

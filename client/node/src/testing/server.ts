@@ -4,12 +4,15 @@ import * as http from "node:http";
 import type { Duplex } from "node:stream";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setImmediate } from "../clock.js";
 import { BucketError } from "../errors.js";
+import { nameOfError } from "../json.js";
+import { fits, MAX_SOCKET_PATH_BYTES } from "../socket-path.js";
 import type { Detail } from "../types.js";
-import { StoredBucket } from "./handles.js";
+import { StoredBucket } from "./stored-bucket.js";
 import type { Stream } from "./events.js";
 import { Request } from "./requests.js";
-import { type Answer, answer } from "./routes.js";
+import { type Response, handle } from "./routes.js";
 import { State } from "./state.js";
 
 const STATUS: Readonly<Record<string, number>> = {
@@ -23,32 +26,33 @@ const RETRY_AFTER: Readonly<Record<string, string>> = {
   too_many_requests: "1", overloaded: "1", shutting_down: "1", read_only: "5",
 };
 
-const MOST_UNREAD = 8 * 1024 * 1024; // bytes of a stream that wait for its reader
+const SOCKET_NAME = "bucketd.sock";
+/** A stream with more unread bytes than this is closed. */
+const MAX_UNREAD_BYTES = 8 * 1024 * 1024;
 
 export interface ServerOptions {
-  /** Bounds the compact JSON of each bucket; 1 MiB. */
+  /** Maximum size of each bucket's compact JSON; 1 MiB. */
   maxBytes?: number;
 }
 
 /**
  * bucketd's protocol on a unix socket, with everything in memory: buckets, their events, contexts
- * and lists, with the daemon's rules and limits; no schemas, files, export or metrics, and no
- * events of contexts.
+ * and lists, with the daemon's rules and limits. It has no schemas, files, export or metrics.
  */
 export class Server {
   /** The path of the socket, for BUCKETD_SOCKET. */
   readonly socket: string;
-  private readonly home = mkdtempSync(join(tmpdir(), "bucketd-"));
+  private readonly home = makeHome();
   private readonly state: State;
   private readonly refusals: BucketError[] = [];
   private http: http.Server | undefined;
 
   constructor({ maxBytes = 1024 * 1024 }: ServerOptions = {}) {
-    this.socket = join(this.home, "bucketd.sock");
+    this.socket = join(this.home, SOCKET_NAME);
     this.state = new State(maxBytes);
   }
 
-  /** Serve, with what was stored before. */
+  /** Serve, with the buckets stored before. */
   async start(): Promise<void> {
     const server = http.createServer({ keepAliveTimeout: 0, requireHostHeader: false } as object);
     server.on("request", (request, response) => void this.serve(request, response));
@@ -62,7 +66,7 @@ export class Server {
     this.state.serving = true;
   }
 
-  /** Serve nobody until `start`, as while the daemon restarts; nothing is forgotten. */
+  /** Stop serving until `start`, as during a restart of the daemon; nothing is forgotten. */
   async stop(): Promise<void> {
     const server = this.http;
     this.http = undefined;
@@ -70,29 +74,30 @@ export class Server {
     this.state.serving = false;
     this.state.wake();
     const closed = new Promise((resolve) => server.close(resolve));
-    await new Promise((resolve) => setImmediate(resolve)); // so that streams send what they have
+    // Streams send their last events in the next turn of the event loop.
+    await new Promise((resolve) => setImmediate(resolve));
     server.closeAllConnections();
     await closed;
   }
 
-  /** `stop`, and take away the socket's directory. */
+  /** Stop, and remove the socket's directory. */
   async close(): Promise<void> {
     await this.stop();
     rmSync(this.home, { recursive: true, force: true });
   }
 
-  /** The bucket of this pair, or without a job that of the device; with a token for it. */
+  /** Return the bucket of this device and job, or without a job the device bucket, with a token for it. */
   bucket(device: string, job: string | null = null): StoredBucket {
     return new StoredBucket(this.state, this.socket, { device, job });
   }
 
-  /** Answer the next calls on buckets with this code, such as `storage_full`. */
+  /** Response the next calls on buckets with this code, such as `storage_full`. */
   refuse(code: string, { times = 1, message, details }: { times?: number; message?: string; details?: Detail[] } = {}): void {
     if (!Object.hasOwn(STATUS, code)) {
       throw new Error(`cannot refuse with ${code}: it must be one of ${Object.keys(STATUS).join(", ")}`);
     }
-    const said = message ?? `cannot use the bucket: ${code}, as the test wants it`;
-    for (let n = 0; n < times; n++) this.refusals.push(new BucketError(said, code, details ? { details } : {}));
+    const error = message ?? `cannot use the bucket: ${code}, as the test wants it`;
+    for (let n = 0; n < times; n++) this.refusals.push(new BucketError(error, code, details ? { details } : {}));
   }
 
   private async serve(incoming: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
@@ -101,19 +106,33 @@ export class Server {
       const body = await bodyOf(incoming, this.state.maxBytes);
       if (body === null) response.setHeader("Connection", "close");
       const request = new Request(incoming.method!, incoming.url!, headersOf(incoming), body);
-      const given = this.respond(request);
-      if (given.stream) stream(response, given.stream, incoming.method === "HEAD");
-      else send(response, given);
+      const result = this.respond(request);
+      if (result.stream) stream(response, result.stream, incoming.method === "HEAD");
+      else send(response, result);
     } catch (error) {
-      refuse(response, error instanceof BucketError ? error : new BucketError(String(error), "internal"));
+      refuse(response, error instanceof BucketError ? error : unexpected(error));
     }
   }
 
-  private respond(request: Request): Answer {
+  private respond(request: Request): Response {
     const refusal = request.path.endsWith("/bucket") ? this.refusals.shift() : undefined;
     if (refusal) throw refusal;
-    return answer(this.state, request);
+    return handle(this.state, request);
   }
+}
+
+/** Make a directory for the socket: in TMPDIR, or in /tmp where the path would be too long there. */
+function makeHome(): string {
+  const base = [tmpdir(), "/tmp"].find((directory) => fits(join(directory, "bucketd-XXXXXX", SOCKET_NAME)));
+  if (base !== undefined) return mkdtempSync(join(base, "bucketd-"));
+  throw new Error(
+    `cannot make a socket below ${tmpdir()}: its path would be longer than ${MAX_SOCKET_PATH_BYTES} bytes; set TMPDIR to a shorter directory`,
+  );
+}
+
+/** Return the refusal for a failure of the server itself; the text of the failure might hold a value. */
+function unexpected(error: unknown): BucketError {
+  return new BucketError(`cannot serve the request: unexpected ${nameOfError(error)}`, "internal");
 }
 
 function headersOf({ rawHeaders }: http.IncomingMessage): Map<string, string[]> {
@@ -125,7 +144,7 @@ function headersOf({ rawHeaders }: http.IncomingMessage): Map<string, string[]> 
   return headers;
 }
 
-/** The whole body; null, and the rest unread, where it is longer than that. */
+/** Read the whole body; return null, leaving the rest unread, if it is longer than `maxBytes`. */
 async function bodyOf(incoming: http.IncomingMessage, maxBytes: number): Promise<Buffer | null> {
   if (Number(incoming.headers["content-length"] ?? 0) > maxBytes) return null;
   const chunks: Buffer[] = [];
@@ -148,7 +167,7 @@ function refuse(response: http.ServerResponse, { message, code, details, revisio
   send(response, { status: STATUS[code] ?? 500, text });
 }
 
-function send(response: http.ServerResponse, { status, text, etag = null }: Answer): void {
+function send(response: http.ServerResponse, { status, text, etag = null }: Response): void {
   response.setHeader("Cache-Control", "no-store").setHeader("Server", "bucketd");
   if (etag !== null) response.setHeader("ETag", `"${etag}"`);
   if (text !== null) {
@@ -158,23 +177,24 @@ function send(response: http.ServerResponse, { status, text, etag = null }: Answ
   response.writeHead(status).end(text ?? undefined);
 }
 
-/** Until either side ends it; who does not read is dropped. */
+/** Send events until either side closes; drop a client that does not read. */
 function stream(response: http.ServerResponse, from: Stream, onlyHead: boolean): void {
   response.setHeader("Cache-Control", "no-store").setHeader("Server", "bucketd");
   response.setHeader("Content-Type", "text/event-stream").setHeader("Connection", "close");
-  response.removeHeader("Transfer-Encoding"); // no chunks: the end of the connection is the end
+  // Without chunks the end of the connection ends the stream.
+  response.removeHeader("Transfer-Encoding");
   response.writeHead(200);
   if (onlyHead) return void response.end();
-  const say = (text: string) => {
-    if (response.writableLength > MOST_UNREAD) response.destroy();
+  const push = (text: string) => {
+    if (response.writableLength > MAX_UNREAD_BYTES) response.destroy();
     else response.write(text);
   };
-  response.once("close", from.start(say, () => response.end()));
+  response.once("close", from.start(push, () => response.end()));
 }
 
-/** What is no HTTP. */
-function refuseRaw(error: Error, socket: Duplex): void {
-  const members = { success: false, error: `cannot read the request: ${error.message}`, code: "invalid_request" };
+/** Refuse bytes that are not HTTP. */
+function refuseRaw(error: NodeJS.ErrnoException, socket: Duplex): void {
+  const members = { success: false, error: `cannot read the request: it is not HTTP (${error.code})`, code: "invalid_request" };
   const text = JSON.stringify(members);
   const head = ["Content-Type: application/json", `Content-Length: ${Buffer.byteLength(text)}`, "Connection: close"];
   if (socket.writable) socket.end(`HTTP/1.1 400 Bad Request\r\n${head.join("\r\n")}\r\n\r\n${text}`);

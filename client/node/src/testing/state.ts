@@ -1,12 +1,13 @@
 import { randomBytes } from "node:crypto";
+import { now } from "../clock.js";
 import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
-import { type Change, difference } from "./changes.js";
+import { type Change, diff } from "./changes.js";
 import { equal, isDeeper, type Json, type JsonObject, MAX_DEPTH, parseObject, write } from "./json.js";
 
 const DEFAULT_TTL = 86_400;
 const MAX_TTL = 31_622_400;
 
-/** Which bucket: of one (device, job), or with `job` null of the device. */
+/** The key of a bucket: of one (device, job) or, with `job` null, of the device. */
 export interface Key {
   readonly device: string;
   readonly job: string | null;
@@ -15,15 +16,15 @@ export interface Key {
 export interface Stored {
   /** Compact JSON. */
   readonly text: string;
-  /** 0 where no bucket is stored. */
+  /** 0 when no bucket is stored. */
   readonly revision: number;
   readonly etag: string | null;
   readonly automation: string | null;
   readonly updatedAt: string | null;
 }
 
-/** One change of a bucket, for those who watch it. */
-export interface Told {
+/** One change of a bucket, as published to its watchers. */
+export interface Notification {
   readonly key: Key;
   readonly automation: string | null;
   readonly revision: number;
@@ -31,48 +32,50 @@ export interface Told {
   readonly removed: string[];
 }
 
-/** One write that was accepted. */
+/** One accepted write. */
 export interface Write {
   readonly method: string;
-  /** The keys that it named, and those that it changed, with their values since then. */
+  /** The keys that the write named or changed, with their values after it. */
   readonly set: Record<string, any>;
   readonly removed: string[];
-  /** That of the bucket afterwards. */
+  /** The revision of the bucket after the write. */
   readonly revision: number;
 }
 
-/** An If-Match or If-None-Match: `any` for `*`, or the tags listed. */
-export interface Tags {
+/** The value of If-Match or If-None-Match: `any` for `*`, or the listed tags. */
+export interface EntityTags {
   readonly any: boolean;
   readonly strong: ReadonlySet<string>;
   readonly weak: ReadonlySet<string>;
 }
 
-export interface Guard {
-  readonly ifMatch?: Tags | undefined;
-  readonly ifNoneMatch?: Tags | undefined;
+export interface Preconditions {
+  readonly ifMatch?: EntityTags | undefined;
+  readonly ifNoneMatch?: EntityTags | undefined;
 }
 
 export interface Context extends Key {
   readonly id: string;
   readonly token: string;
   readonly automation: string | null;
-  readonly created: number;
+  readonly createdAt: string;
+  readonly expiresAt: string;
+  /** Monotonic time in milliseconds, so that a test that sets the clock ends no token. */
   readonly expires: number;
 }
 
 const ABSENT: Stored = { text: "{}", revision: 0, etag: null, automation: null, updatedAt: null };
 
-/** All buckets and contexts; `maxBytes` bounds the compact JSON of each bucket. */
+/** All buckets and contexts; `maxBytes` limits the compact JSON of each bucket. */
 export class State {
   readonly buckets = new Map<string, Stored>();
-  readonly told: Told[] = [];
-  /** Called after whatever may concern a stream. */
+  readonly notifications: Notification[] = [];
+  /** Functions to call after anything that may concern a stream. */
   readonly watchers = new Set<() => void>();
   serving = false;
   private readonly written = new Map<string, Write[]>();
   private readonly contexts = new Map<string, Context>();
-  private readonly mark = randomBytes(4).toString("hex");
+  private readonly instanceId = randomBytes(4).toString("hex");
   private count = 0;
 
   constructor(readonly maxBytes: number) {}
@@ -89,10 +92,10 @@ export class State {
     this.written.delete(nameOf(key));
   }
 
-  /** The bucket after `change` (null: without it), all or nothing; `named` is what the request sets. */
-  commit(key: Key, method: string, change: Change | null, guard: Guard = {}, automation: string | null = null, named: JsonObject = new Map()): Stored {
+  /** Apply `change` (null deletes the bucket) or throw; `named` holds the keys that the request sets. */
+  commit(key: Key, method: string, change: Change | null, preconditions: Preconditions = {}, automation: string | null = null, named: JsonObject = new Map()): Stored {
     const now = this.read(key);
-    check(guard, now);
+    check(preconditions, now);
     const before = bucketOf(now);
     const after = change?.(bucketOf(now)) ?? null;
     const bound = automation === null || automation === now.automation;
@@ -103,7 +106,7 @@ export class State {
     this.note(key, method, before, next, named);
     if (next.etag !== now.etag) {
       const automation = next.automation ?? now.automation;
-      this.told.push({ key, automation, revision: next.revision, ...difference(before, bucketOf(next)) });
+      this.notifications.push({ key, automation, revision: next.revision, ...diff(before, bucketOf(next)) });
       this.wake();
     }
     return next;
@@ -121,18 +124,19 @@ export class State {
       );
     }
     const [id, token] = [randomBytes(8).toString("hex"), randomBytes(32).toString("base64url")];
-    const context = { id, token, ...names, created: Date.now(), expires: Date.now() + 1000 * ttl };
+    const [createdAt, expiresAt] = [0, 1000 * ttl].map((ms) => new Date(Date.now() + ms).toISOString());
+    const context = { id, token, ...names, createdAt: createdAt!, expiresAt: expiresAt!, expires: now() + 1000 * ttl };
     this.contexts.set(id, context);
     return context;
   }
 
-  /** The oldest first. */
+  /** Return the valid contexts, oldest first. */
   live(): Context[] {
-    return [...this.contexts.values()].filter(({ expires }) => expires > Date.now());
+    return [...this.contexts.values()].filter(({ expires }) => expires > now());
   }
 
-  /** The context that a token opens. */
-  opened(token: string): Context {
+  /** Return the context of a token. */
+  contextOf(token: string): Context {
     const found = this.live().find((context) => context.token === token);
     if (found) return found;
     throw new NoJobContextError(
@@ -153,15 +157,15 @@ export class State {
     for (const watcher of [...this.watchers]) watcher();
   }
 
-  /** Of the event behind which a stream goes on with what was told from `place` on. */
-  id(place: number): string {
-    return `${this.mark}.${place}`;
+  /** Return the event id after which a stream continues with the notifications from `index` on. */
+  id(index: number): string {
+    return `${this.instanceId}.${index}`;
   }
 
-  /** The place again; undefined for an id of another server, or of none. */
-  place(id: string): number | undefined {
-    const [mark, number = ""] = id.split(/\.(.*)/s);
-    const known = mark === this.mark && /^[0-9]{1,9}$/.test(number) && Number(number) <= this.told.length;
+  /** Return the index of an event id; undefined for the id of another server, or a malformed one. */
+  indexOf(id: string): number | undefined {
+    const [instanceId, number = ""] = id.split(/\.(.*)/s);
+    const known = instanceId === this.instanceId && /^[0-9]{1,9}$/.test(number) && Number(number) <= this.notifications.length;
     return known ? Number(number) : undefined;
   }
 
@@ -173,7 +177,7 @@ export class State {
     const size = Buffer.byteLength(text);
     if (size > Math.max(this.maxBytes, Buffer.byteLength(now.text))) throw tooLarge(after, size, this.maxBytes);
     this.count += 1;
-    const etag = `${this.mark}${this.count.toString(16).padStart(6, "0")}`;
+    const etag = `${this.instanceId}${this.count.toString(16).padStart(6, "0")}`;
     const updatedAt = new Date().toISOString();
     return { text, revision: now.revision + 1, etag, automation: automation ?? now.automation, updatedAt };
   }
@@ -203,31 +207,31 @@ export function bucketOf(stored: Stored): JsonObject {
   return parseObject(Buffer.from(stored.text));
 }
 
-/** As JavaScript has it, with large integers rounded. */
+/** Return the bucket as a plain object; large integers are rounded. */
 export function plain(bucket: JsonObject): Record<string, any> {
   return JSON.parse(write(bucket));
 }
 
-/** The name itself: 1 to 128 characters, without control characters and lone surrogates. */
+/** Return the name, or refuse it: 1 to 128 characters, no control characters or lone surrogates. */
 export function nameFor(name: unknown, what: string): string {
   if (typeof name === "string" && [...name].length >= 1 && [...name].length <= 128 && !/[\p{Cc}\p{Cs}]/u.test(name)) {
     return name;
   }
   throw new InvalidRequestError(
-    `cannot use the ${what} name: it must be a text of 1 to 128 characters, none of them a control character`,
+    `cannot use the ${what} name: it must be a string of 1 to 128 characters, none of them a control character`,
   );
 }
 
-export function isUnmatched({ ifNoneMatch: tags }: Guard, now: Stored): boolean {
+export function ifNoneMatchHolds({ ifNoneMatch: tags }: Preconditions, now: Stored): boolean {
   if (!tags || now.revision === 0) return true;
   return !(tags.any || tags.strong.has(now.etag!) || tags.weak.has(now.etag!));
 }
 
-/** Throws `precondition_failed`, with the revision that is stored, unless the guard holds. */
-export function check(guard: Guard, now: Stored): void {
-  const { ifMatch: tags } = guard;
+/** Throw `precondition_failed`, with the stored revision, unless the preconditions hold. */
+export function check(preconditions: Preconditions, now: Stored): void {
+  const { ifMatch: tags } = preconditions;
   const matched = !tags || (now.revision > 0 && (tags.any || tags.strong.has(now.etag!)));
-  if (matched && isUnmatched(guard, now)) return;
+  if (matched && ifNoneMatchHolds(preconditions, now)) return;
   const cause = matched ? "it exists already" : now.revision > 0 ? "it has changed since" : "none is stored";
   const { revision } = now;
   throw new BucketError(

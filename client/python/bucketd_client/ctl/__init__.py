@@ -28,7 +28,7 @@ STATUS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status."""
     try:
-        from .output import Unwritten
+        from .output import ReaderGone, Unwritten
 
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
@@ -36,17 +36,18 @@ def main(argv: list[str] | None = None) -> int:
     except Unwritten as problem:
         _stop_writing()
         return _complain(f"cannot write to standard output: {problem}{_nevertheless()}", 1)
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         _stop_writing()
         return 141  # what a shell says of SIGPIPE
     except OSError as problem:
         _stop_writing()
         where = f"{problem.filename}: " if problem.filename else ""
-        return _complain(f"cannot finish: {where}{problem.strerror or problem}", 1)
+        message = f"cannot finish: {where}{problem.strerror or problem}{_nevertheless()}"
+        return _complain(message, 1)
+    except RecursionError:
+        return _complain(f"cannot finish: the JSON is nested too deep{_nevertheless()}", 1)
     except Exception as problem:
-        return _complain(
-            f"cannot finish: a defect of bucketctl ({type(problem).__name__}: {problem})", 1
-        )
+        return _complain(f"cannot finish: {_unexpected(problem)}{_nevertheless()}", 1)
 
 
 def _run(argv: list[str]) -> int:
@@ -67,6 +68,15 @@ def _run(argv: list[str]) -> int:
         return 1
     except BucketError as problem:
         return _complain(_in_words(problem), _status_of(problem), problem.details)
+
+
+def _unexpected(problem: Exception) -> str:
+    """Name the kind and the place of an error of our own: its text might repeat a value."""
+    frame = problem.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = f" in {frame.tb_frame.f_code.co_name}, line {frame.tb_lineno}" if frame else ""
+    return f"unexpected error ({type(problem).__name__}{place}); please report it"
 
 
 def _stop_writing() -> None:

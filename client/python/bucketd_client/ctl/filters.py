@@ -56,17 +56,46 @@ def pages(session: Session, path: str, member: str, most: int | None = None) -> 
         cursor = members["next_cursor"]
 
 
-def rows(found: Pages, member: str) -> Iterator[dict[str, Any]]:
-    """All rows; what cannot be read is named on standard error."""
+class LeftOut:
+    """What a list could not contain: each entry is told once, and makes the exit status 1."""
+
+    def __init__(self) -> None:
+        self._entries: set[str] = set()
+
+    def note(self, members: dict[str, Any], what: str = "left out") -> None:
+        """Tell of the entries of one page that cannot be read."""
+        for entry in map(described, members.get("unreadable", [])):
+            if entry not in self._entries:
+                self._entries.add(entry)
+                output.warn(f"{what}, because it cannot be read: {entry}")
+
+    @property
+    def count(self) -> int:
+        return len(self._entries)
+
+    @property
+    def status(self) -> int:
+        return 1 if self._entries else 0
+
+
+def described(entry: object) -> str:
+    """Return an entry of ``unreadable`` in words: a path, and the problem where it is told."""
+    if not isinstance(entry, dict):
+        return str(entry)
+    path = str(entry.get("path") or entry.get("name") or entry)
+    return f"{path}: {entry['problem']}" if entry.get("problem") else path
+
+
+def rows(found: Pages, member: str, left_out: LeftOut) -> Iterator[dict[str, Any]]:
+    """Yield all rows; ``left_out`` notes what cannot be read."""
     for members in found:
         yield from members[member]
-        for path in members.get("unreadable", []):
-            output.warn(f"left out, because it cannot be read: {path}")
+        left_out.note(members)
 
 
-def buckets(session: Session) -> Iterator[dict[str, Any]]:
-    """The rows of all stored buckets that fit."""
-    return rows(pages(session, "/v1/buckets", "buckets"), "buckets")
+def buckets(session: Session, left_out: LeftOut) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all stored buckets that fit."""
+    return rows(pages(session, "/v1/buckets", "buckets"), "buckets", left_out)
 
 
 def _page(session: Session, filters: Filters, path: str, cursor: str, limit: int) -> dict[str, Any]:

@@ -27,6 +27,10 @@ class Unwritten(Exception):
     """Standard output did not take what it was to be told; the text says why."""
 
 
+class ReaderGone(BaseException):
+    """Nobody reads standard output any more. Not an OSError: those are tried again by a watch."""
+
+
 def on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
@@ -74,6 +78,32 @@ def put(data: bytes, flush: bool = False) -> None:
         raise
     except OSError as problem:
         raise Unwritten(problem.strerror or str(problem)) from None
+
+
+def end_with_reader() -> None:
+    """From now on raise ReaderGone in the main thread once nobody reads standard output.
+
+    A write would tell it, but whoever waits for changes may have nothing to write for days.
+    """
+    import select
+    import signal
+    import threading
+
+    if sys.stdout is None or not hasattr(select, "poll"):
+        return
+    poller, main = select.poll(), threading.main_thread()
+    poller.register(sys.stdout.fileno(), 0)  # errors and hang-ups are told anyway
+
+    def broken(*_: object) -> None:
+        raise ReaderGone
+
+    def wait_for_reader() -> None:
+        poller.poll()
+        if main.ident is not None:
+            signal.pthread_kill(main.ident, signal.SIGPIPE)
+
+    signal.signal(signal.SIGPIPE, broken)
+    threading.Thread(target=wait_for_reader, daemon=True).start()
 
 
 def warn(message: str, before: str = "bucketctl: ") -> None:

@@ -6,7 +6,7 @@ to every start and suggests nothing when a word is mistyped.
 
 from __future__ import annotations
 
-from .commands import COMMANDS, Command, Option, Options
+from .table.daily import COMMANDS, Command, Option, Options
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -45,8 +45,11 @@ def parse(argv: list[str]) -> tuple[Command, Options]:
 
 def _count(command: Command, given: list[str]) -> None:
     if len(given) > command.most:
-        extra = given[command.most]
-        raise Usage(f"cannot {command.name}: it takes no {extra!r}; usage: {usage(command)}")
+        key, equals, _ = given[command.most].partition("=")
+        extra = repr(key + equals)
+        if any(option.name == "data" for option in command.options):
+            extra = f"argument {command.most + 1}"  # which may be a value, so it is not repeated
+        raise Usage(f"cannot {command.name}: it takes no {extra}; usage: {usage(command)}")
     if len(given) < command.needs:
         raise Usage(f"cannot {command.name}: something is missing; usage: {usage(command)}")
 
@@ -158,7 +161,7 @@ def _line(option: Option) -> str:
 
 
 def _every() -> tuple[Command, ...]:
-    from .table import every  # a start of what is used every day does not pay for it
+    from .table.all import every  # a start of what is used every day does not pay for it
 
     return every()
 

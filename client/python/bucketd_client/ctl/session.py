@@ -6,8 +6,8 @@ import os
 
 from .. import _api, _context, _transport
 from . import output
-from .commands import Options
 from .parser import Usage
+from .table.daily import Options
 
 
 class Shown(Exception):

@@ -1,0 +1,97 @@
+"""Handlers of the context routes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import orjson
+
+from ...concurrency import offload
+from ...core.contexts import Context
+from ...errors import InvalidRequest, NoJobContext
+from ...model.strict_json import as_object
+from .. import headers as reading
+from .. import responses
+from ..request import Request, Services
+from ..responses import Response
+
+AT_ONCE = 1000
+SWEEP_SECONDS = 60.0
+_MEMBERS = ("device", "job", "automation", "ttl_seconds")
+
+
+async def own(call: Request) -> Response:
+    """The context of the caller's token."""
+    context = call.caller.context
+    if context is None:
+        raise NoJobContext("no job context")
+    schema = call.services.schemas.find(context.automation)
+    return responses.success({**_scope(context), "schema": schema is not None})
+
+
+async def create(call: Request) -> Response:
+    reading.media_type(call.headers, (reading.JSON,))
+    body = await call.json(as_object)
+    if unknown := [name for name in body if name not in _MEMBERS]:
+        raise InvalidRequest(
+            f"cannot mint a context: {unknown[0]!r} is not one of {', '.join(_MEMBERS)}"
+        )
+    context, token = await asyncio.to_thread(
+        call.services.contexts.mint, *(body.get(name) for name in _MEMBERS)
+    )
+    announce(call.services, "created", context)
+    return responses.success({"id": context.id, "token": token, **_scope(context)}, 201)
+
+
+async def list_all(call: Request) -> Response:
+    return await offload(_listed, call.services)
+
+
+def _listed(services: Services) -> Response:
+    """All of them: beside the loop, and some at a time, since nothing runs beside orjson."""
+    live = services.contexts.list()
+    parts = [
+        orjson.dumps([_public(context) for context in live[at : at + AT_ONCE]])[1:-1]
+        for at in range(0, len(live), AT_ONCE)
+    ]
+    return responses.success({"contexts": orjson.Fragment(b"[%b]" % b",".join(parts))})
+
+
+async def revoke(call: Request) -> Response:
+    context = await asyncio.to_thread(call.services.contexts.revoke, call.names["id"])
+    call.services.events.end(context.id)
+    announce(call.services, "revoked", context)
+    return responses.success({"id": context.id})
+
+
+def announce(services: Services, state: str, context: Context) -> None:
+    """Tell those who watch everything: created, revoked or expired."""
+    services.events.announce("context", {"state": state, **_public(context)})
+
+
+async def sweep(services: Services, stop: asyncio.Event) -> None:
+    """Forget those that have expired, until ``stop``; at once where somebody watches."""
+    due = time.monotonic() + SWEEP_SECONDS
+    while not stop.is_set():
+        try:
+            await asyncio.wait_for(stop.wait(), 1.0)
+        except TimeoutError:
+            if services.events.watched_by_operators or time.monotonic() > due:
+                due = time.monotonic() + SWEEP_SECONDS
+                for context in await asyncio.to_thread(services.contexts.sweep):
+                    announce(services, "expired", context)
+
+
+def _scope(context: Context) -> dict[str, str | None]:
+    return {
+        "device": context.device,
+        "job": context.job,
+        "automation": context.automation,
+        "expires_at": context.expires_at,
+    }
+
+
+def _public(context: Context) -> dict[str, str | None]:
+    """All that may be shown: not the hash, which would let a guess be checked elsewhere."""
+    return {"id": context.id, "created_at": context.created_at, **_scope(context)}

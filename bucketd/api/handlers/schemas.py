@@ -1,0 +1,117 @@
+"""Handlers of the schema routes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ...concurrency import offload
+from ...core.schemas.registry import Entry
+from ...errors import InvalidRequest, SchemaConflict
+from ...model import strict_json
+from ...model.bucket import check_name
+from ...model.strict_json import as_object
+from .. import headers as reading
+from .. import responses
+from ..request import Request
+from ..responses import Response
+
+if TYPE_CHECKING:
+    from ...core.schemas.validator import Validator, Violation
+
+MOST_DETAILS = 100
+_CHECKED = ("bucket", "schema")
+
+
+async def list_all(call: Request) -> Response:
+    entries = call.services.schemas.entries()
+    return responses.success({"schemas": [_row(entry) for entry in entries]})
+
+
+async def read(call: Request) -> Response:
+    entry = call.services.schemas.get(call.names["automation"])
+    return await offload(lambda: responses.success(_whole(entry)))
+
+
+async def put(call: Request) -> Response:
+    """Set a schema that no stored bucket violates; with ``force`` any. ``dry_run`` only tells."""
+    automation = check_name(call.names["automation"], "automation")
+    force, dry_run = call.flag("force"), call.flag("dry_run")
+    reading.media_type(call.headers, (reading.JSON,))
+    document: Any = await call.json(lambda document: document)
+    compiled = await offload(_compile, document)
+    details, count = await call.services.buckets.violations_of(automation, compiled, MOST_DETAILS)
+    if count and not (force or dry_run):
+        raise SchemaConflict(
+            f"cannot set the schema of {automation!r}: {count} stored buckets violate it; nothing "
+            "was changed, mend them or set it with force",
+            details=details,
+            count=count,
+        )
+    if not dry_run:
+        await call.services.schema_writer.put(automation, document)
+    told = {
+        "automation": automation,
+        "schema": document,
+        "json_schema": compiled.json_schema,
+        "details": details,
+        "count": count,
+        "dry_run": dry_run,
+    }
+    return await offload(responses.success, told)
+
+
+async def check(call: Request) -> Response:
+    """What the schema, that in force or one that is sent, would refuse of a bucket.
+
+    Nothing is stored, and no value is told: that is for plans, which others read as well.
+    """
+    automation = check_name(call.names["automation"], "automation")
+    reading.media_type(call.headers, (reading.JSON,))
+    body = await call.json(as_object)
+    if unknown := [name for name in body if name not in _CHECKED]:
+        raise InvalidRequest(
+            f"cannot check the bucket: {unknown[0]!r} is not one of {', '.join(_CHECKED)}"
+        )
+    if not isinstance(body.get("bucket"), dict):
+        raise InvalidRequest('cannot check the bucket: "bucket" must be a JSON object')
+    in_force = call.services.schemas.find(automation)
+    known, violations = await offload(_checked, body, in_force)
+    told = {"automation": automation, "schema": known, "violations": violations}
+    return await offload(responses.success, told)
+
+
+async def remove(call: Request) -> Response:
+    automation = call.names["automation"]
+    await call.services.schema_writer.remove(automation)
+    return responses.success({"automation": automation})
+
+
+def _compile(document: Any) -> Validator:
+    from ...core.schemas.validator import compile_schema  # which takes long, the first time
+
+    return compile_schema(document)
+
+
+def _checked(body: dict[str, Any], in_force: Validator | None) -> tuple[bool, list[Violation]]:
+    """Whether there is a schema to go by, and the violations."""
+    schema = _compile(body["schema"]) if "schema" in body else in_force
+    if schema is None:
+        return False, []
+    return True, schema.violations(strict_json.dumps(body["bucket"]), secret=True)
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {
+        "automation": entry.automation,
+        "source": entry.source,
+        "path": entry.path,
+        "form": entry.compiled.form if entry.compiled is not None else None,
+        "problem": entry.problem,
+    }
+
+
+def _whole(entry: Entry) -> dict[str, Any]:
+    compiled = entry.compiled
+    shown = None if compiled is None else (compiled.document, compiled.json_schema)
+    schema, json_schema = shown or (None, None)
+    return {**_row(entry), "schema": schema, "json_schema": json_schema}

@@ -1,0 +1,59 @@
+"""Sharing one event loop: what is too long for it, and who changes one thing after another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+# Parsing or comparing more JSON than this would hold up every other client of the event loop.
+INLINE_MAX_BYTES = 64 * 1024
+# Only one thread runs Python at a time: more workers would finish no more, and the event loop
+# would wait behind each of them.
+_worker = ThreadPoolExecutor(1, thread_name_prefix="bucketd-work")
+
+
+async def offload(function: Callable[..., T], *given: Any) -> T:
+    """Return or raise what the function does, run on the worker thread."""
+    return await asyncio.get_running_loop().run_in_executor(_worker, function, *given)
+
+
+class _KeyedLock:
+    """One lock, and how many tasks hold it or wait for it."""
+
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+
+
+class KeyedLocks:
+    """A lock for each key, in order of arrival, kept only while somebody uses it.
+
+    Use from one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._locks: dict[Hashable, _KeyedLock] = {}
+
+    @contextlib.asynccontextmanager
+    async def lock(self, key: Hashable, deadline: float | None = None) -> AsyncIterator[None]:
+        """Hold the lock of a key; raise TimeoutError after ``deadline`` (the loop's clock)."""
+        entry = self._locks.setdefault(key, _KeyedLock())
+        entry.users += 1
+        try:
+            # A free lock is had at once, and a time limit is not free.
+            async with asyncio.timeout_at(deadline if entry.users > 1 else None):
+                await entry.lock.acquire()
+            try:
+                yield
+            finally:
+                entry.lock.release()
+        finally:
+            entry.users -= 1
+            if not entry.users:
+                del self._locks[key]

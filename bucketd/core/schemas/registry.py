@@ -1,0 +1,222 @@
+"""The schemas in force, by automation: files of the operator, and those set through the API.
+
+A schema set through the API wins over a file of the same automation. A file is
+taken up when it changes; one that cannot be used is reported, and the last good
+one stays in force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ...errors import BucketdError, NotFound
+from ...fs import errors, filenames, files
+from ...model import strict_json
+
+if TYPE_CHECKING:
+    from .validator import Validator
+
+log = logging.getLogger(__name__)
+DIRECTORY = "schemas"
+NAME_SUFFIX = ".name"  # beside a schema whose automation's name is too long for a file name
+LAST_GOOD = (DIRECTORY, "last-good")  # copies of files, for a start when one is broken
+API, FILE = "api", "file"
+MOST_BYTES = 4 * 1024 * 1024
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # which no pipe holds up
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One schema file: what is in force of it (if anything), and what is wrong with it (if so)."""
+
+    automation: str
+    source: str
+    path: str
+    signature: files.StatKey
+    compiled: Validator | None
+    problem: str | None = None
+
+
+class Registry:
+    """Safe for all threads; what reads or writes files is for worker threads."""
+
+    def __init__(self, root: int, state_dir: str, config_dir: str) -> None:
+        self.root = root
+        self._places = {
+            API: os.path.join(state_dir, DIRECTORY),
+            FILE: os.path.join(config_dir, DIRECTORY),
+        }
+        self._turn = threading.Lock()
+        self._entries: dict[str, Entry] = {}  # by path
+        self._in_force: Mapping[str, Entry] = {}  # by automation; replaced whole, never changed
+        self.rescan()
+
+    @property
+    def directories(self) -> list[str]:
+        """Where a change may come from, as far as these directories exist."""
+        return [place for place in self._places.values() if os.path.isdir(place)]
+
+    def find(self, automation: str | None) -> Validator | None:
+        """The schema that buckets of this automation must meet."""
+        entry = self._in_force.get(automation) if automation is not None else None
+        return entry.compiled if entry is not None else None
+
+    def get(self, automation: str) -> Entry:
+        """The entry in force; NotFound where there is none."""
+        entry = self._in_force.get(automation)
+        if entry is None:
+            raise NotFound(
+                f"cannot find the schema of {automation!r}: there is none; "
+                "GET /v1/schemas (bucketctl schema list) has those that there are"
+            )
+        return entry
+
+    def entries(self) -> list[Entry]:
+        """Those in force, and those with a problem, by name."""
+        broken = [e for e in self._entries.values() if e.compiled is None]
+        return sorted([*self._in_force.values(), *broken], key=lambda e: (e.automation, e.path))
+
+    def problems(self) -> list[dict[str, str]]:
+        """Files that cannot be used as they are, and why."""
+        found = [e for e in self._entries.values() if e.problem is not None]
+        return [{"path": e.path, "problem": str(e.problem)} for e in found]
+
+    def put(self, automation: str, document: Any) -> None:
+        """Store a schema that was compiled before. Raises BucketdError; then nothing changed."""
+        stem = filenames.encode(automation)
+        text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        try:
+            if filenames.decode(stem) is None:
+                self._write(stem + NAME_SUFFIX, automation.encode())
+            self._write(stem + filenames.SUFFIX, text)
+        except OSError as error:
+            raise errors.refusal(f"store the schema of {automation!r}", error) from error
+        self.rescan()
+
+    def remove(self, automation: str) -> None:
+        """Remove one that was set through the API; NotFound where there is none."""
+        stem = filenames.encode(automation)
+        path = os.path.join(self._places[API], stem + filenames.SUFFIX)
+        if path not in self._entries:
+            where = self._in_force.get(automation)
+            cause = f"it is the file {where.path}; remove that" if where else "there is none"
+            raise NotFound(f"cannot remove the schema of {automation!r}: {cause}")
+        try:
+            files.remove(self.root, (DIRECTORY,), stem + filenames.SUFFIX)
+            files.remove(self.root, (DIRECTORY,), stem + NAME_SUFFIX)
+        except OSError as error:
+            raise errors.refusal(f"remove the schema of {automation!r}", error) from error
+        self.rescan()
+
+    def rescan(self) -> None:
+        """Take up every file that has changed since the last time."""
+        with self._turn:  # an older look at the files must not come after a newer one
+            self._rescan()
+
+    def _rescan(self) -> None:
+        entries: dict[str, Entry] = {}
+        for source in self._places:
+            for path, signature in self._files(source):
+                known = self._entries.get(path)
+                if known is None or known.signature != signature:
+                    known = self._load(source, path, signature, known)
+                entries[path] = known
+        good = [entry for entry in entries.values() if entry.compiled is not None]
+        by_name = {entry.automation: entry for entry in good if entry.source == FILE}
+        by_name |= {entry.automation: entry for entry in good if entry.source == API}
+        self._entries, self._in_force = entries, by_name
+
+    def _load(
+        self, source: str, path: str, signature: files.StatKey, before: Entry | None
+    ) -> Entry:
+        """The entry for a file as it is now; where it cannot be used, the last good one stays."""
+        automation = self._name_of(source, path)
+        try:
+            text = self._read(source, os.path.basename(path))
+            compiled = _compile(text)
+        except (OSError, BucketdError) as error:
+            cause = error.message if isinstance(error, BucketdError) else str(error.strerror)
+            old = before.compiled if before is not None else self._last_good(automation)
+            stays = "the last good one stays in force" if old is not None else "none applies"
+            log.error("cannot use the schema %s: %s; %s", path, cause, stays)
+            return Entry(automation, source, path, signature, old, cause)
+        if source == FILE:
+            self._keep_as_good(automation, text)
+        if before is not None:
+            log.info("took up the schema of %r from %s", automation, path)
+        return Entry(automation, source, path, signature, compiled)
+
+    def _last_good(self, automation: str) -> Validator | None:
+        """What the operator's file said when it could last be used, by an earlier daemon."""
+        name = filenames.encode(automation) + filenames.SUFFIX
+        try:
+            return _compile(files.read(self.root, LAST_GOOD, name).text)
+        except (OSError, BucketdError):
+            return None
+
+    def _keep_as_good(self, automation: str, text: bytes) -> None:
+        name = filenames.encode(automation) + filenames.SUFFIX
+        try:
+            with contextlib.suppress(OSError):
+                if files.read(self.root, LAST_GOOD, name).text == text:
+                    return
+            files.write(self.root, LAST_GOOD, name, lambda _birth: text)
+        except OSError as error:
+            log.warning("cannot keep a copy of the schema of %r: %s", automation, error.strerror)
+
+    def _files(self, source: str) -> Iterator[tuple[str, files.StatKey]]:
+        ours = source == API
+        try:
+            found = (
+                files.names(self.root, (DIRECTORY,)) if ours else os.listdir(self._places[source])
+            )
+        except OSError:
+            return
+        for name in sorted(found):
+            path = os.path.join(self._places[source], name)
+            if not name.endswith(filenames.SUFFIX) or name.startswith("."):
+                continue
+            try:
+                yield path, files.StatKey.of(os.stat(path, follow_symlinks=not ours))
+            except OSError:
+                continue  # renamed away while we looked
+
+    def _read(self, source: str, name: str) -> bytes:
+        """A file's bytes; an operator may have a link among the settings, but not in our state."""
+        if source == API:
+            return files.read(self.root, (DIRECTORY,), name).text
+        fd = os.open(os.path.join(self._places[source], name), _READ)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise errors.NotAFile(errno.EINVAL, "it is not a regular file")
+            return file.read(MOST_BYTES + 1)
+
+    def _name_of(self, source: str, path: str) -> str:
+        """The automation of a file: its name decoded, or as it is, or what is written beside it."""
+        stem = os.path.basename(path).removesuffix(filenames.SUFFIX)
+        decoded = filenames.decode(stem)
+        if decoded is not None:
+            return decoded
+        try:
+            return self._read(source, stem + NAME_SUFFIX).decode()[:1000]
+        except (OSError, UnicodeDecodeError):
+            return stem
+
+    def _write(self, name: str, text: bytes) -> None:
+        files.write(self.root, (DIRECTORY,), name, lambda _birth: text)
+
+
+def _compile(text: bytes) -> Validator:
+    from .validator import compile_schema  # a daemon without schemas never pays for the compiler
+
+    return compile_schema(strict_json.loads(text, "the schema"))

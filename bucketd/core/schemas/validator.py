@@ -1,0 +1,182 @@
+"""One schema, compiled: which violations a bucket has, in words that a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema_rs
+import orjson
+
+from ...errors import InvalidRequest
+from ...model.strict_json import kind_of
+from . import complexity, field_form
+from .messages import cause_of, pointer
+
+DRAFTS = (field_form.DIALECT, f"{field_form.DIALECT}#")
+MOST_BYTES = 4 * 1024 * 1024
+MOST_BACKTRACKS = 10_000
+MOST_MEMBERS = 2500  # of a bucket of which all violations are told
+OUTSIDE = "leads outside, and nothing is ever fetched"
+Violation = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """``document`` as it was given, ``json_schema`` as it is applied."""
+
+    document: Any
+    json_schema: Any
+    _validator: Any
+    _secrets: frozenset[str]
+
+    @property
+    def form(self) -> str:
+        return "json_schema" if self.document is self.json_schema else "fields"
+
+    def violations(self, text: bytes, secret: bool = False) -> list[Violation]:
+        """All, each ``{"path": JSON Pointer, "message", "keyword"}``; [] where it is valid.
+
+        Of a bucket (as JSON) with over MOST_MEMBERS the first alone: each of them may be one.
+        ``secret``: all values are, so none is told.
+        """
+        bucket = orjson.loads(text)
+        if self._validator.is_valid(bucket):
+            return []
+        # The library finds all of them in one go, during which nothing else in the process runs.
+        if text.count(b",") < MOST_MEMBERS or not _has_many_members(bucket):
+            return [self._violation(error, secret) for error in self._validator.iter_errors(bucket)]
+        try:
+            self._validator.validate(bucket)
+        except jsonschema_rs.ValidationError as error:
+            first = self._violation(error, secret)
+            note = f" (the first of perhaps more: the bucket has over {MOST_MEMBERS} members)"
+            return [first | {"message": first["message"] + note}]
+        return []
+
+    def _violation(self, error: Any, secret: bool) -> Violation:
+        path, keyword = list(error.instance_path), error.kind.name
+        secret = secret or not self._secrets.isdisjoint(path)
+        secret = secret or self._marked(list(error.evaluation_path))
+        return {
+            "path": pointer(path),
+            "message": cause_of(error, secret),
+            "keyword": keyword,
+        }
+
+    def _marked(self, path: list[Any]) -> bool:
+        """Whether a subschema on the way to the failed keyword says that the value is a secret."""
+        here: Any = self.json_schema
+        for step in path:
+            if _is_secret(here):
+                return True
+            target = here.get(step) if isinstance(here, dict) else None
+            if step in ("$ref", "$dynamicRef") and isinstance(target, str):
+                here = complexity.resolve(self.json_schema, target)
+                if here is None:
+                    return True  # not followed further, so it might be
+            elif isinstance(here, dict):
+                here = target
+            else:
+                here = here[step] if isinstance(here, list) and isinstance(step, int) else None
+        return False
+
+
+def _has_many_members(bucket: Any) -> bool:
+    """Whether there are over MOST_MEMBERS in it, at any depth."""
+    waiting, found = [bucket], 0
+    while waiting and found <= MOST_MEMBERS:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            found += len(value)
+            waiting += value.values() if isinstance(value, dict) else value
+    return found > MOST_MEMBERS
+
+
+def compile_schema(document: Any) -> Validator:
+    """Compile a document of either form. Raises InvalidRequest with what is wrong, and where."""
+    if not isinstance(document, dict | bool):
+        raise InvalidRequest(
+            f"cannot use the schema: it must be a JSON object, got {kind_of(document)}"
+        )
+    if len(orjson.dumps(document)) > MOST_BYTES:
+        raise InvalidRequest(f"cannot use the schema: it has over {MOST_BYTES} bytes")
+    schema: Any = document
+    if isinstance(document, dict):
+        if field_form.is_field_form(document):
+            schema = field_form.to_json_schema(document)
+        _check_dialect(schema)
+        complexity.check(schema)
+    return Validator(document, schema, _validator(schema), frozenset(_secret_names(schema)))
+
+
+def _check_dialect(schema: dict[str, Any]) -> None:
+    dialect = schema.get("$schema", field_form.DIALECT)
+    if dialect not in DRAFTS:
+        raise InvalidRequest(
+            f"cannot use the schema: its $schema is {dialect!r:.100}, "
+            f"known is {field_form.DIALECT!r}"
+        )
+
+
+def _validator(schema: Any) -> Any:
+    """Nothing is fetched, and no pattern can run away.
+
+    The patterns' own engine takes linear time. Only where it lacks something
+    (looking around, back references) does one that can go back take its place, and
+    that one gives up after MOST_BACKTRACKS, which counts as a violation.
+    """
+    last: Exception | None = None
+    for patterns in (
+        jsonschema_rs.RegexOptions(),
+        jsonschema_rs.FancyRegexOptions(backtrack_limit=MOST_BACKTRACKS),
+    ):
+        try:
+            return jsonschema_rs.Draft202012Validator(
+                schema, validate_formats=True, retriever=_refuse, pattern_options=patterns
+            )
+        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
+            last = error
+        except (ValueError, RecursionError) as error:
+            last = error
+    raise InvalidRequest(f"cannot use the schema: {_fault(last)}") from None
+
+
+def _refuse(uri: str) -> Any:
+    raise ValueError(f"{uri} {OUTSIDE}")
+
+
+def _fault(error: Exception | None) -> str:
+    if isinstance(error, jsonschema_rs.ValidationError):
+        where = pointer(list(error.instance_path)) or "its root"
+        text = str(error.message)
+        if OUTSIDE in text:
+            return f"{where}: a reference {OUTSIDE}"
+        return f"{where}: {text[:200]}"
+    return str(error)[:200]
+
+
+def _secret_names(schema: Any) -> Iterator[str]:
+    """Names of properties that are marked, in whatever way, as not to be shown."""
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        if not isinstance(node, dict):
+            continue
+        waiting += list(node.values())
+        named = node.get("properties")
+        for name, child in named.items() if isinstance(named, dict) else ():
+            target = child
+            if isinstance(child, dict) and isinstance(child.get("$ref"), str):
+                target = complexity.resolve(schema, child["$ref"])
+            if _is_secret(child) or _is_secret(target):
+                yield name
+
+
+def _is_secret(node: Any) -> bool:
+    return isinstance(node, dict) and (
+        node.get("writeOnly") is True or node.get("format") == "password"
+    )

@@ -1,0 +1,1 @@
+"""System calls on files and directories: leaf modules, each imported by its name."""

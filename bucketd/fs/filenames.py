@@ -1,0 +1,40 @@
+"""From names to places: any legal name is one safe file name, and no two share one.
+
+Bytes of the UTF-8 name other than ``A–Z a–z 0–9 _ -`` and a ``.`` inside become
+``%XX``, so ``/``, ``..`` and control characters cannot leave their directory.
+A result over 200 bytes is cut and carries a hash of the whole name instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+from urllib.parse import unquote
+
+MAX_ENCODED, KEPT = 200, 160
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_HALF_ESCAPE = re.compile(r"%[0-9A-F]?$")
+
+SUFFIX = ".json"
+
+
+@lru_cache(maxsize=8192)
+def encode(name: str) -> str:
+    """The file name (without suffix) that stands for a device or job name."""
+    raw = name.encode()
+    last = len(raw) - 1
+    plain = "".join(
+        chr(b) if b in _PLAIN or (b == 0x2E and 0 < i < last) else f"%{b:02X}"
+        for i, b in enumerate(raw)
+    )
+    if len(plain) <= MAX_ENCODED:
+        return plain
+    head = _HALF_ESCAPE.sub("", plain[:KEPT])
+    return f"{head}~{hashlib.sha256(raw).hexdigest()[:32]}"
+
+
+def decode(encoded: str) -> str | None:
+    """The name behind a file name; None where it was cut and only the envelope knows."""
+    name = unquote(encoded, errors="replace")
+    return name if encode(name) == encoded else None

@@ -1,0 +1,231 @@
+"""System calls below the state directory: short functions over descriptors.
+
+Every path is walked from one descriptor of the state directory with O_NOFOLLOW,
+so no symbolic link in it is ever followed. They raise OSError; ``failures`` says what one
+means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .errors import NotAFile, OutcomeUnknown
+from .unlinked import check_named
+
+_libc = ctypes.CDLL(None, use_errno=True)
+syncfs = _libc.syncfs
+MAX_FILE_BYTES = 64 * 1024 * 1024
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# linux/fs.h: _IOR('v', 1, long); the file systems that have generations fill in 32 bits.
+_FS_IOC_GETVERSION = 0x80087601
+
+
+class StatKey(NamedTuple):
+    """What changes whenever a file is replaced or written: inode, size, time of change in ns."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> StatKey:
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def birth_of(fd: int) -> str:
+    """Tells a file from any other of its file system, also from a later one with its inode.
+
+    A freed inode goes to the next file that is made, so its number alone would not. Where there
+    are no generations (tmpfs), it is all there is.
+    """
+    inode = os.fstat(fd).st_ino
+    try:
+        found = fcntl.ioctl(fd, _FS_IOC_GETVERSION, bytes(8))
+    except OSError:
+        return str(inode)
+    return f"{inode}-{struct.unpack_from('=I', found)[0]}"
+
+
+def open_root(path: str) -> int:
+    """A descriptor of the state directory, made with mode 0700 where it is missing."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def directory(
+    root: int, parts: tuple[str, ...], create: bool = False, durably: bool = True
+) -> Iterator[int]:
+    """A descriptor of the directory at ``parts`` below ``root``; made with ``create``."""
+    here = os.dup(root)
+    try:
+        for part in parts:
+            below = _enter(here, part, create, durably)
+            os.close(here)
+            here = below
+        yield here
+    finally:
+        os.close(here)
+
+
+def _enter(parent: int, name: str, create: bool, durably: bool) -> int:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        if not create:
+            raise
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+    if durably:
+        os.fsync(parent)
+    return os.open(name, _DIRECTORY, dir_fd=parent)
+
+
+def signature(root: int, path: str) -> StatKey | None:
+    """One ``stat``; None where nothing stands. Raises where the state directory itself is gone."""
+    try:
+        return StatKey.of(os.stat(path, dir_fd=root, follow_symlinks=False))
+    except FileNotFoundError:
+        check_named(root)
+        # That stat went through links on the way; nothing behind one is ours to call absent.
+        with (
+            contextlib.suppress(FileNotFoundError),
+            directory(root, tuple(path.split("/")[:-1])),
+        ):
+            pass
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A regular file's bytes, and the signature and birth of just that file."""
+
+    text: bytes
+    signature: StatKey
+    birth: str
+
+
+def read(root: int, parts: tuple[str, ...], name: str) -> Content:
+    """A regular file; FileNotFoundError where there is nothing."""
+    with directory(root, parts) as parent:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(name, flags, dir_fd=parent)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotAFile(errno.EINVAL, "it is not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise NotAFile(errno.EFBIG, f"it has {status.st_size} bytes")
+        return Content(_read_all(fd, status.st_size), StatKey.of(status), birth_of(fd))
+    finally:
+        os.close(fd)
+
+
+def _read_all(fd: int, size: int) -> bytes:
+    text = b""
+    while chunk := os.read(fd, size + 1 - len(text)):
+        text += chunk
+    return text
+
+
+def may_make(root: int, parts: tuple[str, ...]) -> bool:
+    """Whether this user may make files in the directory at ``parts``, or first that directory."""
+    for depth in range(len(parts), -1, -1):
+        path = "/".join(parts[:depth]) or "."
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            status = os.stat(path, dir_fd=root, follow_symlinks=False)
+            # Anything but a directory gives way to one.
+            return not stat.S_ISDIR(status.st_mode) or os.access(
+                path, os.W_OK | os.X_OK, dir_fd=root
+            )
+    return False
+
+
+def names(root: int, parts: tuple[str, ...], files: bool = True) -> list[str]:
+    """The sorted names in a directory; none where there is no such directory.
+
+    Without ``files``: of all else in it.
+    """
+    try:
+        with directory(root, parts) as here:
+            if files:
+                return sorted(os.listdir(here))
+            with os.scandir(here) as found:
+                return sorted(e.name for e in found if not e.is_file(follow_symlinks=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def write(
+    root: int,
+    parts: tuple[str, ...],
+    name: str,
+    text_for: Callable[[str], bytes],
+    durably: bool = True,
+) -> StatKey:
+    """Put a whole new file in place atomically, and durably unless the journal covers it.
+
+    ``text_for`` gets the birth of the file it will stand in. Raises OutcomeUnknown
+    when only the last step, making the rename durable, failed.
+    """
+    with directory(root, parts, create=True, durably=durably) as parent:
+        temporary = f".{name}.tmp"
+        try:
+            signature = _write_new(parent, temporary, text_for, durably)
+            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=parent)
+            raise
+        if durably:
+            sync_entries(parent)
+        return signature
+
+
+def _write_new(parent: int, name: str, text_for: Callable[[str], bytes], durably: bool) -> StatKey:
+    # A crash may have left one behind; whatever it is, it is never written through.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=parent)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o600, dir_fd=parent)
+    try:
+        rest = memoryview(text_for(birth_of(fd)))
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        if durably:
+            os.fsync(fd)
+        return StatKey.of(os.fstat(fd))
+    finally:
+        os.close(fd)
+
+
+def remove(root: int, parts: tuple[str, ...], name: str, durably: bool = True) -> None:
+    """Unlink a file; no error where there is none."""
+    with contextlib.suppress(FileNotFoundError), directory(root, parts) as parent:
+        os.unlink(name, dir_fd=parent)
+        if durably:
+            sync_entries(parent)
+
+
+def sync_all(root: int) -> None:
+    """Make everything on the state directory's file system durable (syncfs(2), Linux 5.8)."""
+    if syncfs(root) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def sync_entries(parent: int) -> None:
+    """Make renames and links in a directory durable."""
+    try:
+        os.fsync(parent)
+    except OSError as error:
+        raise OutcomeUnknown(error.errno, error.strerror) from error

@@ -1,0 +1,1 @@
+"""The nouns, and pure functions on them: buckets, changes, preconditions, strict JSON."""

@@ -1,0 +1,44 @@
+"""Figures taken while working: plain numbers, cheap to add to, read only when somebody asks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+SECONDS = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
+    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
+
+class Histogram:
+    """How often a value lay at or below each bound; the last count is of all above."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def include(self, other: Histogram) -> None:
+        """Add what another one with the same bounds has seen."""
+        self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
+
+class RequestCounter:
+    """Requests by route, method and status, each of which there are few of."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str, int], Histogram] = {}
+
+    def add(self, path: str, method: str, status: int, seconds: float) -> None:
+        row = self.rows.get((path, method, status))
+        if row is None:
+            row = self.rows[path, method, status] = Histogram()
+        row.add(seconds)

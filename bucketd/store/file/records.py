@@ -1,0 +1,194 @@
+"""The format of the commit journal: changes as bytes and back. No file is touched here.
+
+Version 1, little-endian:
+
+    segment   header, padded to 4096 bytes, then records up to the segment's end
+    header    magic "bucketdJ", version u32, CRC-32 u32 of all else in it, generation u64
+    record    tag u32, length u32, CRC-32 u32, payload of that length, zeros up to a multiple of 4
+    tag       CRC-32 of the generation, so that a record can be searched for
+    CRC-32    (RFC 1952) of generation u64, length u32 and payload
+
+The generation in the checksums makes what an earlier round left behind invalid
+without erasing it. A log ends at the first record that does not check. Only
+what comes after the newest checkpoint concerns recovery: all before it stands
+durably in files.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import orjson
+
+from ...model import strict_json
+from ...model.bucket import ABSENT, BucketKey, Snapshot
+
+MAGIC, VERSION = b"bucketdJ", 1
+HEADER_BYTES = 4096
+CHECKPOINT = b'{"checkpoint":'  # what no change begins with
+_HEADER = struct.Struct("<8sIIQ")
+_FRAME = struct.Struct("<III")
+_SEED = struct.Struct("<QI")
+
+
+class JournalError(Exception):
+    """The journal cannot be used; the message says why, and what to do."""
+
+
+class Record(NamedTuple):
+    """One acknowledged change: the state after it (ABSENT: deleted), and the ETag before it."""
+
+    key: BucketKey
+    base: str | None
+    after: Snapshot
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in the log; later places compare greater."""
+
+    generation: int
+    offset: int
+
+
+class Mark(NamedTuple):
+    """A change in the log: where its record begins, and the ETag of the state after it.
+
+    The ETag tells whether the record there is still the one that was meant.
+    """
+
+    generation: int = 0
+    offset: int = 0
+    etag: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.generation}.{self.offset}.{self.etag or ''}"
+
+    @classmethod
+    def read(cls, text: str) -> Mark | None:
+        """What ``str`` made of one; None for anything else."""
+        found = _MARK.fullmatch(text)
+        return None if found is None else cls(int(found[1]), int(found[2]), found[3] or None)
+
+
+_MARK = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})\.([!-~]*)")
+
+
+def framed(payload: bytes) -> int:
+    """How many bytes a payload takes in the journal."""
+    return _FRAME.size + len(payload) + (-len(payload) % 4)
+
+
+def header(version: int, generation: int) -> bytes:
+    crc = zlib.crc32(struct.pack("<8sIQ", MAGIC, version, generation))
+    return _HEADER.pack(MAGIC, version, crc, generation)
+
+
+def frame(generation: int, payload: bytes) -> bytes:
+    """One record's bytes."""
+    text = _FRAME.pack(_tag(generation), len(payload), _crc(generation, payload)) + payload
+    return text + bytes(-len(text) % 4)
+
+
+def _crc(generation: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(_SEED.pack(generation, len(payload))))
+
+
+@lru_cache(maxsize=4)
+def _tag(generation: int) -> int:
+    return zlib.crc32(struct.pack("<Q", generation))
+
+
+def encode(record: Record) -> bytes:
+    """A change as a payload."""
+    after = record.after
+    state = None
+    if after.revision:
+        state = {
+            "automation": after.automation,
+            "revision": after.revision,
+            "created_at": after.created_at,
+            "updated_at": after.updated_at,
+            "etag": after.etag,
+            "bucket": orjson.Fragment(after.bucket),
+        }
+    text = orjson.dumps({"base": record.base, "after": state})
+    return beginning(record.key) + text[1:]
+
+
+def beginning(key: BucketKey) -> bytes:
+    """What the payload of each change of a bucket begins with."""
+    return orjson.dumps({"device": key.device, "job": key.job})[:-1] + b","
+
+
+def decode(payload: bytes) -> Record:
+    """The change that ``encode`` made it of."""
+    value = orjson.loads(payload)
+    key = BucketKey(str(value["device"]), value["job"])
+    state = value["after"]
+    after = ABSENT
+    if isinstance(state, dict):
+        after = Snapshot(**{**state, "bucket": strict_json.dumps(state["bucket"])})
+    return Record(key, value["base"], after)
+
+
+def encode_checkpoint(upto: Position) -> bytes:
+    """A mark: whatever lies before this place is durable in files."""
+    return orjson.dumps({"checkpoint": [upto.generation, upto.offset]})
+
+
+def decode_checkpoint(payload: bytes) -> Position:
+    return Position(*orjson.loads(payload)["checkpoint"])
+
+
+def generation_of(text: bytes) -> int | None:
+    """As the header says; None where there is none that checks."""
+    if len(text) < HEADER_BYTES:
+        return None
+    _, version, _, generation = _HEADER.unpack_from(text)
+    if text[: _HEADER.size] != header(version, generation):
+        return None
+    if version != VERSION:
+        raise JournalError(
+            f"cannot read the directory journal: it has format version {version}, this bucketd "
+            f"reads {VERSION}; start the bucketd that wrote it once, stop it cleanly, and move "
+            "that directory away"
+        )
+    return int(generation)
+
+
+def payloads(text: bytes, generation: int, offset: int) -> Iterator[tuple[int, bytes]]:
+    """Where each record begins, and what is in it, as far as they check one after another."""
+    while (payload := payload_at(text, generation, offset)) is not None:
+        yield offset, payload
+        offset += _FRAME.size + len(payload)
+        offset += -offset % 4
+
+
+def payload_at(text: bytes, generation: int, offset: int) -> bytes | None:
+    """Of the record that begins there; None where none does that checks."""
+    if offset + _FRAME.size > len(text):
+        return None
+    tag, length, crc = _FRAME.unpack_from(text, offset)
+    begin = offset + _FRAME.size
+    if tag != _tag(generation) or begin + length > len(text):
+        return None
+    payload = text[begin : begin + length]
+    return payload if crc == _crc(generation, payload) else None
+
+
+def valid_behind(text: bytes, generation: int, end: int) -> bool:
+    """Whether a valid record follows the end: then the end is damage, not a torn write."""
+    tag = struct.pack("<I", _tag(generation))
+    place = text.find(tag, end)
+    while place >= 0:
+        if payload_at(text, generation, place) is not None:
+            return True
+        place = text.find(tag, place + 1)
+    return False

@@ -1,0 +1,111 @@
+"""Buckets out of a file: the lines of an export, a tar of bucket files, or one such file."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tarfile
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, NamedTuple
+
+from .inputs import decoded, parse_json
+from .parser import Usage
+
+LONGEST = 64 * 1024 * 1024  # bytes of one bucket; far over what a daemon takes
+ENVELOPE = "bucketd/1"
+
+
+class Envelope(NamedTuple):
+    """One stored bucket. ``where`` says where it came from, for messages."""
+
+    where: str
+    device: str
+    job: str | None
+    automation: str | None
+    bucket: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.device}, {self.job}" if self.job is not None else f"{self.device} (device)"
+
+
+class Source:
+    """A file or standard input (``-``), and how much of it has been read."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        if name == "-" and sys.stdin is None:
+            raise Usage("cannot read the data: standard input is closed; name a file")
+        try:
+            self._file: IO[bytes] = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115
+            self._size = os.fstat(self._file.fileno()).st_size if name != "-" else 0
+            self._begin = self._file.peek(512)[:512]  # type: ignore[union-attr]
+        except OSError as problem:
+            raise Usage(f"cannot read {name}: {problem.strerror}") from None
+
+    @property
+    def part(self) -> float | None:
+        return self._file.tell() / self._size if self._size else None
+
+    def envelopes(self) -> Iterator[Envelope | Usage]:
+        """One after another; a Usage in the place of what is no bucket."""
+        for where, text in self._texts():
+            try:
+                yield read(where, text)
+            except Usage as problem:
+                yield problem
+
+    def _texts(self) -> Iterable[tuple[str, bytes]]:
+        if self._begin[257:262] == b"ustar":
+            return self._tar()
+        if (
+            self._begin.split(b"\n", 1)[0].strip() == b"{"
+        ):  # no line of an export, but a bucket's file
+            return [(self.name, self._file.read(LONGEST))]
+        return self._lines()
+
+    def _lines(self) -> Iterator[tuple[str, bytes]]:
+        number = 0
+        while line := self._file.readline(LONGEST):
+            number += 1
+            if len(line) == LONGEST:
+                raise Usage(f"cannot read line {number}: it is longer than {LONGEST} bytes")
+            if line.strip():
+                yield f"line {number}", line
+
+    def _tar(self) -> Iterator[tuple[str, bytes]]:
+        try:
+            with tarfile.open(fileobj=self._file, mode="r|") as tar:
+                for member in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # or it would keep them all
+                    if _is_bucket(member):
+                        file = tar.extractfile(member)
+                        yield member.name, file.read() if file is not None else b""
+        except tarfile.TarError as problem:
+            raise Usage(f"cannot read {self.name} as tar: {problem}") from None
+
+
+def _is_bucket(member: tarfile.TarInfo) -> bool:
+    pieces = member.name.split("/")
+    hidden = pieces[-1].startswith(".") or not pieces[-1].endswith(".json")
+    return member.isfile() and "devices" in pieces and not hidden and member.size <= LONGEST
+
+
+def read(where: str, text: bytes | str) -> Envelope:
+    """The envelope that a text is; Usage where it is none."""
+    return checked(
+        where, parse_json(text if isinstance(text, str) else decoded(text, where), where)
+    )
+
+
+def checked(where: str, value: Any) -> Envelope:
+    """The same of a parsed value."""
+    if not isinstance(value, dict) or value.get("format", ENVELOPE) != ENVELOPE:
+        raise Usage(f'cannot use {where}: it is no object of the format "{ENVELOPE}"')
+    device, bucket = value.get("device"), value.get("bucket")
+    job, automation = value.get("job"), value.get("automation")
+    if not isinstance(device, str) or not isinstance(bucket, dict):
+        raise Usage(f'cannot use {where}: it needs "device", a text, and "bucket", an object')
+    if not isinstance(job, (str, type(None))) or not isinstance(automation, (str, type(None))):
+        raise Usage(f'cannot use {where}: "job" and "automation" are texts or null')
+    return Envelope(where, device, job, automation, bucket)

@@ -1,0 +1,1 @@
+"""The commands of ``bucketctl``, one module each."""

@@ -1,0 +1,159 @@
+"""``bucketctl apply``: schemas and buckets become what a directory in version control says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from ... import _api, _context
+from ..._errors import BucketError, error
+from .. import colours, json_diff, output, prompts
+from ..archive import Envelope, Source, read
+from ..inputs import parse_json, read_text
+from ..parser import Usage
+from ..preflight import FINE, Foreseen, bound, foresee, foresee_schema, rebinding
+from ..session import NEWEST, Session
+from ..table.daily import Options
+
+NEW, CHANGED, SAME = "created", "changed", "unchanged"
+SIGNS = {NEW: ("+", colours.GREEN), CHANGED: ("~", colours.YELLOW), SAME: ("=", colours.BOLD)}
+
+
+class Step(NamedTuple):
+    """One thing of the plan, and the request that does it."""
+
+    kind: str
+    name: str
+    change: str
+    places: list[str]
+    target: str
+    headers: dict[str, str]
+    wanted: Any
+    foreseen: Foreseen = FINE
+
+    def as_data(self) -> dict[str, Any]:
+        told = {"kind": self.kind, "name": self.name, "change": self.change, "places": self.places}
+        return {**told, **self.foreseen._asdict()}
+
+
+def apply(options: Options) -> int:
+    directory = options.get("file")
+    if directory is None:
+        raise Usage("cannot apply: name the directory with -f DIR")
+    if not os.path.isdir(directory):
+        raise Usage(f"cannot apply {directory}: it is no directory")
+    session = Session(options)
+    schemas = list(_schemas(session, directory))
+    plan = [*schemas, *_buckets(session, directory, schemas)]
+    if not plan:
+        raise Usage(f"cannot apply {directory}: it has neither schemas/*.json nor buckets/*.json")
+    _show(options, plan)
+    if refused := sum(bool(step.foreseen.refused) for step in plan):
+        raise error(
+            "schema_violation",
+            f"cannot apply {directory}: {prompts.counted(refused, 'change')} would be refused; "
+            "mend what the plan names, nothing was changed",
+        )
+    todo = [step for step in plan if step.change != SAME]
+    if todo and not options.has("dry-run"):
+        prompts.ask(options, f"make {prompts.counted(len(todo), 'change')}")
+        _do_all(session, todo)
+        output.warn(f"{prompts.counted(len(todo), 'change')} made")
+    return 0
+
+
+def _do_all(session: Session, todo: list[Step]) -> None:
+    for number, step in enumerate(todo):
+        try:
+            _do(session, step)
+        except BucketError:
+            output.warn(f"{number} of {prompts.counted(len(todo), 'change')} made, then:")
+            raise
+
+
+def _do(session: Session, step: Step) -> None:
+    method = "PUT" if step.kind == "schema" else "PATCH"
+    headers = {**step.headers, "Content-Type": _api.JSON}
+    session.call(method, step.target, headers=headers, body=_api.encode(step.wanted))
+
+
+def _show(options: Options, plan: list[Step]) -> None:
+    """Places, no values: a plan ends up in the logs of others."""
+    if options.has("json") or not output.on_terminal():
+        output.show({"plan": [step.as_data() for step in plan]})
+        return
+    for step in plan:
+        sign, colour = SIGNS[step.change]
+        places = f": {', '.join(step.places)}" if step.places else ""
+        output.write(colours.paint(output.plain(f"{sign} {step.kind} {step.name}{places}"), colour))
+        for line in step.foreseen.refused:
+            output.write(colours.paint(output.plain(f"  would be refused: {line}"), colours.RED))
+        if step.foreseen.unchecked is not None:
+            output.write(output.plain(f"  {step.foreseen.unchecked}"))
+
+
+def _schemas(session: Session, directory: str) -> Iterator[Step]:
+    for path in _files(os.path.join(directory, "schemas"), (".json",)):
+        automation = unquote(os.path.basename(path)[: -len(".json")])
+        wanted = parse_json(read_text(path), f"what {path} holds")
+        target = f"/v1/schemas/{_context.escape(automation)}"
+        try:
+            stored = session.call("GET", target).members["schema"]
+            change = SAME if json_diff.same(stored, wanted) else CHANGED
+        except BucketError as problem:
+            if problem.code != "not_found":
+                raise
+            change = NEW
+        foreseen = FINE if change == SAME else foresee_schema(session, target, wanted)
+        yield Step("schema", automation, change, [], target, {}, wanted, foreseen)
+
+
+def _buckets(session: Session, directory: str, schemas: list[Step]) -> Iterator[Step]:
+    coming = {step.name: step.wanted for step in schemas if step.change != SAME}
+    seen: dict[tuple[str, str | None], str] = {}
+    for envelope in _envelopes(os.path.join(directory, "buckets")):
+        key = (envelope.device, envelope.job)
+        if key in seen:
+            raise Usage(f"cannot apply {envelope.where}: {seen[key]} is about the same bucket")
+        seen[key] = envelope.where
+        yield _bucket(session, envelope, coming)
+
+
+def _bucket(session: Session, envelope: Envelope, coming: dict[str, Any]) -> Step:
+    scope = _context.named(envelope.device, envelope.job, envelope.automation, False)
+    reply = session.call("GET", scope.target(), headers=NEWEST)
+    stored = reply.members[scope.label]
+    after = {**stored, **envelope.bucket}
+    found = list(json_diff.changes(stored, after))
+    if reply.etag is not None and not found:
+        found = rebinding(session, envelope)
+    guard = {"If-None-Match": "*"} if reply.etag is None else {"If-Match": reply.etag}
+    change = NEW if reply.etag is None else CHANGED if found else SAME
+    places = [place.path for place in found]
+    foreseen = FINE
+    if change != SAME:
+        automation = bound(session, envelope, stored=change == CHANGED)
+        foreseen = foresee(session, automation, after, coming)
+    target, wanted = scope.target(), envelope.bucket
+    return Step("bucket", envelope.name, change, places, target, guard, wanted, foreseen)
+
+
+def _envelopes(directory: str) -> Iterator[Envelope]:
+    for path in _files(directory, (".json", ".ndjson")):
+        if path.endswith(".json"):
+            yield read(path, read_text(path))
+            continue
+        for found in Source(path).envelopes():
+            if isinstance(found, Usage):
+                raise Usage(f"{found} (in {path})")
+            yield found._replace(where=f"{path}, {found.where}")
+
+
+def _files(directory: str, ends: tuple[str, ...]) -> Iterator[str]:
+    for place, directories, names in os.walk(directory):
+        directories.sort()
+        for name in sorted(names):
+            if name.endswith(ends) and not name.startswith("."):
+                yield os.path.join(place, name)

@@ -1,0 +1,71 @@
+"""The commands on contexts: create, list, revoke."""
+
+from __future__ import annotations
+
+from ... import _api, _context
+from .. import output
+from ..parser import Usage
+from ..session import Session, Shown, seconds
+from ..table.daily import Options
+
+
+def mint(session: Session) -> _api.Reply:
+    """A new context for the names given."""
+    options = session.options
+    device = options.get("device")
+    if device is None:
+        raise Usage("cannot make a context: name its device with --device D (and --job J)")
+    names = {name: options.get(name) for name in ("device", "job", "automation")}
+    body = {**names, "ttl_seconds": seconds(options, "ttl")}
+    given = {name: value for name, value in body.items() if value is not None}
+    headers = {"Content-Type": _api.JSON}
+    return session.call("POST", "/v1/contexts", headers=headers, body=_api.encode(given))
+
+
+def create(options: Options) -> int:
+    try:
+        reply = mint(Session(options))
+    except Shown:
+        return 0
+    if options.has("json") or not output.on_terminal():
+        return output.show_answer(reply)
+    members = reply.members
+    where = ", ".join(f"{n} {output.plain(members[n])}" for n in _NAMES if members[n])
+    output.write(f"context {members['id']} for {where}, until {members['expires_at']}")
+    output.write(f"export BUCKETD_TOKEN={members['token']}")
+    return 0
+
+
+_NAMES = ("device", "job", "automation")
+
+
+def show(options: Options) -> int:
+    try:
+        reply = Session(options).call("GET", "/v1/contexts")
+    except Shown:
+        return 0
+    if options.has("json"):
+        return output.show_answer(reply)
+    return output.show_rows(reply.members["contexts"], COLUMNS, "no contexts")
+
+
+COLUMNS: output.Columns = {
+    "ID": lambda row: row["id"],
+    "DEVICE": lambda row: row["device"],
+    "JOB": lambda row: row["job"] or "-",
+    "AUTOMATION": lambda row: row["automation"] or "-",
+    "CREATED": lambda row: output.age(row["created_at"]),
+    "EXPIRES": lambda row: output.age(row["expires_at"]),
+}
+
+
+def revoke(options: Options) -> int:
+    context_id = options.arguments[0]
+    try:
+        reply = Session(options).call("DELETE", f"/v1/contexts/{_context.escape(context_id)}")
+    except Shown:
+        return 0
+    if options.has("json") or not output.on_terminal():
+        return output.show_answer(reply)
+    output.write(f"context {output.plain(context_id)} revoked")
+    return 0

@@ -1,0 +1,241 @@
+"""``bucketctl edit``: the bucket in an editor, put back only onto the state that was read.
+
+The text is never lost: whatever refuses it, it stays in a file that is named.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from ... import _api
+from ..._errors import BucketError, PreconditionFailed, error
+from .. import _lines_of, json_diff, output, prompts
+from ..inputs import parse_json, read_text
+from ..parser import Usage
+from ..session import Session
+from ..table.daily import Options
+
+
+class Refused(Exception):
+    """Why the text cannot be stored; ``problem`` is what the daemon said, if it was asked."""
+
+    def __init__(self, lines: list[str], problem: BucketError | None = None) -> None:
+        super().__init__(lines[0])
+        self.lines, self.problem = lines, problem
+
+
+class Stored:
+    """The bucket as it was read, and the guard that lets a write replace just that."""
+
+    def __init__(self, session: Session) -> None:
+        self._scope = scope = session.scope()
+        reply = session.call("GET", scope.target(), headers=scope.headers())
+        self.bucket: dict[str, Any] = reply.members[scope.label]
+        self._session = session
+        self.etag, self.revision = reply.etag, reply.members.get("revision")
+        self._guard = {"If-None-Match": "*"} if self.etag is None else {"If-Match": self.etag}
+
+    def replace(self, bucket: dict[str, Any]) -> _api.Reply:
+        headers = {**self._scope.headers(), **self._guard, "Content-Type": _api.JSON}
+        body = _api.encode(bucket)
+        return self._session.call("PUT", self._scope.target(), headers=headers, body=body)
+
+
+def edit(options: Options) -> int:
+    session = Session(options)
+    stored = Stored(session)
+    _check_guard(options, stored)
+    begun_with = options.get("from")
+    text = _text_of(stored.bucket) if begun_with is None else read_text(begun_with)
+    path = _keep(text)
+    try:
+        return _until_stored(options, session, stored, path)
+    except KeyboardInterrupt:
+        output.warn(f"your text is in {path}")
+        raise
+
+
+def _check_guard(options: Options, stored: Stored) -> None:
+    """So that a text from before is not put over what nobody has seen since."""
+    wanted = options.get("if-match")
+    if wanted is not None and wanted != stored.etag:
+        raise error(
+            "precondition_failed",
+            f"cannot edit the bucket: it has changed since (revision {stored.revision}); look "
+            "with bucketctl diff … FILE, then leave out --if-match",
+        )
+
+
+def _until_stored(options: Options, session: Session, stored: Stored, path: str) -> int:
+    while True:
+        try:
+            saved = _open_editor(path)
+            reply = _store(stored, read_text(path))
+        except Refused as refused:
+            stored = _newer(session, stored, refused)
+            _tell(refused, path)
+            if not _go_on():
+                return _give_up(options, path, stored, refused)
+            continue
+        if saved:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        elif reply is None or output.on_terminal():
+            _tell_still_open(options, stored, path)
+        return _done(options, stored, reply)
+
+
+def _tell_still_open(options: Options, stored: Stored, path: str) -> None:
+    """An editor that returns at once may still show the text, so that the file has to stay."""
+    output.warn(
+        "the editor ended without saving; if the text is still open in it, name one that waits, "
+        "such as EDITOR='code --wait'; remove the file once it is not needed"
+    )
+    output.warn(f"your text is in {path}")
+    _tell_how_to_go_on(options, stored, path)
+
+
+def _done(options: Options, stored: Stored, reply: _api.Reply | None) -> int:
+    if reply is None:
+        output.warn("nothing changed")
+        return output.show({"changed": False}) if options.has("json") else 0
+    if options.has("json"):
+        return output.show_answer(reply)
+    bucket = reply.members[stored._scope.label]
+    if not output.on_terminal():
+        return output.show(bucket)
+    for line in json_diff.lines(list(json_diff.changes(stored.bucket, bucket))):
+        output.write(line)
+    return 0
+
+
+def _store(stored: Stored, text: str) -> _api.Reply | None:
+    """None where the text says what is stored already."""
+    try:
+        bucket = parse_json(text, "the text")
+    except Usage as problem:
+        raise Refused([str(problem)]) from None
+    if not isinstance(bucket, dict):
+        raise Refused(["cannot use the text: a bucket is a JSON object"])
+    if json_diff.same(bucket, stored.bucket):
+        return None
+    try:
+        return stored.replace(bucket)
+    except BucketError as problem:
+        lines = [problem.message, *(f"  {x}" for d in problem.details or [] for x in _lines_of(d))]
+        raise Refused(lines, problem) from None
+
+
+def _newer(session: Session, stored: Stored, refused: Refused) -> Stored:
+    """After a conflict the state that is stored now, and in the message what changed meanwhile."""
+    if not isinstance(refused.problem, PreconditionFailed):
+        return stored
+    now = Stored(session)
+    found = list(json_diff.changes(stored.bucket, now.bucket))
+    refused.lines = ["somebody else has changed the bucket meanwhile:"]
+    # Who is asked what to do sees the values, as in bucketctl diff; a log does not.
+    lines = json_diff.plain_lines if prompts.person_is_there() else json_diff.kind_lines
+    refused.lines += [f"  {line}" for line in lines(found)]
+    refused.lines.append("go on, and your text takes the place of that as well")
+    return now
+
+
+def _tell(refused: Refused, path: str) -> None:
+    output.warn(refused.lines[0])
+    for line in refused.lines[1:]:
+        output.warn(line, before="")
+    output.warn(f"your text is in {path}")
+
+
+def _go_on() -> bool:
+    """Whether to open the editor again; only a person at a terminal can say so."""
+    # At the end of the input the answer is empty, which means no.
+    return prompts.person_is_there() and prompts.answer("edit again? [Y/n]") in (
+        "y\n",
+        "yes\n",
+        "\n",
+    )
+
+
+def _give_up(options: Options, path: str, stored: Stored, refused: Refused) -> int:
+    from .. import _status_of
+
+    _tell_how_to_go_on(options, stored, path)
+    return 2 if refused.problem is None else _status_of(refused.problem)
+
+
+def _tell_how_to_go_on(options: Options, stored: Stored, path: str) -> None:
+    words = ["bucketctl", "edit", *_which(options), "--from", path]
+    words += [] if stored.etag is None else ["--if-match", stored.etag]
+    output.warn(f"go on with: {' '.join(map(shlex.quote, words))}")
+
+
+def _which(options: Options) -> list[str]:
+    """The options that name the bucket, as they were given."""
+    words = ["--device-bucket"] if options.has("device-bucket") else []
+    for name in ("device", "job", "automation", "socket"):
+        if (value := options.get(name)) is not None:
+            words += [f"--{name}", value]
+    return words
+
+
+def _text_of(bucket: dict[str, Any]) -> str:
+    return json.dumps(bucket, ensure_ascii=False, indent=2) + "\n"
+
+
+def _keep(text: str) -> str:
+    """A file that only this user can read."""
+    descriptor, path = tempfile.mkstemp(prefix="bucket-", suffix=".json")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+def _open_editor(path: str) -> bool:
+    """Wait for the editor; report whether it has saved the file."""
+    before = _state_of(path)
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        with _left_to_it():
+            status = subprocess.run([*shlex.split(editor), path], check=False).returncode
+    except (OSError, ValueError) as problem:  # not there; or quotes that do not close
+        os.unlink(path)
+        cause = getattr(problem, "strerror", None) or str(problem).lower()
+        raise error(
+            "invalid_request",
+            f"cannot start the editor {editor!r}: {cause}; set VISUAL or EDITOR",
+        ) from None
+    if status == -signal.SIGINT:
+        raise KeyboardInterrupt
+    if status:
+        raise Refused([f"the editor ended with status {status}, so nothing was stored"])
+    return _state_of(path) != before
+
+
+def _state_of(path: str) -> tuple[int, int, int] | None:
+    """Return what a save changes; None where there is no file."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def _left_to_it() -> Iterator[None]:
+    """Ctrl-C is the editor's: what vi makes of it is no reason to end vi and lose the text."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # which the editor would inherit; a handler it does not
+        signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

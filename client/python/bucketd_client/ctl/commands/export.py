@@ -1,0 +1,117 @@
+"""``bucketctl export``: stored buckets as lines, or as a tar of their files; page by page."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, cast
+
+from .. import bucket_paths, output
+from ..filters import Filters, LeftOut, pages
+from ..parser import Usage
+from ..progress import Progress
+from ..session import Session, Shown
+from ..table.daily import Options
+from .bulk import told
+
+Writer = Callable[[dict[str, Any]], object]
+FORMATS = ("ndjson", "tar")
+
+
+def export(options: Options) -> int:
+    """Exit status 1 where a bucket had to be left out."""
+    kind = options.get("format") or FORMATS[0]
+    if kind not in FORMATS:
+        raise Usage(f"cannot export as {kind!r}: --format is ndjson or tar")
+    session = Session(options)
+    try:
+        if options.has("curl"):
+            next(pages(session, "/v1/export", "envelopes"))
+        count, left_out = _export(session, kind)
+    except Shown:
+        return 0
+    if options.get("output"):
+        told(options, "exported", count, left_out=left_out)
+    return 1 if left_out else 0
+
+
+def _export(session: Session, kind: str) -> tuple[int, int]:
+    """How many were written, and how many could not be read."""
+    if session.options.get("output") is None:
+        output.end_with_reader()
+    whole, count, left_out = total(session), 0, LeftOut()
+    with (
+        _output(session.options) as file,
+        _writer(file, kind) as write,
+        Progress("export") as progress,
+    ):
+        for members in pages(session, "/v1/export", "envelopes"):
+            for envelope in members["envelopes"]:
+                write(envelope)
+            count += len(members["envelopes"])
+            progress.at(count, count / whole if whole else None)
+            left_out.note(members)
+    return count, left_out.count
+
+
+def total(session: Session) -> int:
+    """How many there will be; 0 where filters make that unknown, or the daemon has not counted."""
+    if Filters(session).given:
+        return 0
+    counts = session.call("GET", "/v1/status").members.get("counts", {})
+    return sum(int(counts.get(kind) or 0) for kind in ("buckets", "device_buckets"))
+
+
+class _StandardOutput:
+    """What it does not take is told as such."""
+
+    def write(self, data: bytes) -> int:
+        output.put(data)
+        return len(data)
+
+
+@contextmanager
+def _output(options: Options) -> Iterator[IO[bytes]]:
+    """Standard output, or a file that is there only once it is whole; for its owner alone."""
+    path = options.get("output")
+    if path is None:
+        if output.on_terminal() and options.get("format") == "tar":
+            raise Usage("cannot write a tar to a terminal: give --output FILE")
+        yield cast("IO[bytes]", _StandardOutput())  # of which no more is asked than to write
+        output.put(b"", flush=True)
+        return
+    part = f"{path}.part"
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
+
+
+@contextmanager
+def _writer(file: IO[bytes], kind: str) -> Iterator[Writer]:
+    if kind == "ndjson":
+        shown = isinstance(file, _StandardOutput) and output.on_terminal()
+        yield lambda envelope: file.write(_line(envelope, output.plain if shown else str))
+        return
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        yield lambda envelope: _add(tar, envelope)
+
+
+def _line(envelope: dict[str, Any], safe: Callable[[str], str]) -> bytes:
+    return safe(json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))).encode() + b"\n"
+
+
+def _add(tar: tarfile.TarFile, envelope: dict[str, Any]) -> None:
+    text = json.dumps(envelope, ensure_ascii=False, indent=2).encode() + b"\n"
+    member = tarfile.TarInfo(bucket_paths.path(envelope["device"], envelope["job"]))
+    member.size, member.mode = len(text), 0o600
+    tar.addfile(member, io.BytesIO(text))
+    tar.members = []  # type: ignore[attr-defined]  # which it keeps for a listing that nobody asks for

@@ -1,0 +1,125 @@
+"""``bucketctl import``: what an export holds, put in place. Doing it twice changes nothing more."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+from ... import _api, _context
+from ..._errors import BucketCorrupt, BucketError, PreconditionFailed
+from .. import _status_of, json_diff, output
+from ..archive import Envelope, Source
+from ..parser import Usage
+from ..preflight import rebinding
+from ..progress import Progress
+from ..session import NEWEST, Session
+from ..table.daily import Options
+from ..thread_pool import Crew
+
+# The daemon says these of one bucket; anything else is no reason to try the next one.
+OF_ONE = {"schema_violation", "too_large", "invalid_request", "invalid_json", "bucket_corrupt"}
+Outcome = tuple[str, list[json_diff.Change]]
+OUTCOMES = ("created", "changed", "unchanged", "refused")
+
+
+class Importer:
+    """Puts buckets in place from several threads, and counts what became of them."""
+
+    def __init__(self, session: Session, dry_run: bool, as_json: bool) -> None:
+        self.counts = Counter(dict.fromkeys(OUTCOMES, 0))
+        self.status = 0  # of the first refusal
+        self._session, self._dry_run, self._as_json = session, dry_run, as_json
+        self._lock = threading.Lock()
+
+    @property
+    def done(self) -> int:
+        return sum(self.counts.values())
+
+    def take(self, envelope: Envelope) -> None:
+        try:
+            outcome, found = self._put(envelope)
+        except BucketError as problem:
+            if problem.code not in OF_ONE:
+                raise
+            self.refuse(f"{envelope.where} ({envelope.name}): {problem.message}", problem)
+            return
+        with self._lock:
+            self.counts[outcome] += 1
+            if self._dry_run and outcome != "unchanged":
+                _show(envelope, outcome, found, self._as_json)
+
+    def refuse(self, message: str, problem: BucketError | None = None) -> None:
+        with self._lock:
+            self.counts["refused"] += 1
+            self.status = self.status or (2 if problem is None else _status_of(problem))
+            output.warn(message)
+
+    def _put(self, envelope: Envelope) -> Outcome:
+        scope = _context.named(envelope.device, envelope.job, envelope.automation, False)
+        if not self._dry_run:
+            try:
+                self._write(scope, envelope.bucket, {"If-None-Match": "*"})
+                return "created", []
+            except (PreconditionFailed, BucketCorrupt):
+                pass  # there is one already
+        outcome, found = self._compared(scope, envelope)
+        if outcome != "unchanged" and not self._dry_run:
+            self._write(scope, envelope.bucket, {})
+        return outcome, found
+
+    def _compared(self, scope: _context.Scope, envelope: Envelope) -> Outcome:
+        wanted = envelope.bucket
+        try:
+            reply = self._session.call("GET", scope.target(), headers=NEWEST)
+        except BucketCorrupt:  # which the daemon keeps in its quarantine
+            return "changed", list(json_diff.changes({}, wanted))
+        found = list(json_diff.changes(reply.members[scope.label], wanted))
+        if reply.etag is None:
+            return "created", found
+        found = found or rebinding(self._session, envelope)
+        return "changed" if found else "unchanged", found
+
+    def _write(self, scope: _context.Scope, bucket: Any, guard: dict[str, str]) -> None:
+        headers = {**guard, "Content-Type": _api.JSON}
+        body = _api.encode(bucket)
+        self._session.call("PUT", scope.target(), headers=headers, body=body)
+
+
+def import_(options: Options) -> int:
+    """Exit status of the first bucket that was refused, once all others are in place."""
+    source = Source(options.arguments[0] if options.arguments else "-")
+    session, dry_run = Session(options), options.has("dry-run")
+    as_json = options.has("json") or not output.on_terminal()
+    importer = Importer(session, dry_run, as_json)
+    crew = Crew(importer.take)
+    with Progress("import") as progress:
+        for envelope in source.envelopes():
+            if isinstance(envelope, Usage):
+                importer.refuse(str(envelope))
+            else:
+                crew.put((envelope.device, envelope.job), envelope)
+            progress.at(importer.done, source.part)
+        crew.finish()
+    _summary(importer, dry_run, as_json)
+    return importer.status
+
+
+def _show(envelope: Envelope, outcome: str, found: list[json_diff.Change], as_json: bool) -> None:
+    """Names and places, no values: those may be secrets."""
+    places = [change.path for change in found]
+    if not as_json:
+        sign = "+" if outcome == "created" else "~"
+        output.write(output.plain(f"{sign} {envelope.name}: {', '.join(places)}"))
+    else:
+        names = {"device": envelope.device, "job": envelope.job}
+        output.show_line({**names, "change": outcome, "places": places})
+
+
+def _summary(importer: Importer, dry_run: bool, as_json: bool) -> None:
+    counts = {outcome: importer.counts[outcome] for outcome in OUTCOMES}
+    if not as_json:
+        would = "would be " if dry_run else ""
+        output.write(", ".join(f"{count} {would}{what}" for what, count in counts.items()))
+    else:
+        output.show_line(counts)

@@ -1,0 +1,103 @@
+"""Manual pages out of the table of commands: ``python -m bucketd_client.ctl.commands.man DIR``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+from ... import __version__
+from ..parser import EXIT_STATUS, usage
+from ..table.all import every
+from ..table.daily import Command, Option
+
+SECTION = "1"
+ENVIRONMENT = (
+    ("BUCKETD_SOCKET", "the daemon's socket"),
+    ("BUCKETD_TOKEN, BUCKETD_TOKEN_FILE", "the token of a job context, or a file that holds it"),
+    ("BUCKETD_DEVICE, BUCKETD_JOB, BUCKETD_AUTOMATION", "without a token: which bucket is meant"),
+    ("VISUAL, EDITOR", "what edit opens"),
+    ("NO_COLOR", "if it is not empty, no colours on a terminal"),
+)
+
+
+def pages() -> dict[str, str]:
+    """File name to text: one page for each command, and one that lists them."""
+    found = {f"bucketctl.{SECTION}": _text(_overview())}
+    for command in every():
+        found[f"{_name(command)}.{SECTION}"] = _text(_page(command))
+    return found
+
+
+def _name(command: Command) -> str:
+    return "bucketctl-" + command.name.replace(" ", "-")
+
+
+def _text(lines: Iterator[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _page(command: Command) -> Iterator[str]:
+    yield from _head(_name(command), command.summary)
+    yield from (".SH SYNOPSIS", f".B {_plain(usage(command))}")
+    if command.notes:
+        yield ".SH DESCRIPTION"
+        yield from map(_line, command.notes.split("\n"))
+    yield ".SH OPTIONS"
+    for option in command.options:
+        yield from (".TP", f".B {_option(option)}", _line(option.help))
+    yield from (".SH EXAMPLES", ".nf", *map(_line, command.example.split("\n")), ".fi")
+    yield from _foot()
+    yield from (".SH SEE ALSO", f".BR bucketctl ({SECTION})")
+
+
+def _option(option: Option) -> str:
+    return _plain(f"{option.forms} {option.value}".rstrip())
+
+
+def _overview() -> Iterator[str]:
+    yield from _head("bucketctl", "the buckets of automations, from a shell")
+    yield from (".SH SYNOPSIS", ".B bucketctl", _line("COMMAND [OPTION…]"))
+    yield from (".SH DESCRIPTION", "One JSON object is kept for each device and job.")
+    yield "Each command has a page of its own:"
+    for command in every():
+        yield from (".TP", f".BR {_plain(_name(command))} ({SECTION})", _line(command.summary))
+    yield ".SH ENVIRONMENT"
+    for name, meaning in ENVIRONMENT:
+        yield from (".TP", f".B {_plain(name)}", _line(meaning))
+    yield from _foot()
+
+
+def _head(name: str, summary: str) -> Iterator[str]:
+    title = _plain(name).upper()
+    yield f'.TH {title} {SECTION} "" "bucketctl {__version__}" "User Commands"'
+    yield from (".SH NAME", f"{_plain(name)} \\- {_plain(summary)}")
+
+
+def _foot() -> Iterator[str]:
+    yield from (".SH EXIT STATUS", *map(_line, EXIT_STATUS.split("\n")))
+
+
+def _line(text: str) -> str:
+    """Text as it is; a dot or apostrophe that begins a line would be a request."""
+    return ("\\&" if text[:1] in (".", "'") else "") + _plain(text)
+
+
+def _plain(text: str) -> str:
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("`", "\\(ga")
+    return "".join(c if c.isascii() else f"\\[u{ord(c):04X}]" for c in text)
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: python -m bucketd_client.ctl.commands.man DIR\n")
+        return 2
+    os.makedirs(sys.argv[1], exist_ok=True)
+    for name, text in pages().items():
+        with open(os.path.join(sys.argv[1], name), "w", encoding="ascii") as file:
+            file.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""``bucketctl run``: a command in a job context of its own, which ends with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from ..._errors import BucketError, NotFound
+from .. import output
+from ..parser import Usage
+from ..session import Session
+from ..table.daily import Options
+from .contexts import mint
+
+PASSED_ON = {
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+}
+ENDING = PASSED_ON - {signal.SIGUSR1, signal.SIGUSR2}
+FROM_KEYBOARD = {signal.SIGINT, signal.SIGQUIT}
+SENT_BY_KERNEL = 128  # si_code of a signal that a terminal raised
+_OURS = {
+    *("BUCKETD_SOCKET", "BUCKETD_TOKEN", "BUCKETD_TOKEN_FILE"),
+    *("BUCKETD_DEVICE", "BUCKETD_JOB", "BUCKETD_AUTOMATION"),
+}
+
+
+def run(options: Options) -> int:
+    """The exit status of the command; 128+n where signal n ended it, 127 or 126 like a shell."""
+    if options.get("device") is None:
+        raise Usage("cannot run: name the context with --device D --job J")
+    session = Session(options)
+    session.reach()  # a wait for the daemon happens here, where Ctrl-C still ends it
+    # From before there is a context until it is revoked: no signal may end us in between.
+    mask: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, signal.SIGCHLD})
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would never come
+    context = mint(session).members
+    try:
+        if early := ENDING & set(signal.sigpending()):
+            return 128 + int(min(early))
+        with _token_for(options, str(context["token"])) as token:
+            return _run_child(options.arguments, _environment(session, context, token), mask)
+    finally:
+        _revoke(session, str(context["id"]))
+
+
+@contextmanager
+def _token_for(options: Options, token: str) -> Iterator[dict[str, str]]:
+    """The variable that hands on the token; with ``--token-file`` through a file of its own."""
+    if not options.has("token-file"):
+        yield {"BUCKETD_TOKEN": token}
+        return
+    from tempfile import TemporaryDirectory
+
+    # In a directory that only this user may enter, and in memory where there is such a place.
+    with TemporaryDirectory(prefix="bucketd-", dir=os.environ.get("XDG_RUNTIME_DIR")) as home:
+        path = os.path.join(home, "token")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(token)
+        yield {"BUCKETD_TOKEN_FILE": path}
+
+
+def _environment(
+    session: Session, context: dict[str, str | None], token: dict[str, str]
+) -> dict[str, str]:
+    environ = {k: v for k, v in os.environ.items() if k not in _OURS}
+    environ["BUCKETD_SOCKET"] = os.path.abspath(session.path)
+    environ |= token
+    for name in ("device", "job", "automation"):
+        value = context[name]
+        if value is not None:
+            environ[f"BUCKETD_{name.upper()}"] = value
+    return environ
+
+
+def _run_child(command: list[str], environ: dict[str, str], mask: set[int]) -> int:
+    def restore() -> None:
+        # Python's own handler would swallow a Ctrl-C between here and exec.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    try:
+        child = subprocess.Popen(command, env=environ, preexec_fn=restore)  # noqa: PLW1509
+    except FileNotFoundError:
+        output.warn(f"cannot run {command[0]}: command not found")
+        return 127
+    except OSError as problem:
+        output.warn(f"cannot run {command[0]}: {problem.strerror}")
+        return 126
+    while not _has_ended(child):
+        arrived = signal.sigwaitinfo({*PASSED_ON, signal.SIGCHLD})
+        if arrived.si_signo != signal.SIGCHLD and not _has_it(child.pid, arrived):
+            child.send_signal(arrived.si_signo)
+    status = child.returncode
+    return 128 - status if status < 0 else status
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    """Reap every process that has ended; report whether the command is among them.
+
+    As process 1 of a container bucketctl inherits all orphans, which nobody else would reap.
+    """
+    while child.poll() is None:
+        with suppress(ChildProcessError):
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                return False
+            if ended.si_pid != child.pid:
+                os.waitpid(ended.si_pid, 0)
+    return True
+
+
+def _has_it(child: int, arrived: signal.struct_siginfo) -> bool:
+    """Whether the terminal sent it to the child as well: to its whole foreground group.
+
+    Not so a hang-up, which may come to the leader of the session alone.
+    """
+    from_keyboard = arrived.si_code == SENT_BY_KERNEL and arrived.si_signo in FROM_KEYBOARD
+    return from_keyboard and os.getpgid(child) == os.getpgrp()
+
+
+def _revoke(session: Session, context_id: str) -> None:
+    try:
+        session.call("DELETE", f"/v1/contexts/{context_id}")
+    except NotFound:
+        pass  # it ended before its command did
+    except BucketError as problem:
+        output.warn(f"the context was not revoked and ends by itself: {problem}")

@@ -1,0 +1,106 @@
+"""The commands on schemas: set, get, list, remove, check."""
+
+from __future__ import annotations
+
+from ... import _api
+from ..._context import escape
+from .. import output
+from ..inputs import read_bytes
+from ..session import Session, Shown
+from ..table.daily import Options
+
+VIOLATION = 5
+
+
+def put(options: Options) -> int:
+    query = "?force=true" if options.has("force") else ""
+    reply = _send(options, query)
+    if reply is None:
+        return 0
+    if options.has("json") or not output.on_terminal():
+        return output.show_answer(reply)
+    output.write(f"the schema of {output.plain(options.arguments[0])} is set")
+    _show_violations(reply)
+    return 0
+
+
+def check(options: Options) -> int:
+    reply = _send(options, "?dry_run=true")
+    if reply is None:
+        return 0
+    count = int(reply.members["count"])
+    if options.has("json") or not output.on_terminal():
+        output.show_answer(reply)
+    elif count:
+        output.write(f"{count} stored buckets violate it:")
+        _show_violations(reply)
+    else:
+        output.write("no stored bucket violates it")
+    return VIOLATION if count else 0
+
+
+def get(options: Options) -> int:
+    reply = _call(options, "GET", _path(options))
+    if reply is None:
+        return 0
+    return (
+        output.show_answer(reply) if options.has("json") else output.show(reply.members["schema"])
+    )
+
+
+def remove(options: Options) -> int:
+    reply = _call(options, "DELETE", _path(options))
+    if reply is None:
+        return 0
+    if options.has("json") or not output.on_terminal():
+        return output.show_answer(reply)
+    output.write(f"the schema of {output.plain(options.arguments[0])} is removed")
+    return 0
+
+
+def show(options: Options) -> int:
+    reply = _call(options, "GET", "/v1/schemas")
+    if reply is None:
+        return 0
+    if options.has("json"):
+        return output.show_answer(reply)
+    return output.show_rows(reply.members["schemas"], COLUMNS, "no schemas")
+
+
+COLUMNS: output.Columns = {
+    "AUTOMATION": lambda row: row["automation"],
+    "SOURCE": lambda row: row["source"],
+    "FORM": lambda row: row["form"] or "-",
+    "PROBLEM": lambda row: row["problem"] or "-",
+}
+
+
+def _show_violations(reply: _api.Reply) -> None:
+    for bucket in reply.members["details"]:
+        for wrong in bucket["violations"]:
+            where = f"{bucket['device']}, {bucket['job']}"
+            place = wrong["path"] or "the bucket"
+            output.write(output.plain(f"  {where}: {place} {wrong['message']}"))
+
+
+def _send(options: Options, query: str) -> _api.Reply | None:
+    headers = {"Content-Type": _api.JSON}
+    return _call(options, "PUT", _path(options) + query, headers, read_bytes(options.arguments[1]))
+
+
+def _call(
+    options: Options,
+    method: str,
+    target: str,
+    headers: dict[str, str] | None = None,
+    body: bytes | None = None,
+) -> _api.Reply | None:
+    """The answer; None where a curl command was printed instead."""
+    try:
+        return Session(options).call(method, target, headers=headers, body=body)
+    except Shown:
+        return None
+
+
+def _path(options: Options) -> str:
+    return f"/v1/schemas/{escape(options.arguments[0])}"

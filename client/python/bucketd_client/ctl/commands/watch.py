@@ -1,0 +1,142 @@
+"""``bucketctl watch``: changes as they happen, as a diff for people or lines of JSON."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ... import _context
+from ..._events import Change, Notice
+from ..._sync_watch import everything
+from ..._watch_session import Received, Watching
+from .. import colours, json_diff, output
+from ..filters import NAMES, Filters
+from ..parser import Usage
+from ..session import Session
+from ..table.daily import Options
+
+
+def watch(options: Options) -> int:
+    _check(options)
+    session = Session(options)
+    watching = _watching(session)
+    if options.has("curl"):
+        return _show_curl(session, watching)
+    filters = Filters(session) if options.has("all") else None
+    show = _lines(options) if options.has("json") or not output.on_terminal() else Screen(options)
+    output.end_with_reader()
+    for told in everything(watching):
+        if filters is None or _fits(filters, told):
+            show(told)
+    return 0
+
+
+def _fits(filters: Filters, told: Received) -> bool:
+    """Whether it is among what --all was narrowed to; of notices the daemon sends all."""
+    if isinstance(told, Change):
+        return told.gap or filters.fit(dict(told))
+    exact = {f"{name}={_context.escape(str(told.data.get(name)))}" for name in NAMES}
+    return exact.issuperset(filters.query) and filters.fit({**dict.fromkeys(NAMES), **told.data})
+
+
+def _check(options: Options) -> None:
+    for one, other in (("all", "snapshot"), ("all", "device-bucket"), ("since", "snapshot")):
+        if options.has(one) and options.has(other):
+            raise Usage(f"cannot use --{other} with --{one}")
+    automation = options.get("automation") or ""
+    if options.has("all") and any(mark in automation for mark in "*?["):
+        raise Usage("cannot watch a pattern of --automation: name one")
+
+
+def _watching(session: Session) -> Watching:
+    options, keys = session.options, tuple(session.options.arguments)
+    since = options.get("since")
+    if options.has("all"):
+        query = [*Filters(session).query, *(f"key={_context.escape(key)}" for key in keys)]
+        more = "?" + "&".join(query) if query else ""
+        return Watching(None, session.path, since=since, timeout=session.timeout, query=more)
+    # On a terminal the bucket comes first anyway, since what was there before is shown, too.
+    shown = output.on_terminal() and not options.has("json") and since is None
+    whole = options.has("snapshot") or shown
+    return Watching(session.scope(), session.path, keys, whole, since, session.timeout)
+
+
+def _show_curl(session: Session, watching: Watching) -> int:
+    from ..curl import command
+
+    line = command(session.path, "GET", watching.target, watching.headers, None)
+    output.write(f"{line} --no-buffer")
+    return 0
+
+
+def _lines(options: Options) -> Any:
+    whole = options.has("json")
+
+    def show(told: Received) -> None:
+        members = dict(told)
+        id = members.pop("id")
+        if isinstance(told, Notice):
+            kind, data = told.event, told.data
+        else:
+            gap = members.pop("gap")
+            kind, data = "bucket", {**members, "gap": True} if gap else members
+        output.write_json({"event": kind, "id": id, "data": data} if whole else data)
+
+    return show
+
+
+class Screen:
+    """For people: what was there in red, what is there now in green.
+
+    What was there is known of the one bucket that is watched from a snapshot on.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._first = options.has("snapshot")  # whether what comes first is shown
+        one = not options.has("all") and options.get("since") is None
+        self._before: dict[str, Any] | None = {} if one else None
+        self._begun = not one
+
+    def __call__(self, told: Received) -> None:
+        if isinstance(told, Notice):
+            self._head(_in_words(told))
+            return
+        lines = list(self._lines(told))
+        if self._begun or self._first:
+            self._head(_title(told))
+            for line in lines:
+                output.write(line)
+        self._begun = True
+
+    def _lines(self, change: Change) -> list[str]:
+        before = self._before
+        if before is None:
+            gone = [output.plain(f"- /{_pointer(key)}") for key in change.removed]
+            return [
+                *(colours.paint(line, colours.RED) for line in gone),
+                *json_diff.lines(list(json_diff.changes({}, change.set))),
+            ]
+        kept = {} if change.gap else {k: v for k, v in before.items() if k not in change.removed}
+        self._before = {**kept, **change.set}
+        return list(json_diff.lines(list(json_diff.changes(before, self._before))))
+
+    def _head(self, text: str) -> None:
+        line = output.plain(f"{time.strftime('%H:%M:%S')} {text}")
+        output.write(colours.paint(line, colours.BOLD))
+
+
+def _title(change: Change) -> str:
+    where = [name for name in (change["device"], change.job) if name is not None]
+    what = f"revision {change.revision}" if change.revision else "no bucket"
+    missed = "changes were missed, now " if change.gap else ""
+    return ", ".join([*where, f"{missed}{what}"]) if where else "changes were missed"
+
+
+def _in_words(notice: Notice) -> str:
+    data = notice.data
+    names = ", ".join(str(data[name]) for name in NAMES if data.get(name) is not None)
+    return f"{notice.event} {data.get('state', '')} {data.get('id', '')}: {names}"
+
+
+def _pointer(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,77 @@
+"""What the daemon knows and a command line may name: devices, jobs, automations, keys, contexts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from .._context import escape
+from .._errors import BucketError
+from .parser import Usage
+from .session import Session
+from .table.daily import Options
+
+SECONDS = 1.0  # that somebody at a prompt waits gladly
+Given = dict[str, str]
+
+
+def values(option: str, given: Given) -> Iterable[str]:
+    """For ``--device``, ``--job`` and their like; nothing where the daemon does not answer."""
+    name = option.removeprefix("to-")
+    if name in ("device", "job"):
+        wanted = {"device": given.get(option.replace("job", "device"))} if name == "job" else {}
+        return _safely(lambda session: _of_buckets(session, name, wanted), given)
+    return _safely(_automations, given) if name == "automation" else ()
+
+
+def arguments(command: str, count: int, given: Given) -> Iterable[str]:
+    """For the argument after so many others."""
+    if command in ("get", "unset", "watch"):
+        return _safely(_keys, given)
+    if count:
+        return ()
+    if command.startswith("device "):
+        return _safely(lambda session: _of_buckets(session, "device", {}), given)
+    if command == "context revoke":
+        return _safely(_ids, given)
+    if command.startswith("schema ") or command == "types":
+        return _safely(_automations, given)
+    return ()
+
+
+def _safely(ask: Callable[[Session], Iterable[str]], given: Given) -> Iterable[str]:
+    names = ("device", "job", "automation", "socket")
+    chosen = {name: given[name] for name in names if name in given}
+    try:
+        return list(ask(Session(Options({**chosen, "timeout": str(SECONDS)}, []))))
+    except (BucketError, Usage, OSError):
+        return ()
+
+
+def _of_buckets(session: Session, name: str, only: dict[str, str | None]) -> Iterator[str]:
+    """The names in the list of buckets, as far as it goes in that time."""
+    query = "".join(f"&{k}={escape(v)}" for k, v in only.items() if v is not None)
+    until, cursor = time.monotonic() + SECONDS, ""
+    while cursor is not None and time.monotonic() < until:
+        target = f"/v1/buckets?limit=1000{query}" + (f"&cursor={cursor}" if cursor else "")
+        members: dict[str, Any] = session.call("GET", target).members
+        for row in members["buckets"]:
+            if row[name] is not None:
+                yield row[name]
+        cursor = members["next_cursor"]
+
+
+def _automations(session: Session) -> Iterator[str]:
+    for row in session.call("GET", "/v1/schemas").members["schemas"]:
+        yield row["automation"]
+
+
+def _ids(session: Session) -> Iterator[str]:
+    for row in session.call("GET", "/v1/contexts").members["contexts"]:
+        yield row["id"]
+
+
+def _keys(session: Session) -> Iterator[str]:
+    scope = session.scope()
+    yield from session.call("GET", scope.target(), headers=scope.headers()).members[scope.label]

@@ -1,0 +1,1 @@
+"""``bucketctl doctor``: what it looks at, and how it says what it found."""

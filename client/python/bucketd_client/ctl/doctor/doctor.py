@@ -1,0 +1,93 @@
+"""``bucketctl doctor``: what may be wrong, from the socket to the disk, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ..._errors import BucketError
+from .. import colours, output
+from ..session import Session
+from ..table.daily import Options
+from . import checks
+from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding, failed
+
+_COLOURS = {OK: colours.GREEN, WARNING: colours.YELLOW, PROBLEM: colours.RED, UNKNOWN: colours.BOLD}
+UNREACHABLE = 4
+
+
+def doctor(options: Options) -> int:
+    """Exit status 0 without problems, 4 without a daemon, else 1."""
+    session = Session(options)
+    as_json = options.has("json") or not output.on_terminal()
+    found = []
+    for finding in _examine(session):
+        found.append(finding)
+        if not as_json:  # at once: the next one may have to wait for a store that is gone
+            _tell(finding)
+    if as_json:
+        output.show({"findings": [finding._asdict() for finding in found]})
+    problems = {finding.about for finding in found if finding.level == PROBLEM}
+    return UNREACHABLE if {"socket", "daemon"} & problems else 1 if problems else 0
+
+
+def _tell(finding: Finding) -> None:
+    level = colours.paint(f"{finding.level:<8}", _COLOURS[finding.level])
+    output.write(f"{level} {finding.about:<12} {output.plain(finding.what)}")
+    if finding.fix:
+        output.write(f"{'':<21} → {output.plain(finding.fix)}")
+
+
+def _examine(session: Session) -> Iterator[Finding]:
+    yield from checks.environment(session)
+    yield from checks.unit()
+    socket = checks.socket(session.path)
+    yield socket
+    if socket.level == PROBLEM:
+        return
+    try:
+        session.reach()
+    except BucketError as problem:
+        yield Finding(PROBLEM, "daemon", problem.message, "look into its log, then start it again")
+        return
+    yield Finding(OK, "daemon", "answers")
+    try:
+        status = session.call("GET", "/v1/status").members
+    except BucketError as problem:
+        yield _no_operator(problem)
+        return
+    yield Finding(OK, "access", "you are an operator")
+    yield from _of_status(session, status)
+
+
+def _no_operator(problem: BucketError) -> Finding:
+    if problem.code != "forbidden":
+        return failed("status", problem)
+    fix = "for more, run this as root or as an operator ([access] in its settings)"
+    return Finding(UNKNOWN, "access", f"user {os.geteuid()} is no operator of this daemon", fix)
+
+
+def _of_status(session: Session, status: dict[str, Any]) -> Iterator[Finding]:
+    for check in checks.OF_STATUS:
+        yield from check(status)
+    if checks.is_away(status):  # each request would wait for it in vain
+        fix = "mend the store, then look again"
+        yield Finding(UNKNOWN, "buckets", "not looked at, as the store does not answer", fix)
+        return
+    page: dict[str, Any] = {"buckets": []}
+    try:
+        page = session.call("GET", "/v1/buckets?limit=1000").members
+    except BucketError as problem:
+        yield failed("buckets", problem)
+    yield from checks.clock(page["buckets"], status)
+    yield from _of_buckets(session, page)
+
+
+def _of_buckets(session: Session, page: dict[str, Any]) -> Iterator[Finding]:
+    if session.options.has("buckets"):
+        from . import stored_buckets
+
+        yield from stored_buckets.examine(session)
+    else:
+        yield from map(checks.unreadable, page.get("unreadable", []))

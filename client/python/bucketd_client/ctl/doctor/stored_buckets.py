@@ -1,0 +1,74 @@
+"""``bucketctl doctor --buckets``: every stored bucket, read and held against its schema."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from ... import _api, _context
+from ..._errors import BucketError
+from .. import _lines_of, filters
+from ..commands import export
+from ..progress import Progress
+from ..prompts import counted
+from ..session import Session
+from .checks import unreadable
+from .findings import OK, PROBLEM, WARNING, Finding, guarded
+
+SHOWN = 20  # of a kind; whoever has more begins with these
+
+
+def examine(session: Session) -> Iterator[Finding]:
+    """What cannot be read, and what its schema would refuse; the first of each, and how many."""
+    damaged: list[str] = []
+    yield from guarded("buckets", _read(session, damaged))
+    yield from map(unreadable, damaged[:SHOWN])
+    yield from _further(PROBLEM, "bucket", len(damaged), "cannot be read")
+    yield from guarded("schemas", _against_schemas(session))
+
+
+def _read(session: Session, damaged: list[str]) -> Iterator[Finding]:
+    """All buckets; the places of those that cannot be read are added to ``damaged``."""
+    total, count = export.total(session), 0
+    with Progress("check") as progress:
+        for members in filters.pages(session, "/v1/export", "envelopes"):
+            count += len(members["envelopes"])
+            damaged += members.get("unreadable", [])
+            progress.at(count, count / total if total else None)
+    yield Finding(OK, "buckets", f"{count:,} can be read")
+
+
+def _against_schemas(session: Session) -> Iterator[Finding]:
+    for row in session.call("GET", "/v1/schemas").members["schemas"]:
+        yield from guarded("schema", _violations(session, row["automation"]))
+
+
+def _violations(session: Session, automation: str) -> Iterator[Finding]:
+    """What a trial of the schema in force says; nothing is set."""
+    target = f"/v1/schemas/{_context.escape(automation)}"
+    try:
+        schema = session.call("GET", target).members["schema"]
+    except BucketError as problem:
+        if problem.code != "not_found":
+            raise
+        return  # none that was ever good; told with the schemas
+    body, headers = _api.encode(schema), {"Content-Type": _api.JSON}
+    said = session.call("PUT", f"{target}?dry_run=true", headers=headers, body=body).members
+    for row in islice(said["details"], SHOWN):
+        yield _violation(row, automation)
+    yield from _further(WARNING, "schema", said["count"], f"violate the schema of {automation}")
+
+
+def _violation(row: dict[str, Any], automation: str) -> Finding:
+    words = ["bucketctl", "edit", "--device", row["device"]]
+    words += ["--job", row["job"]] if row["job"] is not None else []
+    what = f"the schema of {automation} refuses {'; '.join(_lines_of(row))}"
+    return Finding(WARNING, "schema", what, " ".join(map(shlex.quote, words)))
+
+
+def _further(level: str, about: str, count: int, what: str) -> Iterator[Finding]:
+    if count > SHOWN:
+        more = counted(count - SHOWN, "further bucket")
+        yield Finding(level, about, f"{more} {what}", "mend those above, then look again")

@@ -1,0 +1,1 @@
+"""``bucketctl migrate``: buckets moved to a daemon on another engine."""

@@ -1,0 +1,139 @@
+"""``bucketctl migrate``: carry all buckets to a daemon on another engine, while both are in use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ... import _api, _context
+from ..._errors import BucketError
+from .. import output
+from ..json_diff import same
+from ..parser import Usage
+from ..prompts import counted
+from ..session import Session
+from ..table.daily import Options
+from .state_file import Note
+from .transfer import Move, Plan, name_of
+from .verify import Verified
+
+ENGINES = ("file", "etcd")
+OWN = "api"  # where a schema comes from that is not an operator's file
+
+
+def migrate(options: Options) -> int:
+    """Exit status 0 where both hold the same; else 1, or that of the first bucket refused."""
+    source, target = _sides(options)
+    if options.has("dry-run"):
+        return _show_plan(options, Move(source, target, Note(options.get("note"), keep=False)))
+    move = Move(source, target, Note(options.get("note")))
+    plan = move.carry()
+    verified = Verified(move, plan.newer)
+    differ = verified.look(move.devices if options.has("quick") else None)
+    plan = move.plan()
+    schemas, kept = _carry_schemas(source, target)
+    _tell(plan, verified, kept)
+    found: dict[str, Any] = {**move.counts, "refused": len(move.refused), "newer": len(plan.newer)}
+    found |= {"pending": plan.size, "schemas": schemas, "verified": verified.count - len(differ)}
+    found |= {"differing": len(differ), "checksum": verified.checksum(verified.here)}
+    found["checksum_there"] = verified.checksum(verified.there)
+    _summary(options, found)
+    wrong = differ or plan.size or move.left_out.count
+    return move.status or int(bool(wrong))
+
+
+def _sides(options: Options) -> tuple[Session, Session]:
+    """The two daemons, which must be on the engines that were named."""
+    engines, there = (options.get("from"), options.get("to")), options.get("to-socket")
+    if sorted(map(str, engines)) != sorted(ENGINES):
+        raise Usage("cannot migrate: give --from file --to etcd, or --from etcd --to file")
+    if there is None:
+        raise Usage("cannot migrate: name the socket of the daemon to carry to with --to-socket")
+    source = Session(options)
+    target = Session(Options({**options.given, "socket": there}, options.arguments))
+    for session, engine in zip((source, target), engines):
+        found = session.call("GET", "/v1/status").members["store"]["engine"]
+        if found != engine:
+            raise Usage(
+                f"cannot migrate: the daemon at {session.path} is on {found}, not on {engine}; "
+                "--socket is the one to carry from, --to-socket the one to carry to"
+            )
+    return source, target
+
+
+def _carry_schemas(source: Session, target: Session) -> tuple[int, list[str]]:
+    """How many were set that had been set through the API; whose is another one there."""
+    count, kept = 0, []
+    for row in source.call("GET", "/v1/schemas").members["schemas"]:
+        if row["source"] != OWN or row["problem"]:
+            continue
+        path = f"/v1/schemas/{_context.escape(row['automation'])}"
+        wanted = source.call("GET", path).members["schema"]
+        stored = _schema_at(target, path)
+        if stored is None:
+            headers = {"Content-Type": _api.JSON}
+            # Buckets that violate it were stored nevertheless, and have been carried.
+            target.call("PUT", f"{path}?force=true", headers=headers, body=_api.encode(wanted))
+            count += 1
+        elif not same(stored, wanted):
+            kept.append(row["automation"])
+    return count, kept
+
+
+def _schema_at(session: Session, path: str) -> Any:
+    try:
+        return session.call("GET", path).members["schema"]
+    except BucketError as problem:
+        if problem.code != "not_found":
+            raise
+        return None
+
+
+def _tell(plan: Plan, verified: Verified, kept: list[str]) -> None:
+    """What is not as it should be, and what to do about it."""
+    for key in plan.newer:
+        output.warn(f"{name_of(key)}: it was written later there, so that one stays")
+    for key in verified.mismatched(plan):
+        output.warn(
+            f"{name_of(key)}: its checksum there is not the one it was carried with; find out what "
+            "else writes there, remove it there, and run this again"
+        )
+    for automation in kept:
+        output.warn(f"the schema of {automation} is another one there, which stays; set the right")
+    if plan.size:
+        output.warn(
+            f"{counted(plan.size, 'bucket')} changed meanwhile: run this again once nobody writes"
+        )
+
+
+def _show_plan(options: Options, move: Move) -> int:
+    """Names, and no values: those may be secrets."""
+    plan = move.plan()
+    signs = {
+        key: "+" if held is None else "~"
+        for keys in plan.put.values()
+        for key, held in keys.items()
+    }
+    signs |= dict.fromkeys(plan.remove, "-") | dict.fromkeys(plan.newer, "!")
+    if options.has("json") or not output.on_terminal():
+        for key, sign in signs.items():
+            output.show_line({"device": key[0], "job": key[1], "change": _WORDS[sign]})
+    else:
+        for key, sign in signs.items():
+            output.write(output.plain(f"{sign} {name_of(key)}"))
+    counts = {word: sum(sign == its for its in signs.values()) for sign, word in _WORDS.items()}
+    _summary(options, {**counts, "unchanged": plan.equal})
+    return 0
+
+
+_WORDS = {"+": "created", "~": "replaced", "-": "removed", "!": "newer"}
+
+
+def _summary(options: Options, found: dict[str, Any]) -> None:
+    if options.has("json") or not output.on_terminal():
+        output.show_line(found)
+        return
+    numbers = {what: number for what, number in found.items() if "checksum" not in what}
+    output.write(", ".join(f"{number} {what}" for what, number in numbers.items()))
+    if "checksum" in found:
+        here, there = found["checksum"], found["checksum_there"]
+        output.write(f"SHA-256 of all: {here}" + ("" if here == there else f", there {there}"))

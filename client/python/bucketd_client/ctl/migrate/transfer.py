@@ -1,0 +1,214 @@
+"""One store's buckets carried to another's while both are in use, until both hold the same.
+
+Two daemons, two lists: what differs in revision or times is carried, and that is done again until
+nothing does. So a run that was ended in the middle needs no memory: the next one carries the rest.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ... import _api, _context
+from ..._errors import BucketError, PreconditionFailed
+from .. import _status_of, filters, json_diff, output
+from ..commands.import_buckets import OF_ONE
+from ..progress import Progress
+from ..session import NEWEST, Session
+from ..thread_pool import Crew
+from .state_file import Key, Note
+
+ROUNDS = 10  # of carrying what changed meanwhile; under writers without end there is always some
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+BEGINNING = "1970-01-01T00:00:00.000Z"  # of files written by hand that name no time
+
+
+class Row(NamedTuple):
+    """What a list tells of a bucket; where this is equal, both sides hold the same state."""
+
+    revision: int
+    updated_at: str
+    size: int
+    automation: str | None
+
+
+class Plan(NamedTuple):
+    """What differs. ``put``: by device, the buckets to carry and what is in their place now."""
+
+    put: dict[str, dict[Key, Row | None]]
+    remove: dict[Key, Row]
+    newer: list[Key]
+    equal: int
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.put.values())) + len(self.remove)
+
+
+class Move:
+    """From one daemon to another; counts what it does, and names what it cannot."""
+
+    def __init__(self, source: Session, target: Session, note: Note) -> None:
+        self.source, self.target, self.note = source, target, note
+        self.counts: Counter[str] = Counter(carried=0, again=0, removed=0)
+        self.refused: dict[Key, str] = {}
+        self.left_out = filters.LeftOut()
+        self.status = 0  # of the first refusal
+        self.devices: set[str] = set()  # that something was carried of
+        self._same: dict[Key, tuple[Row, Row | None]] = {}
+        self._carried: set[Key] = set()
+        self._lock = threading.Lock()
+
+    def plan(self) -> Plan:
+        there = dict(self._rows(self.target))
+        here = dict(self._rows(self.source))
+        plan = Plan({}, {}, [], 0)
+        for key, row in here.items():
+            held = there.get(key)
+            if held == row or self._same.get(key) == (row, held):
+                plan = plan._replace(equal=plan.equal + 1)
+            elif (
+                held is not None and held.updated_at > row.updated_at and not self._ours(key, held)
+            ):
+                plan.newer.append(key)
+            elif key not in self.refused:
+                plan.put.setdefault(key[0], {})[key] = held
+        for key in self.note.carried.keys() - here.keys():
+            if key in there and self._ours(key, there[key]):
+                plan.remove[key] = there[key]
+        return plan
+
+    def carry(self) -> Plan:
+        """All that differs, and again what changed meanwhile; what still differs then."""
+        plan = self.plan()
+        for _ in range(ROUNDS):
+            if not plan.size:
+                break
+            self._carry(plan)
+            plan = self.plan()
+        return plan
+
+    def _carry(self, plan: Plan) -> None:
+        before = self._done
+        with Progress("migrate") as progress:
+
+            def carry(device: str) -> None:
+                self._device(device, plan.put[device])
+                with self._lock:
+                    done = self._done - before
+                    progress.at(done, done / plan.size)
+
+            crew: Crew[str] = Crew(carry)
+            for device in plan.put:
+                crew.put(device, device)
+            crew.finish()
+            for key, held in plan.remove.items():
+                self._remove(key, held)
+
+    @property
+    def _done(self) -> int:
+        return sum(self.counts.values())
+
+    def _device(self, device: str, wanted: dict[Key, Row | None]) -> None:
+        for envelope in envelopes(self.source, device):
+            key = (envelope["device"], envelope["job"])
+            if key in wanted:
+                self._put(key, envelope, wanted[key])
+
+    def _put(self, key: Key, envelope: dict[str, Any], held: Row | None) -> None:
+        try:
+            guard = self._guard(key, envelope, held)
+            if guard is None:
+                return
+            self.note.add(key, time_of(envelope["updated_at"]))
+            self.devices.add(key[0])
+            self._write(key, envelope, guard)
+        except PreconditionFailed:
+            return  # changed there since it was listed: the next round looks at it
+        except BucketError as problem:
+            self._refuse(key, problem)
+            return
+        with self._lock:
+            self.counts["again" if key in self._carried else "carried"] += 1
+            self._carried.add(key)
+
+    def _guard(self, key: Key, envelope: dict[str, Any], held: Row | None) -> dict[str, str] | None:
+        """Under which condition to write; None where that is not needed, or not now."""
+        if held is None:
+            return {"If-None-Match": "*"}
+        scope = _scope(key)
+        reply = self.target.call("GET", scope.target(), headers=NEWEST)
+        if reply.etag is None or reply.members["revision"] != held.revision:
+            return None
+        same = json_diff.same(reply.members[scope.label], envelope["bucket"])
+        if same and held.automation == envelope["automation"]:
+            self._same[key] = (row_of(envelope, held.size), held)
+            return None
+        return {"If-Match": reply.etag}
+
+    def _write(self, key: Key, envelope: dict[str, Any], guard: dict[str, str]) -> None:
+        target = _scope(key, envelope["automation"]).target()
+        stamp = f"revision={envelope['revision']}&updated_at={time_of(envelope['updated_at'])}"
+        stamp += f"&created_at={time_of(envelope['created_at'])}"
+        target += ("&" if "?" in target else "?") + stamp
+        headers = {**guard, "Content-Type": _api.JSON}
+        self.target.call("PUT", target, headers=headers, body=_api.encode(envelope["bucket"]))
+
+    def _refuse(self, key: Key, problem: BucketError) -> None:
+        if problem.code not in OF_ONE:
+            raise problem
+        with self._lock:
+            self.refused[key] = problem.message
+            self.status = self.status or _status_of(problem)
+            output.warn(f"{name_of(key)}: {problem.message}")
+
+    def _remove(self, key: Key, held: Row) -> None:
+        target = _scope(key).target()
+        reply = self.target.call("GET", target, headers=NEWEST)
+        if reply.etag is None or reply.members["revision"] != held.revision:
+            return
+        try:
+            self.target.call("DELETE", target, headers={"If-Match": reply.etag})
+        except PreconditionFailed:
+            return
+        self.counts["removed"] += 1
+
+    def _ours(self, key: Key, held: Row) -> bool:
+        """Whether nobody has written it there since it was carried."""
+        return self.note.carried.get(key) == held.updated_at
+
+    def _rows(self, session: Session) -> Iterator[tuple[Key, Row]]:
+        for members in filters.pages(session, "/v1/buckets", "buckets"):
+            for row in members["buckets"]:
+                yield (row["device"], row["job"]), row_of(row, row["size"])
+            self.left_out.note(members)
+
+
+def envelopes(session: Session, device: str) -> Iterator[dict[str, Any]]:
+    """All buckets of a device, whole."""
+    path, cursor = f"/v1/export?device={_context.escape(device)}", ""
+    while cursor is not None:
+        members = session.call("GET", path + (f"&cursor={cursor}" if cursor else "")).members
+        yield from members["envelopes"]
+        cursor = members["next_cursor"]
+
+
+def row_of(row: dict[str, Any], size: int) -> Row:
+    return Row(row["revision"], time_of(row["updated_at"]), size, row["automation"])
+
+
+def time_of(text: str | None) -> str:
+    """The time itself, or a stand-in for one that a daemon would not take."""
+    return text if text is not None and _TIME.fullmatch(text) else BEGINNING
+
+
+def name_of(key: Key) -> str:
+    device, job = key
+    return f"{device} (device)" if job is None else f"{device}, {job}"
+
+
+def _scope(key: Key, automation: str | None = None) -> _context.Scope:
+    return _context.named(key[0], key[1], automation, False)

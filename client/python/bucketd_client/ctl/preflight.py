@@ -1,0 +1,100 @@
+"""What the daemon would refuse, of a bucket or of a schema, asked before anything is written."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .. import _api, _context
+from .._errors import BucketError
+from . import _bucket_of, _lines_of, json_diff
+from .archive import Envelope
+from .prompts import counted
+from .session import Session
+
+NAMED = 3  # stored buckets that a schema would refuse; ``bucketctl schema check`` has more
+
+
+class Foreseen(NamedTuple):
+    """Violations in words, without values; ``unchecked`` is why nobody knows, where that is so."""
+
+    refused: list[str]
+    unchecked: str | None = None
+
+
+FINE = Foreseen([])
+
+
+def bound(session: Session, envelope: Envelope, stored: bool) -> str | None:
+    """The automation whose schema a write of it must meet; None where no schema applies."""
+    if envelope.job is None:
+        return None
+    if envelope.automation is not None or not stored:
+        return envelope.automation
+    return _binding(session, envelope.device, envelope.job)
+
+
+def rebinding(session: Session, envelope: Envelope) -> list[json_diff.Change]:
+    """What is to change of a stored bucket whose content is as it should be: its automation."""
+    wanted = envelope.automation
+    if envelope.job is None or wanted is None:
+        return []
+    now = _binding(session, envelope.device, envelope.job)
+    return [] if now == wanted else [json_diff.Change("(automation)", now, wanted)]
+
+
+def _binding(session: Session, device: str, job: str) -> str | None:
+    query = f"device={_context.escape(device)}&job={_context.escape(job)}"
+    rows = session.call("GET", f"/v1/buckets?{query}").members["buckets"]
+    return rows[0]["automation"] if rows else None
+
+
+def foresee(
+    session: Session, automation: str | None, bucket: Any, coming: dict[str, Any]
+) -> Foreseen:
+    """By the schema that will be in force: of those ``coming``, else that of the daemon."""
+    if automation is None:
+        return FINE
+    body = {"bucket": bucket}
+    if automation in coming:
+        body["schema"] = coming[automation]
+    target = f"/v1/schemas/{_context.escape(automation)}/check"
+    headers, content = {"Content-Type": _api.JSON}, _api.encode(body)
+    try:
+        said = session.call("POST", target, headers=headers, body=content).members
+    except BucketError as problem:
+        cause = _CAUSES.get(problem.code)
+        if cause is None:
+            raise
+        why = cause or problem.message
+        return Foreseen([], f"not checked by the schema of {automation!r}: {why}")
+    lines = [line for violation in said["violations"] for line in _lines_of(violation)]
+    return Foreseen([f"by the schema of {automation!r}, {line}" for line in lines])
+
+
+# Refusals after which the plan goes on; "" where the daemon's own words say why.
+_CAUSES = {
+    "not_found": "this daemon is too old for that; upgrade it",
+    "too_large": "the two together are over the daemon's limit; the write will tell",
+    "invalid_request": "",  # the schema is none
+}
+
+
+def foresee_schema(session: Session, target: str, schema: Any) -> Foreseen:
+    """By what a schema may be, and by the buckets that are stored; those are named, no more."""
+    headers, content = {"Content-Type": _api.JSON}, _api.encode(schema)
+    try:
+        said = session.call("PUT", f"{target}?dry_run=true", headers=headers, body=content).members
+    except BucketError as problem:
+        if problem.code not in ("invalid_request", "too_large"):
+            raise
+        return Foreseen([problem.message])
+    count = said["count"]
+    if not count:
+        return FINE
+    names = [_bucket_of(detail) for detail in said["details"][:NAMED]] + ["…"] * (count > NAMED)
+    return Foreseen(
+        [
+            f"{counted(count, 'stored bucket')} would violate it ({'; '.join(names)}); "
+            "mend what bucketctl schema check shows, or set it with bucketctl schema set --force"
+        ]
+    )

@@ -1,0 +1,36 @@
+"""Asking a person before something that cannot be undone."""
+
+from __future__ import annotations
+
+import sys
+
+from . import output
+from .parser import Declined, Usage
+from .table.daily import Options
+
+
+def ask(options: Options, what: str) -> None:
+    """Go on where ``--yes`` said so beforehand, or a person says it now. Raises Declined."""
+    if options.has("yes"):
+        return
+    if not person_is_there():
+        raise Usage(f"cannot {what} unasked: give --yes, or look first with --dry-run")
+    if answer(f"{what}? [y/N]").strip() not in ("y", "yes"):
+        output.warn("nothing was changed")
+        raise Declined
+
+
+def person_is_there() -> bool:
+    """Report whether standard input is a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def answer(question: str) -> str:
+    """Ask, and return the line that is typed, in small letters; empty at the end of the input."""
+    output.warn(question, before="")
+    return sys.stdin.buffer.readline().decode("utf-8", "replace").lower()
+
+
+def counted(number: int, what: str) -> str:
+    """``1 bucket``, ``2 buckets``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

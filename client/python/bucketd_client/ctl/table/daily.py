@@ -1,0 +1,251 @@
+"""The commands of every day, as one table: what each takes, what it is for, where its code is.
+
+The others are in ``occasional``, so that a start does not load them; ``all`` has both.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # see bucketd_client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Option:
+    """``--name``; ``value`` is the placeholder of its argument, empty for a switch.
+
+    One that may be given ``often`` comes as its values with line breaks between;
+    ``short`` is the letter of another way to write it.
+    """
+
+    __slots__ = ("help", "name", "often", "short", "value")
+
+    # By hand: NamedTuple would have typing imported, which takes longer than all commands here.
+    def __init__(
+        self, name: str, value: str, help: str, often: bool = False, short: str = ""
+    ) -> None:
+        self.name, self.value, self.help = name, value, help
+        self.often, self.short = often, short
+
+    @property
+    def forms(self) -> str:
+        """As a page of help shows it."""
+        return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
+
+
+class Command:
+    """One row. ``place`` is module:function; ``arguments`` as the usage line shows them.
+
+    ``example`` and ``notes`` may have several lines; ``needs`` and ``most`` count arguments.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: str,
+        summary: str,
+        options: tuple[Option, ...],
+        example: str,
+        place: str,
+        needs: int = 0,
+        most: int = 10**6,
+        notes: str = "",
+    ) -> None:
+        self.name, self.arguments, self.summary, self.options = name, arguments, summary, options
+        self.example, self.place, self.notes = example, place, notes
+        self.needs, self.most = needs, most
+
+    def function(self) -> Callable[[Options], int]:
+        module, _, name = self.place.partition(":")
+        # Not by importlib: it imports warnings, and both take longer than the call.
+        found: Callable[[Options], int] = getattr(
+            __import__(module, globals(), None, (name,), 2), name
+        )
+        return found
+
+
+class Options:
+    """What was typed: option values by name (switches: ""), and the rest in order."""
+
+    def __init__(self, given: dict[str, str], arguments: list[str]) -> None:
+        self.given, self.arguments = given, arguments
+
+    def get(self, name: str) -> str | None:
+        return self.given.get(name)
+
+    def has(self, name: str) -> bool:
+        return name in self.given
+
+
+DAEMON = (
+    Option("socket", "PATH", "the daemon's socket (else $BUCKETD_SOCKET, else the usual places)"),
+    Option("timeout", "SECONDS", "how long to wait (5 to reach the daemon, 30 for its answer)"),
+    Option("json", "", "print the whole answer as JSON"),
+    Option("curl", "", "print the same request as a curl command, and send nothing"),
+)
+NAMES = (
+    Option("device", "D", "name the device, as an operator"),
+    Option("job", "J", "name the job (without it the device bucket is meant)"),
+    Option("automation", "A", "name the automation whose schema applies"),
+)
+TARGET = (
+    *NAMES,
+    Option("device-bucket", "", "the bucket that all jobs on the device share"),
+    *DAEMON,
+)
+GUARD = (Option("if-match", "ETAG", "write only if the bucket still has this ETag (get --json)"),)
+DATA = (Option("data", "OBJ", "a JSON object; - reads it from standard input"),)
+FILTER = (
+    Option("device", "D", "only of this device; a name or a pattern"),
+    Option("job", "J", "only of this job; a name or a pattern"),
+    Option("automation", "A", "only of this automation; a name or a pattern"),
+    Option("limit", "N", "at most so many"),
+)
+SCHEMA_NOTES = """\
+FILE is a JSON Schema (2020-12), or the field form: {"fields": [{"name", "type", …}]};
+- reads standard input."""
+TYPES_NOTES = """\
+TypeScript: a .d.ts that types agent.utils.bucket without a cast (needs json2ts, of the npm
+package json-schema-to-typescript). Python: a module with a TypedDict and a typed agent
+(needs datamodel-codegen, of the package datamodel-code-generator)."""
+TTL = (Option("ttl", "SECONDS", "how long the context lives (the daemon's default: a day)"),)
+TOKEN_FILE = (Option("token-file", "", "hand on the token in a file that only you may read"),)
+
+SURE = (
+    Option("dry-run", "", "show what would be done, and do nothing"),
+    Option("yes", "", "do not ask"),
+)
+CLEAR_NOTES = """\
+With --all the names may be patterns: *, ?, [a-z] ([*] is a star), and without any of them all
+buckets are meant, device buckets too. You are asked first; a script gives --yes."""
+
+SET_NOTES = """\
+KEY ends at the first = of the word: what follows is a text. Where := comes first it is
+JSON. So a key may hold dots, slashes, blanks, or nothing at all; one that holds = or ends
+in a colon goes into --data. A text stays a text: n=1 sets "1", n:=1 sets 1.
+With --data (or -) the words come on top of it."""
+GET_NOTES = """\
+One KEY prints its value, and exit status 1 says that the bucket has no such key. Several
+print an object of those that are there. A bucket that was never written is {}."""
+LIST_NOTES = """\
+A pattern has *, ? or [a-z] in it; [*] is a star. Device buckets have no job that could fit.
+Not on a terminal: one JSON array, a bucket a line (bucketctl list | jq '.[].job')."""
+CONTEXTS_NOTES = """\
+Not on a terminal: one JSON array, a context a line (bucketctl context list | jq '.[].id')."""
+NO_JOB = """\
+Without --job only the device bucket can be used in the context: what asks for the bucket of a
+job is refused with no_job_context."""
+RUN_NOTES = f"""\
+The command finds its bucket through BUCKETD_SOCKET and BUCKETD_TOKEN; it also gets
+BUCKETD_DEVICE, BUCKETD_JOB and BUCKETD_AUTOMATION. Signals are passed on, and the exit
+status is the command's: 128+n if signal n ended it, 127 not found, 126 not executable.
+The context ends with the command.
+{NO_JOB}
+With --token-file the command gets BUCKETD_TOKEN_FILE instead: no environment that is printed,
+logged or read in /proc then holds the token. The file goes with the context."""
+
+COMMANDS = (
+    Command(
+        "clear", "", "remove the whole bucket, or all that fit",
+        (
+            *TARGET, *GUARD,
+            Option("all", "", "every bucket that --device, --job and --automation fit"),
+            *SURE,
+        ),
+        "bucketctl clear --device phone-1 --job login\n"
+        "bucketctl clear --all --device 'emulator-*' --dry-run", "commands.buckets:clear", most=0,
+        notes=CLEAR_NOTES,
+    ),
+    Command(
+        "context create", "", "mint a job context and print its token", NAMES + TTL + DAEMON,
+        "bucketctl context create --device phone-1 --job login --ttl 3600\n"
+        "export BUCKETD_TOKEN=$(bucketctl context create --device phone-1 --job login | jq -r "
+        ".token)", "commands.contexts:create", most=0, notes=NO_JOB,
+    ),
+    Command(
+        "context list", "", "all live contexts, without their tokens", DAEMON,
+        "bucketctl context list", "commands.contexts:show", most=0, notes=CONTEXTS_NOTES,
+    ),
+    Command(
+        "context revoke", "ID", "end a context now", DAEMON,
+        "bucketctl context revoke 44ac2528550b93f9", "commands.contexts:revoke", 1, 1,
+    ),
+    Command(
+        "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
+        (*TARGET, Option("raw", "", "with one KEY: a text without its quotes")),
+        "bucketctl get --device phone-1 --job login\n"
+        "bucketctl get --device phone-1 --job login sessionToken --raw", "commands.buckets:get",
+        notes=GET_NOTES,
+    ),
+    Command(
+        "list", "", "all stored buckets", FILTER + DAEMON,
+        "bucketctl list --device phone-1\n"
+        "bucketctl list --device 'phone-*' --job 'log[io]*'", "commands.overview:show",
+        most=0, notes=LIST_NOTES,
+    ),
+    Command(
+        "replace", "[-]", "put a whole new bucket in place", TARGET + GUARD + DATA,
+        "bucketctl replace --device phone-1 --job login --data '{\"loggedIn\": false}'\n"
+        "bucketctl replace --device phone-1 --job login - < bucket.json",
+        "commands.buckets:replace", most=1,
+    ),
+    Command(
+        "run", "-- COMMAND…", "run a command in a job context of its own",
+        NAMES + TTL + TOKEN_FILE + DAEMON[:2],
+        "bucketctl run --device phone-1 --job login -- python3 automation.py",
+        "commands.run:run", 1,
+        notes=RUN_NOTES,
+    ),
+    Command(
+        "schema check", "AUTOMATION FILE",
+        "tell which stored buckets a schema would refuse, and change nothing", DAEMON,
+        "bucketctl schema check login login.json", "commands.schemas:check", 2, 2,
+        notes=SCHEMA_NOTES + "\nExit status 5 says that there are some.",
+    ),
+    Command(
+        "schema get", "AUTOMATION", "print a schema as it was given", DAEMON,
+        "bucketctl schema get login > login.json", "commands.schemas:get", 1, 1,
+    ),
+    Command(
+        "schema list", "", "all schemas, and what is wrong with any", DAEMON,
+        "bucketctl schema list", "commands.schemas:show", most=0,
+    ),
+    Command(
+        "schema remove", "AUTOMATION", "remove a schema that was set here", DAEMON,
+        "bucketctl schema remove login", "commands.schemas:remove", 1, 1,
+    ),
+    Command(
+        "schema set", "AUTOMATION FILE", "set the schema of an automation's buckets",
+        (Option("force", "", "also if stored buckets violate it"), *DAEMON),
+        "bucketctl schema set login login.json", "commands.schemas:put", 2, 2,
+        notes=SCHEMA_NOTES + "\nExit status 5 says that stored buckets violate it: it is not set.",
+    ),
+    Command(
+        "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",
+        TARGET + GUARD + DATA,
+        "bucketctl set --device phone-1 --job login sessionToken=s3cr3t loggedIn:=true\n"
+        "echo '{\"loggedIn\": true}' | bucketctl set --device phone-1 --job login -",
+        "commands.buckets:set_keys", notes=SET_NOTES,
+    ),
+    Command(
+        "status", "", "how the daemon is",
+        (Option("settings", "", "only the settings in force, and where each came from"), *DAEMON),
+        "bucketctl status\nbucketctl status --settings", "commands.overview:status", most=0,
+    ),
+    Command(
+        "types", "AUTOMATION", "write the types of an automation's bucket for an editor",
+        (
+            Option("lang", "LANGUAGE", "typescript or python"),
+            Option("output", "FILE", "write there (else to standard output)"),
+            Option("check", "FILE", "exit status 1 if this file is out of date; write nothing"),
+            *DAEMON[:2],
+        ),
+        "bucketctl types login --lang typescript --output login.bucket.d.ts\n"
+        "bucketctl types login --lang python --check login_bucket.py", "commands.types:types", 1, 1,
+        notes=TYPES_NOTES,
+    ),
+    Command(
+        "unset", "KEY…", "remove keys, keep all others", TARGET + GUARD,
+        "bucketctl unset --device phone-1 --job login sessionToken", "commands.buckets:unset", 1,
+    ),
+)  # fmt: skip

@@ -1,8 +1,0 @@
-"""So that the attacks find each other, and the harness."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))

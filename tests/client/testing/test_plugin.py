@@ -1,0 +1,217 @@
+"""The fixtures, as the author of an automation uses them: in a pytest of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+AUTOMATION = """
+import asyncio
+from bucketd_client import agent
+from bucketd_client.aio import agent as async_agent
+
+def main():
+    result = agent.utils.bucket.get()
+    if not result.success:
+        raise SystemExit(result.error)
+    if not result.bucket.get("loggedIn"):
+        result = agent.utils.bucket.set({"loggedIn": True, "token": "t1"})
+        if not result.success:
+            raise SystemExit(result.code)
+    agent.utils.deviceBucket.set({"lastJob": "login"})
+
+def awaited():
+    asyncio.run(async_agent.utils.bucket.set({"loggedIn": True}))
+"""
+
+PASSING = """
+import subprocess, sys
+import automation
+import pytest
+from bucketd_client import Bucket, agent
+
+def test_logs_in(bucket, device_bucket):
+    automation.main()
+    bucket.assert_set(loggedIn=True)
+    bucket.assert_set({"token": "t1"})
+    device_bucket.assert_set(lastJob="login")
+    assert bucket.data == {"loggedIn": True, "token": "t1"}
+    assert [(w.method, w.set, w.revision) for w in bucket.writes] == [("PATCH", bucket.data, 1)]
+
+@pytest.mark.bucketd(bucket={"loggedIn": True}, device_bucket={"model": "p7"}, job="log in")
+def test_resumes(bucket, device_bucket):
+    automation.main()
+    bucket.assert_unchanged()
+    assert device_bucket.data == {"model": "p7", "lastJob": "login"}
+    assert Bucket().context()["job"] == "log in"
+
+def test_each_test_has_its_own(bucket):
+    assert (bucket.data, bucket.revision, bucket.writes) == ({}, 0, [])
+
+def test_asyncio(bucket):
+    automation.awaited()
+    bucket.assert_set(loggedIn=True)
+
+def test_a_process_of_its_own(bucket):
+    subprocess.run([sys.executable, "-c", "import automation; automation.main()"], check=True)
+    bucket.assert_set(loggedIn=True)
+
+def test_the_same_value_again_counts_as_set(bucket):
+    bucket.seed({"loggedIn": True})
+    agent.utils.bucket.set({"loggedIn": True})
+    bucket.assert_set(loggedIn=True)
+    bucket.assert_unchanged()
+
+def test_removed(bucket):
+    bucket.seed({"a": 1, "b": 2})
+    Bucket().remove("a")
+    bucket.assert_removed("a")
+
+def test_what_the_automation_does_when_refused(bucket, bucketd_server):
+    bucketd_server.refuse("storage_full", times=2)
+    with pytest.raises(SystemExit, match="storage_full, as the test wants it"):
+        automation.main()
+    assert agent.utils.bucket.set({"a": 1}).code == "storage_full"
+    bucket.assert_unchanged()
+    assert agent.utils.bucket.set({"a": 1}).success
+
+def test_what_it_does_without_its_token(bucket):
+    bucket.revoke()
+    assert agent.utils.bucket.get().code == "no_job_context"
+
+def test_operators_and_other_buckets(bucketd_server):
+    assert agent.utils.bucket.get().code == "no_job_context"
+    Bucket(device="d", job="j").set(a=1)
+    assert bucketd_server.bucket("d", "j").data == {"a": 1}
+
+def test_watching(bucket, bucketd_server):
+    bucket.seed({"a": 1})
+    changes = Bucket().watch(snapshot=True)
+    assert next(changes).set == {"a": 1}
+    agent.utils.bucket.set({"a": 2})
+    assert next(changes).set == {"a": 2}
+    bucketd_server.stop()
+    bucketd_server.start()
+    agent.utils.bucket.set({"b": 1})
+    assert next(changes).set == {"b": 1}
+    bucket.revoke()
+    assert [each.code for each in agent.utils.bucket.watch()] == ["no_job_context"]
+    with pytest.raises(Exception, match="revoked"):
+        next(changes)
+
+def test_a_restart(bucket, bucketd_server):
+    agent.utils.bucket.set({"a": 1})
+    bucketd_server.stop()
+    bucketd_server.start()
+    assert agent.utils.bucket.get().bucket == {"a": 1}
+"""
+
+FAILING = """
+from bucketd_client import Bucket, agent
+
+def test_not_set(bucket):
+    agent.utils.bucket.set({"a": 1})
+    bucket.assert_set(b=1)
+
+def test_another_value(bucket):
+    agent.utils.bucket.set({"a": 1})
+    bucket.assert_set(a=2)
+
+def test_not_removed(bucket):
+    bucket.assert_removed("a")
+
+def test_set_again(bucket):
+    bucket.seed({"a": 1})
+    Bucket().remove("a")
+    Bucket().set(a=2)
+    bucket.assert_removed("a")
+
+def test_changed(bucket):
+    agent.utils.bucket.set({"a": 1})
+    bucket.assert_unchanged()
+
+def test_changed_and_changed_back(bucket):
+    bucket.seed({"a": 1})
+    agent.utils.bucket.set({"a": 2})
+    agent.utils.bucket.set({"a": 1})
+    bucket.assert_unchanged()
+"""
+
+MISMARKED = """
+import pytest
+
+@pytest.mark.bucketd(buckets={})
+def test_it(bucket):
+    pass
+"""
+
+
+def run(folder: Path, tests: str) -> tuple[int, str]:
+    (folder / "automation.py").write_text(AUTOMATION)
+    (folder / "test_automation.py").write_text(tests)
+    command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider"]
+    # Another plugin of this environment warns without a setting of its own.
+    command += ["-o", "asyncio_default_fixture_loop_scope=function"]
+    done = subprocess.run(
+        [*command, "-W", "error", "test_automation.py"],
+        cwd=folder, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(folder), "BUCKETD_TOKEN": "of somebody else"},
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_fixtures(tmp_path: Path) -> None:
+    status, said = run(tmp_path, PASSING)
+    assert status == 0, said
+    assert "12 passed" in said
+
+
+def test_assertions_fail_with_what_was_done(tmp_path: Path) -> None:
+    status, said = run(tmp_path, FAILING)
+    assert status == 1
+    for wanted in (
+        "6 failed",
+        "'b' was not set; set were: 'a'",
+        "'a' was set to 1, not to 2",
+        "'a' was not removed; removed were: none",
+        "'a' was removed, and set again to 2",
+        "the bucket was changed: it was {}, it is {'a': 1}",
+        "the bucket was changed: it was {'a': 1}, it is {'a': 1}",
+    ):
+        assert wanted in said, said
+
+
+def test_a_marker_that_is_none(tmp_path: Path) -> None:
+    status, said = run(tmp_path, MISMARKED)
+    assert status != 0
+    assert "it takes device, job, bucket, device_bucket" in said
+
+
+WITHOUT_PYTEST = """
+import sys
+from bucketd_client import Bucket
+assert "bucketd_client.testing" not in sys.modules
+from bucketd_client.testing import Server
+with Server() as server:
+    kept = server.bucket("phone-1", "login")
+    bucket = Bucket(token=kept.token, socket=server.socket)
+    bucket.set(a=[1, None])
+    bucket.json_patch([{"op": "add", "path": "/a/-", "value": 2**64 - 1}])
+    assert kept.data == {"a": [1, None, 2**64 - 1]}
+    kept.assert_set(a=[1, None, 2**64 - 1])
+assert "pytest" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.13"])
+def test_without_pytest_and_on_other_pythons(version: str) -> None:
+    python = f"python{version}"
+    if subprocess.run(["sh", "-c", f"{python} -c pass"], capture_output=True).returncode:
+        pytest.skip(f"there is no {python} here")
+    client = Path(__file__).resolve().parents[3] / "client/python"
+    env = {**os.environ, "PYTHONPATH": str(client), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([python, "-W", "error", "-c", WITHOUT_PYTEST], check=True, env=env)

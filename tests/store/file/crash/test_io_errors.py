@@ -1,0 +1,203 @@
+"""Each file system call of a workload fails once, or from there on for ever, in every way.
+
+Whatever happens: what was acknowledged is there, what was refused is not
+(unless the refusal said that the outcome is unknown), nothing else is ever
+read, and a start without the fault finds it all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import math
+import os
+import random
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from bucketd.errors import BucketdError
+from bucketd.fs import files, logfile
+from bucketd.model import changes
+from bucketd.model.bucket import ABSENT, BucketKey, Change
+from bucketd.model.preconditions import Preconditions
+from bucketd.store.file import journal_writer, paths, pipeline, quarantine
+from bucketd.store.file.records import JournalError
+from bucketd.store.file.store import FileStore, FileStoreOptions
+
+OPTIONS = FileStoreOptions(1 << 20, 1.0, 16 * 1024, None)
+KEYS = (BucketKey("phone", "hot"), BucketKey("phone", "other"), BucketKey("tablet"))
+ROTTEN = BucketKey("rotten", "job")
+UNREADABLE = b"not what a bucket holds"
+ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "EROFS", "EACCES", "EINTR", "SHORT")
+FALLIBLE = (
+    *("open", "read", "write", "pread", "pwrite", "fsync", "fdatasync", "rename", "unlink"),
+    *("mkdir", "stat", "fstat", "dup", "syncfs", "link"),
+)
+
+
+class FaultyOs:
+    """Stands in for the store's ``os``; fails at the nth fallible call, or from there on."""
+
+    def __init__(self, nth: int, error: str, forever: bool) -> None:
+        self.nth, self.error, self.forever = nth, error, forever
+        self.calls = 0
+        self.active = True
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        return self._wrapped(name, real) if name in FALLIBLE else real
+
+    def syncfs(self, _root: int) -> int:
+        return int(self._wrapped("syncfs", lambda: 0)())
+
+    def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            due = self.calls == self.nth or (self.forever and self.calls > self.nth)
+            if not (due and self.active):
+                return real(*args, **kwargs)
+            if self.error == "SHORT":
+                return _short(name, real, args, kwargs)
+            number = getattr(errno, self.error)
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+
+def _short(name: str, real: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    if name in ("write", "pwrite") and len(args[1]) > 1:
+        return real(args[0], args[1][: len(args[1]) // 2], *args[2:], **kwargs)
+    return real(*args, **kwargs)
+
+
+@dataclass
+class Witness:
+    """What each bucket may hold, by what its writer was told."""
+
+    allowed: dict[BucketKey, list[bytes | None]] = field(
+        default_factory=lambda: defaultdict(lambda: [None])
+    )
+    acknowledged: int = 0
+    refused: int = 0
+
+    async def commit(self, store: FileStore, key: BucketKey, change: Change) -> None:
+        try:
+            after = await store.commit(key, change, Preconditions())
+        except BucketdError as error:
+            self.refused += 1
+            if "unknown" in error.message:
+                self.allowed[key] += [change.apply(now) for now in list(self.allowed[key])]
+            return
+        self.acknowledged += 1
+        self.allowed[key] = [after.bucket if after.revision else None]
+
+    async def check(self, store: FileStore, firm: bool) -> list[str]:
+        wrong = []
+        for key in (*KEYS, ROTTEN):
+            try:
+                now = await store.read(key)
+            except BucketdError as error:
+                if firm and UNREADABLE not in self.allowed[key]:
+                    wrong.append(f"{key}: {error.message}")
+                continue
+            shown = None if now == ABSENT or now.revision == 0 else now.bucket
+            if shown not in self.allowed[key]:
+                wrong.append(f"{key} is {shown!r}, may be {self.allowed[key]}")
+        return wrong
+
+
+async def workload(path: str, witness: Witness) -> list[str]:
+    """Writes, reads, idle moments in which files are written, a recycled journal, a clean stop."""
+    store = FileStore(files.open_root(path), path, OPTIONS)
+    wrong: list[str] = []
+    hot, other, device = KEYS
+    for number in range(4):
+        await witness.commit(store, hot, changes.merge({"n": number, "pad": "x" * 2500}))
+        await witness.commit(store, other, changes.replace({"n": number}))
+        wrong += await witness.check(store, firm=False)
+        await asyncio.sleep(0.004)
+    await witness.commit(store, ROTTEN, changes.replace({"n": 1}))
+    await witness.commit(store, device, changes.merge({"d": 1}))
+    await witness.commit(store, other, changes.clear())
+    await asyncio.sleep(0.004)
+    wrong += await witness.check(store, firm=False)
+    await store.close()
+    return wrong
+
+
+def run(fault: FaultyOs) -> tuple[Witness, list[str]]:
+    """The workload with the fault, then a look at what is there without it."""
+    witness = Witness()
+    # Half of the cases on the event loop, half on the thread.
+    here = math.inf if fault.nth % 2 else 0.0
+    quick = mock.patch.object(journal_writer, "QUICK_SECONDS", here)
+    brisk = mock.patch.multiple(pipeline, LINGER_SECONDS=0.001, RETRY_SECONDS=0.01)
+    with tempfile.TemporaryDirectory(prefix="bd-") as path:
+        _plant_damage(path, witness)
+        with (
+            quick,
+            brisk,
+            mock.patch.object(files, "os", fault),
+            mock.patch.object(logfile, "os", fault),
+            mock.patch.object(quarantine, "os", fault),
+            mock.patch.object(files, "syncfs", fault.syncfs),
+            contextlib.suppress(OSError, JournalError),
+        ):
+            wrong = asyncio.run(workload(path, witness))
+            return witness, wrong + asyncio.run(_look(path, witness, fault))
+        return witness, asyncio.run(_look(path, witness, fault))
+
+
+def _plant_damage(path: str, witness: Witness) -> None:
+    place = Path(path, *paths.parts(ROTTEN)[0])
+    place.mkdir(parents=True)
+    (place / paths.parts(ROTTEN)[1]).write_bytes(UNREADABLE)
+    witness.allowed[ROTTEN] = [UNREADABLE]
+
+
+async def _look(path: str, witness: Witness, fault: FaultyOs) -> list[str]:
+    fault.active = False
+    store = FileStore(files.open_root(path), path, OPTIONS)
+    wrong = await witness.check(store, firm=True)
+    before = witness.acknowledged
+    await witness.commit(store, KEYS[0], changes.merge({"after": True}))
+    if witness.acknowledged == before:
+        wrong.append("a write after a start without the fault was refused")
+    await store.close()
+    return wrong
+
+
+@pytest.mark.timeout(3600)
+def test_every_failing_call(crash_scale: float) -> None:
+    began = time.monotonic()
+    clean = FaultyOs(0, "EIO", forever=False)
+    witness, wrong = run(clean)
+    assert not wrong
+    assert witness.refused == 0
+    cases = [
+        (nth, error, forever)
+        for nth in range(1, clean.calls + 1)
+        for error in ERRORS
+        for forever in (False, True)
+    ]
+    chosen = random.Random(7).sample(cases, max(60, int(len(cases) * crash_scale)))
+    found: list[str] = []
+    acknowledged = refused = 0
+    for nth, error, forever in chosen if crash_scale < 1 else cases:
+        witness, wrong = run(FaultyOs(nth, error, forever))
+        acknowledged, refused = acknowledged + witness.acknowledged, refused + witness.refused
+        found += [f"call {nth}, {error}, forever={forever}: {text}" for text in wrong]
+    print(
+        f"{clean.calls} calls, {len(chosen)} faults, {acknowledged} writes acknowledged, "
+        f"{refused} refused, {len(found)} wrong, {time.monotonic() - began:.1f} s"
+    )
+    assert not found, found[:5]

@@ -1,0 +1,178 @@
+"""Rot: each bit flipped and each truncation, of a bucket file and of a journal.
+
+Damage stays where it is, is reported, and is never served as data.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bucketd.errors import BucketCorrupt
+from bucketd.fs import files
+from bucketd.model.bucket import BucketKey, Snapshot, timestamp
+from bucketd.store.file import journal, quarantine, records, recovery
+from bucketd.store.file.bucket_files import BucketFiles
+from bucketd.store.file.journal import Journal
+from bucketd.store.file.records import Record
+
+KEY, BESIDE = BucketKey("phone", "login"), BucketKey("phone", "beside")
+SEGMENT = 16 * 1024
+
+
+@pytest.fixture
+def home() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="bd-") as path:
+        yield path
+
+
+def snapshot(revision: int) -> Snapshot:
+    now = timestamp()
+    bucket = b'{"sessionToken":"t-%d","loggedIn":true,"n":%d}' % (revision, revision)
+    return Snapshot(bucket, revision, f"{revision:016x}", "login", now, now)
+
+
+def damages(text: bytes, scale: float) -> Iterator[bytes]:
+    """Every flipped bit and every truncation, or a random part of them."""
+    dice = random.Random(1)
+    share = 1.0 if scale >= 1 else 0.1
+    for index in range(len(text)):
+        for bit in range(8):
+            if dice.random() < share:
+                changed = bytearray(text)
+                changed[index] ^= 1 << bit
+                yield bytes(changed)
+    for length in range(len(text)):
+        if dice.random() < share:
+            yield text[:length]
+
+
+@pytest.mark.timeout(1800)
+def test_a_rotted_file_is_never_served_as_data(home: str, crash_scale: float) -> None:
+    root = files.open_root(home)
+    good, beside = snapshot(3), snapshot(7)
+    writer = BucketFiles(root, home, 1 << 20)
+    writer.put(KEY, good)
+    writer.put(BESIDE, beside)
+    path = Path(writer.name(KEY))
+    text = path.read_bytes()
+    tried = reported = 0
+    for damaged in damages(text, crash_scale):
+        path.write_bytes(damaged)  # in place: the inode stays, as with real rot
+        bucket_files = BucketFiles(root, home, 1 << 20)
+        tried += 1
+        try:
+            now = bucket_files.load(KEY).snapshot
+        except BucketCorrupt:
+            reported += 1
+        else:
+            # Only the seal itself was hit: then the data is what it was.
+            assert now.bucket == good.bucket
+            assert now.automation == good.automation
+        assert bucket_files.load(BESIDE).snapshot.bucket == beside.bucket
+        assert path.read_bytes() == damaged
+    print(f"bucket file of {len(text)} bytes: {tried} damages, {reported} reported, 0 served")
+    assert reported > tried * 0.9
+    os.close(root)
+
+
+def _journal_with_records(home: str) -> tuple[int, list[Record]]:
+    root = files.open_root(home)
+    journaled, base = [], None
+    for revision in range(1, 6):
+        after = snapshot(revision)
+        journaled.append(Record(KEY, base, after))
+        base = after.etag
+    log = Journal(root, SEGMENT)
+    log.begin_segment()
+    log.append([records.encode(record) for record in journaled])
+    log.sync()
+    log.close()
+    return root, journaled
+
+
+@pytest.mark.timeout(1800)
+def test_a_rotted_journal_gives_a_state_that_was(
+    home: str, crash_scale: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, journaled = _journal_with_records(home)
+    names = [Path(home, "journal", name) for name in journal.NAMES]
+    path = next(p for p in names if p.read_bytes()[:8] == records.MAGIC)
+    whole = path.read_bytes()
+    end = max(i for i, byte in enumerate(whole) if byte) + 1
+    states = {record.after.bucket for record in journaled}
+    head, tail = whole[:24], whole[records.HEADER_BYTES : end]
+    tried = shorter = silent = 0
+    with caplog.at_level(logging.CRITICAL):
+        for damaged in _journal_damages(whole, head, tail, crash_scale):
+            path.write_bytes(damaged)
+            log = Journal(root, SEGMENT)
+            tried += 1
+            found = [record.after.bucket for record in log.replay]
+            assert found == [r.after.bucket for r in journaled][: len(found)]
+            assert set(found) <= states
+            if len(found) < len(journaled):
+                shorter += 1
+                # A torn tail is what a crash leaves; anything else is damage, and is said.
+                silent += (
+                    not log.damaged and len(found) < len(journaled) - 1 and len(damaged) >= end
+                )
+            log.close()
+    print(f"journal: {tried} damages, {shorter} cut the log, {silent} of those unreported")
+    assert silent == 0
+    os.close(root)
+
+
+def _journal_damages(whole: bytes, head: bytes, tail: bytes, scale: float) -> Iterator[bytes]:
+    begin = records.HEADER_BYTES
+    for damaged in damages(tail, scale):
+        rest = whole[begin + len(tail) :] if len(damaged) == len(tail) else b""
+        yield whole[:begin] + damaged + rest
+    for damaged in damages(head, scale):
+        if len(damaged) == len(head):
+            yield damaged + whole[len(head) :]
+
+
+def test_a_rotted_file_is_completed_from_the_journal(home: str) -> None:
+    root, journaled = _journal_with_records(home)
+    bucket_files = BucketFiles(root, home, 1 << 20)
+    bucket_files.put(KEY, journaled[0].after)
+    path = Path(bucket_files.name(KEY))
+    damaged = path.read_bytes().replace(b"t-1", b"t-9")
+    path.write_bytes(damaged)
+    log = Journal(root, SEGMENT)
+    assert recovery.replay(bucket_files, log.replay) == 1
+    assert BucketFiles(root, home, 1 << 20).load(KEY).snapshot == journaled[-1].after
+    kept = list(Path(home, quarantine.QUARANTINE).iterdir())
+    assert [p.read_bytes() for p in kept] == [damaged]
+    log.close()
+    os.close(root)
+
+
+@pytest.mark.parametrize("left", [b"", bytes(300)], ids=["empty", "zeros"])
+def test_a_file_without_its_bytes_is_completed_and_not_kept(home: str, left: bytes) -> None:
+    root, journaled = _journal_with_records(home)
+    bucket_files = BucketFiles(root, home, 1 << 20)
+    bucket_files.put(KEY, journaled[0].after)
+    Path(bucket_files.name(KEY)).write_bytes(left)
+    log = Journal(root, SEGMENT)
+    assert recovery.replay(bucket_files, log.replay) == 1
+    assert BucketFiles(root, home, 1 << 20).load(KEY).snapshot == journaled[-1].after
+    assert not Path(home, quarantine.QUARANTINE).exists()
+    log.close()
+    os.close(root)
+
+
+def test_a_journal_of_another_version_is_not_touched(home: str) -> None:
+    root, _ = _journal_with_records(home)
+    path = Path(home, "journal", journal.NAMES[0])
+    path.write_bytes(records.header(2, 9).ljust(SEGMENT, b"\0"))
+    with pytest.raises(records.JournalError, match="version 2"):
+        Journal(root, SEGMENT)
+    os.close(root)

@@ -1,0 +1,304 @@
+"""Every state that a crash may leave, built from a recording, must recover to what was promised.
+
+A workload runs on the real store over a real directory while each of its file
+system calls is recorded. After every one of them the possible crash states are
+built (see ``recorder``), and recovery is run on each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import orjson
+import pytest
+from recorder import Disk, Op, Recorder, crash_states, durable_from
+
+from bucketd.errors import BucketdError
+from bucketd.fs import files, logfile
+from bucketd.fs.locks import WriteLock
+from bucketd.model import changes
+from bucketd.model.bucket import ABSENT, BucketKey, Change, Snapshot
+from bucketd.model.preconditions import Preconditions
+from bucketd.store.file import pipeline, records, recovery
+from bucketd.store.file import quarantine as quarantine_module
+from bucketd.store.file.applier import Batch
+from bucketd.store.file.bucket_files import BucketFiles
+from bucketd.store.file.journal import Journal
+from bucketd.store.file.store import FileStore, FileStoreOptions
+
+SEGMENT = 12 * 1024
+OPTIONS = FileStoreOptions(1 << 20, 5.0, SEGMENT, None)
+UNREADABLE = Snapshot(revision=-1)
+HOT, OTHER, DEVICE = BucketKey("phone", "hot"), BucketKey("phone", "b/c"), BucketKey("phone")
+Workload = Callable[["Session"], Awaitable[None]]
+
+
+class Session:
+    """Runs commits and notes in the recording when each was asked for and when acknowledged."""
+
+    def __init__(self, recorder: Recorder, root: str, rounds: int) -> None:
+        self.recorder, self.root, self.rounds = recorder, root, rounds
+        self.store: FileStore | None = None
+
+    def open(self) -> None:
+        self.store = FileStore(files.open_root(self.root), self.root, OPTIONS)
+
+    async def close(self) -> None:
+        assert self.store is not None
+        await self.store.close()
+
+    async def commit(self, key: BucketKey, change: Change) -> Snapshot:
+        assert self.store is not None
+        asked = len(self.recorder.ops)
+        after = await self.store.commit(key, change, Preconditions())
+        self.recorder.note(Op("ack", note=(key, asked, after)))
+        return after
+
+    async def set(self, key: BucketKey, **data: object) -> Snapshot:
+        return await self.commit(key, changes.merge(data))
+
+
+async def sets_and_recycling(session: Session) -> None:
+    """A hot bucket, others beside it, deletion and re-creation, until both segments were reused."""
+    session.open()
+    for number in range(session.rounds):
+        await session.set(HOT, n=number, pad="x" * 700)
+        if number % 3 == 0:
+            await asyncio.gather(session.set(OTHER, n=number), session.set(DEVICE, n=number))
+        if number % 5 == 4:
+            await session.commit(OTHER, changes.clear())
+            await asyncio.sleep(0.03)  # idle: the files are written
+    await session.close()
+
+
+async def stop_and_start(session: Session) -> None:
+    """Clean stops, and a start without one, each followed by more."""
+    for number in range(session.rounds // 15):
+        session.open()
+        await session.set(HOT, n=number)
+        await session.set(DEVICE, n=number)
+        await session.close()
+
+
+async def quarantine(session: Session) -> None:
+    """A file that nobody can read is replaced, and one is deleted."""
+    session.open()
+    await session.set(OTHER, n=1)
+    await asyncio.sleep(0.03)
+    home = Path(session.root) / "devices" / "phone"
+    for path in (home / "jobs" / "hot.json", home / "device.json"):
+        path.write_bytes(b"\x00 not an envelope")
+        inode, name = path.stat().st_ino, str(path.relative_to(session.root))
+        created = session.recorder.created(inode, name)
+        session.recorder.note(created)
+        session.recorder.note(Op("data", created.inode, data=path.read_bytes()))
+        session.recorder.note(Op("syncall", note=len(session.recorder.ops)))
+        session.recorder.note(Op("damage", note=HOT if "hot" in name else DEVICE))
+    await session.commit(HOT, changes.replace({"good": True}))
+    await session.commit(DEVICE, changes.clear())
+    await asyncio.sleep(0.03)
+    await session.set(HOT, more=1)
+    await session.close()
+
+
+WORKLOADS: tuple[Workload, ...] = (sets_and_recycling, stop_and_start, quarantine)
+
+
+@contextmanager
+def recording(root: str) -> Iterator[Recorder]:
+    recorder = Recorder(root)
+    with (
+        mock.patch.object(files, "os", recorder),
+        mock.patch.object(logfile, "os", recorder),
+        mock.patch.object(quarantine_module, "os", recorder),
+        mock.patch.object(files, "syncfs", recorder.syncfs),
+    ):
+        yield recorder
+
+
+def record(workload: Workload, rounds: int = 60) -> list[Op]:
+    async def run(recorder: Recorder, root: str) -> None:
+        await workload(Session(recorder, root, rounds))
+
+    with tempfile.TemporaryDirectory(prefix="bd-") as root, recording(root) as recorder:
+        asyncio.run(run(recorder, root))
+        return recorder.ops
+
+
+def promises(ops: list[Op], end: int) -> dict[BucketKey, list[Snapshot]]:
+    """The states each bucket may be found in: the last acknowledged, or one asked for since."""
+    allowed: dict[BucketKey, list[Snapshot]] = defaultdict(lambda: [ABSENT])
+    for index, op in enumerate(ops):
+        if op.kind == "damage" and index < end:
+            allowed[op.note] = [UNREADABLE]
+        if op.kind != "ack":
+            continue
+        key, asked, after = op.note
+        if index < end:
+            allowed[key] = [after]
+        elif asked < end:
+            allowed[key] = [*allowed[key], after]
+    return allowed
+
+
+def recover(state: Disk) -> dict[BucketKey, Snapshot | str]:
+    """What a start on these files comes to; a text where a bucket cannot be read."""
+    with tempfile.TemporaryDirectory(prefix="bd-") as path:
+        state.write_out(path)
+        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            log = Journal(root, SEGMENT)
+            bucket_files = BucketFiles(root, path, 1 << 20)
+            lock = WriteLock(root)
+            with mock.patch.object(files, "syncfs", return_value=0):
+                recovery.replay_under(lock, bucket_files, log)
+            lock.close()
+            log.close()
+            return {key: _load(bucket_files, key) for key in (HOT, OTHER, DEVICE)}
+        finally:
+            os.close(root)
+
+
+def _load(bucket_files: BucketFiles, key: BucketKey) -> Snapshot | str:
+    try:
+        return bucket_files.load(key).snapshot
+    except BucketdError as error:
+        return error.message
+
+
+def violations(ops: list[Op], every: int = 1, enough: float = math.inf) -> tuple[int, list[str]]:
+    """How many states were tried, and what was wrong with any of them, or with ``enough``."""
+    durable, seen, wrong = durable_from(ops), set(), []
+    for end in range(0, len(ops) + 1, every):
+        allowed = promises(ops, end)
+        for state in crash_states(ops, end, durable):
+            mark = (state.key(), _mark(allowed))
+            if mark in seen:
+                continue
+            seen.add(mark)
+            if len(wrong) >= enough:
+                return len(seen), wrong
+            wrong += [f"after {end} ops: {text}" for text in _judge(allowed, recover(state))]
+    return len(seen), wrong
+
+
+def _mark(allowed: dict[BucketKey, list[Snapshot]]) -> str:
+    return repr(sorted((str(k), [s.etag for s in v]) for k, v in allowed.items()))
+
+
+def _judge(
+    allowed: dict[BucketKey, list[Snapshot]], found: dict[BucketKey, Snapshot | str]
+) -> list[str]:
+    wrong = []
+    for key, now in found.items():
+        if key not in allowed:
+            continue
+        states = [(s.revision, s.etag, s.bucket) for s in allowed[key] if s is not UNREADABLE]
+        shown = (now.revision, now.etag, now.bucket) if isinstance(now, Snapshot) else now
+        if isinstance(now, str) and UNREADABLE in allowed[key]:
+            continue  # damaged by the workload itself, and not yet replaced
+        if shown not in states:
+            wrong.append(f"{key} is {shown}, may be {states}")
+    return wrong
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.__name__)
+@pytest.mark.timeout(1800)
+def test_every_crash_state_recovers(workload: Workload, crash_scale: float) -> None:
+    began = time.monotonic()
+    ops = record(workload, rounds=160 if crash_scale >= 1 else 60)
+    assert any(op.kind == "ack" for op in ops)
+    tried, wrong = violations(ops, every=1 if crash_scale >= 1 else 9)
+    print(
+        f"{workload.__name__}: {len(ops)} calls, {tried} crash states, "
+        f"{len(wrong)} lost or torn, {time.monotonic() - began:.1f} s"
+    )
+    assert not wrong, wrong[:5]
+
+
+@pytest.mark.timeout(1800)
+def test_relaxed_leaves_whole_states(crash_scale: float) -> None:
+    """Acknowledged before it is durable, a change may be lost, but never what was there before."""
+    with mock.patch.dict(globals(), OPTIONS=replace(OPTIONS, relaxed_seconds=60.0)):
+        ops = record(sets_and_recycling, rounds=60 if crash_scale >= 1 else 8)
+    firm = promises(ops, 0)
+    for op in ops:
+        if op.kind == "ack":
+            firm[op.note[0]].append(op.note[2])
+    with mock.patch.dict(globals(), promises=lambda _ops, _end: firm):
+        tried, wrong = violations(ops)
+    print(f"relaxed: {tried} crash states, {len(wrong)} torn")
+    assert not wrong, wrong[:5]
+
+
+def _no_sync(_fd: int) -> None:
+    """A store that forgets to make its journal durable."""
+
+
+def _early(self: pipeline.Pipeline, batch: Batch, answer: pipeline.Response) -> None:
+    """A store that acknowledges before it journals."""
+    answer(Batch(answers=batch.answers))
+    batch.answers = []
+    time.sleep(0.005)
+    _complete(self, batch, answer)
+
+
+_complete = pipeline.Pipeline._complete
+
+
+def _no_checksum(text: bytes, generation: int, offset: int) -> bytes | None:
+    """A journal that believes every record whose length fits."""
+    if offset + records._FRAME.size > len(text):
+        return None
+    tag, length, _crc = records._FRAME.unpack_from(text, offset)
+    begin = offset + records._FRAME.size
+    if tag != records._tag(generation) or begin + length > len(text):
+        return None
+    payload = text[begin : begin + length]
+    try:
+        orjson.loads(payload)
+    except ValueError:
+        return b'{"device":"phone","job":"hot","base":null,"after":null}'
+    return payload
+
+
+PLANTED = {
+    "no fdatasync": (logfile, "sync_data", _no_sync),
+    "no syncfs before recycling": (files, "sync_all", _no_sync),
+    "no checksum": (records, "payload_at", _no_checksum),
+    "acknowledged early": (pipeline.Pipeline, "_complete", _early),
+}
+
+
+def _enough(crash_scale: float) -> float:
+    """One violation shows that the harness sees the fault; the long form counts them all."""
+    return math.inf if crash_scale >= 1 else 1
+
+
+@pytest.mark.timeout(1800)
+def test_the_harness_catches_a_store_that_syncs_no_directory(crash_scale: float) -> None:
+    ops = [Op("nothing") if op.kind == "syncdir" else op for op in record(sets_and_recycling)]
+    _, wrong = violations(ops, every=5, enough=_enough(crash_scale))
+    print(f"no directory sync: {len(wrong)} violations found")
+    assert wrong
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+@pytest.mark.timeout(1800)
+def test_the_harness_catches_a_planted_fault(fault: str, crash_scale: float) -> None:
+    where, name, faulty = PLANTED[fault]
+    with mock.patch.object(where, name, faulty):
+        ops = record(sets_and_recycling)
+        _, wrong = violations(ops, every=5, enough=_enough(crash_scale))
+    print(f"{fault}: {len(wrong)} violations found")
+    assert wrong
