@@ -146,7 +146,7 @@ def encode(data: Any) -> bytes:
     except RecursionError:
         cause = "it is nested too deep, or contains itself"
     except (TypeError, ValueError) as problem:
-        cause = _why_no_json(data, "") or f"encoding it raised {_kind(problem)}"
+        cause = why_no_json(data, "") or f"encoding it raised {_kind(problem)}"
     except Exception as problem:
         # The data's own methods may raise anything, as may a change by another thread.
         cause = f"encoding it raised {_kind(problem)}"
@@ -170,7 +170,7 @@ def _check_keys(value: Any, pointer: str) -> None:
                 _check_keys(inner, pointer)
 
 
-def _why_no_json(value: Any, pointer: str) -> str | None:
+def why_no_json(value: Any, pointer: str) -> str | None:
     """Return why there is no JSON of this value, with the JSON Pointer of the cause."""
     where = f"at {_shown(pointer)!r}" if pointer else "at the top"
     if isinstance(value, dict):
@@ -180,11 +180,11 @@ def _why_no_json(value: Any, pointer: str) -> str | None:
             below = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
             if _has_surrogate(key):
                 return f"the key {_shown(below)!r} {_SURROGATE}"
-            if cause := _why_no_json(inner, below):
+            if cause := why_no_json(inner, below):
                 return cause
         return None
     if isinstance(value, (list, tuple)):
-        found = (_why_no_json(inner, f"{pointer}/{n}") for n, inner in enumerate(value))
+        found = (why_no_json(inner, f"{pointer}/{n}") for n, inner in enumerate(value))
         return next(filter(None, found), None)
     if isinstance(value, str):
         return f"the string {where} {_SURROGATE}" if _has_surrogate(value) else None
