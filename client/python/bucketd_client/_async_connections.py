@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 import threading
+import time
+import types
 from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Any, Callable
@@ -14,8 +16,8 @@ from ._clock import monotonic
 
 MAX_CONNECTIONS = 32
 _MAX_BUFFERED = 256 * 1024
-# A loop whose clock is so far from the system's is under a test tool that freezes time.
-_FROZEN_SECONDS = 10.0
+# A loop's clock so far from the system's does not run with it.
+_MAX_DRIFT = 10.0
 
 
 class Connection(asyncio.Protocol):
@@ -171,7 +173,8 @@ def call_later(
     loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]
 ) -> asyncio.TimerHandle | threading.Timer:
     """Call back on the loop after these seconds, also while a test tool has frozen its clock."""
-    if abs(loop.time() - monotonic()) < _FROZEN_SECONDS:
+    is_replaced = not isinstance(time.monotonic, types.BuiltinFunctionType)
+    if not is_replaced and abs(loop.time() - monotonic()) < _MAX_DRIFT:
         return loop.call_later(seconds, callback)
     timer = threading.Timer(seconds, _call_soon, (loop, callback))
     timer.daemon = True
