@@ -8,35 +8,35 @@ import logging
 from ...errors import BucketdError
 from ...model.bucket import Snapshot
 from ..base import ChangeEvent, Subscriber
-from .applier import Batch, Commit
-from .records import Mark, framed
+from .batch import Batch, Commit
+from .records import EventId, framed_size
 
 log = logging.getLogger(__name__)
 
 
 class Acknowledger:
-    """Tells of batches in their order. ``mark``: of the newest change told of."""
+    """Tells of batches in their order. ``event_id``: of the newest change told of."""
 
-    def __init__(self, mark: Mark) -> None:
-        self.mark = mark
+    def __init__(self, event_id: EventId) -> None:
+        self.event_id = event_id
         self.listener: Subscriber | None = None
 
     def resolve(self, batch: Batch) -> None:
-        for commit, outcome in batch.answers:
+        for commit, outcome in batch.outcomes:
             _answer(commit, outcome)
-        if batch.place is not None:
+        if batch.start is not None:
             self._tell(batch)
 
     def _tell(self, batch: Batch) -> None:
         """Tell of what was journaled; an adopted edit is told of as well."""
-        assert batch.place is not None  # noqa: S101  (as it was asked before)
-        generation, offset = batch.place.generation, batch.place.offset
-        for (key, before, after), payload in zip(batch.told, batch.payloads, strict=True):
-            mark = Mark(generation, offset, after.etag)
+        assert batch.start is not None  # noqa: S101  (as it was asked before)
+        generation, offset = batch.start.generation, batch.start.offset
+        for (key, before, after), payload in zip(batch.transitions, batch.payloads, strict=True):
+            event_id = EventId(generation, offset, after.etag)
             if self.listener is not None:
-                self.listener.tell(ChangeEvent(key, before, after, str(mark)))
-            self.mark = mark
-            offset += framed(payload)
+                self.listener.tell(ChangeEvent(key, before, after, str(event_id)))
+            self.event_id = event_id
+            offset += framed_size(payload)
 
 
 def _answer(commit: Commit, outcome: Snapshot | BucketdError) -> None:

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ...fs import files
-from .records import Position
+from .records import JournalPosition
 
 log = logging.getLogger(__name__)
 INTERVAL_SECONDS = 5.0
@@ -16,7 +16,7 @@ INTERVAL_SECONDS = 5.0
 class Checkpoint:
     """``durable``: every change journaled before this place stands durably in its file."""
 
-    def __init__(self, root: int, durable: Position) -> None:
+    def __init__(self, root: int, durable: JournalPosition) -> None:
         self._root = root
         self._durable = self._noted = durable
         self._target = durable
@@ -27,7 +27,7 @@ class Checkpoint:
         self._thread = ThreadPoolExecutor(1, "bucketd-syncfs")
 
     @property
-    def durable(self) -> Position:
+    def durable(self) -> JournalPosition:
         """As of now, picking up what has finished meanwhile."""
         if self._running is not None and self._running.done():
             error = self._running.exception()
@@ -39,7 +39,7 @@ class Checkpoint:
                 log.error("cannot make files durable, the journal keeps their content: %s", error)
         return self._durable
 
-    def includes(self, place: Position) -> bool:
+    def includes(self, place: JournalPosition) -> bool:
         return not self.durable < place
 
     def news(self) -> bool:
@@ -48,11 +48,11 @@ class Checkpoint:
         self._noted = self._durable
         return moved
 
-    def open_until(self, end: Position) -> bool:
+    def open_until(self, end: JournalPosition) -> bool:
         """Whether there is anything left to do for data up to ``end``."""
         return self.durable < end or self._noted < self._durable
 
-    def due(self, end: Position, halfway: Position, idle: bool, many: bool) -> bool:
+    def due(self, end: JournalPosition, halfway: JournalPosition, idle: bool, many: bool) -> bool:
         """Whether to begin for data up to ``end``.
 
         Now and then when idle, else once a segment, or when ``many`` files wait for it.
@@ -64,7 +64,7 @@ class Checkpoint:
             return aged
         return many or self._target < halfway <= end or (idle and aged)
 
-    def start(self, target: Position) -> None:
+    def start(self, target: JournalPosition) -> None:
         """Begin; files must hold all changes before ``target``."""
         self._target, self._began = target, time.monotonic()
         self._running = self._thread.submit(files.sync_all, self._root)
@@ -75,7 +75,7 @@ class Checkpoint:
             self._running.exception()
         _ = self.durable
 
-    def wait(self, target: Position) -> bool:
+    def wait(self, target: JournalPosition) -> bool:
         """Make all before ``target`` durable now; else it has ``failed``."""
         self.settle()
         if not self.failed and not self.includes(target):

@@ -23,13 +23,13 @@ from ...stats import Histogram
 from ..base import Subscriber
 from . import pipeline
 from .acknowledging import Acknowledger, release
-from .applier import Batch, Commit
+from .batch import INGEST, Batch, Commit
 from .bucket_files import BucketFiles
 from .inbox import Inbox
 from .journal import Journal
 from .journal_writer import Counters
 from .pipeline import Pipeline
-from .records import Mark, Position
+from .records import EventId, JournalPosition
 
 log = logging.getLogger(__name__)
 MAX_WAITING = 10_000
@@ -69,9 +69,9 @@ class Committer:
         self._thread.start()
 
     @property
-    def mark(self) -> Mark:
+    def event_id(self) -> EventId:
         """Of the newest change that the loop has heard of."""
-        return self._acknowledger.mark
+        return self._acknowledger.event_id
 
     def subscribe(self, listener: Subscriber) -> None:
         """From here on tell this one of every change."""
@@ -100,7 +100,7 @@ class Committer:
         return self._pipeline.problem
 
     @property
-    def end(self) -> Position:
+    def end(self) -> JournalPosition:
         """Where what is durable in the journal ends."""
         return self._pipeline.journaling.end
 
@@ -141,7 +141,7 @@ class Committer:
     def adopt(self, key: BucketKey) -> None:
         """Some time soon, make an edit from outside a revision of its own."""
         if not self._closing.is_set() and len(self._inbox) < MAX_WAITING:
-            self._inbox.put(Commit(key, None, Preconditions()))
+            self._inbox.put(Commit(key, INGEST, Preconditions()))
 
     async def close(self) -> None:
         """Finish what was accepted, leave nothing to replay, let go of everything."""
@@ -207,7 +207,7 @@ class Committer:
         """Whoever slipped in behind the end gets an answer too."""
         for late in self._inbox.rest():
             if isinstance(late, Commit):
-                self._answer(Batch(answers=[(late, _stopping())]))
+                self._answer(Batch(outcomes=[(late, _stopping())]))
             else:
                 self._loop.call_soon_threadsafe(release, late)
 
@@ -239,13 +239,13 @@ class Committer:
 
     # --- either
 
-    def _work(self, commits: list[Commit], answer: pipeline.Answer) -> None:
+    def _work(self, commits: list[Commit], answer: pipeline.Respond) -> None:
         try:
             self._pipeline.commit(commits, answer)
         except Exception:
             log.exception("the committer failed in a way that was not foreseen")
             failure = self._pipeline.journaling.fail(None)
-            answer(Batch(answers=[(commit, failure) for commit in commits]))
+            answer(Batch(outcomes=[(commit, failure) for commit in commits]))
 
 
 def _stopping() -> ShuttingDown:

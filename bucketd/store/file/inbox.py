@@ -7,7 +7,7 @@ import queue
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .applier import Commit
+from .batch import Commit
 
 MAX_BATCH = 512
 

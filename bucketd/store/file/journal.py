@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from ...fs import files, logfile, unlinked
 from ...model.bucket import ABSENT, BucketKey, Snapshot
 from . import quarantine, records, segments
-from .records import HEADER_BYTES, VERSION, Mark, Position, Record
+from .records import HEADER_BYTES, VERSION, EventId, JournalPosition, Record
 from .segments import Log
 
 DIRECTORY = "journal"
 NAMES = ("0.log", "1.log")
 # The state before it, as far as that is known; what was journaled; and where.
-Step = tuple[Snapshot | None, Record, Mark]
+Step = tuple[Snapshot | None, Record, EventId]
 
 
 class Journal:
@@ -39,7 +39,7 @@ class Journal:
         self._replays = bool(self.replay)
         self._generation = max((log.generation for log in found), default=0)
         newest_first = (log.last() for log in reversed(found))
-        self.last = next((_mark(*last) for last in newest_first if last), Mark())
+        self.last = next((_mark(*last) for last in newest_first if last), EventId())
         newest = next((i for i, log in enumerate(logs) if log and log is found[-1]), 1)
         # The next append begins a new segment, wherever this one ends.
         self._active, self._offset = newest, max(self._size, len(texts[newest]))
@@ -56,19 +56,19 @@ class Journal:
         return self._size // 8
 
     @property
-    def halfway(self) -> Position:
+    def halfway(self) -> JournalPosition:
         """The middle of this segment."""
-        return Position(self._generation, self._size // 2)
+        return JournalPosition(self._generation, self._size // 2)
 
     @property
-    def older_end(self) -> Position:
+    def older_end(self) -> JournalPosition:
         """Behind everything in the segment that ``begin_segment`` would overwrite."""
-        return Position(self._generation, 0)
+        return JournalPosition(self._generation, 0)
 
     @property
-    def position(self) -> Position:
+    def position(self) -> JournalPosition:
         """Where the next record goes: everything appended so far lies before it."""
-        return Position(self._generation, self._offset)
+        return JournalPosition(self._generation, self._offset)
 
     def fits(self, length: int) -> bool:
         """Whether so many bytes of payloads and frames still go into this segment."""
@@ -102,7 +102,7 @@ class Journal:
     def note_all(self) -> None:
         """That all before here stands durably in files, durably: no start looks at it again."""
         payload = records.encode_checkpoint(self.position)
-        if not self.fits(records.framed(payload)):
+        if not self.fits(records.framed_size(payload)):
             self.begin_segment()
         self.append([payload])
         self.sync()
@@ -113,23 +113,25 @@ class Journal:
         found = [record for _, record in self._records_until(self.position, key)]
         return found[-1] if found else None
 
-    def newest_since(self, place: Position) -> dict[BucketKey, Snapshot]:
+    def newest_since(self, place: JournalPosition) -> dict[BucketKey, Snapshot]:
         """The last state of each bucket that was journaled behind that place."""
         found = self._records_until(self.position, None)
         return {record.key: record.after for position, record in found if not position < place}
 
-    def changes_after(self, mark: Mark, key: BucketKey | None, end: Position) -> list[Step] | None:
-        """What was journaled after the mark and before ``end``, of one bucket or of all.
+    def changes_after(
+        self, event_id: EventId, key: BucketKey | None, end: JournalPosition
+    ) -> list[Step] | None:
+        """What was journaled after the event_id and before ``end``, of one bucket or of all.
 
         None where the log does not go back as far. From any thread, at any time.
         """
-        steps: list[Step] | None = [] if mark == Mark() and self._has_all else None
+        steps: list[Step] | None = [] if event_id == EventId() and self._has_all else None
         known: dict[BucketKey, Snapshot] = {}
-        place = Position(mark.generation, mark.offset)
+        place = JournalPosition(event_id.generation, event_id.offset)
         for position, record in self._records_until(end, key, place):
             if steps is not None and (key is None or record.key == key):
                 steps.append((_before(record, known), record, _mark(position, record)))
-            elif position == place and record.after.etag == mark.etag:
+            elif position == place and record.after.etag == event_id.etag:
                 steps = []
             known[record.key] = record.after
         return steps
@@ -140,8 +142,8 @@ class Journal:
         return self._generation <= len(NAMES)
 
     def _records_until(
-        self, end: Position, key: BucketKey | None, besides: Position | None = None
-    ) -> Iterator[tuple[Position, Record]]:
+        self, end: JournalPosition, key: BucketKey | None, besides: JournalPosition | None = None
+    ) -> Iterator[tuple[JournalPosition, Record]]:
         """In their order: those of the bucket, if one is named, and the one at that place."""
         begun = []
         for fd in self._fds:
@@ -152,7 +154,7 @@ class Journal:
         wanted = b"" if key is None else records.beginning(key)
         for generation, text in sorted(begun):
             for offset, payload in records.payloads(text, generation, HEADER_BYTES):
-                position = Position(generation, offset)
+                position = JournalPosition(generation, offset)
                 if not position < end:
                     return
                 if not payload.startswith(records.CHECKPOINT) and (
@@ -171,8 +173,8 @@ def _before(record: Record, known: dict[BucketKey, Snapshot]) -> Snapshot | None
     return ABSENT if record.base is None and not adopted else known.get(record.key)
 
 
-def _mark(position: Position, record: Record) -> Mark:
-    return Mark(position.generation, position.offset, record.after.etag)
+def _mark(position: JournalPosition, record: Record) -> EventId:
+    return EventId(position.generation, position.offset, record.after.etag)
 
 
 def _after_checkpoint(logs: list[Log]) -> list[Record]:

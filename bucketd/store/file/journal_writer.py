@@ -11,9 +11,9 @@ from ...fs import errors
 from ...model.bucket import BucketKey, Snapshot
 from ...stats import SIZES, Histogram
 from . import records
-from .applier import Batch
+from .batch import Batch
 from .journal import Journal
-from .records import Position
+from .records import JournalPosition
 
 log = logging.getLogger(__name__)
 QUICK_SECONDS = 0.001  # a sync that takes longer is none to wait for on the event loop
@@ -65,7 +65,7 @@ class JournalWriter:
 
     def write(self, batch: Batch) -> BucketdError | None:
         """Make the batch durable; else why not, and then the outcome is open."""
-        batch.place = self._journal.position
+        batch.start = self._journal.position
         try:
             self.counters.journal_bytes += self._journal.append(batch.payloads)
             if self._relaxed is None:
@@ -75,7 +75,7 @@ class JournalWriter:
         except OSError as error:
             self.fail(error)
             return errors.refusal("write", errors.OutcomeUnknown(error.errno, error.strerror))
-        self.dirty.update(batch.after)
+        self.dirty.update(batch.newest)
         self.end = self._journal.position  # behind it: whoever is told up to there can read it
         self.counters.batches += 1
         self.counters.commits += len(batch.payloads)
@@ -107,15 +107,15 @@ class JournalWriter:
                 self.fail(error)
         return self._unsynced_since is None
 
-    def recycle(self, durable: Position) -> None:
+    def recycle(self, durable: JournalPosition) -> None:
         """Go on in the older segment, with all before ``durable`` in files. Raises OSError."""
         self._journal.begin_segment()
         self._journal.append([records.encode_checkpoint(durable)])
 
-    def note(self, durable: Position) -> None:
+    def note(self, durable: JournalPosition) -> None:
         """Where a start has to look no further back than this, if it fits. Raises OSError."""
         payload = records.encode_checkpoint(durable)
-        if self._journal.fits(records.framed(payload)):
+        if self._journal.fits(records.framed_size(payload)):
             self._journal.append([payload])
 
     def note_the_end(self) -> None:

@@ -20,7 +20,8 @@ from ...errors import BucketdError, Overloaded, StorageFull
 from ...fs import errors
 from ...fs.locks import WriteLock
 from ...stats import Histogram
-from .applier import Applier, Batch, Commit
+from .applier import Applier
+from .batch import Batch, Commit
 from .bucket_files import BucketFiles
 from .flusher import Flusher
 from .journal import Journal
@@ -34,7 +35,7 @@ YIELD_SECONDS = 0.001  # and how long it is then left free, so that a waiter of 
 CHECKPOINT_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 
-Answer = Callable[[Batch], None]
+Respond = Callable[[Batch], None]
 
 
 class Pipeline:
@@ -79,7 +80,7 @@ class Pipeline:
 
     def light(self, commit: Commit) -> bool:
         """Whether it takes no reading of files, and not long."""
-        if commit.change is None or commit.change.large:
+        if commit.change.offloaded:
             return False
         try:
             now = self.dirty.get(commit.key) or self._files.peek(commit.key)
@@ -100,35 +101,35 @@ class Pipeline:
 
     # --- changes
 
-    def commit(self, commits: list[Commit], answer: Answer) -> None:
+    def commit(self, commits: list[Commit], respond: Respond) -> None:
         """Judge, journal and answer them, in this order."""
         refusal = self._refusal()
         if refusal is not None:
-            commits = self._refuse(commits, refusal, answer)
+            commits = self._refuse(commits, refusal, respond)
             if not commits:
                 return
         began = time.monotonic()
         batch = Batch()
         for commit in commits:
-            batch.answers.append((commit, self._applier.outcome(commit, batch)))
+            self._applier.apply(commit, batch)
             if batch.size > self._journal.most_at_once:
-                self._complete(batch, answer)
+                self._complete(batch, respond)
                 batch = Batch()
-        self._complete(batch, answer)
+        self._complete(batch, respond)
         if refusal is not None:
             self._flusher.flush()  # the removals come first
         self._committed_at = now = time.monotonic()
         self.commit_seconds.add(now - began)
 
-    def _complete(self, batch: Batch, answer: Answer) -> None:
+    def _complete(self, batch: Batch, respond: Respond) -> None:
         """Journal what the batch has come to, then answer it."""
         refusal = self.journaling.failure
         if batch.payloads and refusal is None:
             refusal = self._write(batch)
         if batch.payloads and refusal is not None:
             # All of them: even a refused guard may have judged by a state that is now void.
-            batch = Batch(answers=[(commit, refusal) for commit, _ in batch.answers])
-        answer(batch)
+            batch = Batch(outcomes=[(commit, refusal) for commit, _ in batch.outcomes])
+        respond(batch)
 
     def _refusal(self) -> BucketdError | None:
         """Why nothing can be committed now; takes the lock where nothing is in the way."""
@@ -138,17 +139,19 @@ class Pipeline:
             self._flusher.flush()
         return self._flusher.behind or self._take_lock()
 
-    def _refuse(self, commits: list[Commit], refusal: BucketdError, answer: Answer) -> list[Commit]:
+    def _refuse(
+        self, commits: list[Commit], refusal: BucketdError, respond: Respond
+    ) -> list[Commit]:
         """Answer them with it; those that are left over are let through, to make space."""
         frees = isinstance(refusal, StorageFull) and refusal is self._flusher.behind
         let: list[Commit] = []
         refused = Batch()
         for commit in commits:
-            if frees and commit.change is not None and commit.change.removes:
+            if frees and commit.change.removes:
                 let.append(commit)
             else:
-                refused.answers.append((commit, refusal))
-        answer(refused)
+                refused.outcomes.append((commit, refusal))
+        respond(refused)
         return let
 
     def _take_lock(self) -> BucketdError | None:

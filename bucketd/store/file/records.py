@@ -50,14 +50,14 @@ class Record(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Position:
+class JournalPosition:
     """A place in the log; later places compare greater."""
 
     generation: int
     offset: int
 
 
-class Mark(NamedTuple):
+class EventId(NamedTuple):
     """A change in the log: where its record begins, and the ETag of the state after it.
 
     The ETag tells whether the record there is still the one that was meant.
@@ -71,16 +71,16 @@ class Mark(NamedTuple):
         return f"{self.generation}.{self.offset}.{self.etag or ''}"
 
     @classmethod
-    def read(cls, text: str) -> Mark | None:
+    def read(cls, text: str) -> EventId | None:
         """What ``str`` made of one; None for anything else."""
-        found = _MARK.fullmatch(text)
+        found = _EVENT_ID.fullmatch(text)
         return None if found is None else cls(int(found[1]), int(found[2]), found[3] or None)
 
 
-_MARK = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})\.([!-~]*)")
+_EVENT_ID = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})\.([!-~]*)")
 
 
-def framed(payload: bytes) -> int:
+def framed_size(payload: bytes) -> int:
     """How many bytes a payload takes in the journal."""
     return _FRAME.size + len(payload) + (-len(payload) % 4)
 
@@ -138,13 +138,13 @@ def decode(payload: bytes) -> Record:
     return Record(key, value["base"], after)
 
 
-def encode_checkpoint(upto: Position) -> bytes:
-    """A mark: whatever lies before this place is durable in files."""
+def encode_checkpoint(upto: JournalPosition) -> bytes:
+    """A event_id: whatever lies before this place is durable in files."""
     return orjson.dumps({"checkpoint": [upto.generation, upto.offset]})
 
 
-def decode_checkpoint(payload: bytes) -> Position:
-    return Position(*orjson.loads(payload)["checkpoint"])
+def decode_checkpoint(payload: bytes) -> JournalPosition:
+    return JournalPosition(*orjson.loads(payload)["checkpoint"])
 
 
 def generation_of(text: bytes) -> int | None:

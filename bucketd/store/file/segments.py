@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from . import records
-from .records import HEADER_BYTES, Position, Record
+from .records import HEADER_BYTES, JournalPosition, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,26 +20,28 @@ class Log:
     text: bytes = field(repr=False)
     generation: int
     offsets: list[int]
-    checkpoint: Position | None
+    checkpoint: JournalPosition | None
     end: int
     damaged: bool
 
-    def changes_after(self, place: Position | None) -> Iterator[tuple[Position, Record]]:
+    def changes_after(
+        self, place: JournalPosition | None
+    ) -> Iterator[tuple[JournalPosition, Record]]:
         """The changes that do not lie before that place; all of them without one.
 
         Each is decoded when it is asked for: all at once would leave a start with full journals
         20 MiB that it never gives back.
         """
         for offset in self.offsets:
-            position = Position(self.generation, offset)
+            position = JournalPosition(self.generation, offset)
             if place is None or not position < place:
                 yield position, self._record(offset)
 
-    def last(self) -> tuple[Position, Record] | None:
+    def last(self) -> tuple[JournalPosition, Record] | None:
         """The newest change, if there is any."""
         if not self.offsets:
             return None
-        return Position(self.generation, self.offsets[-1]), self._record(self.offsets[-1])
+        return JournalPosition(self.generation, self.offsets[-1]), self._record(self.offsets[-1])
 
     def _record(self, offset: int) -> Record:
         payload = records.payload_at(self.text, self.generation, offset)
@@ -75,6 +77,6 @@ def _read_records(text: bytes, generation: int) -> Log:
             checkpoint = records.decode_checkpoint(payload)
         else:
             offsets.append(offset)
-        end = offset + records.framed(payload)
+        end = offset + records.framed_size(payload)
     damaged = records.valid_behind(text, generation, end)
     return Log(text, generation, offsets, checkpoint, end, damaged)

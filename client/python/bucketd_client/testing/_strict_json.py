@@ -70,7 +70,13 @@ def same_value(one: Any, other: Any) -> bool:
 
 
 def kind_of(value: Any) -> str:
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "an array"}
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+    }
     return "null" if value is None else names.get(type(value), "an object")
 
 

@@ -27,7 +27,8 @@ import pytest
 from bucketd.errors import BucketdError
 from bucketd.fs import files, logfile
 from bucketd.model import changes
-from bucketd.model.bucket import ABSENT, BucketKey, Change
+from bucketd.model.bucket import ABSENT, BucketKey
+from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
 from bucketd.store.file import journal_writer, paths, pipeline, quarantine
 from bucketd.store.file.records import JournalError
