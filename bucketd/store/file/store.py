@@ -75,20 +75,20 @@ class FileStore:
         try:
             loaded = await asyncio.to_thread(self._files.load, key)
         except BucketCorrupt:
-            return await self._committer.begin(Commit(key, INGEST, Preconditions()))
+            return await self._committer.commit(Commit(key, INGEST, Preconditions()))
         if not loaded.sealed:
-            self._committer.adopt(key)
+            self._committer.ingest_edit(key)
         return self._committer.dirty.get(key, loaded.snapshot)
 
     async def commit(
         self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> Snapshot:
-        return await self._committer.begin(Commit(key, change, guard, automation))
+        return await self._committer.commit(Commit(key, change, guard, automation))
 
     def begin(
         self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> asyncio.Future[Snapshot]:
-        return self._committer.begin(Commit(key, change, guard, automation))
+        return self._committer.commit(Commit(key, change, guard, automation))
 
     @property
     def event_id(self) -> str:
@@ -139,7 +139,7 @@ class FileStore:
             log.warning("%s", error.message)
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
-        await self._committer.settle()
+        await self._committer.wait_until_flushed()
         try:
             unlinked.check_named(self._root)
             return await asyncio.to_thread(listing.page, self._root, only, cursor, limit)
@@ -147,7 +147,7 @@ class FileStore:
             raise errors.refusal("list the buckets", error) from error
 
     async def check(self) -> dict[str, Any]:
-        await self._committer.settle()
+        await self._committer.wait_until_flushed()
         cached, cached_bytes = self._files.cache_use()
         relaxed = self._options.relaxed_seconds
         return {
