@@ -13,7 +13,8 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from ...errors import InvalidRequest
-from ...model.bucket import BucketKey, Change, Snapshot
+from ...model.bucket import BucketKey, Snapshot
+from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
@@ -50,8 +51,8 @@ class ShardedStore:
         return "; ".join(f"shard {name}: {told}" for name, told in found if told) or None
 
     @property
-    def mark(self) -> str:
-        return ".".join(store.mark for store in self._stores)
+    def event_id(self) -> str:
+        return ".".join(store.event_id for store in self._stores)
 
     def subscribe(self, listener: Subscriber) -> None:
         for number, store in enumerate(self._stores):
@@ -64,27 +65,27 @@ class ShardedStore:
         stores = self._stores if key is None else [self._of(key)]
         await asyncio.gather(*(store.wait_until_watching(key) for store in stores))
 
-    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
-        marks = mark.split(".")
-        if len(marks) != len(self._stores):
+    async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
+        event_ids = event_id.split(".")
+        if len(event_ids) != len(self._stores):
             return None
         found: list[ChangeEvent] = []
         for number in range(len(self._stores)) if key is None else [self.number_of(key)]:
             # A shard that was not watched then has no place to go on from.
             one = (
                 None
-                if marks[number] == "0"
-                else await self._stores[number].changes_after(marks[number], key)
+                if event_ids[number] == "0"
+                else await self._stores[number].changes_after(event_ids[number], key)
             )
             if one is None:
                 return None
             for changed in one:
-                marks[number] = changed.mark
-                found.append(_of_all_shards(changed, number, ".".join(marks)))
+                event_ids[number] = changed.event_id
+                found.append(_of_all_shards(changed, number, ".".join(event_ids)))
         return found
 
-    def includes(self, mark: str, changed: ChangeEvent) -> bool:
-        one = mark.split(".")[changed.shard]
+    def includes(self, event_id: str, changed: ChangeEvent) -> bool:
+        one = event_id.split(".")[changed.shard]
         return self._stores[changed.shard].includes(one, changed)
 
     async def catch_up(self) -> None:
@@ -167,9 +168,9 @@ class _ShardSubscriber:
         self._shards, self._number, self._listener = shards, number, listener
 
     def tell(self, changed: ChangeEvent) -> None:
-        marks = self._shards.mark.split(".")
-        marks[self._number] = changed.mark
-        self._listener.tell(_of_all_shards(changed, self._number, ".".join(marks)))
+        event_ids = self._shards.event_id.split(".")
+        event_ids[self._number] = changed.event_id
+        self._listener.tell(_of_all_shards(changed, self._number, ".".join(event_ids)))
 
     def lost(self) -> None:
         self._listener.lost()
@@ -183,6 +184,6 @@ class _ShardSubscriber:
         return frozenset()
 
 
-def _of_all_shards(changed: ChangeEvent, number: int, mark: str) -> ChangeEvent:
+def _of_all_shards(changed: ChangeEvent, number: int, event_id: str) -> ChangeEvent:
     """Return a shard's change as a change of all shards."""
-    return changed._replace(mark=mark, shard=number, number=changed.mark)
+    return changed._replace(event_id=event_id, shard=number, number=changed.event_id)

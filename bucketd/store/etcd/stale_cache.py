@@ -128,7 +128,7 @@ class StaleCacheUpdater:
         self.lost = subscriber.lost
 
     def tell(self, changed: ChangeEvent) -> None:
-        self._cache.update(changed.key, changed.after, int(changed.mark))
+        self._cache.update(changed.key, changed.after, int(changed.event_id))
         self._subscriber.tell(changed)
 
     @property

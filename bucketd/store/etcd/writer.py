@@ -8,15 +8,15 @@ from it.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
-import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import BucketdError, Internal, Overloaded, StorageFull
-from ...model.bucket import ABSENT, BucketKey, Change, Snapshot
+from ...model.apply import apply
+from ...model.bucket import BucketKey, Snapshot
+from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from . import keys, stale_cache
 from .client import RETRY_PAUSE_SECONDS, EtcdClient, LeaseExpired, Unavailable, b64
@@ -27,8 +27,6 @@ from .reader import Reader
 _MAX_REMEMBERED = 1000
 _MAX_REMEMBERED_BYTES = 16 * 1024 * 1024  # of buckets
 _MAX_ATTEMPTS = 200
-_OF_THIS_PROCESS = secrets.token_hex(8)  # hosts share the ETags' space; 64 bits keep them apart
-_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +37,6 @@ class Write:
     change: Change
     preconditions: Preconditions
     automation: str | None
-
-    def apply(self, now: Snapshot) -> Snapshot:
-        """Return the state that follows; ``now`` itself when nothing changes."""
-        self.preconditions.check(now, self.key)
-        stored = now.bucket if now.revision else None
-        bound = self.automation or now.automation
-        bucket = self.change.result(stored, bound)
-        if bucket == stored and (bucket is None or bound == now.automation):
-            return now
-        if bucket is None:
-            return ABSENT
-        metadata = self.change.metadata_after(now)
-        etag = f"{_OF_THIS_PROCESS}{next(_numbers):06x}"
-        return Snapshot(bucket, metadata.revision, etag, bound, metadata.created_at,
-                        metadata.updated_at)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -115,12 +98,15 @@ class Writer:
 
         The outcome is unknown only where an Internal error says so.
         """
-        before, confirmed = self._remembered.get(write.key), False
+        key = write.key
+        before, confirmed = self._remembered.get(key), False
         for attempt in range(_MAX_ATTEMPTS):
             if before is None:
-                before, confirmed = await self._reader.read(write.key, deadline), True
+                before, confirmed = await self._reader.read(key, deadline), True
             try:
-                after = write.apply(before.snapshot)
+                after = apply(
+                    write.change, write.preconditions, write.automation, key, before.snapshot
+                )
             except BucketdError:
                 if confirmed:
                     raise
@@ -139,7 +125,7 @@ class Writer:
             self.retries += 1
             await asyncio.sleep(random.uniform(0, 0.002 * min(attempt, 10)))  # noqa: S311
         raise Overloaded(
-            f"cannot change {write.key}: other hosts changed it {_MAX_ATTEMPTS} times meanwhile; "
+            f"cannot change {key}: other hosts changed it {_MAX_ATTEMPTS} times meanwhile; "
             "nothing was changed; try again"
         )
 
