@@ -76,7 +76,7 @@ def seconds(options: Options, name: str) -> float | None:
         return None
     try:
         number = float(text)
-        if not 0 < number <= _context.MOST_SECONDS:
+        if not 0 < number <= _context.MAX_SECONDS:
             raise ValueError
     except ValueError:
         raise Usage(f"cannot use --{name} {text}: it must be a number of seconds over 0") from None

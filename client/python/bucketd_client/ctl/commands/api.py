@@ -63,7 +63,7 @@ def _headers(options: Options, target: str, body: bytes | None) -> dict[str, str
     return headers
 
 
-def _show(options: Options, answer: _transport.Answer) -> None:
+def _show(options: Options, answer: _transport.Response) -> None:
     if options.has("include"):
         output.write(answer.head.decode("latin-1").replace("\r\n", "\n") + "\n")
     if not answer.body:
@@ -74,7 +74,7 @@ def _show(options: Options, answer: _transport.Answer) -> None:
         output.write(answer.body.decode("utf-8", "surrogateescape").removesuffix("\n"))
 
 
-def _status(answer: _transport.Answer) -> int:
+def _status(answer: _transport.Response) -> int:
     try:
         return STATUS.get(json.loads(answer.body)["code"], 1)
     except (ValueError, TypeError, KeyError):

@@ -8,7 +8,7 @@ from typing import Any
 from ... import _context
 from ..._events import Change, Notice
 from ..._sync_watch import everything
-from ..._watch_session import Told, Watching
+from ..._watch_session import Received, Watching
 from .. import colours, json_diff, output
 from ..filters import NAMES, Filters
 from ..parser import Usage
@@ -31,7 +31,7 @@ def watch(options: Options) -> int:
     return 0
 
 
-def _fits(filters: Filters, told: Told) -> bool:
+def _fits(filters: Filters, told: Received) -> bool:
     """Report whether the filters of --all match; the daemon sends all notices."""
     if isinstance(told, Change):
         return told.gap or filters.fit(dict(told))
@@ -72,7 +72,7 @@ def _show_curl(session: Session, watching: Watching) -> int:
 def _lines(options: Options) -> Any:
     whole = options.has("json")
 
-    def show(told: Told) -> None:
+    def show(told: Received) -> None:
         members = dict(told)
         id = members.pop("id")
         if isinstance(told, Notice):
@@ -97,7 +97,7 @@ class Screen:
         self._before: dict[str, Any] | None = {} if one else None
         self._begun = not one
 
-    def __call__(self, told: Told) -> None:
+    def __call__(self, told: Received) -> None:
         if isinstance(told, Notice):
             self._head(_in_words(told))
             return
