@@ -6,7 +6,7 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv tools node node-built lint test test-python test-node test-shuffled test-systemd test-packages test-fleet demo demo-fleet \
+.PHONY: help venv tools node node-built lint test test-python test-node test-pythons test-armhf test-shuffled test-systemd test-packages test-fleet demo demo-fleet \
 	crash abuse fuzz fleet-faults bench docs audit install uninstall wheels npm zipapp deb clean
 
 help:
@@ -14,6 +14,8 @@ help:
 	@echo "make demo-fleet  the same on two hosts that share three nodes of etcd"
 	@echo "make test    all tests, Python and (where Node 18 or newer is) TypeScript"
 	@echo "make test-shuffled  those in Python, in an order of their own in each module (SEED=… repeats one)"
+	@echo "make test-pythons  a short suite of the Python client on each Python from 3.9 to 3.14"
+	@echo "make test-armhf    the same on 32 bits with 64-bit time, under qemu (as root)"
 	@echo "make test-systemd  the service, in a Debian that is booted for it (as root)"
 	@echo "make test-fleet    the API and many hosts on etcd"
 	@echo "make test-packages  the Debian package in one: installed, upgraded under load, removed"
@@ -98,6 +100,13 @@ else
 test-node:
 	@echo "Node 18 or newer is not here, so the TypeScript tests are left out."
 endif
+
+# The Pythons that this machine has; the others are named.
+test-pythons: venv
+	@sh tests/client/test_pythons.sh pythons
+
+test-armhf: venv
+	@sh tests/client/test_pythons.sh armhf
 
 test-systemd: tools
 	$(BIN)/pytest -m booted -vv -ra tests/system/test_units.py tests/system/test_booted.py
