@@ -4,6 +4,7 @@
 ``python short_suite.py CLIENT SOCKET``.
 """
 
+# ruff: noqa: PT017  (there is no pytest here)
 import asyncio
 import os
 import subprocess

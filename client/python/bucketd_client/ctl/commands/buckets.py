@@ -85,7 +85,7 @@ def _ask(
     keys: list[str] | None = None,
     headers: dict[str, str] | None = None,
 ) -> tuple[_api.Reply | None, dict[str, Any]]:
-    """The answer and the bucket in it; None where a curl command was printed instead."""
+    """Return the response and its bucket; None where a curl command was printed instead."""
     session = Session(options)
     scope = session.scope()
     headers = {**scope.headers(), **(headers or {})}
