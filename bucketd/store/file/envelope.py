@@ -22,9 +22,16 @@ import orjson
 from ...errors import BadInput
 from ...fs import files
 from ...model import strict_json
-from ...model.bucket import BucketKey, Snapshot, check_name, is_timestamp, timestamp
+from ...model.bucket import (
+    FORMAT,
+    BucketKey,
+    Snapshot,
+    check_name,
+    envelope_fields,
+    is_timestamp,
+    timestamp,
+)
 
-FORMAT = "bucketd/1"
 LIGHT_BYTES = 64 * 1024  # of a bucket, that is simply tried
 MOST_INDENTED = 8  # times as long as the bucket
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
@@ -49,16 +56,7 @@ def write(key: BucketKey, snapshot: Snapshot, birth: str) -> bytes:
 
     A bucket whose nesting would make many bytes of each stands on one line.
     """
-    envelope = {
-        "format": FORMAT,
-        "device": key.device,
-        "job": key.job,
-        "automation": snapshot.automation,
-        "revision": snapshot.revision,
-        "created_at": snapshot.created_at,
-        "updated_at": snapshot.updated_at,
-        "bucket": orjson.loads(snapshot.bucket),
-    }
+    envelope = {**envelope_fields(key, snapshot), "bucket": orjson.loads(snapshot.bucket)}
     seal = f"{snapshot.etag}.{birth}.{_checksum(envelope, snapshot.etag)}"
     bucket = envelope.pop("bucket")
     parts = {**envelope, "seal": seal}
