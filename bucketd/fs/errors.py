@@ -9,7 +9,7 @@ from ..errors import BucketdError, Internal, Overloaded, ReadOnly, StorageFull
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_IN_THE_WAY = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR)
+_OBSTACLES = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR)
 
 
 class OutcomeUnknown(OSError):
@@ -20,9 +20,9 @@ class NotAFile(OSError):
     """Something other than a regular file stands where a bucket file should be."""
 
 
-def in_the_way(error: OSError) -> bool:
+def is_obstacle(error: OSError) -> bool:
     """Whether it failed because of something that is no file, or no directory, of ours."""
-    return isinstance(error, NotAFile) or error.errno in _IN_THE_WAY
+    return isinstance(error, NotAFile) or error.errno in _OBSTACLES
 
 
 def refusal(doing: str, error: OSError) -> BucketdError:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from .errors import NotAFile, OutcomeUnknown
-from .unlinked import check_named
+from .unlinked import check_linked
 
 _libc = ctypes.CDLL(None, use_errno=True)
 syncfs = _libc.syncfs
@@ -41,7 +41,7 @@ class StatKey(NamedTuple):
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def birth_of(fd: int) -> str:
+def file_id_of(fd: int) -> str:
     """Tells a file from any other of its file system, also from a later one with its inode.
 
     A freed inode goes to the next file that is made, so its number alone would not. Where there
@@ -90,12 +90,12 @@ def _enter(parent: int, name: str, create: bool, durably: bool) -> int:
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
-def signature(root: int, path: str) -> StatKey | None:
+def stat_key(root: int, path: str) -> StatKey | None:
     """One ``stat``; None where nothing stands. Raises where the state directory itself is gone."""
     try:
         return StatKey.of(os.stat(path, dir_fd=root, follow_symlinks=False))
     except FileNotFoundError:
-        check_named(root)
+        check_linked(root)
         # That stat went through links on the way; nothing behind one is ours to call absent.
         with (
             contextlib.suppress(FileNotFoundError),
@@ -107,11 +107,11 @@ def signature(root: int, path: str) -> StatKey | None:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A regular file's bytes, and the signature and birth of just that file."""
+    """A regular file's bytes, and the stat_key and file_id of just that file."""
 
     text: bytes
-    signature: StatKey
-    birth: str
+    stat_key: StatKey
+    file_id: str
 
 
 def read(root: int, parts: tuple[str, ...], name: str) -> Content:
@@ -125,7 +125,7 @@ def read(root: int, parts: tuple[str, ...], name: str) -> Content:
             raise NotAFile(errno.EINVAL, "it is not a regular file")
         if status.st_size > MAX_FILE_BYTES:
             raise NotAFile(errno.EFBIG, f"it has {status.st_size} bytes")
-        return Content(_read_all(fd, status.st_size), StatKey.of(status), birth_of(fd))
+        return Content(_read_all(fd, status.st_size), StatKey.of(status), file_id_of(fd))
     finally:
         os.close(fd)
 
@@ -137,7 +137,7 @@ def _read_all(fd: int, size: int) -> bytes:
     return text
 
 
-def may_make(root: int, parts: tuple[str, ...]) -> bool:
+def can_create(root: int, parts: tuple[str, ...]) -> bool:
     """Whether this user may make files in the directory at ``parts``, or first that directory."""
     for depth in range(len(parts), -1, -1):
         path = "/".join(parts[:depth]) or "."
@@ -174,13 +174,13 @@ def write(
 ) -> StatKey:
     """Put a whole new file in place atomically, and durably unless the journal covers it.
 
-    ``text_for`` gets the birth of the file it will stand in. Raises OutcomeUnknown
+    ``text_for`` gets the file_id of the file it will stand in. Raises OutcomeUnknown
     when only the last step, making the rename durable, failed.
     """
     with directory(root, parts, create=True, durably=durably) as parent:
         temporary = f".{name}.tmp"
         try:
-            signature = _write_new(parent, temporary, text_for, durably)
+            stat_key = _write_new(parent, temporary, text_for, durably)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -188,7 +188,7 @@ def write(
             raise
         if durably:
             sync_entries(parent)
-        return signature
+        return stat_key
 
 
 def _write_new(parent: int, name: str, text_for: Callable[[str], bytes], durably: bool) -> StatKey:
@@ -198,7 +198,7 @@ def _write_new(parent: int, name: str, text_for: Callable[[str], bytes], durably
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(name, flags, 0o600, dir_fd=parent)
     try:
-        rest = memoryview(text_for(birth_of(fd)))
+        rest = memoryview(text_for(file_id_of(fd)))
         while rest:
             rest = rest[os.write(fd, rest) :]
         if durably:

@@ -98,7 +98,7 @@ class Applier:
 
     def _change(self, commit: Commit, batch: Batch, loaded: Loaded) -> Snapshot:
         key, change, now = commit.key, commit.change, loaded.snapshot
-        if not loaded.sealed:
+        if not loaded.verified:
             # Answers tell of it, whatever comes of this commit; so it must last from here on.
             self._enter(batch, key, now, now, told=loaded.before)
         commit.guard.check(now, key)
@@ -120,11 +120,11 @@ class Applier:
         good = good._replace(recovered=(good.revision, what))
         self._enter(batch, commit.key, good, good, told=good)
         self._corrupt.add(commit.key)
-        return self._change(commit, batch, Loaded(good, sealed=True))
+        return self._change(commit, batch, Loaded(good, verified=True))
 
     def _last_good(self, key: BucketKey) -> Snapshot | None:
         """The newest generation known besides the file: of the cache, or of the journal."""
-        entry = self._files.cached(key)
+        entry = self._files.entry(key)
         if entry is not None and entry.snapshot.revision:
             return entry.snapshot
         if key in self._hopeless:
@@ -139,7 +139,7 @@ class Applier:
 
     def _current(self, key: BucketKey, batch: Batch) -> Loaded:
         newest = batch.after.get(key) or self._dirty.get(key)
-        return Loaded(newest, sealed=True) if newest is not None else self._files.load(key)
+        return Loaded(newest, verified=True) if newest is not None else self._files.load(key)
 
     def _enter(
         self,
@@ -150,7 +150,7 @@ class Applier:
         told: Snapshot | None,
     ) -> Snapshot:
         """``told`` is what was last known of it by those who hear of changes."""
-        self._files.check_place(key)
+        self._files.check_writable(key)
         self._hopeless.discard(key)
         payload = records.encode(Record(key, before.etag, after))
         batch.payloads.append(payload)

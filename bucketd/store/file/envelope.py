@@ -1,8 +1,8 @@
 """A bucket file's text: the envelope around a bucket, read and written.
 
 Besides names, revision and times the envelope holds a ``seal``: the bucket's
-ETag, the birth of the file it was written to (inode and generation), and a
-checksum over everything but that birth. It tells three cases apart that look
+ETag, the file_id of the file it was written to (inode and generation), and a
+checksum over everything but that file_id. It tells three cases apart that look
 alike otherwise:
 
 - the seal holds: the file is as the daemon wrote it;
@@ -40,11 +40,11 @@ class Stored:
 
     snapshot: Snapshot
     key: BucketKey
-    sealed: bool
+    verified: bool
     base: str | None = None  # the ETag that its seal names, even where the seal is broken
 
 
-def write(key: BucketKey, snapshot: Snapshot, birth: str) -> bytes:
+def write(key: BucketKey, snapshot: Snapshot, file_id: str) -> bytes:
     """The file's whole text: indented JSON with a final newline.
 
     A bucket whose nesting would make many bytes of each stands on one line.
@@ -59,7 +59,7 @@ def write(key: BucketKey, snapshot: Snapshot, birth: str) -> bytes:
         "updated_at": snapshot.updated_at,
         "bucket": orjson.loads(snapshot.bucket),
     }
-    seal = f"{snapshot.etag}.{birth}.{_checksum(envelope, snapshot.etag)}"
+    seal = f"{snapshot.etag}.{file_id}.{_checksum(envelope, snapshot.etag)}"
     bucket = envelope.pop("bucket")
     parts = {**envelope, "seal": seal}
     most = MOST_INDENTED * len(snapshot.bucket) + LIGHT_BYTES
@@ -86,17 +86,17 @@ def read(content: files.Content) -> Stored:
         key, snapshot = _fields(envelope)
     except BadInput as error:
         raise Unreadable(error.message) from None
-    etag, birth, checksum = _split(seal)
+    etag, file_id, checksum = _split(seal)
     if etag and checksum == _checksum(envelope, etag):
-        return Stored(_with_etag(snapshot, etag), key, sealed=True, base=etag)
-    if birth == content.birth:
+        return Stored(_with_etag(snapshot, etag), key, verified=True, base=etag)
+    if file_id == content.file_id:
         raise Unreadable("its checksum does not hold, so its bytes were damaged where they lie")
-    told = f"{content.birth}.{content.signature.mtime_ns}.".encode()
+    told = f"{content.file_id}.{content.stat_key.mtime_ns}.".encode()
     derived = hashlib.sha256(told + text).hexdigest()[:16]
     edited = _with_etag(snapshot, derived)._replace(
-        updated_at=_later(snapshot.updated_at, timestamp(content.signature.mtime_ns / 1e9))
+        updated_at=_later(snapshot.updated_at, timestamp(content.stat_key.mtime_ns / 1e9))
     )
-    return Stored(edited, key, sealed=False, base=etag or None)
+    return Stored(edited, key, verified=False, base=etag or None)
 
 
 def _later(told: str | None, edited: str) -> str:

@@ -65,7 +65,7 @@ class Flusher:
             self._step()
             try:
                 if key in self.corrupt:
-                    self._files.set_aside(key)
+                    self._files.quarantine(key)
                     self.corrupt.discard(key)
                 self._files.put(key, snapshot)
             except OSError as error:

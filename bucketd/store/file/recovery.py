@@ -99,9 +99,9 @@ def _is_behind(bucket_files: BucketFiles, key: BucketKey, chain: _Chain) -> bool
     except FileNotFoundError:
         return chain.last.revision > 0
     except OSError as error:
-        if not errors.in_the_way(error):
+        if not errors.is_obstacle(error):
             raise
-        return _set_aside(bucket_files, key, str(error.strerror))
+        return _quarantine(bucket_files, key, str(error.strerror))
     if not content.text.strip(b"\0"):
         return True  # what a power cut leaves of a file whose data had not been written yet
     try:
@@ -109,7 +109,7 @@ def _is_behind(bucket_files: BucketFiles, key: BucketKey, chain: _Chain) -> bool
         if stored.key != key:
             raise envelope.Unreadable(f"it says that it is {stored.key}")
     except envelope.Unreadable as error:
-        return _set_aside(bucket_files, key, str(error))
+        return _quarantine(bucket_files, key, str(error))
     return _is_older(bucket_files, key, chain, stored)
 
 
@@ -121,15 +121,15 @@ def _is_older(
         return False
     if now.etag in chain.etags or now.etag == last.etag:
         return True  # the latter: an edit that was taken over, and not sealed yet
-    if stored.sealed:
+    if stored.verified:
         log.warning("%s: its file is newer than the journal, so it stays", key)
         return False
     if stored.base is None and last.revision and now.revision >= last.revision:
         return False
-    return _set_aside(bucket_files, key, "it was edited upon a state that was not the newest")
+    return _quarantine(bucket_files, key, "it was edited upon a state that was not the newest")
 
 
-def _set_aside(bucket_files: BucketFiles, key: BucketKey, why: str) -> bool:
+def _quarantine(bucket_files: BucketFiles, key: BucketKey, why: str) -> bool:
     log.warning("%s: its file goes to the quarantine and is completed: %s", key, why)
-    bucket_files.set_aside(key)
+    bucket_files.quarantine(key)
     return True
