@@ -1,4 +1,4 @@
-"""What it means that a system call has failed: what was in the way, and what a caller is told."""
+"""Failed system calls: what was an obstacle, and which error a caller gets."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ class NotAFile(OSError):
     """Something other than a regular file stands where a bucket file should be."""
 
 
+class BeingWritten(OSError):
+    """Another program has the file open for writing."""
+
+
 def is_obstacle(error: OSError) -> bool:
-    """Whether it failed because of something that is no file, or no directory, of ours."""
+    """Report whether a call failed at something that is not a file or directory of ours."""
     return isinstance(error, NotAFile) or error.errno in _OBSTACLES
 
 
 def refusal(doing: str, error: OSError) -> BucketdError:
-    """The error to answer with when ``doing`` ("write the bucket of …") failed with ``error``."""
+    """Return the error to answer with when ``doing`` ("write the bucket of …") failed."""
     cause = error.strerror or str(error)
     if isinstance(error, OutcomeUnknown):
         return Internal(
