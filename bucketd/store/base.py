@@ -7,7 +7,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from ..model.bucket import BucketKey, Change, Snapshot
+from ..model.bucket import BucketKey, Snapshot
+from ..model.changes import Change
 from ..model.preconditions import Preconditions
 
 
@@ -47,7 +48,7 @@ class Page:
 class ChangeEvent(NamedTuple):
     """A bucket has changed. ``before`` None: what it was before is not known.
 
-    ``mark`` names this place in the order of all changes; ``since`` goes on from there, in a
+    ``event_id`` names this place in the order of all changes; ``since`` goes on from there, in a
     later process too. Of one ``shard`` changes are told in their order, and ``number`` says which
     this is; of several in any.
     """
@@ -55,14 +56,14 @@ class ChangeEvent(NamedTuple):
     key: BucketKey
     before: Snapshot | None
     after: Snapshot
-    mark: str
+    event_id: str
     shard: int = 0
     number: str = ""
 
     @property
     def place(self) -> str:
         """The same for the same change of one shard, and for no other."""
-        return self.number or self.mark
+        return self.number or self.event_id
 
 
 class Subscriber(Protocol):
@@ -105,7 +106,7 @@ class Store(Protocol):
         """The same without a coroutine, for whom that is too slow; None: use ``commit``."""
 
     @property
-    def mark(self) -> str:
+    def event_id(self) -> str:
         """Of the newest change that the listener was told of, once it has returned from that."""
 
     def subscribe(self, listener: Subscriber) -> None:
@@ -114,14 +115,14 @@ class Store(Protocol):
     async def wait_until_watching(self, key: BucketKey | None) -> None:
         """Return once the listener is told of all that changes from then on, of one or of all."""
 
-    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
-        """The changes of one bucket, or of all, after that mark; None where that is not known.
+    async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
+        """The changes of one bucket, or of all, after that event id; None where that is not known.
 
-        All those that ``mark`` of this moment covers, and maybe some that are still to be told.
+        All those that ``event_id`` of this moment covers, and maybe some that are still to be told.
         """
 
-    def includes(self, mark: str, changed: ChangeEvent) -> bool:
-        """Whether who goes on from that mark, by ``since``, was told of this change before.
+    def includes(self, event_id: str, changed: ChangeEvent) -> bool:
+        """Whether who goes on from that event id, by ``since``, was told of this change before.
 
         Then it was told so by another way than this listener, which hears of it only now.
         """

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import secrets
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import Internal
-from ...model.bucket import ABSENT, BucketKey, Change, Snapshot
+from ...model.apply import apply
+from ...model.bucket import BucketKey, Snapshot
+from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from . import keys
 from .client import b64
 from .keys import StoredValue
-
-_OF_THIS_PROCESS = secrets.token_hex(8)  # hosts share the ETags' space; 64 bits keep them apart
-_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +26,7 @@ class Write:
 
     def after(self, now: Snapshot) -> Snapshot:
         """What it makes of this state: the very same object when nothing changes."""
-        self.guard.check(now, self.key)
-        stored = now.bucket if now.revision else None
-        bound = self.automation or now.automation
-        bucket = self.change.result(stored, bound)
-        if bucket == stored and (bucket is None or bound == now.automation):
-            return now
-        if bucket is None:
-            return ABSENT
-        stamp = self.change.metadata_after(now)
-        return Snapshot(
-            bucket,
-            stamp.revision,
-            f"{_OF_THIS_PROCESS}{next(_numbers):06x}",
-            bound,
-            stamp.created_at,
-            stamp.updated_at,
-        )
+        return apply(self.change, self.guard, self.automation, self.key, now)
 
 
 def made(after: Snapshot, now: StoredValue) -> bool:

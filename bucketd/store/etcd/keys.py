@@ -14,10 +14,8 @@ import orjson
 
 from ...errors import BucketCorrupt, InvalidRequest
 from ...fs import filenames
-from ...model.bucket import ABSENT, BucketKey, Snapshot
+from ...model.bucket import ABSENT, FORMAT, BucketKey, Snapshot, envelope_fields
 from ..base import BucketInfo, Filter, Page
-
-FORMAT = "bucketd/1"
 
 
 class StoredValue(NamedTuple):
@@ -64,13 +62,7 @@ def below(beginning: str) -> tuple[bytes, bytes]:
 def encode(key: BucketKey, now: Snapshot) -> bytes:
     return orjson.dumps(
         {
-            "format": FORMAT,
-            "device": key.device,
-            "job": key.job,
-            "automation": now.automation,
-            "revision": now.revision,
-            "created_at": now.created_at,
-            "updated_at": now.updated_at,
+            **envelope_fields(key, now),
             "etag": now.etag,
             "bucket": orjson.Fragment(now.bucket),
         }

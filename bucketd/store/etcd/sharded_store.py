@@ -13,7 +13,8 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from ...errors import InvalidRequest
-from ...model.bucket import BucketKey, Change, Snapshot
+from ...model.bucket import BucketKey, Snapshot
+from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
@@ -30,7 +31,7 @@ def shard_of(names: tuple[str, ...], device: str) -> int:
 
 
 class ShardedStore:
-    """Several stores as one, by the names of theirs, in order; a mark is one of each."""
+    """Several stores as one, by the names of theirs, in order; an event id is one of each."""
 
     def __init__(self, stores: Mapping[str, EtcdStore]) -> None:
         self._names, self._stores = tuple(stores), list(stores.values())
@@ -48,8 +49,8 @@ class ShardedStore:
         return "; ".join(f"shard {name}: {told}" for name, told in found if told) or None
 
     @property
-    def mark(self) -> str:
-        return ".".join(store.mark for store in self._stores)
+    def event_id(self) -> str:
+        return ".".join(store.event_id for store in self._stores)
 
     def subscribe(self, listener: Subscriber) -> None:
         for number, store in enumerate(self._stores):
@@ -62,27 +63,27 @@ class ShardedStore:
         stores = self._stores if key is None else [self._of(key)]
         await asyncio.gather(*(store.wait_until_watching(key) for store in stores))
 
-    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
-        marks = mark.split(".")
-        if len(marks) != len(self._stores):
+    async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
+        event_ids = event_id.split(".")
+        if len(event_ids) != len(self._stores):
             return None
         found: list[ChangeEvent] = []
         for number in range(len(self._stores)) if key is None else [self.number_of(key)]:
             # One that was not listened to then has no place to go on from.
             one = (
                 None
-                if marks[number] == "0"
-                else await self._stores[number].changes_after(marks[number], key)
+                if event_ids[number] == "0"
+                else await self._stores[number].changes_after(event_ids[number], key)
             )
             if one is None:
                 return None
             for changed in one:
-                marks[number] = changed.mark
-                found.append(placed(changed, number, ".".join(marks)))
+                event_ids[number] = changed.event_id
+                found.append(placed(changed, number, ".".join(event_ids)))
         return found
 
-    def includes(self, mark: str, changed: ChangeEvent) -> bool:
-        one = mark.split(".")[changed.shard]
+    def includes(self, event_id: str, changed: ChangeEvent) -> bool:
+        one = event_id.split(".")[changed.shard]
         return self._stores[changed.shard].includes(one, changed)
 
     async def catch_up(self) -> None:
@@ -160,9 +161,9 @@ class _OfShard:
         self._shards, self._number, self._listener = shards, number, listener
 
     def tell(self, changed: ChangeEvent) -> None:
-        marks = self._shards.mark.split(".")
-        marks[self._number] = changed.mark
-        self._listener.tell(placed(changed, self._number, ".".join(marks)))
+        event_ids = self._shards.event_id.split(".")
+        event_ids[self._number] = changed.event_id
+        self._listener.tell(placed(changed, self._number, ".".join(event_ids)))
 
     def lost(self) -> None:
         self._listener.lost()
@@ -176,6 +177,6 @@ class _OfShard:
         return frozenset()
 
 
-def placed(changed: ChangeEvent, number: int, mark: str) -> ChangeEvent:
+def placed(changed: ChangeEvent, number: int, event_id: str) -> ChangeEvent:
     """As one of all shards' changes."""
-    return changed._replace(mark=mark, shard=number, number=changed.mark)
+    return changed._replace(event_id=event_id, shard=number, number=changed.event_id)

@@ -122,7 +122,7 @@ class Noting:
         self._listener, self._stale = listener, stale
 
     def tell(self, changed: ChangeEvent) -> None:
-        self._stale.changed(changed.key, changed.after, int(changed.mark))
+        self._stale.changed(changed.key, changed.after, int(changed.event_id))
         self._listener.tell(changed)
 
     def lost(self) -> None:

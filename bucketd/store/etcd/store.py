@@ -11,7 +11,8 @@ from typing import Any
 
 from ...concurrency import KeyedLocks
 from ...errors import BucketdError, Internal, Overloaded
-from ...model.bucket import BucketKey, Change, Snapshot
+from ...model.bucket import BucketKey, Snapshot
+from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
@@ -59,8 +60,8 @@ class EtcdStore:
         return self._gateway
 
     @property
-    def mark(self) -> str:
-        return self._watch.mark
+    def event_id(self) -> str:
+        return self._watch.event_id
 
     def subscribe(self, listener: Subscriber) -> None:
         self._watch.subscribe(Noting(listener, self._stale))
@@ -76,14 +77,14 @@ class EtcdStore:
         except (Lost, TimeoutError) as error:
             raise _cannot_watch(error) from error
 
-    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
+    async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
         try:
-            return await self._watch.changes_after(mark, key)
+            return await self._watch.changes_after(event_id, key)
         except (Lost, TimeoutError) as error:
             raise _cannot_watch(error) from error
 
-    def includes(self, mark: str, changed: ChangeEvent) -> bool:
-        return includes(mark, changed)
+    def includes(self, event_id: str, changed: ChangeEvent) -> bool:
+        return includes(event_id, changed)
 
     async def catch_up(self) -> None:
         if self._reading.away is None:

@@ -1,7 +1,7 @@
 """What changes in etcd, on any host: one watch of all buckets, while anybody here wants to know.
 
-etcd keeps the history, so a mark is its revision, and a watch that broke goes on behind the last
-one that it told. What was compacted away meanwhile is lost, and said to be.
+etcd keeps the history, so an event id is its revision, and a watch that broke goes on behind the
+last one that it told. What was compacted away meanwhile is lost, and said to be.
 A key of our own, put now and then, shows that the watch is alive, and where "now" is.
 Source: https://etcd.io/docs/v3.5/learning/api/#watch-api.
 """
@@ -76,7 +76,7 @@ class EtcdWatch:
         self._warned = False  # since it last stood
 
     @property
-    def mark(self) -> str:
+    def event_id(self) -> str:
         return str(self._revision)
 
     @property
@@ -97,9 +97,9 @@ class EtcdWatch:
         async with asyncio.timeout(self._timeout):
             await self._ready.wait()
 
-    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
+    async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
         """See ``Store.since``. Raises BucketdError or Lost."""
-        after, until = _number(mark), await self._put_beat()
+        after, until = _number(event_id), await self._put_beat()
         if after is None or after > until:
             return None  # none, or of another cluster
         if after == self._revision:
@@ -113,13 +113,13 @@ class EtcdWatch:
     async def _between(
         self, after: int, until: int, key: BucketKey | None
     ) -> list[ChangeEvent] | None:
-        """Changes with these marks, the last included; None where it would take too much."""
+        """Changes with these event_ids, the last included; None where it would take too much."""
         found: list[ChangeEvent] = []
         scanned = 0
         async for events in self._events(after + 1):
             found += self._changes(events, key)
             if any(_revision(event) >= until for event in events):
-                return [c for c in found if int(c.mark) <= until]
+                return [c for c in found if int(c.event_id) <= until]
             scanned += sum(map(_size, events))
             if scanned > MOST_SCANNED:
                 return None
@@ -171,7 +171,7 @@ class EtcdWatch:
                 self._ready.set()
                 for changed in self._changes(events, None):
                     self._listener.tell(changed)
-                    self._revision = int(changed.mark)
+                    self._revision = int(changed.event_id)
                 self._revision = max([self._revision, *map(_revision, events)])
                 if self._listener.interests == frozenset():
                     return
@@ -212,14 +212,18 @@ class EtcdWatch:
         return asyncio.get_running_loop().time() + self._timeout
 
 
-def includes(mark: str, changed: ChangeEvent) -> bool:
-    """See ``Store.covers``: a mark of one endpoint may be ahead of a watch on another."""
-    number = _number(mark)
+def includes(event_id: str, changed: ChangeEvent) -> bool:
+    """See ``Store.covers``: an event id of one endpoint may be ahead of a watch on another."""
+    number = _number(event_id)
     return number is not None and int(changed.place) <= number
 
 
-def _number(mark: str) -> int | None:
-    return int(mark) if mark.isascii() and mark.isdecimal() and len(mark) < 20 else None
+def _number(event_id: str) -> int | None:
+    return (
+        int(event_id)
+        if event_id.isascii() and event_id.isdecimal() and len(event_id) < 20
+        else None
+    )
 
 
 def _revision(event: Event) -> int:

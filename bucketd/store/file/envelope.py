@@ -23,9 +23,16 @@ import orjson
 from ...errors import BadInput
 from ...fs import files
 from ...model import strict_json
-from ...model.bucket import BucketKey, Snapshot, check_name, is_timestamp, timestamp
+from ...model.bucket import (
+    FORMAT,
+    BucketKey,
+    Snapshot,
+    check_name,
+    envelope_fields,
+    is_timestamp,
+    timestamp,
+)
 
-FORMAT = "bucketd/1"
 # A bucket of at most so many bytes is simply indented to see how long it becomes.
 ALWAYS_TRIED_BYTES = 64 * 1024
 MAX_GROWTH = 8  # by indentation
@@ -52,16 +59,7 @@ def write(key: BucketKey, snapshot: Snapshot, origin: str) -> bytes:
 
     A bucket whose indentation would multiply its size is written on one line.
     """
-    envelope = {
-        "format": FORMAT,
-        "device": key.device,
-        "job": key.job,
-        "automation": snapshot.automation,
-        "revision": snapshot.revision,
-        "created_at": snapshot.created_at,
-        "updated_at": snapshot.updated_at,
-        "bucket": orjson.loads(snapshot.bucket),
-    }
+    envelope = {**envelope_fields(key, snapshot), "bucket": orjson.loads(snapshot.bucket)}
     seal = f"{snapshot.etag}.{origin}.{_checksum(envelope, snapshot.etag)}"
     bucket = envelope.pop("bucket")
     parts = {**envelope, "seal": seal}
