@@ -27,7 +27,7 @@ def page(root: int, only: Filter, cursor: str | None, limit: int) -> Page:
     after = _read_cursor(cursor)
     for count, place in enumerate(_places(root, only, after), 1):
         row = _row(root, place, unreadable)
-        if row is not None and _wanted(row, only):
+        if row is not None and only.matches(row.device, row.job, row.automation):
             rows.append(row)
         if len(rows) >= limit or count >= MAX_READ:
             return Page(rows, _write_cursor(place), unreadable)
@@ -77,14 +77,6 @@ def _row(root: int, place: Place, unreadable: list[str]) -> BucketInfo | None:
     revision = now.revision if stored.verified else now.revision + 1
     return BucketInfo(
         key.device, key.job, now.automation, revision, len(now.bucket), now.updated_at
-    )
-
-
-def _wanted(row: BucketInfo, only: Filter) -> bool:
-    return (
-        only.device in (None, row.device)
-        and only.job in (None, row.job)
-        and only.automation in (None, row.automation)
     )
 
 
