@@ -74,7 +74,7 @@ def _row(root: int, place: Place, unreadable: list[str]) -> BucketInfo | None:
         unreadable.append("/".join((*place[0], place[1])))
         return None
     key, now = stored.key, stored.snapshot
-    revision = now.revision if stored.sealed else now.revision + 1
+    revision = now.revision if stored.verified else now.revision + 1
     return BucketInfo(
         key.device, key.job, now.automation, revision, len(now.bucket), now.updated_at
     )
@@ -120,9 +120,9 @@ class Counts:
 def _has_own(root: int, device: str) -> bool:
     """Whether the device has a bucket of its own; nothing behind a link is one."""
     try:
-        return files.signature(root, f"{paths.DEVICES}/{device}/{paths.DEVICE_FILE}") is not None
+        return files.stat_key(root, f"{paths.DEVICES}/{device}/{paths.DEVICE_FILE}") is not None
     except OSError as error:
-        if errors.in_the_way(error):
+        if errors.is_obstacle(error):
             return False
         raise
 

@@ -66,7 +66,7 @@ class FileStore:
         self._scanning, self._scans = asyncio.Lock(), 0
 
     def known(self, key: BucketKey) -> Snapshot | None:
-        return self._committer.dirty.get(key) or self._files.peek(key)
+        return self._committer.dirty.get(key) or self._files.cached(key)
 
     async def read(self, key: BucketKey, _stale_ok: bool = False) -> Snapshot:
         known = self.known(key)
@@ -76,7 +76,7 @@ class FileStore:
             loaded = await asyncio.to_thread(self._files.load, key)
         except BucketCorrupt:
             return await self._committer.commit(Commit(key, INGEST, Preconditions()))
-        if not loaded.sealed:
+        if not loaded.verified:
             self._committer.ingest_edit(key)
         return self._committer.dirty.get(key, loaded.snapshot)
 
@@ -141,7 +141,7 @@ class FileStore:
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         await self._committer.wait_until_flushed()
         try:
-            unlinked.check_named(self._root)
+            unlinked.check_linked(self._root)
             return await asyncio.to_thread(listing.page, self._root, only, cursor, limit)
         except OSError as error:
             raise errors.refusal("list the buckets", error) from error
