@@ -54,16 +54,16 @@ class Applier:
         key = commit.key
         newest = batch.newest.get(key) or self._dirty.get(key)
         try:
-            loaded = Loaded(newest, sealed=True) if newest is not None else self._files.load(key)
+            loaded = Loaded(newest, verified=True) if newest is not None else self._files.load(key)
         except BucketCorrupt as error:
             good = self._last_good(key)
             if commit.change.overwrites and not commit.preconditions:
                 return self._overwrite(commit, batch, good)
             if good is None:
                 raise
-            loaded = Loaded(self._restore(key, batch, good, error.damage), sealed=True)
+            loaded = Loaded(self._restore(key, batch, good, error.damage), verified=True)
         now = loaded.snapshot
-        if not loaded.sealed:
+        if not loaded.verified:
             # Responses show the edit, whatever comes of this commit; so it must last from here on.
             self._add(batch, key, now, now, published=loaded.before)
         after = apply(commit.change, commit.preconditions, commit.automation, key, now)
@@ -97,7 +97,7 @@ class Applier:
 
     def _last_good(self, key: BucketKey) -> Snapshot | None:
         """Return the newest generation known besides the file: of the cache, or of the journal."""
-        entry = self._files.cached(key)
+        entry = self._files.entry(key)
         if entry is not None and entry.snapshot.revision:
             return entry.snapshot
         # The journal is not searched again each time that somebody asks for a lost bucket.
@@ -119,6 +119,6 @@ class Applier:
         after: Snapshot,
         published: Snapshot | None,
     ) -> None:
-        self._files.check_place(key)
+        self._files.check_writable(key)
         self._unrecoverable.discard(key)
         batch.add(key, before.etag, after, published)

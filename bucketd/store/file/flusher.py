@@ -67,7 +67,7 @@ class Flusher:
             self._heartbeat()
             try:
                 if key in self.corrupt:
-                    self._files.set_aside(key)
+                    self._files.quarantine(key)
                     self.corrupt.discard(key)
                 self._files.put(key, snapshot)
             except OSError as error:

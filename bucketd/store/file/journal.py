@@ -77,7 +77,7 @@ class Journal:
 
         Raise OSError also where the file has been removed: nobody would find the records again.
         """
-        unlinked.check_named(self._fds[self._active])
+        unlinked.check_linked(self._fds[self._active])
         text = b"".join(records.frame(self._generation, payload) for payload in payloads)
         logfile.write_at(self._fds[self._active], text, self._offset)
         self._offset += len(text)

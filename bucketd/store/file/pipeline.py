@@ -86,7 +86,7 @@ class Pipeline:
         if commit.change.offloaded:
             return False
         try:
-            now = self.dirty.get(commit.key) or self._files.peek(commit.key)
+            now = self.dirty.get(commit.key) or self._files.cached(commit.key)
         except BucketdError:
             return False
         return now is not None and len(now.bucket) <= INLINE_MAX_BYTES

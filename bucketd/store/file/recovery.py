@@ -97,7 +97,7 @@ def _is_behind(bucket_files: BucketFiles, key: BucketKey, chain: _Chain) -> bool
     except FileNotFoundError:
         return chain.last.revision > 0
     except OSError as error:
-        if not errors.in_the_way(error):
+        if not errors.is_obstacle(error):
             raise
         return _quarantine(bucket_files, key, str(error.strerror))
     if not content.text.strip(b"\0"):
@@ -121,7 +121,7 @@ def _is_older(
     # The latter is an edit that was ingested, and whose file was not written yet.
     if now.etag in chain.etags or now.etag == last.etag:
         return True
-    if stored.sealed:
+    if stored.verified:
         log.warning("%s: its file is newer than the journal, so it stays", key)
         return False
     if stored.base is None and last.revision and now.revision >= last.revision:
@@ -131,5 +131,5 @@ def _is_older(
 
 def _quarantine(bucket_files: BucketFiles, key: BucketKey, why: str) -> bool:
     log.warning("%s: its file goes to the quarantine and is completed: %s", key, why)
-    bucket_files.set_aside(key)
+    bucket_files.quarantine(key)
     return True

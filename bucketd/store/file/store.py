@@ -20,7 +20,7 @@ from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
-from ..base import ChangeEvent, Filter, Page, Subscriber
+from ..base import ChangeEvent, Filter, Page, SharedSchemas, Subscriber
 from . import listing, recovery
 from .batch import INGEST, Commit
 from .bucket_files import BucketFiles
@@ -66,7 +66,7 @@ class FileStore:
         self._scanning, self._scans = asyncio.Lock(), 0
 
     def known(self, key: BucketKey) -> Snapshot | None:
-        return self._committer.dirty.get(key) or self._files.peek(key)
+        return self._committer.dirty.get(key) or self._files.cached(key)
 
     async def read(self, key: BucketKey, _stale_ok: bool = False) -> Snapshot:
         known = self.known(key)
@@ -76,7 +76,7 @@ class FileStore:
             loaded = await asyncio.to_thread(self._files.load, key)
         except BucketCorrupt:
             return await self._committer.commit(Commit(key, INGEST, Preconditions()))
-        if not loaded.sealed:
+        if not loaded.verified:
             self._committer.ingest_edit(key)
         return self._committer.dirty.get(key, loaded.snapshot)
 
@@ -141,7 +141,7 @@ class FileStore:
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         await self._committer.wait_until_flushed()
         try:
-            unlinked.check_named(self._root)
+            unlinked.check_linked(self._root)
             return await asyncio.to_thread(listing.page, self._root, only, cursor, limit)
         except OSError as error:
             raise errors.refusal("list the buckets", error) from error
@@ -184,6 +184,12 @@ class FileStore:
         """Why writes are refused now, if they are."""
         problem = self._committer.problem
         return problem.message if problem else None
+
+    def shared_schemas(self) -> SharedSchemas | None:
+        return None
+
+    async def run_background(self, stop: asyncio.Event) -> None:
+        """Return at once: all work is started by requests and by the journal's writer."""
 
     async def close(self) -> None:
         try:
