@@ -63,14 +63,15 @@ def ignores_case(root: int, path: str = ".") -> bool:
     """
     probe = f"{path}/.case-probe"
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(probe, flags, 0o600, dir_fd=root))
+    fd = os.open(probe, flags, 0o600, dir_fd=root)
     try:
-        os.stat(f"{path}/.CASE-PROBE", dir_fd=root, follow_symlinks=False)
+        other = os.stat(f"{path}/.CASE-PROBE", dir_fd=root, follow_symlinks=False)
+        return other.st_ino == os.fstat(fd).st_ino
     except FileNotFoundError:
         return False
     finally:
+        os.close(fd)
         os.unlink(probe, dir_fd=root)
-    return True
 
 
 def _unescape(text: str) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from ...errors import BucketCorrupt, BucketdError, Internal
 from ...model.apply import apply, next_snapshot
 from ...model.bucket import ABSENT, BucketKey, Snapshot
-from .batch import INGEST, Batch, Commit
-from .bucket_files import BeingEdited, BucketFiles, Loaded
+from .batch import Batch, Commit
+from .bucket_files import BucketFiles, Loaded
 from .journal import Journal
 
 log = logging.getLogger(__name__)
@@ -55,12 +55,6 @@ class Applier:
         newest = batch.newest.get(key) or self._dirty.get(key)
         try:
             loaded = Loaded(newest, verified=True) if newest is not None else self._files.load(key)
-        except BeingEdited:
-            good = self._last_good(key)
-            if commit.change is not INGEST or good is None:
-                raise
-            # Readers get what was acknowledged until the other program has finished.
-            return good
         except BucketCorrupt as error:
             good = self._last_good(key)
             if commit.change.overwrites and not commit.preconditions:

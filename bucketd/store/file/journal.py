@@ -119,9 +119,9 @@ class Journal:
         self.sync()
         self._offset = HEADER_BYTES
 
-    def find(self, key: BucketKey) -> Record | None:
-        """Return the newest record of a bucket that either segment still holds."""
-        found = [record for _, record in self._records_until(self.position, key)]
+    def find(self, key: BucketKey, end: JournalPosition | None = None) -> Record | None:
+        """Return the newest record of a bucket in the log; from any thread with an ``end``."""
+        found = [record for _, record in self._records_until(end or self.position, key)]
         return found[-1] if found else None
 
     def keys(self, end: JournalPosition) -> set[BucketKey]:

@@ -75,7 +75,10 @@ class FileStore:
             return known
         try:
             loaded = await asyncio.to_thread(self._files.load, key)
-        except (BucketCorrupt, BeingEdited):
+        except BeingEdited:
+            found = await asyncio.to_thread(self._acknowledged, key)
+            return found or await self._ingest(key)
+        except BucketCorrupt:
             return await self._ingest(key)
         if not loaded.verified:
             self._committer.ingest_edit(key)
@@ -186,11 +189,20 @@ class FileStore:
             return newest
         try:
             loaded = self._files.load(key)
-        except (BucketCorrupt, BeingEdited):
-            return asyncio.run_coroutine_threadsafe(self._ingest(key), self._loop).result()
+        except (BucketCorrupt, BeingEdited) as error:
+            found = self._acknowledged(key) if isinstance(error, BeingEdited) else None
+            return found or asyncio.run_coroutine_threadsafe(self._ingest(key), self._loop).result()
         if not loaded.verified:
             self._loop.call_soon_threadsafe(self._committer.ingest_edit, key)
         return self._committer.dirty.get(key, loaded.snapshot)
+
+    def _acknowledged(self, key: BucketKey) -> Snapshot | None:
+        """Return what is known of a bucket besides its file, if anything; from any thread."""
+        entry = self._files.entry(key)
+        if entry is not None and entry.snapshot.revision:
+            return entry.snapshot
+        record = self._journal.find(key, self._committer.end)
+        return record.after if record is not None and record.after.revision else None
 
     async def _ingest(self, key: BucketKey) -> Snapshot:
         return await self._committer.commit(Commit(key, INGEST, Preconditions()))
