@@ -24,12 +24,11 @@ from .core.quota import Quota
 from .core.retention import Retention
 from .core.schemas.file_watcher import keep_current
 from .core.schemas.registry import Registry
-from .core.schemas.replication import Local, Shared
+from .core.schemas.replication import LocalSchemas, ReplicatedSchemas
 from .model.bucket import timestamp
 from .server.server import Server, bind, unbind
 from .settings.sections import AT_START, Settings, SettingsError, shown, taken_over
 from .settings.validation import unusable
-from .store.file.store import FileStore
 from .systemd import Manager, report
 
 log = logging.getLogger(__name__)
@@ -101,12 +100,13 @@ class Daemon:
         retention = settings.retention
         self._retention = Retention(self._store, retention.days, retention.interval_seconds)
         self._contexts = Contexts(runtime, **_context_limits(settings))
+        shared = self._store.shared_schemas()
         self._services = Services(
             self._buckets(settings),
             self._contexts,
             Hub(self._store, settings.limits.max_watchers, settings.limits.heartbeat_seconds),
             self._schemas,
-            self._schema_writer(),
+            ReplicatedSchemas(self._schemas, shared) if shared else LocalSchemas(self._schemas),
             operators(settings),
             settings.limits.body_timeout_seconds,
             self._status,
@@ -122,12 +122,9 @@ class Daemon:
             sweep(self._services, self._stop),
             keep_current(self._schemas, self._stop),
             self._retention.keep(self._stop),
+            self._services.schema_writer.keep_current(self._stop),
+            self._store.run_background(self._stop),
         ]
-        writer = self._services.schema_writer
-        if isinstance(writer, Shared):
-            tasks.append(writer.keep_current(self._stop))
-        if not isinstance(self._store, FileStore):
-            tasks.append(self._store.keep_present(self._stop))
         running = [asyncio.create_task(task) for task in tasks]
         for task in running:
             task.add_done_callback(_tell_failure)
@@ -139,13 +136,6 @@ class Daemon:
             most = limits.max_device_bytes
             self._quota = Quota(self._store, most) if most else None
         return Buckets(self._store, self._schemas, limits.max_bucket_bytes, self._quota)
-
-    def _schema_writer(self) -> Local | Shared:
-        """What sets schemas: for this host, or for all that share its store."""
-        if isinstance(self._store, FileStore):
-            return Local(self._schemas)
-        etcd = self._settings.store_etcd
-        return Shared(self._schemas, self._store.gateway, etcd.prefix, etcd.timeout_seconds)
 
     def _take_socket(self) -> tuple[socket.socket, os.stat_result | None]:
         """The socket to listen on, and what to remove at the end: nothing of one handed over."""

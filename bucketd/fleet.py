@@ -8,11 +8,7 @@ from pathlib import Path
 
 from .settings.sections import Etcd, SettingsError
 from .settings.validation import seconds, shards
-from .store.etcd.client import Access
-from .store.etcd.sharded_store import ShardedStore
-from .store.etcd.stale_cache import StaleReads
-from .store.etcd.store import EtcdStore
-from .store.etcd.topology import Shard
+from .store.etcd import EtcdOptions, EtcdStore, ShardedStore
 
 CREDENTIAL = "etcd-password"
 
@@ -27,15 +23,20 @@ def open_store(
     found = shards(settings.shards) or {"": settings.endpoints}
     tls = _tls(settings, [url for urls in found.values() for url in urls])
     password = _password(settings, environ) if settings.user else ""
-    names = tuple(sorted(filter(None, found)))
-    age = seconds(settings.stale_reads)
-
-    def store(name: str) -> EtcdStore:
-        access = Access(found[name], settings.timeout_seconds, tls, settings.user, password)
-        remembered = StaleReads(age, stale_bytes // len(found))
-        return EtcdStore(access, settings.prefix, remembered, Shard(name, names))
-
-    return ShardedStore({name: store(name) for name in names}) if names else store("")
+    options = {
+        name: EtcdOptions(
+            endpoints,
+            settings.prefix,
+            settings.timeout_seconds,
+            tls,
+            settings.user,
+            password,
+            seconds(settings.stale_reads),
+            stale_bytes // len(found),
+        )
+        for name, endpoints in found.items()
+    }
+    return EtcdStore(options[""]) if "" in options else ShardedStore(options)
 
 
 def _password(settings: Etcd, environ: Mapping[str, str]) -> str:

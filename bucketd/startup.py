@@ -6,12 +6,10 @@ import contextlib
 import logging
 import os
 
-from . import fleet
 from .fs import files, mounts
 from .fs.locks import hold_daemon_lock
 from .settings.sections import Settings
-from .store.etcd.sharded_store import ShardedStore
-from .store.etcd.store import EtcdStore
+from .store.base import Store
 from .store.file.records import JournalError
 from .store.file.store import FileStore, FileStoreOptions
 
@@ -111,9 +109,11 @@ def _ignores_case(root: int) -> bool:
     return False
 
 
-def open_store(root: int, settings: Settings) -> FileStore | EtcdStore | ShardedStore:
+def open_store(root: int, settings: Settings) -> Store:
     store = settings.store
     if store.engine == "etcd":
+        from . import fleet  # A daemon on files does not pay for the import of the etcd engine.
+
         return fleet.open_store(settings.store_etcd, os.environ, store.cache_bytes)
     options = FileStoreOptions(
         cache_bytes=store.cache_bytes,

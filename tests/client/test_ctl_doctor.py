@@ -44,7 +44,9 @@ def test_no_daemon(daemon: Daemon, tmp_path: Path) -> None:
     found = findings(ctl, 4, BUCKETD_SOCKET=str(tmp_path / "none"))
     assert "is not there" in found["socket"]["what"]
     (tmp_path / "file").touch()
-    assert "no socket" in findings(ctl, 4, BUCKETD_SOCKET=str(tmp_path / "file"))["socket"]["what"]
+    assert (
+        "not a socket" in findings(ctl, 4, BUCKETD_SOCKET=str(tmp_path / "file"))["socket"]["what"]
+    )
     daemon.kill()
     assert "start bucketd" in findings(ctl, 4)["socket"]["fix"]
     with socket.socket(socket.AF_UNIX) as silent:
@@ -205,9 +207,9 @@ def test_what_a_status_says(check: Any, change: dict[str, Any], level: str | Non
     [
         ("cannot write while …: No space left on device; nothing was changed", "free space on /;"),
         ("cannot write while …: Disk quota exceeded; nothing was changed", "free space on /;"),
-        ("cannot write: the journal failed; restart bucketd to recover", "mend the cause, then"),
+        ("cannot write: the journal failed; restart bucketd to recover", "fix the cause, then"),
         ("shard a: cannot reach a majority of etcd: Timeout", "bring a majority"),
-        (None, "mend the cause, then restart"),
+        (None, "fix the cause, then restart"),
     ],
 )
 def test_what_mends_a_store(problem: str | None, fix: str) -> None:

@@ -10,7 +10,7 @@ import orjson
 
 from ...concurrency import offload
 from ...model.bucket import BucketKey, Snapshot
-from ...store.base import ChangeEvent, Store
+from ...store.base import ChangeEvent, Filter, Store
 from . import sse
 from .sse import Difference, Notification
 
@@ -38,11 +38,7 @@ class Only(NamedTuple):
 
     def names(self, device: str, job: str | None, automation: str | None) -> bool:
         """Whether it wants to hear of these."""
-        return (
-            self.device in (None, device)
-            and self.job in (None, job)
-            and self.automation in (None, automation)
-        )
+        return Filter(self.device, self.job, self.automation).matches(device, job, automation)
 
 
 class Watcher:

@@ -52,7 +52,7 @@ class Lister:
         rows: list[BucketInfo] = []
         for count, place in enumerate(self._places(only, _read_cursor(cursor)), 1):
             row = self._row(place)
-            if row is not None and _matches(row, only):
+            if row is not None and only.matches(row.device, row.job, row.automation):
                 rows.append(row)
             if len(rows) >= limit or count >= MAX_READ:
                 return Page(rows, _write_cursor(place), self._unreadable)
@@ -154,14 +154,6 @@ def _devices(root: int) -> list[str]:
 
 def _bucket_names(names: list[str]) -> list[str]:
     return [n for n in names if n.endswith(filenames.SUFFIX) and not n.startswith(".")]
-
-
-def _matches(row: BucketInfo, only: Filter) -> bool:
-    return (
-        only.device in (None, row.device)
-        and only.job in (None, row.job)
-        and only.automation in (None, row.automation)
-    )
 
 
 def _write_cursor(place: Place) -> str:

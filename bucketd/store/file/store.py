@@ -20,7 +20,7 @@ from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
-from ..base import ChangeEvent, Filter, Page, Subscriber
+from ..base import ChangeEvent, Filter, Page, SharedSchemas, Subscriber
 from . import listing, paths, recovery
 from .batch import INGEST, Commit
 from .bucket_files import BeingEdited, BucketFiles
@@ -246,6 +246,12 @@ class FileStore:
         """Why writes are refused now, if they are."""
         problem = self._committer.problem
         return problem.message if problem else None
+
+    def shared_schemas(self) -> SharedSchemas | None:
+        return None
+
+    async def run_background(self, stop: asyncio.Event) -> None:
+        """Return at once: all work is started by requests and by the journal's writer."""
 
     async def close(self) -> None:
         try:

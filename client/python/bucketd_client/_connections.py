@@ -105,7 +105,8 @@ class Pool:
     def take(self, path: str) -> Connection | None:
         """Return an idle connection that the daemon has not closed, None where there is none."""
         if self._pid != os.getpid():
-            self._close_copies()
+            # These are copies of the parent's descriptors, which stay open there.
+            self.close()
         idle = self._idle.get(path)
         while idle:
             try:
@@ -125,10 +126,10 @@ class Pool:
         else:
             connection.close()
 
-    def _close_copies(self) -> None:
-        """Close this child's copies of the descriptors; the parent's stay open."""
-        copies, self._idle, self._pid = self._idle, {}, os.getpid()
-        for connections in copies.values():
+    def close(self) -> None:
+        """Close all idle connections."""
+        closing, self._idle, self._pid = self._idle, {}, os.getpid()
+        for connections in closing.values():
             for connection in connections:
                 connection.close()
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 
 from ._clock import monotonic
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Response", "exchange", "request"]
 
 _pool = Pool()
+# A socket that lives on into the shutdown of the interpreter warns there, or ends it (Python 3.9).
+atexit.register(_pool.close)
 
 
 def request(
