@@ -267,7 +267,7 @@ def test_a_file_that_cannot_be_read(config: Path, kind: str) -> None:
         ("BUCKETD_LIMITS_MAX_CONNECTIONS", "many", ["BUCKETD_LIMITS_MAX_CONNECTIONS", "many"]),
         ("BUCKETD_LIMITS_MAX_CONNECTIONS", "", ["BUCKETD_LIMITS_MAX_CONNECTIONS"]),
         ("BUCKETD_LOG_LEVEL", "loud", ["BUCKETD_LOG_LEVEL", "loud"]),
-        ("BUCKETD_LIMITS_MAX_BUCKET_BYTES", "70000000", ["the most is", "33554432"]),
+        ("BUCKETD_LIMITS_MAX_BUCKET_BYTES", "70000000", ["the maximum is", "33554432"]),
         ("BUCKETD_PATHS_STATE_DIR", "", ["BUCKETD_PATHS_STATE_DIR", "empty"]),
     ],
 )
@@ -283,14 +283,15 @@ def test_an_empty_flag_is_not_the_default(flag: str) -> None:
 
 def test_a_user_that_there_is_not(config: Path) -> None:
     config.write_text('[access]\noperator_users = ["nosuchuser"]\n')
-    said = "cannot use access.operator_users = ['nosuchuser']"
+    said = "cannot use access.operator_users"
     refused(bucketd("--config", str(config)), said, str(config), "no user 'nosuchuser'")
 
 
 def test_a_flag_that_cannot_be_used() -> None:
     outcome = bucketd("--log-level", "loud")
     assert outcome.returncode in (1, 2)
-    assert "loud" in outcome.stderr
+    assert "log.level" in outcome.stderr
+    assert "loud" not in outcome.stderr
     assert "warning" in outcome.stderr
 
 
