@@ -20,13 +20,12 @@ from .core.quota import Quota
 from .core.retention import Retention
 from .core.schemas.file_watcher import FileWatcher
 from .core.schemas.registry import Registry
-from .core.schemas.replication import Local, Shared
+from .core.schemas.replication import LocalSchemas, ReplicatedSchemas
 from .endpoint import Endpoint, Unreachable
 from .server.server import Server
 from .settings.sections import AT_START, Settings, SettingsError, reloaded
 from .settings.validation import unusable
 from .status import Status
-from .store.file.store import FileStore
 from .supervisor import Supervisor
 from .systemd import Manager, report
 
@@ -105,12 +104,13 @@ class Daemon:
         )
         self._contexts = Contexts(self._endpoint.runtime, **_context_limits(settings))
         self._status = Status(settings, self._problems)
+        shared = self._store.shared_schemas()
         self._services = Services(
             self._buckets(settings),
             self._contexts,
             Hub(self._store, settings.limits.max_watchers, settings.limits.heartbeat_seconds),
             self._schemas,
-            self._schema_writer(),
+            ReplicatedSchemas(self._schemas, shared) if shared else LocalSchemas(self._schemas),
             operators(settings),
             settings.limits.body_timeout_seconds,
             self._status.document,
@@ -127,11 +127,8 @@ class Daemon:
         start("retention", self._retention.keep)
         start("clock", self._clock.keep)
         start("socket", lambda stop: self._endpoint.keep_reachable(self._contexts, stop))
-        writer = self._services.schema_writer
-        if isinstance(writer, Shared):
-            start("shared schemas", writer.keep_current)
-        if not isinstance(self._store, FileStore):
-            start("store", self._store.keep_present)
+        start("shared schemas", self._services.schema_writer.keep_current)
+        start("store", self._store.run_background)
 
     def _buckets(self, settings: Settings) -> Buckets:
         limits = settings.limits
@@ -139,13 +136,6 @@ class Daemon:
             most = limits.max_device_bytes
             self._quota = Quota(self._store, most) if most else None
         return Buckets(self._store, self._schemas, limits.max_bucket_bytes, self._quota)
-
-    def _schema_writer(self) -> Local | Shared:
-        """Return what sets schemas: for this host, or for all that share its store."""
-        if isinstance(self._store, FileStore):
-            return Local(self._schemas)
-        etcd = self._settings.store_etcd
-        return Shared(self._schemas, self._store.gateway, etcd.prefix, etcd.timeout_seconds)
 
     def _problems(self) -> list[str]:
         """Return what is wrong beside the store and the schemas, which report on themselves."""

@@ -12,11 +12,7 @@ from .fs import files, mounts
 from .fs.locks import hold_daemon_lock
 from .settings.sections import Etcd, Settings, SettingsError
 from .settings.validation import seconds, shards
-from .store.etcd.client import Access
-from .store.etcd.sharded_store import ShardedStore
-from .store.etcd.stale_cache import StaleReads
-from .store.etcd.store import EtcdStore
-from .store.etcd.topology import Shard
+from .store.base import Store
 from .store.file.records import JournalError
 from .store.file.store import FileStore, FileStoreOptions
 
@@ -106,7 +102,7 @@ def _check_filesystem(settings: Settings) -> str | None:
     return cause
 
 
-def open_store(root: int, settings: Settings) -> FileStore | EtcdStore | ShardedStore:
+def open_store(root: int, settings: Settings) -> Store:
     """Open the engine that the settings name. Raises StartError or SettingsError."""
     store = settings.store
     if store.engine == "etcd":
@@ -129,26 +125,32 @@ def open_store(root: int, settings: Settings) -> FileStore | EtcdStore | Sharded
         ) from error
 
 
-def _open_etcd(
-    settings: Etcd, environ: Mapping[str, str], stale_bytes: int
-) -> EtcdStore | ShardedStore:
+def _open_etcd(settings: Etcd, environ: Mapping[str, str], stale_bytes: int) -> Store:
     """Return the store of a cluster, which need not respond yet.
 
     At most ``stale_bytes`` are kept for stale reads. Raises SettingsError for a file that cannot
     be used.
     """
+    # A daemon on files does not pay for the import of the etcd engine.
+    from .store.etcd import EtcdOptions, EtcdStore, ShardedStore
+
     found = shards(settings.shards) or {"": settings.endpoints}
     tls = _tls(settings, [url for urls in found.values() for url in urls])
     password = _password(settings, environ) if settings.user else ""
-    names = tuple(sorted(filter(None, found)))
-    age = seconds(settings.stale_reads)
-
-    def store(name: str) -> EtcdStore:
-        access = Access(found[name], settings.timeout_seconds, tls, settings.user, password)
-        remembered = StaleReads(age, stale_bytes // len(found))
-        return EtcdStore(access, settings.prefix, remembered, Shard(name, names))
-
-    return ShardedStore({name: store(name) for name in names}) if names else store("")
+    options = {
+        name: EtcdOptions(
+            endpoints,
+            settings.prefix,
+            settings.timeout_seconds,
+            tls,
+            settings.user,
+            password,
+            seconds(settings.stale_reads),
+            stale_bytes // len(found),
+        )
+        for name, endpoints in found.items()
+    }
+    return EtcdStore(options[""]) if "" in options else ShardedStore(options)
 
 
 def _password(settings: Etcd, environ: Mapping[str, str]) -> str:

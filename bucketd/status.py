@@ -14,7 +14,6 @@ from .core.retention import Retention
 from .model.bucket import timestamp
 from .server.server import Server
 from .settings.sections import Settings, shown
-from .stats import Histogram
 from .store.base import Store
 
 _STORE_COUNTS = ("devices", "buckets", "device_buckets", "quarantined_files")
@@ -63,6 +62,7 @@ class Status:
 
     async def exposition(self) -> bytes:
         """Return the metrics as Prometheus text."""
-        histograms: dict[str, Histogram] = self._store.histograms  # type: ignore[attr-defined]
-        snapshot = metrics.Figures(await self.document(), self._services.tally, histograms)
-        return await asyncio.to_thread(metrics.exposition, snapshot)
+        figures = metrics.Figures(
+            await self.document(), self._services.tally, self._store.histograms
+        )
+        return await asyncio.to_thread(metrics.exposition, figures)

@@ -14,7 +14,8 @@ import orjson
 from ..concurrency import INLINE_MAX_BYTES, KeyedLocks, offload
 from ..errors import BucketCorrupt, BucketdError, Overloaded, SchemaViolation, TooLarge
 from ..model import changes
-from ..model.bucket import BucketKey, Change, Snapshot
+from ..model.bucket import BucketKey, Snapshot
+from ..model.changes import Change
 from ..model.preconditions import Preconditions
 from ..store.base import Filter, Page, Store
 from .quota import Quota
@@ -55,7 +56,7 @@ class Buckets:
         self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> Snapshot:
         """Apply the change; TooLarge or SchemaViolation for what the bucket may not become."""
-        if not change.slow:
+        if not change.prepared_only:
             return await self._change(key, change, guard, automation)
         # One of each bucket at a time: of two that were worked out together one was so in vain.
         async with self._rebases.lock(key):
@@ -110,8 +111,8 @@ class Buckets:
         return changes.prepared(change, stored, automation or now.automation)
 
     def _large(self, key: BucketKey, change: Change) -> bool:
-        now = None if change.large else self._known(key)
-        return change.large or (now is not None and len(now.bucket) > INLINE_MAX_BYTES)
+        now = None if change.offloaded else self._known(key)
+        return change.offloaded or (now is not None and len(now.bucket) > INLINE_MAX_BYTES)
 
     def _known(self, key: BucketKey) -> Snapshot | None:
         try:

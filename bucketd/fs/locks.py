@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import portalocker
 
@@ -95,36 +97,62 @@ class WriteLock:
     def __init__(self, root: int) -> None:
         self._root = root
         self._fd = self._open()
+        self._guard = threading.Lock()
         self.held_since: float | None = None
 
     def acquire(self, timeout: float = 0.0, give_up: Callable[[], bool] = lambda: True) -> bool:
-        """Wait at most ``timeout`` seconds, or until ``give_up()``; whether it is held now.
+        """Wait at most ``timeout`` seconds, or until ``give_up()``; return whether it is held now.
 
-        Raises OSError where it cannot be had at all.
+        Raises OSError where the lock cannot be had at all.
         """
-        if self.held_since is None and self._wait(timeout, give_up):
-            self.held_since = time.monotonic()
-        return self.held_since is not None
-
-    def _wait(self, timeout: float, give_up: Callable[[], bool]) -> bool:
         deadline, pause = time.monotonic() + timeout, 0.0005
         while True:
-            if not _take(self._fd):
-                if give_up() or time.monotonic() > deadline:
-                    return False
-                time.sleep(pause)
-                pause = min(pause * 2, 0.02)
-                continue
+            with self._guard:
+                if self.held_since is None and self._take_in_place():
+                    self.held_since = time.monotonic()
+                if self.held_since is not None:
+                    return True
+            if give_up() or time.monotonic() > deadline:
+                return False
+            time.sleep(pause)
+            pause = min(pause * 2, 0.02)
+
+    @contextlib.contextmanager
+    def excluding_others(self) -> Iterator[bool]:
+        """Keep other programs from the lock during one short look at a file, from any thread.
+
+        Yields False where another program holds the lock now.
+        """
+        with self._guard:
+            if self.held_since is not None:
+                yield True
+                return
+            try:
+                taken = self._take_in_place()
+            except OSError:
+                # Where nobody can lock, nobody says by a lock that a file is being edited.
+                yield True
+                return
+            try:
+                yield taken
+            finally:
+                if taken:
+                    portalocker.unlock(self._fd)
+
+    def _take_in_place(self) -> bool:
+        while _take(self._fd):
             if self._still_in_place():
                 return True
             # Somebody unlinked the file: our lock excludes nobody any more.
             fresh = self._open()
             self.close()
             self._fd = fresh
+        return False
 
     def release(self) -> None:
-        portalocker.unlock(self._fd)
-        self.held_since = None
+        with self._guard:
+            portalocker.unlock(self._fd)
+            self.held_since = None
 
     def close(self) -> None:
         os.close(self._fd)

@@ -18,7 +18,8 @@ from bucketd.core.quota import Quota
 from bucketd.errors import BucketdError, StorageFull, TooLarge
 from bucketd.fs import files
 from bucketd.model import changes
-from bucketd.model.bucket import BucketKey, Change, Snapshot
+from bucketd.model.bucket import BucketKey, Snapshot
+from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
 from bucketd.store.base import Filter, Page
 from bucketd.store.file import paths

@@ -18,7 +18,8 @@ from bucketd.core.clock_record import ClockRecord
 from bucketd.core.retention import Retention
 from bucketd.fs import files
 from bucketd.model import changes
-from bucketd.model.bucket import BucketKey, Change, Snapshot
+from bucketd.model.bucket import BucketKey, Snapshot
+from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
 from bucketd.store.file.store import FileStore, FileStoreOptions
 

@@ -14,7 +14,8 @@ import orjson
 from ...concurrency import INLINE_MAX_BYTES, offload
 from ...errors import InvalidRequest
 from ...model import changes, strict_json
-from ...model.bucket import BucketKey, Change, Metadata, Snapshot, is_timestamp
+from ...model.bucket import BucketKey, Snapshot, envelope_fields, is_timestamp
+from ...model.changes import Change, Metadata
 from ...model.strict_json import as_object
 from ...store.base import BucketInfo, Filter, Page
 from .. import headers as reading
@@ -94,16 +95,7 @@ def _listed(row: BucketInfo) -> dict[str, Any]:
 
 
 def _envelope(key: BucketKey, now: Snapshot) -> dict[str, Any]:
-    return {
-        "format": "bucketd/1",
-        "device": key.device,
-        "job": key.job,
-        "automation": now.automation,
-        "revision": now.revision,
-        "created_at": now.created_at,
-        "updated_at": now.updated_at,
-        "bucket": orjson.Fragment(now.bucket),
-    }
+    return {**envelope_fields(key, now), "bucket": orjson.Fragment(now.bucket)}
 
 
 async def _written(call: Request, kinds: Kinds) -> Response:
@@ -114,7 +106,7 @@ async def _written(call: Request, kinds: Kinds) -> Response:
 async def _commit(call: Request, change: Change) -> Response:
     target, guard = _target(call), reading.guard(call.headers)
     if reading.has_large_body(call.headers):
-        change = change._replace(large=True)
+        change = change._replace(offloaded=True)
     now = await call.services.buckets.change(target.key, change, guard, target.automation)
     return responses.result(target.label, now)
 

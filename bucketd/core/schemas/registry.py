@@ -36,13 +36,10 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # A pipe does not block this
 
 
 class FileKey(NamedTuple):
-    """What tells that another file is there, or another content of it; a rename keeps ``mtime``."""
+    """What tells that another file is there, also behind a link, or another content of it."""
 
     device: int
-    ctime_ns: int
-    inode: int
-    size: int
-    mtime_ns: int
+    stat_key: files.StatKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +214,7 @@ class Registry:
             except OSError as error:
                 problems.append(f"cannot use the schema {path}: {error.strerror}")
                 continue
-            yield path, FileKey(status.st_dev, status.st_ctime_ns, *files.StatKey.of(status))
+            yield path, FileKey(status.st_dev, files.StatKey.of(status))
 
     def _report_directories(self, problems: list[str]) -> None:
         for problem in problems:

@@ -21,17 +21,17 @@ MAX_PLACES = 8192
 
 
 class Loaded(NamedTuple):
-    """What a file says; not ``sealed`` when somebody else than the daemon wrote it.
+    """What a file says; not ``verified`` when somebody else than the daemon wrote it.
 
     ``before``: what it said before that, where it is known.
     """
 
     snapshot: Snapshot
-    sealed: bool
+    verified: bool
     before: Snapshot | None = None
 
 
-_NOTHING = Loaded(ABSENT, sealed=True)
+_NOTHING = Loaded(ABSENT, verified=True)
 
 
 class BucketFiles:
@@ -45,16 +45,16 @@ class BucketFiles:
         self._places: set[tuple[str, ...]] = set()  # where files may be put
         self._changes = 0  # of files: odd while one is under way
 
-    def peek(self, key: BucketKey) -> Snapshot | None:
+    def cached(self, key: BucketKey) -> Snapshot | None:
         """The snapshot where it takes one ``stat`` to know it; None where the file must be read."""
         try:
-            signature = files.signature(self.root, paths.path(key))
+            stat_key = files.stat_key(self.root, paths.path(key))
         except OSError as error:
             raise self.unreadable(key, error) from error
-        entry = self.cached(key)
-        if signature is None and entry is None:
+        entry = self.entry(key)
+        if stat_key is None and entry is None:
             return ABSENT
-        if entry is None or entry.signature != signature:
+        if entry is None or entry.stat_key != stat_key:
             return None
         self.hits += 1
         return entry.snapshot
@@ -62,11 +62,11 @@ class BucketFiles:
     def load(self, key: BucketKey) -> Loaded:
         """What the file says now. Raises BucketCorrupt for one that is no envelope of ``key``."""
         # Before the file: what is known then is never newer than what is read.
-        changes, known = self._changes, self.cached(key)
+        changes, known = self._changes, self.entry(key)
         where = paths.parts(key)
         try:
-            if known is not None and known.signature == files.signature(self.root, paths.path(key)):
-                return Loaded(known.snapshot, known.sealed, known.before)
+            if known is not None and known.stat_key == files.stat_key(self.root, paths.path(key)):
+                return Loaded(known.snapshot, known.verified, known.before)
             content = files.read(self.root, *where)
             self.misses += 1
             stored = envelope.read(content)
@@ -78,10 +78,10 @@ class BucketFiles:
             raise self._corrupt(key, str(error)) from error
         except OSError as error:
             raise self.unreadable(key, error) from error
-        snapshot, sealed = _reconcile(stored, known)
-        before = None if sealed else _before(known)
-        self._remember_read(key, Entry(snapshot, content.signature, sealed, before), changes)
-        return Loaded(snapshot, sealed, before)
+        snapshot, verified = _reconcile(stored, known)
+        before = None if verified else _before(known)
+        self._remember_read(key, Entry(snapshot, content.stat_key, verified, before), changes)
+        return Loaded(snapshot, verified, before)
 
     def shows(self, key: BucketKey, snapshot: Snapshot) -> bool:
         """Whether the file is as ``put`` has written it of this snapshot."""
@@ -89,17 +89,17 @@ class BucketFiles:
             loaded = self.load(key)
         except BucketdError:
             return False
-        return loaded.sealed and loaded.snapshot.etag == snapshot.etag
+        return loaded.verified and loaded.snapshot.etag == snapshot.etag
 
     def _missing(self, key: BucketKey, known: Entry | None, changes: int) -> Loaded:
         """No file: one that was known before has been removed by somebody else."""
         if known is None:
             return _NOTHING
         before = _before(known)
-        self._remember_read(key, Entry(ABSENT, None, sealed=False, before=before), changes)
-        return Loaded(ABSENT, sealed=False, before=before)
+        self._remember_read(key, Entry(ABSENT, None, verified=False, before=before), changes)
+        return Loaded(ABSENT, verified=False, before=before)
 
-    def check_place(self, key: BucketKey) -> None:
+    def check_writable(self, key: BucketKey) -> None:
         """Raise BucketdError where this user may not put the file, say below somebody else's mkdir.
 
         Asked before a change is journaled, so it stays this bucket's trouble. A directory is
@@ -109,7 +109,7 @@ class BucketFiles:
         if parts in self._places:
             return
         try:
-            if not files.may_make(self.root, parts):
+            if not files.can_create(self.root, parts):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise errors.refusal(f"write {self.name(key)}", error) from error
@@ -133,29 +133,29 @@ class BucketFiles:
             self._forget(key)
             return
         try:
-            signature = self._write(key, snapshot)
+            stat_key = self._write(key, snapshot)
         except OSError as error:
-            if not errors.in_the_way(error):
+            if not errors.is_obstacle(error):
                 raise
-            quarantine.clear_way(self.root, where[0])
-            signature = self._write(key, snapshot)
-        self._remember(key, Entry(snapshot, signature, sealed=True))
+            quarantine.move_obstacle(self.root, where[0])
+            stat_key = self._write(key, snapshot)
+        self._remember(key, Entry(snapshot, stat_key, verified=True))
 
     def _write(self, key: BucketKey, snapshot: Snapshot) -> files.StatKey:
         return files.write(
             self.root,
             *paths.parts(key),
-            lambda birth: envelope.write(key, snapshot, birth),
+            lambda file_id: envelope.write(key, snapshot, file_id),
             durably=False,
         )
 
-    def set_aside(self, key: BucketKey) -> None:
+    def quarantine(self, key: BucketKey) -> None:
         """Keep whatever stands there in the quarantine as well. Raises OSError."""
         parts, name = paths.parts(key)
-        quarantine.clear_way(self.root, parts)
+        quarantine.move_obstacle(self.root, parts)
         quarantine.keep_file(self.root, parts, name)
 
-    def cached(self, key: BucketKey) -> Entry | None:
+    def entry(self, key: BucketKey) -> Entry | None:
         with self._guard:
             return self._cache.get(key)
 
@@ -168,7 +168,7 @@ class BucketFiles:
 
     def _stands(self, key: BucketKey, entry: Entry) -> bool:
         try:
-            return files.signature(self.root, paths.path(key)) == entry.signature
+            return files.stat_key(self.root, paths.path(key)) == entry.stat_key
         except OSError:  # something else stands in the way to it
             return False
 
@@ -181,7 +181,7 @@ class BucketFiles:
         return f"{self.path}/{paths.path(key)}"
 
     def unreadable(self, key: BucketKey, error: OSError) -> BucketdError:
-        if errors.in_the_way(error):
+        if errors.is_obstacle(error):
             return self._corrupt(key, error.strerror)
         return errors.refusal(f"read {self.name(key)}", error)
 
@@ -213,7 +213,7 @@ def _before(known: Entry | None) -> Snapshot | None:
     """The state before an edit by somebody else: the newest that the daemon has told of."""
     if known is None:
         return None
-    return known.snapshot if known.sealed else known.before
+    return known.snapshot if known.verified else known.before
 
 
 def _reconcile(stored: envelope.Stored, known: Entry | None) -> tuple[Snapshot, bool]:
@@ -224,8 +224,8 @@ def _reconcile(stored: envelope.Stored, known: Entry | None) -> tuple[Snapshot, 
     """
     found = stored.snapshot
     last = known.snapshot if known is not None else ABSENT
-    if found.etag == last.etag or (stored.sealed and found.revision > last.revision):
-        return found._replace(revision=max(found.revision, last.revision)), stored.sealed
+    if found.etag == last.etag or (stored.verified and found.revision > last.revision):
+        return found._replace(revision=max(found.revision, last.revision)), stored.verified
     revision = max(found.revision, last.revision) + 1
-    etag = found.etag if not stored.sealed else secrets.token_hex(8)
+    etag = found.etag if not stored.verified else secrets.token_hex(8)
     return found._replace(revision=revision, etag=etag), False

@@ -14,13 +14,13 @@ _OVERHEAD = 1100  # bytes that one entry costs besides its bucket, by the growth
 class Entry(NamedTuple):
     """A snapshot, the file that it is the content of, and whether the daemon wrote that file.
 
-    ``signature`` None, ``sealed`` False: a file that somebody else removed.
+    ``stat_key`` None, ``verified`` False: a file that somebody else removed.
     ``before``: what was there before somebody else changed it, where that is known.
     """
 
     snapshot: Snapshot
-    signature: StatKey | None
-    sealed: bool
+    stat_key: StatKey | None
+    verified: bool
     before: Snapshot | None = None
 
 

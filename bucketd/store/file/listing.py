@@ -27,7 +27,7 @@ def page(root: int, only: Filter, cursor: str | None, limit: int) -> Page:
     after = _read_cursor(cursor)
     for count, place in enumerate(_places(root, only, after), 1):
         row = _row(root, place, unreadable)
-        if row is not None and _wanted(row, only):
+        if row is not None and only.matches(row.device, row.job, row.automation):
             rows.append(row)
         if len(rows) >= limit or count >= MAX_READ:
             return Page(rows, _write_cursor(place), unreadable)
@@ -74,17 +74,9 @@ def _row(root: int, place: Place, unreadable: list[str]) -> BucketInfo | None:
         unreadable.append("/".join((*place[0], place[1])))
         return None
     key, now = stored.key, stored.snapshot
-    revision = now.revision if stored.sealed else now.revision + 1
+    revision = now.revision if stored.verified else now.revision + 1
     return BucketInfo(
         key.device, key.job, now.automation, revision, len(now.bucket), now.updated_at
-    )
-
-
-def _wanted(row: BucketInfo, only: Filter) -> bool:
-    return (
-        only.device in (None, row.device)
-        and only.job in (None, row.job)
-        and only.automation in (None, row.automation)
     )
 
 
@@ -128,9 +120,9 @@ class Counts:
 def _has_own(root: int, device: str) -> bool:
     """Whether the device has a bucket of its own; nothing behind a link is one."""
     try:
-        return files.signature(root, f"{paths.DEVICES}/{device}/{paths.DEVICE_FILE}") is not None
+        return files.stat_key(root, f"{paths.DEVICES}/{device}/{paths.DEVICE_FILE}") is not None
     except OSError as error:
-        if errors.in_the_way(error):
+        if errors.is_obstacle(error):
             return False
         raise
 

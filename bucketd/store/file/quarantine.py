@@ -25,23 +25,23 @@ def keep_file(root: int, parts: tuple[str, ...], name: str) -> None:
     new = f"{_stamp((*parts[1:2], name.removesuffix('.json')))}.json"
     with contextlib.suppress(FileNotFoundError), files.directory(root, parts) as parent:
         is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
-        with _ward(root) as ward:
-            if is_directory or not _link(name, new, parent, ward):
-                os.rename(name, new, src_dir_fd=parent, dst_dir_fd=ward)
-            files.sync_entries(ward)
+        with _quarantine_fd(root) as quarantine_fd:
+            if is_directory or not _link(name, new, parent, quarantine_fd):
+                os.rename(name, new, src_dir_fd=parent, dst_dir_fd=quarantine_fd)
+            files.sync_entries(quarantine_fd)
             files.sync_entries(parent)
         log.warning("kept %s as %s/%s", "/".join((*parts, name)), QUARANTINE, new)
 
 
-def _link(name: str, new: str, parent: int, ward: int) -> bool:
+def _link(name: str, new: str, parent: int, quarantine_fd: int) -> bool:
     try:
-        os.link(name, new, src_dir_fd=parent, dst_dir_fd=ward, follow_symlinks=False)
+        os.link(name, new, src_dir_fd=parent, dst_dir_fd=quarantine_fd, follow_symlinks=False)
     except PermissionError:
         return False
     return True
 
 
-def clear_way(root: int, parts: tuple[str, ...]) -> None:
+def move_obstacle(root: int, parts: tuple[str, ...]) -> None:
     """Move away what stands in the place of a directory on this way, if anything. Raises OSError.
 
     Such as a file, or a link: it is moved itself, what it points to stays as it is.
@@ -51,12 +51,12 @@ def clear_way(root: int, parts: tuple[str, ...]) -> None:
             with files.directory(root, parts[: depth + 1]):
                 continue
         except OSError as error:
-            if not errors.in_the_way(error):
+            if not errors.is_obstacle(error):
                 return
         new = _stamp(parts[: depth + 1])
-        with files.directory(root, parts[:depth]) as parent, _ward(root) as ward:
-            os.rename(part, new, src_dir_fd=parent, dst_dir_fd=ward)
-            files.sync_entries(ward)
+        with files.directory(root, parts[:depth]) as parent, _quarantine_fd(root) as quarantine_fd:
+            os.rename(part, new, src_dir_fd=parent, dst_dir_fd=quarantine_fd)
+            files.sync_entries(quarantine_fd)
             files.sync_entries(parent)
         log.warning("moved %s to %s/%s", "/".join(parts[: depth + 1]), QUARANTINE, new)
 
@@ -64,7 +64,7 @@ def clear_way(root: int, parts: tuple[str, ...]) -> None:
 def keep_copy(root: int, name: str, text: bytes) -> None:
     """Put a copy of something damaged there, before it is overwritten. Raises OSError."""
     new = _stamp((name,))
-    files.write(root, (QUARANTINE,), new, lambda _birth: text)
+    files.write(root, (QUARANTINE,), new, lambda _file_id: text)
     log.error("%s is damaged; kept a copy as %s/%s", name, QUARANTINE, new)
 
 
@@ -73,7 +73,7 @@ def count(root: int) -> int:
     return len(files.names(root, (QUARANTINE,)))
 
 
-def _ward(root: int) -> contextlib.AbstractContextManager[int]:
+def _quarantine_fd(root: int) -> contextlib.AbstractContextManager[int]:
     return files.directory(root, (QUARANTINE,), create=True)
 
 

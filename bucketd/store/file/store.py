@@ -16,17 +16,18 @@ from typing import Any
 from ...errors import BucketCorrupt, BucketdError
 from ...fs import errors, unlinked
 from ...fs.locks import WriteLock
-from ...model.bucket import BucketKey, Change, Snapshot
+from ...model.bucket import BucketKey, Snapshot
+from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
-from ..base import ChangeEvent, Filter, Page, Subscriber
+from ..base import ChangeEvent, Filter, Page, SharedSchemas, Subscriber
 from . import listing, recovery
-from .applier import Commit
+from .batch import INGEST, Commit
 from .bucket_files import BucketFiles
 from .committer import Committer
 from .edit_watcher import EditWatcher
 from .journal import Journal
-from .records import Mark
+from .records import EventId
 
 log = logging.getLogger(__name__)
 MOST_SCANS = 64  # of the journal, one after the other
@@ -65,7 +66,7 @@ class FileStore:
         self._scanning, self._scans = asyncio.Lock(), 0
 
     def known(self, key: BucketKey) -> Snapshot | None:
-        return self._committer.dirty.get(key) or self._files.peek(key)
+        return self._committer.dirty.get(key) or self._files.cached(key)
 
     async def read(self, key: BucketKey, _stale_ok: bool = False) -> Snapshot:
         known = self.known(key)
@@ -74,24 +75,24 @@ class FileStore:
         try:
             loaded = await asyncio.to_thread(self._files.load, key)
         except BucketCorrupt:
-            return await self._committer.begin(Commit(key, None, Preconditions()))
-        if not loaded.sealed:
-            self._committer.adopt(key)
+            return await self._committer.commit(Commit(key, INGEST, Preconditions()))
+        if not loaded.verified:
+            self._committer.ingest_edit(key)
         return self._committer.dirty.get(key, loaded.snapshot)
 
     async def commit(
         self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> Snapshot:
-        return await self._committer.begin(Commit(key, change, guard, automation))
+        return await self._committer.commit(Commit(key, change, guard, automation))
 
     def begin(
         self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
     ) -> asyncio.Future[Snapshot]:
-        return self._committer.begin(Commit(key, change, guard, automation))
+        return self._committer.commit(Commit(key, change, guard, automation))
 
     @property
-    def mark(self) -> str:
-        return str(self._committer.mark)
+    def event_id(self) -> str:
+        return str(self._committer.event_id)
 
     def subscribe(self, listener: Subscriber) -> None:
         self._committer.subscribe(listener)
@@ -101,16 +102,16 @@ class FileStore:
         """It always is."""
 
     def includes(self, _mark: str, _changed: ChangeEvent) -> bool:
-        return False  # whoever has a mark was told after the listener
+        return False  # whoever has a event_id was told after the listener
 
     async def catch_up(self) -> None:
         """A change is told before it is answered."""
 
-    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
-        after = Mark.read(mark)
+    async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
+        after = EventId.read(event_id)
         if after is None:
             return None
-        if after == self._committer.mark:
+        if after == self._committer.event_id:
             return []
         if self._scans >= MOST_SCANS:
             return None  # reading anew is less than to wait for so many
@@ -138,15 +139,15 @@ class FileStore:
             log.warning("%s", error.message)
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
-        await self._committer.settle()
+        await self._committer.wait_until_flushed()
         try:
-            unlinked.check_named(self._root)
+            unlinked.check_linked(self._root)
             return await asyncio.to_thread(listing.page, self._root, only, cursor, limit)
         except OSError as error:
             raise errors.refusal("list the buckets", error) from error
 
     async def check(self) -> dict[str, Any]:
-        await self._committer.settle()
+        await self._committer.wait_until_flushed()
         cached, cached_bytes = self._files.cache_use()
         relaxed = self._options.relaxed_seconds
         return {
@@ -183,6 +184,12 @@ class FileStore:
         """Why writes are refused now, if they are."""
         problem = self._committer.problem
         return problem.message if problem else None
+
+    def shared_schemas(self) -> SharedSchemas | None:
+        return None
+
+    async def run_background(self, stop: asyncio.Event) -> None:
+        """Return at once: all work is started by requests and by the journal's writer."""
 
     async def close(self) -> None:
         try:

@@ -21,7 +21,6 @@ from bucketd.model.bucket import BucketKey, Snapshot, timestamp
 from bucketd.model.preconditions import Preconditions
 from bucketd.settings.sections import StoreSettings
 from bucketd.store.file import (
-    checkpoint,
     flusher,
     journal,
     journal_writer,
@@ -141,7 +140,7 @@ def test_files_are_written_again_after_a_failed_sync(root: int, tmp_path: Path, 
     interval = 0.2 if how == "idle" else 60.0
     with (
         mock.patch.object(files, "sync_all", losing.sync_all),
-        mock.patch.object(checkpoint, "INTERVAL_SECONDS", interval),
+        mock.patch.object(flusher, "SYNC_SECONDS", interval),
         mock.patch.object(pipeline, "CHECKPOINT_SECONDS", interval),
     ):
         asyncio.run(run())
@@ -170,7 +169,7 @@ def test_a_sync_that_fails_for_a_full_segment_ends_no_writes(
 
     with (
         mock.patch.object(files, "sync_all", losing.sync_all),
-        mock.patch.object(checkpoint.Checkpoint, "due", return_value=False),
+        mock.patch.object(flusher.FileSync, "is_due", return_value=False),
     ):
         asyncio.run(run())
     assert losing.lost
@@ -212,15 +211,15 @@ def test_a_start_under_steady_load_has_few_files_to_complete(root: int, tmp_path
         await store.close()
 
     with (
-        mock.patch.object(flusher, "MANY_FILES", 20),
-        mock.patch.object(pipeline, "HOLD_SECONDS", 0.0),
-        mock.patch.object(journal_writer, "QUICK_SECONDS", 0.0),
+        mock.patch.object(flusher, "MAX_UNSYNCED_FILES", 20),
+        mock.patch.object(pipeline, "MAX_LOCK_HOLD", 0.0),
+        mock.patch.object(journal_writer, "MAX_INLINE_SYNC_SECONDS", 0.0),
         mock.patch.object(files, "sync_all"),
     ):
         asyncio.run(run())
     crashed = files.open_root(str(tmp_path / "crashed"))
     log = Journal(crashed, LARGE)
-    assert log.last.offset > LARGE // 2
+    assert log.last_event_id.offset > LARGE // 2
     assert len(log.replay) < 100
     log.close()
     os.close(crashed)
