@@ -30,7 +30,7 @@ async def openapi(_call: Request) -> Response:
 
 @cache
 def _openapi() -> bytes:
-    return resources.files(__package__).joinpath("openapi.json").read_bytes()
+    return resources.files("bucketd.api").joinpath("openapi.json").read_bytes()
 
 
 async def metrics(call: Request) -> Response:

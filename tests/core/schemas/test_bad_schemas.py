@@ -32,7 +32,7 @@ BAD: dict[str, tuple[Any, str]] = {
                               "b": {"allOf": [{"$ref": "#/$defs/a"}]}}}, "back to itself"),
     "a page of the web": ({"$ref": "http://127.0.0.1:1/x"}, "outside"),
     "a file": ({"properties": {"a": {"$ref": "file:///etc/passwd"}}}, "outside"),
-    "a place that is none": ({"$ref": "#/$defs/nope"}, "nope"),
+    "a place that is none": ({"$ref": "#/$defs/nope"}, "/$ref: the reference leads to nothing"),
     "branching recursion": ({"properties": {"a": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}},
                             "twice"),
     "overlapping recursion": ({"properties": {"a": {"$ref": "#"}},
