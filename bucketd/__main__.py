@@ -14,7 +14,7 @@ import uvloop
 
 from . import __version__, logs, process  # noqa: F401  (that comes before all that it is for)
 from .daemon import Daemon, operators
-from .server.server import SocketError
+from .server import SocketError
 from .settings import loader
 from .settings.sections import LEVELS, Settings, SettingsError, in_force
 from .startup import StartError

@@ -16,7 +16,7 @@ from typing import Any
 from . import __version__, metrics, startup
 from .api.access import Operators
 from .api.handlers.contexts import sweep
-from .api.request import Services
+from .api.services import Services
 from .core.buckets import Buckets
 from .core.contexts import Contexts
 from .core.events.hub import Hub
@@ -26,7 +26,7 @@ from .core.schemas.file_watcher import keep_current
 from .core.schemas.registry import Registry
 from .core.schemas.replication import Local, Shared
 from .model.bucket import timestamp
-from .server.server import Server, bind, unbind
+from .server import Server, bind, unbind
 from .settings.sections import AT_START, Settings, SettingsError, shown, taken_over
 from .settings.validation import unusable
 from .store.file.store import FileStore

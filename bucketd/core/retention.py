@@ -11,7 +11,7 @@ from ..errors import BucketCorrupt, BucketdError, PreconditionFailed
 from ..model import changes
 from ..model.bucket import BucketKey, is_timestamp, timestamp
 from ..model.preconditions import EntityTags, Preconditions
-from ..store.base import BucketInfo, Filter, Store
+from ..store.base import BucketInfo, Filter, Store, settled
 
 log = logging.getLogger(__name__)
 PAGE = 500
@@ -75,7 +75,7 @@ class Retention:
         """Unless it is written meanwhile."""
         key = BucketKey(row.device, row.job)
         try:
-            now = await self._store.read(key)
+            now = await settled(self._store.read(key))
             if now.etag is None or not is_older(now.updated_at, before):
                 return False
             guard = Preconditions(if_match=EntityTags(strong=frozenset({now.etag})))

@@ -10,7 +10,7 @@ import orjson
 
 from ...concurrency import offload
 from ...model.bucket import BucketKey, Snapshot
-from ...store.base import ChangeEvent, Store
+from ...store.base import ChangeEvent, Store, settled
 from . import sse
 from .sse import Difference, Notification
 
@@ -84,7 +84,7 @@ class Watcher:
         else:
             self.first.append(sse.gap(self._mark(), key))
         if snapshot and key is not None:
-            now = await self._store.read(key)
+            now = await settled(self._store.read(key))
             self._known = lambda changed: _covers(now, changed)
             mark = self._mark()
             self.first.append(await offload(self._snapshot, mark, key, now))

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...errors import BucketCorrupt, BucketdError
 from ...fs import errors, unlinked
 from ...fs.locks import WriteLock
-from ...model.bucket import BucketKey, Change, Snapshot
+from ...model.bucket import ABSENT, BucketKey, Change, Snapshot
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
-from ..base import ChangeEvent, Filter, Page, Subscriber
+from ..base import ChangeEvent, Filter, Page, Subscriber, settled
 from . import listing, recovery
 from .applier import Commit
 from .bucket_files import BucketFiles
@@ -64,13 +65,15 @@ class FileStore:
         self._noticer: EditWatcher | None = None
         self._scanning, self._scans = asyncio.Lock(), 0
 
-    def known(self, key: BucketKey) -> Snapshot | None:
-        return self._committer.dirty.get(key) or self._files.peek(key)
+    def cached(self, key: BucketKey) -> Snapshot:
+        entry = self._committer.dirty.get(key) or self._files.cached(key)
+        return ABSENT if entry is None else entry if isinstance(entry, Snapshot) else entry.snapshot
 
-    async def read(self, key: BucketKey, _stale_ok: bool = False) -> Snapshot:
-        known = self.known(key)
-        if known is not None:
-            return known
+    def read(self, key: BucketKey, _stale_ok: bool = False) -> Snapshot | Awaitable[Snapshot]:
+        return self._committer.dirty.get(key) or self._files.peek(key) or self._load(key)
+
+    async def _load(self, key: BucketKey) -> Snapshot:
+        """Read the file, and ingest what somebody else has written there."""
         try:
             loaded = await asyncio.to_thread(self._files.load, key)
         except BucketCorrupt:
@@ -79,15 +82,14 @@ class FileStore:
             self._committer.adopt(key)
         return self._committer.dirty.get(key, loaded.snapshot)
 
-    async def commit(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
-    ) -> Snapshot:
-        return await self._committer.begin(Commit(key, change, guard, automation))
-
-    def begin(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
+    def commit(
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None = None,
     ) -> asyncio.Future[Snapshot]:
-        return self._committer.begin(Commit(key, change, guard, automation))
+        return self._committer.begin(Commit(key, change, preconditions, automation))
 
     @property
     def mark(self) -> str:
@@ -133,7 +135,7 @@ class FileStore:
     async def _look(self, key: BucketKey) -> None:
         """Take up what somebody else may have done to a bucket's file."""
         try:
-            await self.read(key)
+            await settled(self.read(key))
         except BucketdError as error:
             log.warning("%s", error.message)
 
