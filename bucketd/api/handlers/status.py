@@ -30,7 +30,7 @@ def openapi(_request: Request) -> Response:
 
 @cache
 def _openapi() -> bytes:
-    return resources.files(__package__).joinpath("openapi.json").read_bytes()
+    return resources.files("bucketd.api").joinpath("openapi.json").read_bytes()
 
 
 async def metrics(request: Request) -> Response:
