@@ -62,15 +62,16 @@ class FileStore:
         self._committer = Committer(
             self._files, journal, lock, options.lock_timeout, options.relaxed_seconds
         )
+        self._dirty = self._committer.dirty
         self._noticer: EditWatcher | None = None
         self._scanning, self._scans = asyncio.Lock(), 0
 
     def cached(self, key: BucketKey) -> Snapshot:
-        entry = self._committer.dirty.get(key) or self._files.cached(key)
+        entry = self._dirty.get(key) or self._files.cached(key)
         return ABSENT if entry is None else entry if isinstance(entry, Snapshot) else entry.snapshot
 
     def read(self, key: BucketKey, _stale_ok: bool = False) -> Snapshot | Awaitable[Snapshot]:
-        return self._committer.dirty.get(key) or self._files.peek(key) or self._load(key)
+        return self._dirty.get(key) or self._files.peek(key) or self._load(key)
 
     async def _load(self, key: BucketKey) -> Snapshot:
         """Read the file, and ingest what somebody else has written there."""
@@ -80,7 +81,7 @@ class FileStore:
             return await self._committer.begin(Commit(key, None, Preconditions()))
         if not loaded.sealed:
             self._committer.adopt(key)
-        return self._committer.dirty.get(key, loaded.snapshot)
+        return self._dirty.get(key, loaded.snapshot)
 
     def commit(
         self,
