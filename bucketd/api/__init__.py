@@ -1,7 +1,8 @@
 """The HTTP API: who may do what (access), by which route (routes), in which words (responses)."""
 
 from .access import Peer
-from .dispatch import ResolvedRequest, admit, body_too_large, handle, resolve
+from .dispatch import admit, body_too_large, handle, resolve
+from .request import ResolvedRequest
 from .responses import Deferred, Reply, Response, Stream, http_date, refusal
 from .services import Services
 

@@ -6,38 +6,16 @@ with the same head. Who asks, and whether they may, is decided anew for each req
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..core.contexts import hash_of
 from ..errors import Forbidden, InvalidRequest, ShuttingDown, TooLarge
 from ..model.bucket import BucketKey, check_name
 from . import access, headers
 from .headers import NO_PRECONDITIONS, Headers
-from .request import Fields, Request, Target
+from .request import Request, ResolvedRequest, Target
 from .responses import Reply, refusal
 from .routes import Route, match
 from .services import Services
 from .target import Query, parse_query, split_target
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedRequest:
-    """What the head of a request asks for, whoever sends it: its route, and the names in it.
-
-    ``target``: the bucket that the path names, where it names one. ``about``: path and method of
-    the route, for the metrics.
-    """
-
-    route: Route
-    names: dict[str, str]
-    query: Query
-    headers: Headers
-    fields: Fields
-    head_only: bool
-    has_authorization: bool
-    token_hash: str | None
-    target: Target | None
-    about: tuple[str, str]
 
 
 def resolve(method: str, target: str, fields: Headers) -> ResolvedRequest:
@@ -56,17 +34,17 @@ def resolve(method: str, target: str, fields: Headers) -> ResolvedRequest:
     if len(values) > 1:
         raise InvalidRequest("cannot tell who asks: there are several Authorization headers")
     scheme, _, token = values[0].partition(" ") if values else ("", "", "")
+    preconditions = headers.preconditions(fields) if route.of_bucket else NO_PRECONDITIONS
     return ResolvedRequest(
-        route,
-        names,
-        query,
-        fields,
-        Fields(
-            headers.media_type(fields, route.accepts),
-            headers.preconditions(fields) if route.of_bucket else NO_PRECONDITIONS,
-            headers.prefers_minimal(fields),
-            headers.accepts_stale(fields),
-        ),
+        route=route,
+        names=names,
+        query=query,
+        headers=fields,
+        media_type=headers.media_type(fields, route.accepts),
+        conditional=bool(preconditions),
+        preconditions=preconditions,
+        minimal=headers.prefers_minimal(fields),
+        stale_ok=headers.accepts_stale(fields) and not preconditions,
         head_only=method == "HEAD",
         has_authorization=bool(values),
         token_hash=hash_of(token.strip()) if scheme.lower() == "bearer" else None,
@@ -97,7 +75,7 @@ def admit(
     context = None if token_hash is None else services.contexts.find(token_hash)
     caller = access.Caller(services.operators.include(peer), resolved.has_authorization, context)
     route.access(caller)
-    if route.accepts and resolved.fields.media_type is None:
+    if route.accepts and resolved.media_type is None:
         raise headers.unsupported_media_type(route.accepts)
     if length > services.buckets.max_bytes:
         raise body_too_large(f"{length} bytes", services.buckets.max_bytes)
@@ -120,17 +98,6 @@ def handle(services: Services, peer: access.Peer, resolved: ResolvedRequest, bod
     """Return the reply to one request; a refusal is a response like any other."""
     try:
         caller, target = admit(services, peer, resolved, len(body))
-        return resolved.route.handler(
-            Request(
-                services,
-                resolved.fields,
-                resolved.headers,
-                resolved.names,
-                resolved.query,
-                caller,
-                target,
-                body,
-            )
-        )
+        return resolved.route.handler(Request(services, resolved, caller, target, body))
     except Exception as error:
         return refusal(error)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..concurrency import INLINE_MAX_BYTES, offload
 from ..errors import InvalidRequest
@@ -17,6 +18,9 @@ from .responses import Reply
 from .services import Services
 from .target import Query
 
+if TYPE_CHECKING:
+    from .routes import Route
+
 T = TypeVar("T")
 
 
@@ -27,31 +31,40 @@ class Target(NamedTuple):
     automation: str | None
 
 
-class Fields(NamedTuple):
-    """What the header fields of a request say to a handler of a bucket.
+@dataclass(frozen=True, slots=True)
+class ResolvedRequest:
+    """What the head of a request asks for, whoever sends it.
 
-    ``media_type``: of the body; None where the route does not accept it.
-    ``minimal``: respond to a write without the bucket.
-    ``stale_ok``: a read may be answered by what was known before.
+    ``names`` from the path and ``query`` are decoded; ``target`` is the bucket that the path names.
+    ``media_type`` of the body is None where the route does not accept it. A ``conditional``
+    request has ``preconditions``; ``minimal``: respond to a write without the bucket; ``stale_ok``:
+    a read may give what was stored before. ``about``: path and method of the route, for metrics.
     """
 
+    route: Route
+    names: dict[str, str]
+    query: Query
+    headers: Headers
     media_type: str | None
+    conditional: bool
     preconditions: Preconditions
     minimal: bool
     stale_ok: bool
+    head_only: bool
+    has_authorization: bool
+    token_hash: str | None
+    target: Target | None
+    about: tuple[str, str]
 
 
 class Request(NamedTuple):
-    """What a handler gets; ``names`` from the path and ``query`` are decoded.
+    """What a handler gets: what the head asks for, who asks, and the whole body.
 
     ``target``: the bucket, on a route that is about one.
     """
 
     services: Services
-    fields: Fields
-    headers: Headers
-    names: dict[str, str]
-    query: Query
+    head: ResolvedRequest
     caller: Caller
     target: Target | None
     body: bytes
@@ -77,7 +90,7 @@ class Request(NamedTuple):
 
     def one(self, name: str) -> str | None:
         """Return the value of a parameter that is given at most once."""
-        return self.query.get(name, [None])[0]
+        return self.head.query.get(name, [None])[0]
 
     def name(self, parameter: str) -> str | None:
         """Return a parameter that is a name. An empty one is refused, and does not mean "all"."""

@@ -132,29 +132,40 @@ class ResponseTemplate:
     ``minimal`` leaves the bucket out (RFC 7240).
     """
 
-    __slots__ = ("_before", "_head", "_minimal")
+    __slots__ = ("_around", "_before", "_head", "_minimal")
 
     def __init__(self, label: str, minimal: bool) -> None:
         self._minimal = minimal
         self._before = b'{"success":true' if minimal else b'{"success":true,"%b":' % label.encode()
         more = {"Preference-Applied": "return=minimal"} if minimal else {}
-        # The blank is filled with further header fields and the length.
         self._head = _head(200, _JSON_HEADERS | more) + b"%b\r\nContent-Length: %d"
+        # A bucket is mostly read several times in the same state.
+        self._around = lru_cache(maxsize=1024)(self._render)
 
     def fill(self, now: Snapshot) -> Response:
         """Return the response about this state of the bucket."""
-        fields = b"" if now.etag is None else b'\r\nETag: "%b"' % now.etag.encode()
-        after = b',"revision":%d}' % now.revision
+        bucket = b"" if self._minimal else now.bucket
+        if now.recovered is None and now.stale_seconds is None:
+            head, after = self._around(now.etag, now.revision, len(bucket), b"", b"")
+            return Response(200, head, (self._before, bucket, after))
+        field = members = b""
         if now.recovered is not None:
-            revision, reason = now.recovered
-            recovered = orjson.dumps({"revision": revision, "reason": reason})
-            after = b'%b,"recovered_from":%b}' % (after[:-1], recovered)
+            recovered = dict(zip(("revision", "reason"), now.recovered, strict=True))
+            members = b',"recovered_from":' + orjson.dumps(recovered)
         if now.stale_seconds is not None:
-            fields += b"\r\nAge: %d" % ceil(now.stale_seconds)  # RFC 9111 §5.1
-            after = b'%b,"stale_seconds":%.3f}' % (after[:-1], now.stale_seconds)
-        before, bucket = self._before, b"" if self._minimal else now.bucket
-        size = len(before) + len(bucket) + len(after)
-        return Response(200, self._head % (fields, size), (before, bucket, after))
+            field = b"\r\nAge: %d" % ceil(now.stale_seconds)  # RFC 9111 §5.1
+            members += b',"stale_seconds":%.3f' % now.stale_seconds
+        head, after = self._around(now.etag, now.revision, len(bucket), field, members)
+        return Response(200, head, (self._before, bucket, after))
+
+    def _render(
+        self, etag: str | None, revision: int, size: int, field: bytes, members: bytes
+    ) -> tuple[bytes, bytes]:
+        """Return the head, and the body after a bucket of this size."""
+        after = b',"revision":%d%b}' % (revision, members)
+        if etag is not None:
+            field += b'\r\nETag: "%b"' % etag.encode()
+        return self._head % (field, len(self._before) + size + len(after)), after
 
 
 BUCKET = ResponseTemplate("bucket", minimal=False)

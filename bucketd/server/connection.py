@@ -283,8 +283,9 @@ class Connection(asyncio.Protocol):
         self._count(response.status)
         if closes:
             self._finish(stream, linger)
-        else:
-            self._deadline = self._loop.time() + self._limits.idle_timeout_seconds
+            return
+        self._deadline = self._loop.time() + self._limits.idle_timeout_seconds
+        if self._received or not self._reading:
             self._go_on()
 
     def _refuse(self, error: BucketdError) -> None:

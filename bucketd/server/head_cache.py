@@ -6,9 +6,9 @@ bytes alone tell, so nothing is parsed twice, and no second parser could disagre
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from dataclasses import replace
+from hashlib import blake2b
 from typing import NamedTuple
 
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -17,6 +17,7 @@ from ..api import ResolvedRequest
 
 MAX_HEADS = 4096
 MAX_HEAD_BYTES = 4096
+DIGEST_BYTES = 32
 # With one of these a head does not tell all about where its request ends, or what follows it; and
 # one with If-Match is sent only once.
 _NEVER = (
@@ -39,7 +40,7 @@ class HeadCache:
         self._heads: OrderedDict[bytes, CachedHead] = OrderedDict()
 
     def find(self, head: bytes) -> CachedHead | None:
-        return self._heads.get(_digest(head))
+        return self._heads.get(blake2b(head, digest_size=DIGEST_BYTES).digest())
 
     def keep(self, head: bytes, resolved: ResolvedRequest, length: int) -> None:
         """Remember a head of HTTP/1.1, unless there is something special about it."""
@@ -50,8 +51,5 @@ class HeadCache:
         plain = CIMultiDict(resolved.headers)
         plain.popall("Authorization", None)
         kept = replace(resolved, headers=CIMultiDictProxy(plain))
-        self._heads[_digest(head)] = CachedHead(kept, length)
-
-
-def _digest(head: bytes) -> bytes:
-    return hashlib.blake2b(head, digest_size=32).digest()
+        digest = blake2b(head, digest_size=DIGEST_BYTES).digest()
+        self._heads[digest] = CachedHead(kept, length)

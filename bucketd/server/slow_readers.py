@@ -21,21 +21,20 @@ class SlowReaders:
     def __init__(self) -> None:
         self._since: dict[object, tuple[float, asyncio.Transport]] = {}
         self._sweeping = False
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._since) >= MAX_SLOW_AT_ALL
+        self.is_full = False  # too many for large responses
 
     def add(
         self, who: object, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._since[who] = loop.time(), transport
+        self.is_full = len(self._since) >= MAX_SLOW_AT_ALL
         if len(self._since) > MAX_SLOW and not self._sweeping:
             self._sweeping = True
             loop.call_later(PATIENCE_SECONDS, self._sweep, loop)
 
     def remove(self, who: object) -> None:
         self._since.pop(who, None)
+        self.is_full = len(self._since) >= MAX_SLOW_AT_ALL
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeping = False

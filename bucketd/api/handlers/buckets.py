@@ -26,9 +26,7 @@ ChangeOf = Callable[[Request, object], Change]
 
 
 def read(request: Request) -> Reply:
-    fields, key = request.fields, request.bucket.key
-    stale_ok = fields.stale_ok and not fields.preconditions
-    found = request.services.buckets.read(key, stale_ok)
+    found = request.services.buckets.read(request.bucket.key, request.head.stale_ok)
     if isinstance(found, Snapshot):
         return _shown(request, found)
     return _read_later(request, found)
@@ -41,12 +39,12 @@ async def _read_later(request: Request, found: Awaitable[Snapshot]) -> Response:
 
 def _shown(request: Request, now: Snapshot) -> Response | Coroutine[Any, Any, Response]:
     """Return the response to a read that found this state."""
-    target, conditions = request.bucket, request.fields.preconditions
-    if conditions:
-        if not conditions.if_none_match_holds(now):
+    head, target = request.head, request.bucket
+    if head.conditional:
+        if not head.preconditions.if_none_match_holds(now):
             return responses.not_modified(now)
-        conditions.check(now, target.key, "read")
-    keys, template = request.query.get("key"), _template(target)
+        head.preconditions.check(now, target.key, "read")
+    keys, template = head.query.get("key"), _template(target)
     if keys is None:
         return template.fill(now)
     if len(now.bucket) > INLINE_MAX_BYTES:
@@ -65,7 +63,7 @@ def _selected(now: Snapshot, keys: list[str]) -> Snapshot:
 
 
 def patch(request: Request) -> Reply:
-    media_type = request.fields.media_type
+    media_type = request.head.media_type
     change_of = _PATCHES[media_type or headers.JSON]
     # A JSON Patch may be many small steps, and imports its library the first time.
     if media_type == headers.JSON_PATCH or len(request.body) > INLINE_MAX_BYTES:
@@ -80,15 +78,15 @@ def put(request: Request) -> Reply:
 
 
 def delete(request: Request) -> Reply:
-    keys = request.query.get("key")
+    keys = request.head.query.get("key")
     return _commit(request, changes.clear() if keys is None else changes.remove(keys))
 
 
 def _commit(request: Request, change: Change) -> Deferred:
-    target, fields = request.bucket, request.fields
-    template = responses.MINIMAL if fields.minimal else _template(target)
+    target, head = request.bucket, request.head
+    template = responses.MINIMAL if head.minimal else _template(target)
     buckets = request.services.buckets
-    outcome = buckets.commit(target.key, change, fields.preconditions, target.automation)
+    outcome = buckets.commit(target.key, change, head.preconditions, target.automation)
     return Deferred(outcome, template.fill)
 
 
@@ -129,7 +127,7 @@ def _replace(request: Request, body: object) -> Change:
 
 def _metadata(request: Request) -> Metadata | None:
     """Return what an operator wants kept of a state from another store; None if nothing."""
-    if not any(name in request.query for name in Metadata._fields):
+    if not any(name in request.head.query for name in Metadata._fields):
         return None
     revision, *times = (request.one(name) for name in Metadata._fields)
     if not (

@@ -58,7 +58,7 @@ def _listed(services: Services) -> Response:
 
 
 async def revoke(request: Request) -> Response:
-    context = await asyncio.to_thread(request.services.contexts.revoke, request.names["id"])
+    context = await asyncio.to_thread(request.services.contexts.revoke, request.head.names["id"])
     request.services.events.end(context.id)
     announce(request.services, "revoked", context)
     return responses.success({"id": context.id})

@@ -31,7 +31,7 @@ async def _stream(request: Request, only: Only, snapshot: bool) -> Response:
     try:
         if request.caller.context is not None:
             _bind(watcher, request.caller.context)
-        await watcher.sync(request.headers.get("Last-Event-ID"), snapshot)
+        await watcher.sync(request.head.headers.get("Last-Event-ID"), snapshot)
     except BaseException:
         watcher.close()
         raise
@@ -39,7 +39,7 @@ async def _stream(request: Request, only: Only, snapshot: bool) -> Response:
 
 
 def _members(request: Request) -> frozenset[str] | None:
-    keys = request.query.get("key")
+    keys = request.head.query.get("key")
     return None if keys is None else frozenset(keys)
 
 

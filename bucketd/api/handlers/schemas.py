@@ -27,13 +27,13 @@ def list_all(request: Request) -> Response:
 
 
 async def read(request: Request) -> Response:
-    entry = request.services.schemas.get(request.names["automation"])
+    entry = request.services.schemas.get(request.head.names["automation"])
     return await offload(lambda: responses.success(_whole(entry)))
 
 
 async def put(request: Request) -> Response:
     """Set a schema that no stored bucket violates; with ``force`` any. ``dry_run`` only tells."""
-    automation = check_name(request.names["automation"], "automation")
+    automation = check_name(request.head.names["automation"], "automation")
     force, dry_run = request.flag("force"), request.flag("dry_run")
     document: Any = await request.json(lambda document: document)
     compiled = await offload(_compile, document)
@@ -65,7 +65,7 @@ async def check(request: Request) -> Response:
 
     Nothing is stored, and no value is told: that is for plans, which others read as well.
     """
-    automation = check_name(request.names["automation"], "automation")
+    automation = check_name(request.head.names["automation"], "automation")
     body = await request.json(as_object)
     if unknown := [name for name in body if name not in _CHECKED]:
         raise InvalidRequest(
@@ -80,7 +80,7 @@ async def check(request: Request) -> Response:
 
 
 async def remove(request: Request) -> Response:
-    automation = request.names["automation"]
+    automation = request.head.names["automation"]
     await request.services.schema_writer.remove(automation)
     return responses.success({"automation": automation})
 

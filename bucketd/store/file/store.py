@@ -64,18 +64,19 @@ class FileStore:
         self._committer = Committer(
             self._files, journal, lock, options.lock_timeout, options.relaxed_seconds
         )
+        self._dirty = self._committer.dirty
         self._edit_watcher: EditWatcher | None = None
         self._scanning, self._scans = asyncio.Lock(), 0
 
     def cached(self, key: BucketKey) -> Snapshot:
-        dirty = self._committer.dirty.get(key)
+        dirty = self._dirty.get(key)
         if dirty is not None:
             return dirty
         entry = self._files.entry(key)
         return ABSENT if entry is None else entry.snapshot
 
     def read(self, key: BucketKey, _stale_ok: bool = False) -> Snapshot | Awaitable[Snapshot]:
-        return self._committer.dirty.get(key) or self._files.cached(key) or self._load(key)
+        return self._dirty.get(key) or self._files.cached(key) or self._load(key)
 
     async def _load(self, key: BucketKey) -> Snapshot:
         """Read the file, and ingest what somebody else has written there."""
@@ -88,7 +89,7 @@ class FileStore:
             return await self._ingest(key)
         if not loaded.verified:
             self._committer.ingest_edit(key)
-        return self._committer.dirty.get(key, loaded.snapshot)
+        return self._dirty.get(key, loaded.snapshot)
 
     def commit(
         self,
@@ -189,7 +190,7 @@ class FileStore:
 
     def _read_on_thread(self, key: BucketKey) -> Snapshot:
         """Do what ``read`` does, from a worker thread, and without another."""
-        newest = self._committer.dirty.get(key)
+        newest = self._dirty.get(key)
         if newest is not None:
             return newest
         try:
@@ -199,7 +200,7 @@ class FileStore:
             return found or asyncio.run_coroutine_threadsafe(self._ingest(key), self._loop).result()
         if not loaded.verified:
             self._loop.call_soon_threadsafe(self._committer.ingest_edit, key)
-        return self._committer.dirty.get(key, loaded.snapshot)
+        return self._dirty.get(key, loaded.snapshot)
 
     def _acknowledged(self, key: BucketKey) -> Snapshot | None:
         """Return what is known of a bucket besides its file, if anything; from any thread."""
