@@ -84,7 +84,7 @@ class Request(NamedTuple):
         """Whether a parameter is ``true``; InvalidRequest for another word than that or false."""
         text = self.one(name)
         if text not in (None, "true", "false"):
-            raise InvalidRequest(f"cannot use {name}={text!r}: it must be true or false")
+            raise InvalidRequest(f"cannot use the parameter {name}: it must be true or false")
         return text == "true"
 
     def one(self, name: str) -> str | None:

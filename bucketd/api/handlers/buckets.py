@@ -188,5 +188,5 @@ def _limit(text: str | None) -> int:
     if text is None:
         return MAX_PAGE
     if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_PAGE):
-        raise InvalidRequest(f"cannot use limit={text!r}: it must be 1 to {MAX_PAGE}")
+        raise InvalidRequest(f"cannot use the parameter limit: it must be 1 to {MAX_PAGE}")
     return int(text)
