@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import ssl
@@ -86,20 +87,34 @@ def _check_owner(fd: int, path: str, flag: str) -> None:
         )
 
 
-def _check_filesystem(settings: Settings) -> str | None:
+def _check_filesystem(root: int, settings: Settings) -> str | None:
     """Return why writes may be lost in the state directory, where the settings accept that."""
     path = settings.paths.state_dir
     cause = mounts.unfit(path)
+    risk = "a power cut may cost acknowledged writes"
+    if cause is None and _ignores_case(root):
+        cause = "its file system ignores case in names"
+        risk = "the second of two names that differ in case displaces the first"
     if cause is None:
         return None
     if not settings.store.unsafe_filesystem:
         raise StartError(
-            f"cannot keep buckets safely in {path}: {cause}, so a power cut may cost "
-            "acknowledged writes; give a directory on a local disk with --state-dir, "
+            f"cannot keep buckets safely in {path}: {cause}, so {risk}; "
+            "give a directory on another file system, on a local disk, with --state-dir, "
             "or accept that with --unsafe-filesystem"
         )
-    log.warning("a power cut may cost acknowledged writes in %s: %s", path, cause)
+    log.warning("%s in %s: %s", risk, path, cause)
     return cause
+
+
+def _ignores_case(root: int) -> bool:
+    """Report whether two names can be one in the state directory, or in that of the devices."""
+    for path in (".", "devices"):
+        # Nothing can be displaced where nothing can be written.
+        with contextlib.suppress(OSError):
+            if mounts.ignores_case(root, path):
+                return True
+    return False
 
 
 def open_store(root: int, settings: Settings) -> Store:
@@ -112,7 +127,7 @@ def open_store(root: int, settings: Settings) -> Store:
         lock_timeout=store.lock_timeout_seconds,
         journal_bytes=store.journal_bytes,
         relaxed_seconds=store.relaxed_seconds if store.durability == "relaxed" else None,
-        unsafe=_check_filesystem(settings),
+        unsafe=_check_filesystem(root, settings),
     )
     try:
         return FileStore(os.dup(root), settings.paths.state_dir, options)

@@ -34,7 +34,7 @@ async def read(call: Request) -> Response:
     target, guard = _target(call), reading.guard(call.headers)
     stale_ok = not guard and not reading.wants_newest(call.headers)
     now = await call.services.buckets.get(target.key, stale_ok)
-    if not guard.unmatched(now):
+    if not guard.if_none_match_holds(now):
         return responses.not_modified(now)
     guard.check(now, target.key, "read")
     return responses.result(target.label, await _selected(now, call.query.get("key")))

@@ -21,7 +21,7 @@ class Applier:
     """Applies commits to the newest state: of the batch, of ``dirty``, or of the file.
 
     ``corrupt`` collects the buckets whose unreadable file goes to the quarantine before the next
-    write of it.
+    write of it, and under which name.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Applier:
         files: BucketFiles,
         journal: Journal,
         dirty: Mapping[BucketKey, Snapshot],
-        corrupt: set[BucketKey],
+        corrupt: dict[BucketKey, str],
     ) -> None:
         self._files, self._journal, self._dirty = files, journal, dirty
         self._corrupt = corrupt
@@ -80,7 +80,7 @@ class Applier:
         bound = commit.automation or last.automation
         after = next_snapshot(last, change.result(None, bound), bound, change.metadata)
         self._add(batch, commit.key, last, after, published=good)
-        self._corrupt.add(commit.key)
+        self._corrupt[commit.key] = self._files.quarantine_name(commit.key)
         return after
 
     def _restore(self, key: BucketKey, batch: Batch, good: Snapshot, damage: str) -> Snapshot:
@@ -88,11 +88,12 @@ class Applier:
 
         Responses tell of it up to the next change: who reads first may not be who has to know.
         """
-        what = f"{damage}; it is kept in the quarantine, and revision {good.revision} goes on"
+        kept = self._files.quarantine_name(key)
+        what = f"{damage}; kept as {self._files.path}/{kept}, revision {good.revision} goes on"
         log.error("cannot read %s: %s", key, what)
         good = good._replace(recovered=(good.revision, what))
         self._add(batch, key, good, good, published=good)
-        self._corrupt.add(key)
+        self._corrupt[key] = kept
         return good
 
     def _last_good(self, key: BucketKey) -> Snapshot | None:

@@ -24,7 +24,8 @@ SYNC_SECONDS = 5.0  # between two syncs of the files while little happens
 class Flusher:
     """Owns all changes of bucket files. One thread at a time.
 
-    The unreadable file of a bucket in ``corrupt`` goes to the quarantine before it is written.
+    The unreadable file of a bucket in ``corrupt`` is kept in the quarantine, under the name there,
+    before it is written.
     ``has_waiting`` reports whether commits wait; ``heartbeat`` is called before each step that may
     take long.
     """
@@ -43,7 +44,7 @@ class Flusher:
         self._sync = FileSync(bucket_files.root, journal.position)
         self._synced_writes = 0  # files written before the newest sync began
         self.dirty = writer.dirty
-        self.corrupt: set[BucketKey] = set()
+        self.corrupt: dict[BucketKey, str] = {}
         self.flush_error: BucketdError | None = None  # why files cannot be written, for now
 
     def has_work(self) -> bool:
@@ -67,8 +68,8 @@ class Flusher:
             self._heartbeat()
             try:
                 if key in self.corrupt:
-                    self._files.quarantine(key)
-                    self.corrupt.discard(key)
+                    self._files.quarantine(key, self.corrupt[key])
+                    del self.corrupt[key]
                 self._files.put(key, snapshot)
             except OSError as error:
                 log.error("cannot write %s: %s", self._files.name(key), error)

@@ -119,10 +119,17 @@ class Journal:
         self.sync()
         self._offset = HEADER_BYTES
 
-    def find(self, key: BucketKey) -> Record | None:
-        """Return the newest record of a bucket that either segment still holds."""
-        found = [record for _, record in self._records_until(self.position, key)]
+    def find(self, key: BucketKey, end: JournalPosition | None = None) -> Record | None:
+        """Return the newest record of a bucket in the log; from any thread with an ``end``."""
+        found = [record for _, record in self._records_until(end or self.position, key)]
         return found[-1] if found else None
+
+    def keys(self, end: JournalPosition) -> set[BucketKey]:
+        """Return the buckets in the log before ``end``, but those deleted last. From any thread."""
+        keys: set[BucketKey] = set()
+        for _, record in self._records_until(end, None):
+            (keys.add if record.after.revision else keys.discard)(record.key)
+        return keys
 
     def newest_since(self, position: JournalPosition) -> dict[BucketKey, Snapshot]:
         """Return the last state of each bucket that was journaled from that position on."""

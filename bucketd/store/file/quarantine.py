@@ -1,4 +1,4 @@
-"""``<state>/quarantine/``: what was found damaged or in the way, kept unchanged for people."""
+"""``<state>/quarantine/``: what was damaged or an obstacle, kept unchanged for people."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ import stat
 from datetime import UTC, datetime
 
 from ...fs import errors, files
+from ...fs.filenames import printable
 
 log = logging.getLogger(__name__)
 QUARANTINE = "quarantine"
 
 
-def keep_file(root: int, parts: tuple[str, ...], name: str) -> None:
-    """Keep whatever stands there, unchanged; nothing to do where nothing stands. Raises OSError.
+def new_name(parts: tuple[str, ...], name: str) -> str:
+    """Return a name in the quarantine for a bucket file; no two are the same."""
+    return f"{_stamp((*parts[1:2], name.removesuffix('.json')))}.json"
 
-    A second link to a file, so that it still stands where it was until
-    something readable is renamed over it. A directory can only be moved, as can a file of another
-    user where the kernel lets nobody else link it (``fs.protected_hardlinks``).
+
+def keep_file(root: int, parts: tuple[str, ...], name: str, new: str) -> None:
+    """Keep a file unchanged, under the name ``new``; do nothing where it is gone. Raises OSError.
+
+    The quarantine gets a second link, so the file stays where it is until something readable is
+    renamed over it. A directory can only be moved, as can a file of another user where the kernel
+    lets nobody else link it (``fs.protected_hardlinks``).
     """
-    new = f"{_stamp((*parts[1:2], name.removesuffix('.json')))}.json"
     with contextlib.suppress(FileNotFoundError), files.directory(root, parts) as parent:
         is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
         with _quarantine_fd(root) as quarantine_fd:
@@ -30,7 +35,7 @@ def keep_file(root: int, parts: tuple[str, ...], name: str) -> None:
                 os.rename(name, new, src_dir_fd=parent, dst_dir_fd=quarantine_fd)
             files.sync_entries(quarantine_fd)
             files.sync_entries(parent)
-        log.warning("kept %s as %s/%s", "/".join((*parts, name)), QUARANTINE, new)
+        log.warning("kept %s as %s/%s", printable("/".join((*parts, name))), QUARANTINE, new)
 
 
 def _link(name: str, new: str, parent: int, quarantine_fd: int) -> bool:
@@ -42,9 +47,9 @@ def _link(name: str, new: str, parent: int, quarantine_fd: int) -> bool:
 
 
 def move_obstacle(root: int, parts: tuple[str, ...]) -> None:
-    """Move away what stands in the place of a directory on this way, if anything. Raises OSError.
+    """Move away what is not a directory where one of these should be. Raises OSError.
 
-    Such as a file, or a link: it is moved itself, what it points to stays as it is.
+    A symbolic link is moved itself; what it points to stays unchanged.
     """
     for depth, part in enumerate(parts):
         try:
@@ -62,15 +67,16 @@ def move_obstacle(root: int, parts: tuple[str, ...]) -> None:
 
 
 def keep_copy(root: int, name: str, text: bytes) -> None:
-    """Put a copy of something damaged there, before it is overwritten. Raises OSError."""
+    """Keep a copy of something damaged before it is overwritten. Raises OSError."""
     new = _stamp((name,))
-    files.write(root, (QUARANTINE,), new, lambda _file_id: text)
+    files.write(root, (QUARANTINE,), new, lambda _origin: text)
     log.error("%s is damaged; kept a copy as %s/%s", name, QUARANTINE, new)
 
 
-def count(root: int) -> int:
-    """How many things are kept."""
-    return len(files.names(root, (QUARANTINE,)))
+def kept(root: int) -> list[str]:
+    """Return the paths of what is kept, the newest first. Raises OSError."""
+    names = [*files.names(root, (QUARANTINE,))]
+    return [printable(f"{QUARANTINE}/{name}") for name in reversed(names)]
 
 
 def _quarantine_fd(root: int) -> contextlib.AbstractContextManager[int]:
@@ -78,6 +84,6 @@ def _quarantine_fd(root: int) -> contextlib.AbstractContextManager[int]:
 
 
 def _stamp(names: tuple[str, ...]) -> str:
-    """When, which of that moment, and what; short enough for a file name."""
+    """Return a unique name that says when and what, and is short enough for a file name."""
     what = "-".join(name[:60] for name in names)
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}-{what}"

@@ -130,6 +130,7 @@ def _is_older(
 
 
 def _quarantine(bucket_files: BucketFiles, key: BucketKey, why: str) -> bool:
-    log.warning("%s: its file goes to the quarantine and is completed: %s", key, why)
-    bucket_files.quarantine(key)
+    kept = bucket_files.quarantine_name(key)
+    log.warning("%s: its file is completed, and kept before as %s: %s", key, kept, why)
+    bucket_files.quarantine(key, kept)
     return True

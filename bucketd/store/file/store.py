@@ -21,9 +21,9 @@ from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, SharedSchemas, Subscriber
-from . import listing, recovery
+from . import listing, paths, recovery
 from .batch import INGEST, Commit
-from .bucket_files import BucketFiles
+from .bucket_files import BeingEdited, BucketFiles
 from .committer import Committer
 from .edit_watcher import EditWatcher
 from .journal import Journal
@@ -53,16 +53,17 @@ class FileStore:
 
     def __init__(self, root: int, path: str, options: FileStoreOptions) -> None:
         self._root, self._options = root, options
-        self._files = BucketFiles(root, path, options.cache_bytes)
-        self._counts = listing.Counts(root)
         self._journal, lock = Journal(root, options.journal_bytes), WriteLock(root)
+        self._files = BucketFiles(root, path, options.cache_bytes, lock)
+        self._counts = listing.Counts(self._files)
+        self._loop = asyncio.get_running_loop()
         journal = self._journal
         self._damaged = journal.damaged
         self._replayed = recovery.replay_under(lock, self._files, journal)
         self._committer = Committer(
             self._files, journal, lock, options.lock_timeout, options.relaxed_seconds
         )
-        self._noticer: EditWatcher | None = None
+        self._edit_watcher: EditWatcher | None = None
         self._scanning, self._scans = asyncio.Lock(), 0
 
     def known(self, key: BucketKey) -> Snapshot | None:
@@ -74,8 +75,11 @@ class FileStore:
             return known
         try:
             loaded = await asyncio.to_thread(self._files.load, key)
+        except BeingEdited:
+            found = await asyncio.to_thread(self._acknowledged, key)
+            return found or await self._ingest(key)
         except BucketCorrupt:
-            return await self._committer.commit(Commit(key, INGEST, Preconditions()))
+            return await self._ingest(key)
         if not loaded.verified:
             self._committer.ingest_edit(key)
         return self._committer.dirty.get(key, loaded.snapshot)
@@ -96,7 +100,7 @@ class FileStore:
 
     def subscribe(self, listener: Subscriber) -> None:
         self._committer.subscribe(listener)
-        self._noticer = EditWatcher(self._files, listener, self._look)
+        self._edit_watcher = EditWatcher(self._files, listener, self._recheck)
 
     async def wait_until_watching(self, _key: BucketKey | None) -> None:
         """It always is."""
@@ -131,20 +135,77 @@ class FileStore:
             ChangeEvent(record.key, before, record.after, str(at)) for before, record, at in steps
         ]
 
-    async def _look(self, key: BucketKey) -> None:
-        """Take up what somebody else may have done to a bucket's file."""
+    async def _recheck(self, key: BucketKey) -> None:
+        """Ingest what another program may have done to a bucket's file."""
         try:
             await self.read(key)
         except BucketdError as error:
             log.warning("%s", error.message)
 
+    def problems(self) -> list[str]:
+        """Return what a person should know and mend, each as a sentence."""
+        watcher = self._edit_watcher
+        found = [self.problem, watcher.problem if watcher is not None else None]
+        if self._damaged:
+            found.append("the journal was damaged when the daemon started; see the log")
+        return [*(problem for problem in found if problem), *self._counts.problems]
+
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         await self._committer.wait_until_flushed()
         try:
             unlinked.check_linked(self._root)
-            return await asyncio.to_thread(listing.page, self._root, only, cursor, limit)
+            return await asyncio.to_thread(self._page, only, cursor, limit)
         except OSError as error:
             raise errors.refusal("list the buckets", error) from error
+
+    def _page(self, only: Filter, cursor: str | None, limit: int) -> Page:
+        """Return a page; once more where another program began to edit files meanwhile."""
+        for edited in (self._is_edited(), True):
+            keys = [*self._committer.dirty]
+            if edited:
+                keys += [*self._files.known_keys(), *self._journal.keys(self._committer.end)]
+            lister = listing.Lister(
+                self._files,
+                {paths.path(key): key for key in keys},
+                edited,
+                search=lambda: {
+                    paths.path(key): key for key in self._journal.keys(self._committer.end)
+                },
+                read=self._read_on_thread,
+            )
+            page = lister.page(only, cursor, limit)
+            if edited or not self._is_edited():
+                break
+        return page
+
+    def _is_edited(self) -> bool:
+        with self._files.excluding_editors() as alone:
+            return not alone
+
+    def _read_on_thread(self, key: BucketKey) -> Snapshot:
+        """Do what ``read`` does, from a worker thread, and without another."""
+        newest = self._committer.dirty.get(key)
+        if newest is not None:
+            return newest
+        try:
+            loaded = self._files.load(key)
+        except (BucketCorrupt, BeingEdited) as error:
+            found = self._acknowledged(key) if isinstance(error, BeingEdited) else None
+            return found or asyncio.run_coroutine_threadsafe(self._ingest(key), self._loop).result()
+        if not loaded.verified:
+            self._loop.call_soon_threadsafe(self._committer.ingest_edit, key)
+        return self._committer.dirty.get(key, loaded.snapshot)
+
+    def _acknowledged(self, key: BucketKey) -> Snapshot | None:
+        """Return what is known of a bucket besides its file, if anything; from any thread."""
+        entry = self._files.entry(key)
+        if entry is not None and entry.snapshot.revision:
+            return entry.snapshot
+        record = self._journal.find(key, self._committer.end)
+        return record.after if record is not None and record.after.revision else None
+
+    async def _ingest(self, key: BucketKey) -> Snapshot:
+        return await self._committer.commit(Commit(key, INGEST, Preconditions()))
 
     async def check(self) -> dict[str, Any]:
         await self._committer.wait_until_flushed()
@@ -167,6 +228,7 @@ class FileStore:
             "journal_damaged": self._damaged,
             "replayed_files": self._replayed,
             **await asyncio.to_thread(self._counts.get),
+            "problems": self.problems(),
         }
 
     @property
@@ -193,9 +255,9 @@ class FileStore:
 
     async def close(self) -> None:
         try:
-            if self._noticer is not None:
-                await self._noticer.close()
+            if self._edit_watcher is not None:
+                await self._edit_watcher.close()
         except Exception:
-            log.exception("cannot stop noticing edits; all else goes on")
+            log.exception("cannot stop the edit watcher; everything else goes on")
         await self._committer.close()
         os.close(self._root)
