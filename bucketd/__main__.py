@@ -13,7 +13,7 @@ import uvloop
 from . import __version__, logs, process  # isort: split
 
 from .daemon import Daemon, Unreachable, operators
-from .server.server import SocketError
+from .server import SocketError
 from .settings import loader
 from .settings.sections import LEVELS, Settings, SettingsError, in_force
 from .startup import StartError

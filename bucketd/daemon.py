@@ -11,7 +11,7 @@ from typing import Any
 from . import process, startup
 from .api.access import Operators
 from .api.handlers.contexts import sweep
-from .api.request import Services
+from .api.services import Services
 from .core.buckets import Buckets
 from .core.clock_record import ClockRecord
 from .core.contexts import Contexts
@@ -22,7 +22,7 @@ from .core.schemas.file_watcher import FileWatcher
 from .core.schemas.registry import Registry
 from .core.schemas.replication import LocalSchemas, ReplicatedSchemas
 from .endpoint import Endpoint, Unreachable
-from .server.server import Server
+from .server import Server
 from .settings.sections import AT_START, Settings, SettingsError, reloaded
 from .settings.validation import unusable
 from .status import Status

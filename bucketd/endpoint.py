@@ -16,7 +16,7 @@ import time
 from . import startup
 from .core.contexts import Contexts
 from .errors import BucketdError
-from .server.server import Server, SocketError, bind, unbind
+from .server import Server, SocketError, bind, unbind
 from .settings.sections import Settings
 from .startup import StartError
 

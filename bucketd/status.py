@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import __version__, metrics
-from .api.request import Services
+from .api.services import Services
 from .core.retention import Retention
 from .model.bucket import timestamp
 from .server.server import Server

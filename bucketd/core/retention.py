@@ -12,7 +12,7 @@ from ..errors import BucketCorrupt, BucketdError, PreconditionFailed
 from ..model import changes
 from ..model.bucket import BucketKey, is_timestamp
 from ..model.preconditions import EntityTags, Preconditions
-from ..store.base import BucketInfo, Filter, Store
+from ..store.base import BucketInfo, Filter, Store, settled
 from .clock_record import ClockRecord
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Retention:
         """Remove a bucket, unless it is written meanwhile."""
         key = BucketKey(row.device, row.job)
         try:
-            now = await self._store.read(key)
+            now = await settled(self._store.read(key))
             if now.etag is None or not self._is_old(now.updated_at):
                 return False
             guard = Preconditions(if_match=EntityTags(strong=frozenset({now.etag})))

@@ -13,34 +13,33 @@ from ..responses import Response
 LOOK_SECONDS = 10.0  # between looks at the clock: timers of the loop stand still in a sleep
 
 
-async def watch(call: Request) -> Response:
+async def watch(request: Request) -> Response:
     """What changes in one bucket, for as long as the caller may know."""
-    if call.target is None:
-        raise TypeError("a bucket handler stands on a route that names no bucket")
-    return await _stream(call, Only(call.target.key, members=_members(call)), call.flag("snapshot"))
+    only = Only(request.bucket.key, members=_members(request))
+    return await _stream(request, only, request.flag("snapshot"))
 
 
-async def watch_all(call: Request) -> Response:
+async def watch_all(request: Request) -> Response:
     """What changes in any bucket that the filters let through, and in contexts."""
-    device, job, automation = map(call.name, ("device", "job", "automation"))
-    only = Only(None, device, job, automation, _members(call))
-    return await _stream(call, only, snapshot=False)
+    device, job, automation = map(request.name, ("device", "job", "automation"))
+    only = Only(None, device, job, automation, _members(request))
+    return await _stream(request, only, snapshot=False)
 
 
-async def _stream(call: Request, only: Only, snapshot: bool) -> Response:
-    watcher = call.services.events.open(only)
+async def _stream(request: Request, only: Only, snapshot: bool) -> Response:
+    watcher = request.services.events.open(only)
     try:
-        if call.caller.context is not None:
-            _bind(watcher, call.caller.context)
-        await watcher.sync(call.headers.get("Last-Event-ID"), snapshot)
+        if request.caller.context is not None:
+            _bind(watcher, request.caller.context)
+        await watcher.sync(request.headers.get("Last-Event-ID"), snapshot)
     except BaseException:
         watcher.close()
         raise
-    return Response(headers=responses.EVENT_HEADERS, close=True, stream=watcher)
+    return responses.event_stream(watcher)
 
 
-def _members(call: Request) -> frozenset[str] | None:
-    keys = call.query.get("key")
+def _members(request: Request) -> frozenset[str] | None:
+    keys = request.query.get("key")
     return None if keys is None else frozenset(keys)
 
 
