@@ -205,7 +205,7 @@ def test_a_home_that_may_not_be_entered(nobodys_daemon: Daemon) -> None:
     [
         ("[limits]\nmax_bucket_byte = 1\n", ["max_bucket_bytes"]),
         ("[limit]\nmax_bucket_bytes = 1\n", ["[limit]", "limits"]),
-        ("[limits]\nmax_connections = 'many'\n", ["limits.max_connections", "'many'"]),
+        ("[limits]\nmax_connections = 'many'\n", ["max_connections", "a string of 4 characters"]),
         ("[limits]\nmax_connections = true\n", ["limits.max_connections"]),
         ("[limits]\nmax_connections = 1.5\n", ["limits.max_connections"]),
         ("[limits]\nmax_connections = 0\n", ["limits.max_connections"]),

@@ -150,10 +150,11 @@ def _fault(schema: Any, error: Exception | None) -> str:
     """Return what the library found, without any value of the schema, and where."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    dangling = _dangling_reference(schema)
-    if dangling is not None and (
-        not isinstance(error, jsonschema_rs.ValidationError) or OUTSIDE in str(error.message)
-    ):
+    is_about_keyword = isinstance(error, jsonschema_rs.ValidationError) and not (
+        error.kind.name == "$ref" or OUTSIDE in str(error.message)
+    )
+    dangling = None if is_about_keyword else _dangling_reference(schema)
+    if dangling is not None:
         return dangling
     if isinstance(error, jsonschema_rs.ValidationError):
         where = pointer(list(error.instance_path)) or "its root"

@@ -34,7 +34,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "a file": ({"properties": {"a": {"$ref": "file:///etc/passwd"}}}, "outside"),
     "a place that is none": ({"$ref": "#/$defs/nope"}, "/$ref: the reference leads to nothing"),
     "branching recursion": ({"properties": {"a": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}},
-                            "twice"),
+                            "/properties/a: it refers to itself twice"),
     "overlapping recursion": ({"properties": {"a": {"$ref": "#"}},
                                "patternProperties": {"a": {"$ref": "#"}}}, "twice"),
     "too many ways": (doubled(25), "ways"),
