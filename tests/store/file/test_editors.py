@@ -268,11 +268,10 @@ def test_edits_are_polled_where_inotify_is_used_up(
     path = make_bucket(daemon, token="kept")
     with Stream(daemon, target) as stream:
         until(lambda: "they are polled" in daemon.log)
-        for number in range(3):
-            edit_in_place(
-                path, b"kept" if not number else b"made-%d" % (number - 1), b"made-%d" % number
-            )
-            assert stream.next().data["set"] == {"token": f"made-{number}"}
+        for old, new in [("kept", "made"), ("made", "done"), ("done", "good")]:
+            with write_lock(daemon):
+                edit_in_place(path, old.encode(), new.encode())
+            assert stream.next().data["set"] == {"token": new}
     assert daemon.log.count("they are polled") == 1
     assert "they are polled" in str(daemon.request("GET", "/v1/status").json["store"]["problems"])
 
