@@ -121,8 +121,8 @@ class EditWatcher:
 
     def _poll(self, interests: Set[BucketKey] | None, places: frozenset[str]) -> None:
         """Do the same by comparing the status of files, for ``RETRY_SECONDS``."""
-        keys = self._files.stale(interests)
         before = self._statuses(interests)
+        keys = self._files.stale(interests)
         until, pause = time.monotonic() + RETRY_SECONDS, TICK_SECONDS
         while True:
             self._recheck_all(keys)
