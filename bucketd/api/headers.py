@@ -1,71 +1,27 @@
-"""Requests in: target, query, media type, body and guard; InvalidRequest for what is none."""
+"""Header fields of requests: media type, Accept, Prefer and preconditions (RFC 9110, RFC 7240)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
-from urllib.parse import unquote_to_bytes
 
 from multidict import CIMultiDictProxy
 
-from ..concurrency import INLINE_MAX_BYTES
-from ..errors import InvalidRequest, NotAcceptable, TooLarge, UnsupportedMediaType
-from ..model import strict_json
+from ..errors import InvalidRequest, NotAcceptable, UnsupportedMediaType
 from ..model.preconditions import EntityTags, Preconditions
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_AUTHORITY = re.compile(r"[^/?]*/?")
-_TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')  # RFC 9110 §8.8.3
 Headers = CIMultiDictProxy[str]
-T = TypeVar("T")
-
-
-def split_target(raw: str) -> tuple[str, str]:
-    """Path and query, still encoded; of the absolute form too (RFC 9112 §3.2.2)."""
-    if raw[:7].lower() == "http://":
-        raw = "/" + _AUTHORITY.sub("", raw[7:], count=1)
-    path, _, query = raw.partition("?")
-    return path, query
-
-
-def decode(text: str, what: str) -> str:
-    """Percent-decode once, as UTF-8; InvalidRequest for anything else."""
-    if "%" not in text and text.isascii():
-        return text
-    try:
-        if _BAD_ESCAPE.search(text):
-            raise ValueError
-        return unquote_to_bytes(text).decode()
-    except ValueError:
-        raise InvalidRequest(
-            f"cannot read {what}: it is not percent-encoded UTF-8 (a literal % is %25)"
-        ) from None
-
-
-def parse_query(text: str, allowed: frozenset[str]) -> dict[str, list[str]]:
-    """The parameters; one that the route has not, or has once and gets twice, is refused.
-
-    Strictly, because ``DELETE …?keys=a`` read as ``DELETE …`` would delete everything.
-    """
-    found: dict[str, list[str]] = {}
-    for pair in filter(None, text.split("&")):
-        name, _, value = pair.partition("=")
-        name, value = (decode(piece.replace("+", " "), "the query") for piece in (name, value))
-        if name not in allowed:
-            known = ", ".join(sorted(allowed)) or "none"
-            raise InvalidRequest(f"cannot use the parameter {name!r}: this route has {known}")
-        if name in found and name != "key":
-            raise InvalidRequest(f"cannot use the parameter {name!r} twice")
-        found.setdefault(name, []).append(value)
-    return found
+# Ranges that include JSON; the more exact one decides.
+_ACCEPTABLE = ("*/*", "application/*", JSON)
+_ENTITY_TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')  # RFC 9110 §8.8.3
+_PREFERENCE = re.compile(r'\s*return\s*(?:=\s*"?(\w*)"?\s*)?(?:;.*)?', re.IGNORECASE)
+NO_PRECONDITIONS = Preconditions()
 
 
 def check_accept(headers: Headers) -> None:
-    """NotAcceptable where an Accept header leaves no room for JSON."""
+    """Raise NotAcceptable where an Accept header excludes JSON."""
     accept = ",".join(headers.getall("Accept", []))
     if not accept.strip():
         return
@@ -78,9 +34,6 @@ def check_accept(headers: Headers) -> None:
         raise NotAcceptable("cannot answer in the type asked for: this API speaks application/json")
 
 
-_ACCEPTABLE = ("*/*", "application/*", JSON)  # the more exact range decides
-
-
 def _quality(parameters: list[str]) -> float:
     for parameter in parameters:
         if parameter.startswith("q="):
@@ -91,64 +44,47 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-def media_type(headers: Headers, allowed: tuple[str, ...]) -> str:
-    """The body's media type; JSON where none is named. UnsupportedMediaType for any other."""
-    if headers.get("Content-Type") == JSON and "Content-Encoding" not in headers:
-        return JSON  # all four writes take it
+def media_type(headers: Headers, accepted: tuple[str, ...]) -> str | None:
+    """Return the media type of the body, JSON where none is named; None if it is not accepted."""
     kind, *parameters = (
         piece.strip().lower() for piece in headers.get("Content-Type", JSON).split(";")
     )
-    charsets = [p.partition("=")[2].strip('"') for p in parameters if p.startswith("charset=")]
+    charsets = {p.partition("=")[2].strip('"') for p in parameters if p.startswith("charset=")}
     encoding = headers.get("Content-Encoding", "identity").lower()
-    if kind not in allowed or encoding != "identity" or set(charsets) - {"utf-8", "utf8"}:
-        raise UnsupportedMediaType(
-            f"cannot read the request body: send it as {' or '.join(allowed)}, "
-            "in UTF-8 and not compressed"
-        )
+    if kind not in accepted or encoding != "identity" or charsets - {"utf-8", "utf8"}:
+        return None
     return kind
 
 
-def made_of(text: bytes, then: Callable[[Any], T]) -> T:
-    """What ``then`` makes of a body as JSON."""
-    return then(strict_json.loads(text))
+def unsupported_media_type(accepted: tuple[str, ...]) -> UnsupportedMediaType:
+    return UnsupportedMediaType(
+        f"cannot read the request body: send it as {' or '.join(accepted)}, "
+        "in UTF-8 and not compressed"
+    )
 
 
-def wants_newest(headers: Headers) -> bool:
-    """Whether nothing stale will do (RFC 9111 §5.2.1.4), however that is asked for."""
+def accepts_stale(headers: Headers) -> bool:
+    """Report whether Cache-Control leaves room for a stale response (RFC 9111 §5.2.1)."""
     directives = ",".join(headers.getall("Cache-Control", [])).lower().split(",")
-    return any(one.strip() in ("no-cache", "max-age=0", "max-stale=0") for one in directives)
+    return not any(one.strip() in ("no-cache", "max-age=0", "max-stale=0") for one in directives)
 
 
-def has_large_body(headers: Headers) -> bool:
-    """Whether it has over INLINE_MAX_BYTES, or comes in chunks and may have."""
-    return (
-        "Transfer-Encoding" in headers or int(headers.get("Content-Length", 0)) > INLINE_MAX_BYTES
-    )
+def prefers_minimal(headers: Headers) -> bool:
+    """Report whether the first ``return`` preference is ``minimal`` (RFC 7240 §4.2)."""
+    for preference in ",".join(headers.getall("Prefer", [])).split(","):
+        if found := _PREFERENCE.fullmatch(preference):
+            return (found[1] or "").lower() == "minimal"
+    return False
 
 
-def body_too_large(size: str, limit: int) -> TooLarge:
-    return TooLarge(
-        f"cannot read the request body: it has {size}, allowed are {limit}; "
-        "[limits] max_bucket_bytes says how many"
-    )
+def preconditions(headers: Headers) -> Preconditions:
+    """Return If-Match and If-None-Match; raise InvalidRequest for an empty or malformed one."""
+    if "If-Match" not in headers and "If-None-Match" not in headers:
+        return NO_PRECONDITIONS
+    return Preconditions(_entity_tags(headers, "If-Match"), _entity_tags(headers, "If-None-Match"))
 
 
-def is_conditional(headers: Headers) -> bool:
-    """Whether there is a guard. Asked of every request, so without a generator."""
-    return "If-Match" in headers or "If-None-Match" in headers
-
-
-def guard(headers: Headers) -> Preconditions:
-    """If-Match and If-None-Match as a Guard; InvalidRequest for one that is empty or none."""
-    if not is_conditional(headers):
-        return _UNGUARDED
-    return Preconditions(_tags(headers, "If-Match"), _tags(headers, "If-None-Match"))
-
-
-_UNGUARDED = Preconditions()
-
-
-def _tags(headers: Headers, header: str) -> EntityTags | None:
+def _entity_tags(headers: Headers, header: str) -> EntityTags | None:
     values = headers.getall(header, None)
     if values is None:
         return None
@@ -159,7 +95,7 @@ def _tags(headers: Headers, header: str) -> EntityTags | None:
     weak: set[str] = set()
     position = 0
     while position < len(text):
-        found = _TAG.match(text, position)
+        found = _ENTITY_TAG.match(text, position)
         if found is None or found.end() == position:
             break
         position = found.end()

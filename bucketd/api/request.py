@@ -1,100 +1,105 @@
-"""What a handler gets: the services of the daemon, and one request as plain data."""
+"""One request as plain data: what its head asks for, who asks, and its body."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..concurrency import INLINE_MAX_BYTES, offload
-from ..core.buckets import Buckets
-from ..core.contexts import Contexts
-from ..core.events.hub import Hub
-from ..core.schemas.registry import Registry
-from ..core.schemas.replication import SchemaWriter
 from ..errors import InvalidRequest
+from ..model import strict_json
 from ..model.bucket import BucketKey, check_name
-from ..stats import RequestCounter
-from . import access, responses
-from . import headers as reading
+from ..model.preconditions import Preconditions
+from .access import Caller
+from .headers import Headers
+from .responses import Reply
+from .services import Services
+from .target import Query
+
+if TYPE_CHECKING:
+    from .routes import Route
 
 T = TypeVar("T")
-Query = dict[str, list[str]]
-
-
-@dataclass(slots=True)
-class Services:
-    """Everything that handlers may use. A reload replaces members, never changes them."""
-
-    buckets: Buckets
-    contexts: Contexts
-    events: Hub
-    schemas: Registry
-    schema_writer: SchemaWriter
-    operators: access.Operators
-    body_timeout: float
-    status: Callable[[], Awaitable[dict[str, Any]]]
-    metrics: Callable[[], Awaitable[bytes]]
-    slow_seconds: float
-    tally: RequestCounter = field(default_factory=RequestCounter)
-    draining: bool = False
 
 
 class Target(NamedTuple):
-    """The bucket that a request is about, and under which member of a result it is given."""
+    """The bucket that a request is about, and the automation whose schema applies to it."""
 
     key: BucketKey
     automation: str | None
 
-    @property
-    def label(self) -> str:
-        return "bucket" if self.key.job is not None else "deviceBucket"
 
+@dataclass(frozen=True, slots=True)
+class ResolvedRequest:
+    """What the head of a request asks for, whoever sends it.
 
-# Reads a body of at most so many bytes; TooLarge, RequestTimeout or InvalidRequest otherwise.
-Body = Callable[[int, float], Awaitable[bytes]]
+    ``names`` from the path and ``query`` are decoded; ``target`` is the bucket that the path names.
+    ``media_type`` of the body is None where the route does not accept it. A ``conditional``
+    request has ``preconditions``; ``minimal``: respond to a write without the bucket; ``stale_ok``:
+    a read may give what was stored before. ``about``: path and method of the route, for metrics.
+    """
+
+    route: Route
+    names: dict[str, str]
+    query: Query
+    headers: Headers
+    media_type: str | None
+    conditional: bool
+    preconditions: Preconditions
+    minimal: bool
+    stale_ok: bool
+    head_only: bool
+    has_authorization: bool
+    token_hash: str | None
+    target: Target | None
+    about: tuple[str, str]
 
 
 class Request(NamedTuple):
-    """One request: ``names`` from its path and ``query``, decoded; ``target`` on bucket routes."""
+    """What a handler gets: what the head asks for, who asks, and the whole body.
+
+    ``target``: the bucket, on a route that is about one.
+    """
 
     services: Services
-    handler: Callable[[Request], Awaitable[responses.Response]]
-    headers: reading.Headers
-    body: Body
-    caller: access.Caller
-    names: dict[str, str]
-    query: Query
+    head: ResolvedRequest
+    caller: Caller
     target: Target | None
+    body: bytes
 
-    async def json(self, then: Callable[[Any], T], heavy: bool = False) -> T:
-        """What ``then`` makes of the body; InvalidJson, TooLarge, RequestTimeout for none.
+    @property
+    def bucket(self) -> Target:
+        """The bucket, on a route that is about one."""
+        if self.target is None:
+            raise TypeError("a bucket handler serves a route that names no bucket")
+        return self.target
 
-        With a large one, or where it is ``heavy``, ``then`` runs beside the loop.
-        """
-        limit, timeout = self.services.buckets.max_bytes, self.services.body_timeout
-        text = await self.body(limit, timeout)
-        made = partial(reading.made_of, text, then)
-        if heavy or len(text) > INLINE_MAX_BYTES:
-            return await offload(made)
-        return made()
+    async def json(self, then: Callable[[Any], T]) -> T:
+        """Return what ``then`` makes of the body, in a worker thread where that is large."""
+        made = partial(_parse, self.body, then)
+        return made() if len(self.body) <= INLINE_MAX_BYTES else await offload(made)
 
     def flag(self, name: str) -> bool:
-        """Whether a parameter is ``true``; InvalidRequest for another word than that or false."""
+        """Return whether a parameter is ``true``; raise InvalidRequest unless true or false."""
         text = self.one(name)
         if text not in (None, "true", "false"):
-            raise InvalidRequest(f"cannot use {name}={text!r}: it must be true or false")
+            raise InvalidRequest(f"cannot use the parameter {name}: it must be true or false")
         return text == "true"
 
     def one(self, name: str) -> str | None:
-        """The value of a parameter that is given at most once."""
-        return self.query.get(name, [None])[0]
+        """Return the value of a parameter that is given at most once."""
+        return self.head.query.get(name, [None])[0]
 
     def name(self, parameter: str) -> str | None:
-        """The same where it is a name; a script's empty variable is none, and not "all"."""
+        """Return a parameter that is a name. An empty one is refused, and does not mean "all"."""
         value = self.one(parameter)
         return None if value is None else check_name(value, parameter)
 
 
-Handler = Callable[[Request], Awaitable[responses.Response]]
+def _parse(text: bytes, then: Callable[[Any], T]) -> T:
+    return then(strict_json.loads(text))
+
+
+Handler = Callable[[Request], Reply]

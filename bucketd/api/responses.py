@@ -1,19 +1,21 @@
-"""Answers out: the one envelope, headers, code → status, and a stored bucket as it goes out."""
+"""Responses: the one envelope, error code → status, and the template around a stored bucket."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from math import ceil
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from ..errors import BucketdError, Failure
+from ..errors import BucketdError, Failure, Internal
 from ..model.bucket import Snapshot
 from .headers import JSON
 
@@ -43,13 +45,12 @@ STATUS = {
 }
 RETRY_AFTER = {"too_many_requests": "1", "overloaded": "1", "shutting_down": "1", "read_only": "5"}
 _BASE = {"Cache-Control": "no-store", "Server": "bucketd"}
-_HEADERS = {"Content-Type": JSON, **_BASE}
-EVENT_HEADERS = {"Content-Type": "text/event-stream", **_BASE}
-METRICS_HEADERS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", **_BASE}
+_JSON_HEADERS = {"Content-Type": JSON, **_BASE}
+_METRICS_HEADERS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", **_BASE}
 
 
 class Stream(Protocol):
-    """What follows a head and has no length: ends with its connection, or when ``ended``."""
+    """What follows the head of a response without a length, until ``ended``."""
 
     ended: asyncio.Future[None]
 
@@ -57,124 +58,139 @@ class Stream(Protocol):
         """Send what there is, and from now on whatever comes, until ``close``."""
 
     def close(self) -> None:
-        """Nothing more is wanted."""
+        """End the stream."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What is sent back: everything but length, date and the fate of the connection."""
+class Response(NamedTuple):
+    """What is sent back. ``head``: status line and header fields but Date and Connection.
 
-    body: bytes = b""
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=lambda: _HEADERS)
-    close: bool = False
+    ``parts`` are joined to the body.
+    """
+
+    status: int
+    head: bytes
+    parts: tuple[bytes, ...]
     stream: Stream | None = None
 
-    def closing(self) -> Response:
-        """The same as the last answer of its connection."""
-        return replace(self, close=True)
 
-    def encode(self, date: str) -> bytes:
-        """As bytes of HTTP/1.1."""
-        end = "\r\nConnection: close" if self.close else ""
-        return b"%b%b%b\r\n\r\n%b" % (self._head(), date.encode(), end.encode(), self.body)
+class Deferred(NamedTuple):
+    """A response to come, which ``render`` makes of the outcome of a future or coroutine."""
 
-    def _head(self) -> bytes:
-        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        if self.status != HTTPStatus.NOT_MODIFIED and self.stream is None:
-            lines.append(f"Content-Length: {len(self.body)}")
-        return "\r\n".join([*lines, "Date: "]).encode()
+    outcome: Awaitable[Any]
+    render: Callable[[Any], Response]
 
 
-def result(label: str, now: Snapshot) -> Response:
-    """``{"success": true, "bucket": {…}, "revision": n}`` with ETag and, where stale, Age."""
-    headers = dict(_HEADERS)
-    if now.etag is not None:
-        headers["ETag"] = f'"{now.etag}"'
-    if now.stale_seconds is not None:
-        headers["Age"] = str(ceil(now.stale_seconds))  # RFC 9111 §5.1
-    return Response(b"%b%b%b" % (_before(label), now.bucket, _after(now)), headers=headers)
+# What a handler returns: a response now, or later.
+Reply = Response | Deferred | Coroutine[Any, Any, Response]
 
 
-def _before(label: str) -> bytes:
-    return b'{"success":true,"%b":' % label.encode()
-
-
-def _after(now: Snapshot) -> bytes:
-    recovered = b""
-    if now.recovered is not None:
-        revision, reason = now.recovered
-        what = orjson.dumps({"revision": revision, "reason": reason})
-        recovered = b',"recovered_from":' + what
-    stale = b""
-    if now.stale_seconds is not None:
-        stale = b',"stale_seconds":%.3f' % now.stale_seconds
-    return b',"revision":%d%b%b}' % (now.revision, recovered, stale)
-
-
-# What ``Answer.encode`` makes of such a result, but for the ETag and the length.
-_STORED = Response(headers={**_HEADERS, "ETag": '"%b"'})._head().replace(b": 0\r\n", b": %d\r\n")
-
-
-class Frame(NamedTuple):
-    """A stored bucket's answer without the bucket and the date, for as long as it stays so."""
-
-    etag: str
-    revision: int
-    head: bytes
-    before: bytes
-    after: bytes
-
-    @classmethod
-    def around(cls, label: str, now: Snapshot) -> Frame | None:
-        """None where nothing is stored, or there is more to say."""
-        if now.etag is None or now.recovered is not None or now.stale_seconds is not None:
-            return None
-        before, after = _before(label), _after(now)
-        head = _STORED % (now.etag.encode(), len(before) + len(now.bucket) + len(after))
-        return cls(now.etag, now.revision, head, b"\r\n\r\n" + before, after)
-
-    def fits(self, now: Snapshot) -> bool:
-        """Whether ``now`` is still the state that it was made for; an ETag never repeats."""
-        return now.etag == self.etag and now.revision == self.revision and now.recovered is None
-
-    def encode(self, now: Snapshot, date: str) -> bytes:
-        return b"".join((self.head, date.encode(), self.before, now.bucket, self.after))
+def response(
+    body: bytes, status: int = 200, headers: Mapping[str, str] = _JSON_HEADERS
+) -> Response:
+    """Return a response with this body, its length included in the head."""
+    return Response(status, _head(status, {**headers, "Content-Length": str(len(body))}), (body,))
 
 
 def success(members: dict[str, Any], status: int = 200) -> Response:
-    """``{"success": true, …members}``."""
-    body = orjson.dumps({"success": True} | members)
-    return Response(body, status)
+    """Return ``{"success": true, …members}``."""
+    return response(orjson.dumps({"success": True} | members), status)
+
+
+def metrics(text: bytes) -> Response:
+    return response(text, headers=_METRICS_HEADERS)
+
+
+def event_stream(stream: Stream) -> Response:
+    headers = {"Content-Type": "text/event-stream", **_BASE}
+    return Response(200, _head(200, headers), (), stream)
 
 
 def not_modified(now: Snapshot) -> Response:
-    return Response(status=304, headers={"ETag": f'"{now.etag}"', **_BASE})
+    return Response(304, _head(304, {"ETag": f'"{now.etag}"', **_BASE}), ())
 
 
-def refused(error: BucketdError, request_id: str | None = None) -> Response:
-    """The error envelope with its status and the headers that belong to it.
+def http_date() -> bytes:
+    """Return the Date field of this second, as it follows a head."""
+    return _date_field(int(time.time()))
 
-    Its line in the log has the same request id; with ``request_id`` there is one already.
+
+@lru_cache(maxsize=2)
+def _date_field(second: int) -> bytes:
+    return b"\r\nDate: " + formatdate(second, usegmt=True).encode()
+
+
+def _head(status: int, headers: Mapping[str, str]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode()
+
+
+class ResponseTemplate:
+    """Everything of a response to a read or write of a bucket that does not depend on its state.
+
+    ``{"success": true, "bucket": {…}, "revision": n}`` with ETag, under the member ``label``;
+    ``minimal`` leaves the bucket out (RFC 7240).
     """
-    if request_id is None:
-        request_id = new_request_id()
-        # A client can make as many errors of its own as it likes, so those are for debugging.
+
+    __slots__ = ("_around", "_before", "_head", "_minimal")
+
+    def __init__(self, label: str, minimal: bool) -> None:
+        self._minimal = minimal
+        self._before = b'{"success":true' if minimal else b'{"success":true,"%b":' % label.encode()
+        more = {"Preference-Applied": "return=minimal"} if minimal else {}
+        self._head = _head(200, _JSON_HEADERS | more) + b"%b\r\nContent-Length: %d"
+        # A bucket is mostly read several times in the same state.
+        self._around = lru_cache(maxsize=1024)(self._render)
+
+    def fill(self, now: Snapshot) -> Response:
+        """Return the response about this state of the bucket."""
+        bucket = b"" if self._minimal else now.bucket
+        if now.recovered is None and now.stale_seconds is None:
+            head, after = self._around(now.etag, now.revision, len(bucket), b"", b"")
+            return Response(200, head, (self._before, bucket, after))
+        field = members = b""
+        if now.recovered is not None:
+            recovered = dict(zip(("revision", "reason"), now.recovered, strict=True))
+            members = b',"recovered_from":' + orjson.dumps(recovered)
+        if now.stale_seconds is not None:
+            field = b"\r\nAge: %d" % ceil(now.stale_seconds)  # RFC 9111 §5.1
+            members += b',"stale_seconds":%.3f' % now.stale_seconds
+        head, after = self._around(now.etag, now.revision, len(bucket), field, members)
+        return Response(200, head, (self._before, bucket, after))
+
+    def _render(
+        self, etag: str | None, revision: int, size: int, field: bytes, members: bytes
+    ) -> tuple[bytes, bytes]:
+        """Return the head, and the body after a bucket of this size."""
+        after = b',"revision":%d%b}' % (revision, members)
+        if etag is not None:
+            field += b'\r\nETag: "%b"' % etag.encode()
+        return self._head % (field, len(self._before) + size + len(after)), after
+
+
+BUCKET = ResponseTemplate("bucket", minimal=False)
+DEVICE_BUCKET = ResponseTemplate("deviceBucket", minimal=False)
+MINIMAL = ResponseTemplate("", minimal=True)
+
+
+def refusal(error: BaseException) -> Response:
+    """Return the error envelope; an unexpected error is logged and its text not sent."""
+    request_id = secrets.token_hex(6)
+    if isinstance(error, BucketdError):
+        # A client can cause as many errors as it likes, so those are logged for debugging only.
         level = logging.WARNING if isinstance(error, Failure) else logging.DEBUG
         log.log(level, "request %s: %s: %s", request_id, error.code, error.message)
-    headers = {**_HEADERS, "X-Request-Id": request_id}
+    else:
+        log.error("request %s: unexpected error", request_id, exc_info=error)
+        error = Internal("cannot answer: unexpected error; the daemon's log has its cause")
+    headers = {**_JSON_HEADERS, "X-Request-Id": request_id}
     if error.code in RETRY_AFTER:
         headers["Retry-After"] = RETRY_AFTER[error.code]
     if error.code == "no_job_context":
         headers["WWW-Authenticate"] = "Bearer"
     if allowed := error.extra.get("allow"):
         headers["Allow"] = allowed
-    return Response(_error_body(error), STATUS[error.code], headers)
-
-
-def new_request_id() -> str:
-    return secrets.token_hex(6)
+    return response(_error_body(error), STATUS[error.code], headers)
 
 
 def _error_body(error: BucketdError) -> bytes:

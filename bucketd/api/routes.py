@@ -1,6 +1,6 @@
 """Every route, as one sorted table; a row names who may use it.
 
-To add a route: add its row here, in order, and write its handler beside its noun.
+To add a route: add its row here, in order, and write its handler in the module of its noun.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from ..errors import MethodNotAllowed, NotFound
 from . import access
 from .handlers import buckets, contexts, events, schemas, status
-from .headers import decode
+from .headers import JSON, JSON_PATCH, MERGE_PATCH
 from .request import Handler
+from .target import decode
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row. ``parameters``: the query parameters it takes, with spaces between.
+    """One row. ``parameters``: the query parameters it takes, separated by blanks.
 
-    Where it does not speak JSON, it answers in its one form whatever Accept asks for.
+    ``accepts``: the media types of the body, where it takes one. A route that does not speak JSON
+    answers in its one form, whatever Accept asks for.
     """
 
     path: str
@@ -26,18 +28,21 @@ class Route:
     access: access.Rule
     handler: Handler
     parameters: str = ""
+    accepts: tuple[str, ...] = ()
     speaks_json: bool = True
 
     @property
     def of_bucket(self) -> bool:
-        """Whether it is about one bucket."""
+        """Report whether the route is about one bucket."""
         return self.path.endswith(("/bucket", "/bucket/events"))
 
 
 ANYONE, OPERATOR = access.anyone, access.operator
 JOB, DEVICE = access.job_context, access.any_context
 _PAIR = "/v1/devices/{device}/jobs/{job}/bucket"
-_STAMP = "revision created_at updated_at"
+_METADATA = "revision created_at updated_at"
+_DOCUMENT = (JSON,)
+_PATCHES = (JSON, MERGE_PATCH, JSON_PATCH)
 
 ROUTES = (
     Route("/healthz", "GET", ANYONE, status.health),
@@ -45,25 +50,25 @@ ROUTES = (
     Route("/readyz", "GET", ANYONE, status.ready),
     Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key"),
     Route("/v1/bucket", "GET", JOB, buckets.read, "key"),
-    Route("/v1/bucket", "PATCH", JOB, buckets.patch),
-    Route("/v1/bucket", "PUT", JOB, buckets.put),
+    Route("/v1/bucket", "PATCH", JOB, buckets.patch, accepts=_PATCHES),
+    Route("/v1/bucket", "PUT", JOB, buckets.put, accepts=_DOCUMENT),
     Route("/v1/bucket/events", "GET", JOB, events.watch, "key snapshot", speaks_json=False),
     Route("/v1/buckets", "GET", OPERATOR, buckets.list_all, "device job automation limit cursor"),
     Route("/v1/context", "GET", DEVICE, contexts.own),
     Route("/v1/contexts", "GET", OPERATOR, contexts.list_all),
-    Route("/v1/contexts", "POST", OPERATOR, contexts.create),
+    Route("/v1/contexts", "POST", OPERATOR, contexts.create, accepts=_DOCUMENT),
     Route("/v1/contexts/{id}", "DELETE", OPERATOR, contexts.revoke),
     Route("/v1/device/bucket", "DELETE", DEVICE, buckets.delete, "key"),
     Route("/v1/device/bucket", "GET", DEVICE, buckets.read, "key"),
-    Route("/v1/device/bucket", "PATCH", DEVICE, buckets.patch),
-    Route("/v1/device/bucket", "PUT", DEVICE, buckets.put),
+    Route("/v1/device/bucket", "PATCH", DEVICE, buckets.patch, accepts=_PATCHES),
+    Route("/v1/device/bucket", "PUT", DEVICE, buckets.put, accepts=_DOCUMENT),
     Route(
         "/v1/device/bucket/events", "GET", DEVICE, events.watch, "key snapshot", speaks_json=False
     ),
     Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key"),
     Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, "key"),
-    Route("/v1/devices/{device}/bucket", "PATCH", OPERATOR, buckets.patch),
-    Route("/v1/devices/{device}/bucket", "PUT", OPERATOR, buckets.put, _STAMP),
+    Route("/v1/devices/{device}/bucket", "PATCH", OPERATOR, buckets.patch, accepts=_PATCHES),
+    Route("/v1/devices/{device}/bucket", "PUT", OPERATOR, buckets.put, _METADATA, _DOCUMENT),
     Route(
         "/v1/devices/{device}/bucket/events",
         "GET",
@@ -74,8 +79,8 @@ ROUTES = (
     ),
     Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation"),
     Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation"),
-    Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation"),
-    Route(_PAIR, "PUT", OPERATOR, buckets.put, f"automation {_STAMP}"),
+    Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation", _PATCHES),
+    Route(_PAIR, "PUT", OPERATOR, buckets.put, f"automation {_METADATA}", _DOCUMENT),
     Route(
         f"{_PAIR}/events",
         "GET",
@@ -97,8 +102,8 @@ ROUTES = (
     Route("/v1/schemas", "GET", OPERATOR, schemas.list_all),
     Route("/v1/schemas/{automation}", "DELETE", OPERATOR, schemas.remove),
     Route("/v1/schemas/{automation}", "GET", OPERATOR, schemas.read),
-    Route("/v1/schemas/{automation}", "PUT", OPERATOR, schemas.put, "force dry_run"),
-    Route("/v1/schemas/{automation}/check", "POST", OPERATOR, schemas.check),
+    Route("/v1/schemas/{automation}", "PUT", OPERATOR, schemas.put, "force dry_run", _DOCUMENT),
+    Route("/v1/schemas/{automation}/check", "POST", OPERATOR, schemas.check, accepts=_DOCUMENT),
     Route("/v1/status", "GET", OPERATOR, status.status),
 )
 
@@ -111,10 +116,9 @@ _fixed = {path: m for path, m in _by_path.items() if "{" not in path}
 
 
 def match(method: str, path: str) -> tuple[Route, dict[str, str]]:
-    """The row for a raw path, and the names in it, each segment decoded once.
+    """Return the row for a raw path, and the names in it, each segment decoded once.
 
-    Raises NotFound, MethodNotAllowed with ``allow``, or InvalidRequest for an
-    escape that is none.
+    Raise NotFound, MethodNotAllowed with ``allow``, or InvalidRequest for a bad escape.
     """
     methods = _fixed.get(path)
     names: dict[str, str] = {}

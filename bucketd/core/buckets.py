@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from bisect import bisect_right
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from ..model import changes
 from ..model.bucket import BucketKey, Snapshot
 from ..model.changes import Change
 from ..model.preconditions import Preconditions
-from ..store.base import Filter, Page, Store
+from ..store.base import Filter, Page, Store, settled
 from .quota import Quota
 from .schemas.registry import Registry
 
@@ -43,82 +42,83 @@ class Buckets:
     schemas: Registry
     max_bytes: int
     quota: Quota | None = None
-    _rebases: KeyedLocks = field(default_factory=KeyedLocks)
+    _slow_changes: KeyedLocks = field(default_factory=KeyedLocks)
 
-    async def get(self, key: BucketKey, stale_ok: bool = False) -> Snapshot:
-        return await self.store.read(key, stale_ok)
+    def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot | Awaitable[Snapshot]:
+        """Return what is stored, or an awaitable of it where that takes waiting."""
+        return self.store.read(key, stale_ok)
 
-    def known(self, key: BucketKey) -> Snapshot | None:
-        """What ``get`` would give, where it takes no waiting to know."""
-        return self.store.known(key)
+    def commit(
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None = None,
+    ) -> Awaitable[Snapshot]:
+        """Commit a change; raise TooLarge or SchemaViolation for what a bucket may not become."""
+        checked = self._checked(key, change)
+        if change.prepared_only:
+            return self._commit_slow(key, checked, preconditions, automation)
+        if change.offloaded or self._is_large(key):
+            return self._commit_offloaded(key, checked, preconditions, automation)
+        return self._commit_within_quota(key, checked, preconditions, automation)
 
-    async def change(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
+    def _commit_within_quota(
+        self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
+    ) -> Awaitable[Snapshot]:
+        if self.quota is None:
+            return self.store.commit(key, change, preconditions, automation)
+        reservation = self.quota.reserve(key)
+        if reservation is None:
+            return self._commit_once_measured(key, change, preconditions, automation)
+        try:
+            counted = reservation.counted(change)
+            future = self.store.commit(key, counted, preconditions, automation)
+        except BaseException as error:
+            reservation.release(error)
+            raise
+        future.add_done_callback(reservation.release_with)
+        return future
+
+    async def _commit_once_measured(
+        self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
     ) -> Snapshot:
-        """Apply the change; TooLarge or SchemaViolation for what the bucket may not become."""
-        if not change.prepared_only:
-            return await self._change(key, change, guard, automation)
-        # One of each bucket at a time: of two that were worked out together one was so in vain.
-        async with self._rebases.lock(key):
+        """Commit once it is known how much the device holds."""
+        assert self.quota is not None  # noqa: S101  (its caller has asked)
+        await self.quota.measure(key.device)
+        return await self._commit_within_quota(key, change, preconditions, automation)
+
+    async def _commit_slow(
+        self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
+    ) -> Snapshot:
+        """Commit a change that takes too long for others to wait: again if the bucket has moved."""
+        # One at a time for each bucket: of two that are prepared together one is so in vain.
+        async with self._slow_changes.lock(key):
             for tries_left in reversed(range(TRIES)):
                 try:
-                    return await self._change(key, change, guard, automation)
+                    return await self._commit_offloaded(key, change, preconditions, automation)
                 except Overloaded as error:
                     if not (error.extra.pop("moved", False) and tries_left):
                         raise
         raise AssertionError("the last try returns or raises")
 
-    async def _change(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None
+    async def _commit_offloaded(
+        self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
     ) -> Snapshot:
-        checked = await self._prepared(key, self._checked(key, change), automation)
-        if self.quota is None:
-            return await self.store.commit(key, checked, guard, automation)
-        with await self.quota.look(key) as claim:
-            return await self.store.commit(key, claim.on(checked), guard, automation)
+        """Commit a change that was applied beforehand to what is known, in a worker thread."""
+        prepared = await offload(self._prepared, key, change, automation)
+        return await self._commit_within_quota(key, prepared, preconditions, automation)
 
-    def begin(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
-    ) -> asyncio.Future[Snapshot] | None:
-        """The same, begun now; None where it is large, or the store has no quick way."""
-        if self._large(key, change):
-            return None
-        checked = self._checked(key, change)
-        if self.quota is None:
-            return self.store.begin(key, checked, guard, automation)
-        claim = self.quota.claim(key)
-        if claim is None:
-            return None
-        with contextlib.ExitStack() as undo:
-            undo.push(claim)
-            future = self.store.begin(key, claim.on(checked), guard, automation)
-            if future is not None:
-                undo.pop_all()
-                future.add_done_callback(claim.done)
-        return future
-
-    async def _prepared(self, key: BucketKey, change: Change, automation: str | None) -> Change:
-        """A large one worked out beforehand, beside the loop."""
-        if not self._large(key, change):
-            return change
-        return await offload(self._worked_out, key, change, automation)
-
-    def _worked_out(self, key: BucketKey, change: Change, automation: str | None) -> Change:
-        now = self._known(key)
+    def _prepared(self, key: BucketKey, change: Change, automation: str | None) -> Change:
+        now = self.store.cached(key)
         if now is None:
             return change
         stored = now.bucket if now.revision else None
         return changes.prepared(change, stored, automation or now.automation)
 
-    def _large(self, key: BucketKey, change: Change) -> bool:
-        now = None if change.offloaded else self._known(key)
-        return change.offloaded or (now is not None and len(now.bucket) > INLINE_MAX_BYTES)
-
-    def _known(self, key: BucketKey) -> Snapshot | None:
-        try:
-            return self.store.known(key)
-        except BucketdError:
-            return None  # which whoever judges it tells
+    def _is_large(self, key: BucketKey) -> bool:
+        now = self.store.cached(key)
+        return now is not None and len(now.bucket) > INLINE_MAX_BYTES
 
     def _checked(self, key: BucketKey, change: Change) -> Change:
         def check(before: bytes | None, after: bytes, bound: str | None) -> None:
@@ -145,7 +145,7 @@ class Buckets:
         for row in page.rows:
             key = BucketKey(row.device, row.job)
             try:
-                now = await self.store.read(key)
+                now = await settled(self.store.read(key))
             except BucketCorrupt:  # since it was listed
                 page.unreadable.append(str(key))
                 continue
@@ -172,7 +172,7 @@ class Buckets:
 
     async def _violations(self, key: BucketKey, schema: Validator) -> Rows:
         try:
-            now = await self.store.read(key)
+            now = await settled(self.store.read(key))
         except BucketdError:
             return []  # unreadable: that is reported elsewhere, and no schema mends it
         if not now.revision:

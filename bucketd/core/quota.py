@@ -14,7 +14,6 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, NoReturn
 
 from ..errors import TooLarge
@@ -53,39 +52,37 @@ class Quota:
     def __init__(self, store: Store, most: int) -> None:
         self._store, self.most = store, most
         self._uses: OrderedDict[str, _Use] = OrderedDict()
-        self._adding: dict[str, asyncio.Task[None]] = {}
+        self._measuring: dict[str, asyncio.Task[None]] = {}
         self.guard = threading.Lock()
 
-    def claim(self, key: BucketKey) -> Claim | None:
-        """What one change of a bucket needs; None where that takes a ``look`` first."""
+    def reserve(self, key: BucketKey) -> Reservation | None:
+        """Return what one change of a bucket needs; None where the device has to be measured."""
         use = self._uses.get(key.device)
         if use is None:
             return None
         self._uses.move_to_end(key.device)
         if time.monotonic() >= use.due:
-            self._begin_adding(key.device)
+            self._begin_measuring(key.device)
         use.pending[key.job] += 1
-        return Claim(self, use, key)
+        return Reservation(self, use, key)
 
-    async def look(self, key: BucketKey) -> Claim:
-        """The same, once it is added up what the device has. Raises BucketdError."""
-        while (claim := self.claim(key)) is None:
-            await asyncio.shield(self._begin_adding(key.device))
-        return claim
+    async def measure(self, device: str) -> None:
+        """Return once it is known how much the device holds. Raises BucketdError."""
+        await asyncio.shield(self._begin_measuring(device))
 
-    def _begin_adding(self, device: str) -> asyncio.Task[None]:
-        task = self._adding.get(device)
+    def _begin_measuring(self, device: str) -> asyncio.Task[None]:
+        task = self._measuring.get(device)
         if task is None:
-            task = self._adding[device] = asyncio.create_task(self._add_up(device))
-            task.add_done_callback(lambda done: self._added(device, done))
+            task = self._measuring[device] = asyncio.create_task(self._measure(device))
+            task.add_done_callback(lambda done: self._measured(device, done))
         return task
 
-    def _added(self, device: str, task: asyncio.Task[None]) -> None:
-        del self._adding[device]
+    def _measured(self, device: str, task: asyncio.Task[None]) -> None:
+        del self._measuring[device]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("cannot add up what device %r has: %s", device, error)
 
-    async def _add_up(self, device: str) -> None:
+    async def _measure(self, device: str) -> None:
         began, use = time.monotonic(), self._uses.get(device) or _Use()
         use.due = began + FRESH_SECONDS
         with self.guard:  # of what is under way the list may still tell the old size
@@ -119,7 +116,7 @@ class Quota:
             del self._uses[idle]
 
 
-class Claim:
+class Reservation:
     """One change of a bucket, on a device with a bound: a context, or over with ``done``."""
 
     __slots__ = ("_counted", "_key", "_quota", "_use")
@@ -128,7 +125,7 @@ class Claim:
         self._quota, self._use, self._key = quota, use, key
         self._counted: tuple[int, int] | None = None  # from, to
 
-    def on(self, change: Change) -> Change:
+    def counted(self, change: Change) -> Change:
         """The change, counted where it is judged: after all else, and in the order of commits.
 
         So no two changes share the same room. On etcd one may be judged several times.
@@ -158,22 +155,12 @@ class Claim:
             use.total, use.changed[job] = total, after
             self._counted = (known, after)
 
-    def __enter__(self) -> Claim:
-        return self
+    def release_with(self, future: asyncio.Future[Snapshot]) -> None:
+        """Release it with the outcome of the change."""
+        self.release(asyncio.CancelledError() if future.cancelled() else future.exception())
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self._leave(error)
-
-    def done(self, future: asyncio.Future[Snapshot]) -> None:
-        """For the future that the change comes to."""
-        self._leave(asyncio.CancelledError() if future.cancelled() else future.exception())
-
-    def _leave(self, error: BaseException | None) -> None:
+    def release(self, error: BaseException | None) -> None:
+        """Note that the change is over, or has failed."""
         use, job = self._use, self._key.job
         use.pending[job] -= 1
         if not use.pending[job]:

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 import portalocker
 
 WRITE_LOCK, DAEMON_LOCK = "write.lock", "daemon.lock"
+HOLDER_SECONDS = 1.0  # how long to wait for the pid of a holder that has just started
 EXCLUSIVE = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 
 
 def hold_daemon_lock(root: int) -> tuple[int | None, str]:
     """Take ``<state>/daemon.lock`` for the life of the descriptor returned, and write our pid in.
 
-    Returns (None, what its holder wrote) where another process has it. The directory itself is
-    locked as well: unlike the file, nobody can remove it by mistake and make a second one.
+    Return (None, what its holder wrote) where another process has the lock. The directory itself
+    is locked as well: unlike the file, nobody can remove it by mistake and make a second one.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(DAEMON_LOCK, flags, 0o600, dir_fd=root)
@@ -29,12 +30,38 @@ def hold_daemon_lock(root: int) -> tuple[int | None, str]:
         os.close(fd)
         raise
     if not free:
-        holder = os.read(fd, 100).decode(errors="replace").strip()
+        holder = _pid_of_holder(fd)
         os.close(fd)
         return None, holder
     os.ftruncate(fd, 0)
     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     return fd, str(os.getpid())
+
+
+def _pid_of_holder(fd: int) -> str:
+    """Return the pid that the holder of the lock has written; wait a moment for one of a process.
+
+    The holder writes its pid just after it gets the lock. Until then the file is empty, or has the
+    pid of an earlier daemon that has ended.
+    """
+    deadline = time.monotonic() + HOLDER_SECONDS
+    while True:
+        holder = os.pread(fd, 100, 0).decode(errors="replace").strip()
+        if _is_running(holder) or time.monotonic() > deadline:
+            return holder
+        time.sleep(0.01)
+
+
+def _is_running(pid: str) -> bool:
+    if not (pid.isascii() and pid.isdecimal() and 0 < int(pid) < 2**31):
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return int(pid) != os.getpid()
 
 
 def _take_directory(root: int) -> bool:

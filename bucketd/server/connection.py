@@ -1,191 +1,361 @@
-"""One peer's connection: who it is, how long it may take, and heads that it repeats.
+"""One peer's connection: requests received one after another, each handled and responded to.
 
-aiohttp parses and paces; a request whose head was seen before, and which came
-as one piece while nothing else was going on, is answered without its help.
+    IDLE ── bytes ──> RECEIVING ── request complete ──> HANDLING ── response ──> IDLE
+                          │                                │
+                   refused by its head                event stream
+                          └──> LINGERING                   └──> STREAMING
+
+A request that is complete is handled at once; one whose reply takes waiting leaves the connection
+HANDLING, and what arrives meanwhile waits. STREAMING and LINGERING end with the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
+from collections.abc import Callable
 from time import perf_counter
+from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp import HttpVersion10, HttpVersion11, web
-from aiohttp.helpers import rfc822_formatted_time
-
-from ..api import access, dispatch, responses
+from ..api import (
+    Deferred,
+    ResolvedRequest,
+    Response,
+    Stream,
+    admit,
+    body_too_large,
+    handle,
+    http_date,
+    refusal,
+    resolve,
+)
+from ..concurrency import INLINE_MAX_BYTES
 from ..errors import BucketdError, InvalidRequest, Overloaded, RequestTimeout
-from .answering import NOWHERE
-from .bodies import body_of
-from .head_cache import END, LONGEST
-from .repeating import Repeating
+from .head_cache import MAX_HEAD_BYTES
+from .limits import LINGER_SECONDS, MAX_UNREAD_BYTES
+from .parser import END, ChunkedBody, RequestParser, SizedBody
+from .peer import has_hung_up, peer_of
+
+if TYPE_CHECKING:
+    from .server import Server
 
 log = logging.getLogger(__name__)
-MOST_UNREAD = 512 * 1024  # bytes of a stream that wait for its reader
-MOST_HEADERS = 32 * 1024  # bytes of names and values; lists in them take a while to read
-_VERSIONS = (HttpVersion11, HttpVersion10)
+UNROUTED = ("none", "none")  # path and method of a request that no route is for
 
 
-class Connection(Repeating):
-    """A peer on the socket. What it sends is read in order, one request at a time."""
+class State(enum.Enum):
+    IDLE = "between two requests"
+    RECEIVING = "part of a request was received"
+    HANDLING = "waiting for the outcome of a request"
+    STREAMING = "sending events"
+    LINGERING = "responded for the last time; what still arrives is dropped"
 
-    __slots__ = ()
+
+IDLE, RECEIVING, HANDLING, STREAMING, LINGERING = State
+
+
+class Connection(asyncio.Protocol):
+    """A peer on the socket. What it sends is handled in order, one request at a time."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._services, self._limits = server, server.services, server.limits
+        self._loop = asyncio.get_running_loop()
+        self._state = IDLE
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._received = b""  # and not taken yet
+        self._reading = True
+        self._ended = False  # the peer sends nothing more
+        self._writable = True
+        self._scheduled = False  # the next request is taken in the next turn of the event loop
+        # Of the request that is received or handled:
+        self._began, self._about = 0.0, UNROUTED
+        self._parser: RequestParser | None = None
+        self._raw_head = b""  # where it may be cached
+        self._resolved: ResolvedRequest | None = None
+        self._length: int | None = None  # of its body, once the head is there and says it
+        self._body: SizedBody | ChunkedBody | None = None  # where it is not there yet
+        self._head_only = False
+        self._keep_alive = True
+        self._keep_alive_field = b""  # which only HTTP/1.0 needs
+        self._render: Callable[[Any], Response] | None = None  # makes a response of its outcome
+        self._stream: Stream | None = None
+        self._burst = 0  # bytes of a stream that went out when none were unread
 
     # --- from the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.peer = access.Peer.of(transport.get_extra_info("socket"))
-        self._shared.held[self.peer.uid] += 1
-        connections = 0 if self._manager is None else len(self._manager.connections)
-        if self._shared.too_many(self.peer, connections):
-            self._refuse(Overloaded("cannot serve one more connection; try again in a moment"))
-            return
-        if self._shared.services.draining:
-            self.force_close()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._stop_header_timer()
-        self._shared.stuck.remove(self)
-        self._shared.held[self.peer.uid] -= 1
-        if self._streaming is not None:
-            self._streaming.close()
-        super().connection_lost(exc)
+        self._transport = cast(asyncio.Transport, transport)
+        self.peer = peer_of(transport.get_extra_info("socket"))
+        self._server.add(self)
+        self._arm(self._limits.idle_timeout_seconds)
+        if self._server.has_too_many_of(self.peer):
+            self._began, self._keep_alive = perf_counter(), False
+            self._respond(
+                refusal(Overloaded("cannot serve one more connection; try again in a moment"))
+            )
+        elif self._services.draining:
+            transport.close()
 
     def data_received(self, data: bytes) -> None:
-        if self._streaming is not None:
-            return  # nothing is answered after a stream
-        if self._repeating is not None:
-            self._early += data
-            if self.transport is not None:
-                self.transport.pause_reading()
+        if self._state is STREAMING or self._state is LINGERING:
             return
-        if self._fed == 0:
-            idle, self._fresh = self._fresh or self._waits, False
-            if idle and self._answer_repeat(data):
-                return
-            end = data.find(END, 0, LONGEST)
-            self._head = data[: end + len(END)] if end >= 0 else b""
-        self._fed += len(data)
-        super().data_received(data)
-        if self._messages or self._request_in_progress:
-            self._stop_header_timer()
-        elif self._header_timer is None:
-            # Bytes came, but no whole header: from here on the clock runs.
-            seconds = self._limits.header_timeout_seconds
-            self._header_timer = self._loop.call_later(seconds, self._header_too_slow, seconds)
+        self._received = self._received + data if self._received else data
+        if self._state is HANDLING or self._scheduled or not self._writable:
+            self._pause_reading()
+        else:
+            self._take_request()
+
+    def eof_received(self) -> bool:
+        """Note that the peer sends nothing more; report whether it still gets something."""
+        self._ended = True
+        if self._state is STREAMING and self._transport is not None:
+            return not has_hung_up(self._transport.get_extra_info("socket"))
+        if self._state is RECEIVING and not self._scheduled:
+            self._refuse(_incomplete())
+        return self._state is HANDLING or self._scheduled or bool(self._received)
 
     def pause_writing(self) -> None:
-        """Its peer reads no answers, so it is heard no more until it does."""
-        super().pause_writing()
-        if self.transport is not None:
-            self.transport.pause_reading()
-            self._shared.stuck.add(self, self.transport, self._loop)
+        """Stop reading requests while the peer is not reading responses."""
+        self._writable = False
+        if self._transport is not None:
+            self._pause_reading()
+            self._server.slow_readers.add(self, self._transport, self._loop)
 
     def resume_writing(self) -> None:
-        super().resume_writing()
-        self._shared.stuck.remove(self)
-        if self._early and self._repeating is None and not self._shared.services.draining:
+        self._writable = True
+        self._server.slow_readers.remove(self)
+        if self._state is not HANDLING:
             self._go_on()
+
+    def connection_lost(self, _error: BaseException | None) -> None:
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._server.slow_readers.remove(self)
+        self._server.remove(self)
+        if self._stream is not None:
+            self._stream.close()
+
+    # --- requests in
+
+    def _take_request(self) -> None:
+        """Take the next request as far as it was received; handle it once it is complete."""
+        self._scheduled = False
+        if self._transport is None or self._transport.is_closing():
             return
-        wanted = not (self._reading_paused or self._early or self._shared.services.draining)
-        if self.transport is not None and wanted:
-            self.transport.resume_reading()
-
-    # --- requests that aiohttp has parsed
-
-    async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The answer to one request, as aiohttp wants it."""
-        self._began, self._about = perf_counter(), NOWHERE
-        answer = await self._answer(request)
-        self._count(answer.status)
-        if answer.stream is not None and request.method != "HEAD":
-            return await self._stream(answer, answer.stream)
-        response = web.Response(body=answer.body, status=answer.status, headers=answer.headers)
-        if answer.status == 304:
-            response = web.Response(status=304, headers=answer.headers)
-        if answer.stream is not None:
-            answer.stream.close()
-            response.force_close()
-        if self._shared.services.draining or not request.content.is_eof():
-            response.force_close()
-        return response
-
-    async def _answer(self, request: web.BaseRequest) -> responses.Response:
         try:
-            if request._version not in _VERSIONS:
-                request._version = HttpVersion11  # which the answer will be in
-                raise InvalidRequest("cannot answer: this server speaks HTTP/1.1; ask in that")
-            if sum(len(name) + len(value) for name, value in request.raw_headers) > MOST_HEADERS:
-                raise InvalidRequest(
-                    f"cannot read the headers: they have over {MOST_HEADERS} bytes"
-                )
-            meaning = dispatch.resolve(request.method, request.raw_path, request.headers)
+            if self._body is None:
+                if not self._take_head():
+                    self._wait_for_more()
+                    return
+                length, received = self._length, self._received
+                if length is not None and len(received) >= length:
+                    self._received = received[length:]
+                    self._handle(received[:length])
+                    return
+                self._start_body()
+            body = self._take_body()
         except BucketdError as error:
-            return responses.refused(error)
-        self._about = (meaning.route.path, meaning.route.method)
-        answer = await dispatch.answer(self._shared.services, self.peer, meaning, body_of(request))
-        answer = self._affordable(meaning, answer)
-        length = request.content_length or 0
-        if request.content.is_eof() and self._fed == len(self._head) + length:
-            # All that came was this request: the next byte begins a new one.
-            self._fed = 0
-            usual = request.version == HttpVersion11 and request.method == meaning.route.method
-            if usual and answer.status == 200 and answer.stream is None:
-                self._shared.repeats.keep(self._head, meaning, length)
-        return answer
+            self._refuse(error)
+            return
+        if body is None:
+            self._wait_for_more()
+        else:
+            self._handle(body)
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What aiohttp's parser refuses, in our envelope; the connection is closed after it."""
-        if status >= 500 and not isinstance(exc, ConnectionError):  # which is its peer's doing
-            log.error("a request failed in a way that was not foreseen", exc_info=exc)
-        if exc is not None:
-            exc.__traceback__ = None  # which refers to itself, by a frame of aiohttp's
-        # What follows a colon there repeats what was sent, and that may be a token.
-        cause = (message or "it is malformed").partition(":")[0]
-        answer = responses.refused(InvalidRequest(f"cannot read the request as HTTP/1.1: {cause}"))
-        self._began, self._about = perf_counter(), NOWHERE
-        self._count(answer.status)
-        request._version = HttpVersion11  # what could not be read has none
-        response = web.Response(body=answer.body, status=answer.status, headers=answer.headers)
-        response.force_close()
-        return response
+    def _take_head(self) -> bool:
+        """Find out what the head asks for, once it is complete.
 
-    # --- streams
-
-    async def _stream(
-        self, answer: responses.Response, stream: responses.Stream
-    ) -> web.StreamResponse:
-        """Send a head, then what the stream gives, until either side ends it."""
-        try:
-            if self.transport is not None:
-                self._streaming = stream
-                self.transport.write(answer.encode(rfc822_formatted_time()))
-                stream.begin(self._pass_on)
-                await stream.ended
-        finally:
-            stream.close()
-        return _Sent()
-
-    def _pass_on(self, frame: bytes) -> None:
-        """Write it, unless its peer does not read: then the stream ends.
-
-        What goes out when nothing waits may be any size, such as all that a stream has missed:
-        whoever is about to read that is not slow yet.
+        One that was seen before is neither parsed nor routed again.
         """
-        transport = self.transport
+        data = self._received
+        if self._state is IDLE:
+            self._began, self._about = perf_counter(), UNROUTED
+            end = data.find(END, 0, MAX_HEAD_BYTES) + len(END)
+            self._raw_head = data[:end] if end >= len(END) else b""
+            cached = self._server.heads.find(self._raw_head) if self._raw_head else None
+            if cached is not None:
+                self._received, self._raw_head = data[end:], b""
+                self._resolved, self._length = cached
+                self._about, self._head_only = cached.resolved.about, cached.resolved.head_only
+                return True
+            self._parser, self._length, self._head_only = RequestParser(), None, False
+        assert self._parser is not None  # noqa: S101  (made when the request began)
+        head, self._received = self._parser.feed_head(data)
+        if head is None:
+            if self._state is IDLE:
+                self._state = RECEIVING
+                self._arm(self._limits.header_timeout_seconds)
+            return False
+        if self._state is not IDLE or head.is_http_1_0:
+            self._raw_head = b""
+        self._length, self._head_only = head.length, head.method == "HEAD"
+        self._keep_alive = head.keep_alive
+        self._keep_alive_field = b"\r\nConnection: keep-alive" if head.is_http_1_0 else b""
+        self._resolved = resolve(head.method, head.target, head.headers)
+        self._about = self._resolved.about
+        return True
+
+    def _start_body(self) -> None:
+        """Begin to receive a body, unless the head alone is reason to refuse the request."""
+        assert self._resolved is not None  # noqa: S101  (from the head)
+        admit(self._services, self.peer, self._resolved, self._length or 0)
+        expectation = self._resolved.headers.get("Expect", "").lower()
+        if expectation == "100-continue" and not self._received and self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._length is not None:
+            self._body = SizedBody(self._length)
+        else:
+            assert self._parser is not None  # noqa: S101  (a chunked request is not cached)
+            self._body = self._parser.body()
+        self._state = RECEIVING
+        self._arm(self._services.body_timeout)
+
+    def _take_body(self) -> bytes | None:
+        """Return the body, once it is complete."""
+        body = self._body
+        assert body is not None  # noqa: S101  (it was begun)
+        self._received = body.feed(self._received)
+        if body.size > self._services.buckets.max_bytes:
+            limit = self._services.buckets.max_bytes
+            raise body_too_large(f"over {limit} bytes", limit)
+        return body.content() if body.complete else None
+
+    def _wait_for_more(self) -> None:
+        if self._received:
+            self._schedule()
+        elif self._ended:
+            self._refuse(_incomplete())
+        else:
+            self._resume_reading()
+
+    def _handle(self, body: bytes) -> None:
+        resolved = self._resolved
+        assert resolved is not None  # noqa: S101  (from the head)
+        reply = handle(self._services, self.peer, resolved, body)
+        if self._raw_head and not (isinstance(reply, Response) and reply.status >= 400):
+            self._server.heads.keep(self._raw_head, resolved, len(body))
+        if isinstance(reply, Response):
+            self._respond(reply)
+            return
+        self._state = HANDLING
+        outcome, self._render = reply if isinstance(reply, Deferred) else (reply, None)
+        asyncio.ensure_future(outcome).add_done_callback(self._respond_with)
+
+    # --- responses out
+
+    def _respond_with(self, outcome: asyncio.Future[Any]) -> None:
+        """Respond with the outcome that a request has waited for."""
+        try:
+            response = outcome.result()
+            if self._render is not None:
+                response = self._render(response)
+        except asyncio.CancelledError:
+            self.abort()
+        except Exception as error:
+            self._respond(refusal(error))
+        else:
+            self._respond(response)
+
+    def _respond(self, response: Response, linger: bool = False) -> None:
+        transport, stream = self._transport, response.stream
+        if transport is None:
+            if stream is not None:
+                stream.close()
+            return
+        if self._server.slow_readers.is_full and _is_large(response) and self._about[1] == "GET":
+            response = refusal(
+                Overloaded("cannot answer: too many clients do not read responses; try again")
+            )
+        closes = (
+            not self._keep_alive
+            or stream is not None
+            or self._services.draining
+            or (self._ended and not self._received)
+        )
+        self._state, self._parser, self._body = IDLE, None, None
+        parts = () if self._head_only else response.parts
+        field = b"\r\nConnection: close" if closes else self._keep_alive_field
+        transport.write(b"".join((response.head, http_date(), field, END, *parts)))
+        self._count(response.status)
+        if closes:
+            self._finish(stream, linger)
+            return
+        self._deadline = self._loop.time() + self._limits.idle_timeout_seconds
+        if self._received or not self._reading:
+            self._go_on()
+
+    def _refuse(self, error: BucketdError) -> None:
+        """Refuse a request that is not complete, or whose head is reason enough."""
+        if self._body is None and self._length is not None and len(self._received) >= self._length:
+            self._received = self._received[self._length :]
+            self._respond(refusal(error))
+        else:
+            self._keep_alive, self._received = False, b""
+            self._respond(refusal(error), linger=True)
+
+    def _count(self, status: int) -> None:
+        services, seconds = self._services, perf_counter() - self._began
+        self._server.requests_count += 1
+        services.tally.add(*self._about, status, seconds)
+        if seconds > services.slow_seconds:
+            path, method = self._about
+            log.warning("slow: %s %s took %.3f s, status %d", method, path, seconds, status)
+
+    # --- what follows a response
+
+    def _go_on(self) -> None:
+        """Take the next request if part of it is there, else read on."""
+        if not self._writable:
+            return
+        if self._received:
+            self._schedule()
+        elif self._ended and self._state is IDLE:
+            self.close()
+        elif not self._services.draining:
+            self._resume_reading()
+
+    def _schedule(self) -> None:
+        """Take the next request in the next turn of the event loop, after those of others."""
+        self._pause_reading()
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._take_request)
+
+    def _finish(self, stream: Stream | None, linger: bool) -> None:
+        """Stream events, or linger, or close: the last response was sent."""
+        self._received = b""
+        if stream is not None and not self._head_only:
+            self._state, self._stream = STREAMING, stream
+            stream.ended.add_done_callback(lambda _ended: self.close())
+            stream.begin(self._send_event)
+            self._resume_reading()
+        elif linger and not self._ended and self._transport is not None:
+            self._state = LINGERING
+            self._transport.write_eof()
+            self._arm(LINGER_SECONDS)
+            self._resume_reading()
+        else:
+            if stream is not None:
+                stream.close()
+            self.close()
+
+    def _send_event(self, frame: bytes) -> None:
+        """Write part of a stream; end the stream whose peer does not read it.
+
+        What goes out when nothing is unread may have any size, such as all that a stream has
+        missed: a peer that is about to read is not slow yet.
+        """
+        transport = self._transport
         if transport is None:
             return
         unread = transport.get_write_buffer_size()
         if not unread:
             self._burst = len(frame)
-        elif unread + len(frame) > MOST_UNREAD + self._burst:
+        elif unread + len(frame) > MAX_UNREAD_BYTES + self._burst:
             log.warning("ended an event stream: its peer does not read it")
             transport.abort()
             return
@@ -195,55 +365,75 @@ class Connection(Repeating):
 
     @property
     def busy(self) -> bool:
-        """Whether a request was read and is not answered yet."""
-        if self._streaming is not None:
-            return False
-        return self._repeating is not None or self._waiter is None or self._waiter.done()
+        """Report whether a request was received, or its body is, and there is no response yet."""
+        return self._state is HANDLING or self._scheduled or self._body is not None
 
     def begin_drain(self) -> None:
-        """Read no further request; end the connection now if none is in progress.
+        """Read no further request; close the connection now if none is in progress.
 
-        What a client sends from here on stays unread in the kernel, which tells
-        it by ECONNRESET that nobody acted upon it.
+        What a client sends from here on stays unread in the kernel. Closing the socket then gives
+        the client ECONNRESET, which tells it that nobody acted upon the request.
         """
-        request = self._current_request
-        if self._streaming is not None:
-            return  # it is told of what others still change
-        if self.transport is None or (request is not None and not request.content.is_eof()):
-            return  # a body is on its way; its answer closes the connection
-        self.transport.pause_reading()
+        if self._state is STREAMING or self._state is LINGERING or self._body is not None:
+            return
+        self._pause_reading()
         if not self.busy:
-            self.force_close()
+            self.close()
 
-    def _header_too_slow(self, seconds: float) -> None:
-        self._refuse(
-            RequestTimeout(
-                f"cannot read the request: its header was not complete after {seconds:g} s"
-            )
-        )
+    def close(self) -> None:
+        """Close the connection once everything is written."""
+        if self._transport is not None:
+            self._transport.close()
 
-    def _refuse(self, error: Overloaded | RequestTimeout) -> None:
-        self._began, self._about = perf_counter(), NOWHERE
-        answer = responses.refused(error).closing()
-        self._send(answer)
-        self._count(answer.status)
-        self.force_close()
+    def abort(self) -> None:
+        """Close the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
 
-    def _stop_header_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+    # --- reading and time
+
+    def _pause_reading(self) -> None:
+        if self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._reading and self._writable and self._transport is not None:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _arm(self, seconds: float) -> None:
+        """Set the deadline of the state. A timer that goes off too early is set again."""
+        self._deadline = self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._deadline, self._check_deadline)
+
+    def _check_deadline(self) -> None:
+        self._timer = None
+        if self._state is HANDLING or self._state is STREAMING or self._scheduled:
+            self._arm(self._limits.idle_timeout_seconds)
+        elif self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._check_deadline)
+        elif self._state is LINGERING:
+            self.abort()
+        elif self._state is IDLE:
+            self.close()
+        elif self._body is None:
+            self._refuse(_too_slow("request: its header", self._limits.header_timeout_seconds))
+        else:
+            self._refuse(_too_slow("request body: it", self._services.body_timeout))
 
 
-class _Sent(web.StreamResponse):
-    """What aiohttp gets for an answer that was written already: the last of its connection."""
+def _incomplete() -> InvalidRequest:
+    return InvalidRequest("cannot read the request: it ended before it was complete")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.force_close()
 
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """There is no head to send."""
+def _too_slow(what: str, seconds: float) -> RequestTimeout:
+    return RequestTimeout(f"cannot read the {what} was not complete after {seconds:g} s")
 
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Nor an end."""
+
+def _is_large(response: Response) -> bool:
+    return sum(map(len, response.parts)) > INLINE_MAX_BYTES

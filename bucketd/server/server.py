@@ -1,134 +1,80 @@
-"""The socket: bound safely, one ``Connection`` per peer, drained on the way out."""
+"""The server: connections accepted, counted, and drained on the way out."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import socket
-import stat
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
-
-from ..api.request import Services
-from ..settings.sections import Limits
-from .answering import Shared
+from ..api import Peer, Services
 from .connection import Connection
 from .head_cache import HeadCache
-
-MAX_PATH_BYTES = 107  # sockaddr_un, less the final NUL
-BACKLOG = 1024
-
-
-class SocketError(Exception):
-    """The socket cannot be had; the message says why, and what to do."""
+from .limits import CLOSE_SECONDS, MAX_USER_FRACTION, ServerLimits
+from .listener import BACKLOG
+from .slow_readers import SlowReaders
 
 
-def bind(path: str, mode: int) -> socket.socket:
-    """A listening unix socket at ``path`` with just that mode from its first moment.
+class Server:
+    """Serves one set of services on a listening socket; what its connections have in common."""
 
-    A socket that nobody serves is replaced; one in use, or anything else that
-    stands there, is left alone and SocketError raised.
-    """
-    if len(os.fsencode(path)) > MAX_PATH_BYTES:
-        raise SocketError(
-            f"cannot listen on {path}: the path has over {MAX_PATH_BYTES} bytes, which no "
-            "unix socket can have; give a shorter one with --socket"
-        )
-    _clear_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o777 & ~mode)
-    try:
-        sock.bind(path)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise _unusable(path, error) from error
-    finally:
-        os.umask(umask)
-    sock.setblocking(False)
-    return sock
-
-
-def unbind(path: str, ours: os.stat_result) -> None:
-    """Unlink it unless another daemon has put its own there meanwhile."""
-    try:
-        if os.stat(path).st_ino == ours.st_ino:
-            os.unlink(path)
-    except FileNotFoundError:
-        pass
-
-
-def _clear_stale(path: str) -> None:
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise SocketError(
-                f"cannot listen on {path}: something that is not a socket stands there; "
-                "move it away, or give another path with --socket"
-            )
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _unusable(path, error) from error
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except OSError as error:
-            if error.errno == errno.ECONNREFUSED:
-                os.unlink(path)
-                return
-    raise SocketError(
-        f"cannot listen on {path}: another process serves it; stop that one, or give another "
-        "path with --socket"
-    )
-
-
-def _unusable(path: str, error: OSError) -> SocketError:
-    return SocketError(
-        f"cannot listen on {path}: {error.strerror}; make its directory writable for this user, "
-        "or give another path with --socket"
-    )
-
-
-class Server(web.Server):
-    """aiohttp's low-level server with our Connection, in front of one set of services."""
-
-    def __init__(self, services: Services, limits: Limits) -> None:
-        super().__init__(self._respond)
-        self._shared = Shared(services, limits, HeadCache())
-
-    def __call__(self) -> web.RequestHandler:
-        return Connection(self, self._shared, loop=self._loop)
-
-    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = request.protocol
-        assert isinstance(connection, Connection)  # noqa: S101  (made by __call__)
-        return await connection.respond(request)
-
-    def take_limits(self, limits: Limits) -> None:
-        """For connections that come from now on."""
-        self._shared.limits = limits
+    def __init__(self, services: Services, limits: ServerLimits) -> None:
+        self.services, self.limits = services, limits
+        self.heads, self.slow_readers = HeadCache(), SlowReaders()
+        self.connections: set[Connection] = set()
+        self.requests_count = 0
+        self._by_user: Counter[int] = Counter()
 
     async def serve(self, sock: socket.socket) -> asyncio.Server:
-        """Begin to accept on a listening socket. Its path is the caller's to remove."""
-        # From Python 3.13 on the loop would unlink it by itself, also one that was handed over.
-        ours: dict[str, Any] = {"cleanup_socket": False}
-        return await self._loop.create_unix_server(self, sock=sock, backlog=BACKLOG, **ours)
+        """Accept on a listening socket from now on. Its path is the caller's to remove."""
+        # From Python 3.13 on the loop would unlink it by itself, also one that was inherited.
+        options: dict[str, Any] = {"cleanup_socket": False}
+        loop = asyncio.get_running_loop()
+        return await loop.create_unix_server(
+            lambda: Connection(self), sock=sock, backlog=BACKLOG, **options
+        )
+
+    def take_limits(self, limits: ServerLimits) -> None:
+        """Apply other limits to connections that come from now on."""
+        self.limits = limits
+
+    def add(self, connection: Connection) -> None:
+        self.connections.add(connection)
+        self._by_user[connection.peer.uid] += 1
+
+    def remove(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self._by_user[connection.peer.uid] -= 1
+        if not self._by_user[connection.peer.uid]:
+            del self._by_user[connection.peer.uid]
+
+    def has_too_many_of(self, peer: Peer) -> bool:
+        """Report whether there are more connections than allowed, in total or of this user.
+
+        A user who is no operator may have a share of them: else any could keep all others out.
+        """
+        most = self.limits.max_connections
+        share = max(1, most // MAX_USER_FRACTION)
+        over = self._by_user[peer.uid] > share and not self.services.operators.include(peer)
+        return over or len(self.connections) > most
 
     async def drain(self, timeout: float) -> None:
-        """Answer what is in progress, at most ``timeout`` seconds long; then close everything."""
-        self._shared.services.draining = True
-        for connection in self._ours():
+        """Respond to what is in progress, for at most ``timeout`` seconds; close everything."""
+        self.services.draining = True
+        for connection in tuple(self.connections):
             connection.begin_drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while any(connection.busy for connection in self._ours()):
-                    await asyncio.sleep(0.01)
-        await self._shared.services.events.close()
-        await self.shutdown(1.0)
+        await self._wait_while(lambda: any(c.busy for c in self.connections), timeout)
+        await self.services.events.close()
+        for connection in tuple(self.connections):
+            connection.close()
+        await self._wait_while(lambda: bool(self.connections), CLOSE_SECONDS)
+        for connection in tuple(self.connections):
+            connection.abort()
 
-    def _ours(self) -> list[Connection]:
-        return [c for c in self.connections if isinstance(c, Connection)]
+    async def _wait_while(self, going_on: Callable[[], bool], seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while going_on():
+                    await asyncio.sleep(0.01)

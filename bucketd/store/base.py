@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Set
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -130,27 +130,28 @@ class Subscriber(Protocol):
 class Store(Protocol):
     """Snapshots out, changes in; every method raises only ``BucketdError``."""
 
-    async def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot:
-        """What is stored under the key; ``ABSENT`` when nothing is.
+    def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot | Awaitable[Snapshot]:
+        """Return what is stored under the key, ``ABSENT`` when nothing is; awaitable if it takes
+        waiting, as ``settled`` does.
 
-        ``stale_ok``: where that cannot be asked, what was, not long ago, with ``stale_seconds``.
+        ``stale_ok``: where the store cannot be asked, what was stored not long ago, with
+        ``stale_seconds``.
         """
 
-    def known(self, key: BucketKey) -> Snapshot | None:
-        """What ``read`` would give, where it is known without waiting; None where it is not."""
+    def cached(self, key: BucketKey) -> Snapshot | None:
+        """Return what was known last, without looking: a guess, from any thread; None: unknown."""
 
-    async def commit(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
-    ) -> Snapshot:
-        """Read, check the guard, change and write as one step; durable when it returns.
+    def commit(
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None = None,
+    ) -> asyncio.Future[Snapshot]:
+        """Read, check the preconditions, change and write as one step; done once it is durable.
 
         Commits of one bucket happen one after another. ``automation`` is recorded with it.
         """
-
-    def begin(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
-    ) -> asyncio.Future[Snapshot] | None:
-        """The same without a coroutine, for whom that is too slow; None: use ``commit``."""
 
     @property
     def event_id(self) -> str:
@@ -203,3 +204,8 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finish what was accepted, then let go of everything."""
+
+
+async def settled(found: Snapshot | Awaitable[Snapshot]) -> Snapshot:
+    """Return what ``Store.read`` has found, after waiting where that takes waiting."""
+    return found if isinstance(found, Snapshot) else await found

@@ -10,18 +10,21 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from bucketd.core import quota
+from bucketd.core.buckets import Buckets
 from bucketd.core.quota import Quota
+from bucketd.core.schemas.registry import Registry
 from bucketd.errors import BucketdError, StorageFull, TooLarge
 from bucketd.fs import files
 from bucketd.model import changes
 from bucketd.model.bucket import BucketKey, Snapshot
 from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
-from bucketd.store.base import Filter, Page
+from bucketd.store.base import Filter, Page, settled
 from bucketd.store.file import paths
 from bucketd.store.file.store import FileStore, FileStoreOptions
 
@@ -43,18 +46,27 @@ class Full(FileStore):
     list_on: asyncio.Event | None = None
     judged = listed = 0
 
-    async def commit(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
+    def commit(
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None = None,
+    ) -> asyncio.Future[Snapshot]:
+        return asyncio.ensure_future(self._commit(key, change, preconditions, automation))
+
+    async def _commit(
+        self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
     ) -> Snapshot:
         if self.full or self.write_on:
-            now = await self.read(key)
+            now = await settled(self.read(key))
             change.result(now.bucket if now.revision else None, None)
             self.judged += 1
         if self.full:
             raise StorageFull("cannot write: it is full")
         if self.write_on:
             await self.write_on.wait()
-        return await super().commit(key, change, guard, automation)
+        return await super().commit(key, change, preconditions, automation)
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         page = await super().list(only, cursor, limit)
@@ -73,12 +85,17 @@ async def opened(home: str) -> AsyncIterator[Full]:
         await store.close()
 
 
+class NoSchemas:
+    def find(self, _automation: str | None) -> None:
+        return None
+
+
 async def put(store: Full, books: Quota, key: BucketKey, size: int) -> bool:
     """Whether a bucket of that size was taken; 0 removes it."""
     change = changes.replace({"p": "x" * (size - 8)}) if size else changes.clear()
     try:
-        with await books.look(key) as claim:
-            await store.commit(key, claim.on(change), Preconditions())
+        buckets = Buckets(store, cast(Registry, NoSchemas()), 1 << 20, books)
+        await buckets.commit(key, change, Preconditions())
     except TooLarge:
         return False
     return True
@@ -159,7 +176,7 @@ def test_what_is_written_while_it_is_added_up(home: str, monkeypatch: pytest.Mon
             assert await put(store, books, BucketKey("d", "b"), 3000)
             monkeypatch.setattr(quota, "FRESH_SECONDS", 60.0)
             store.list_on.set()
-            await until(lambda: not books._adding)
+            await until(lambda: not books._measuring)
             store.list_on = None
             assert await has_just(store, books, 5000)
 
@@ -186,7 +203,7 @@ def test_what_is_judged_counts_before_it_is_written(
             if not others:
                 books._uses["d"].due = 0.0
             assert await put(store, books, BucketKey("d", "a"), 2000)
-            await until(lambda: not books._adding)
+            await until(lambda: not books._measuring)
             assert not await put(store, books, BucketKey("d", "c"), 5001)
             gate.set()
             assert await under_way

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from harness import Daemon, pair
 
+from bucketd.core.clock_record import ClockRecord
 from bucketd.core.retention import Retention
 from bucketd.fs import files
 from bucketd.model import changes
 from bucketd.model.bucket import BucketKey, Snapshot
 from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
+from bucketd.store.base import settled
 from bucketd.store.file.store import FileStore, FileStoreOptions
 
 ROOM = 10_000
@@ -92,12 +94,16 @@ def test_what_is_old_goes_and_all_else_stays(stopped_daemon: Daemon) -> None:
 class Busy(FileStore):
     """A store where somebody else is always a little faster than who removes something."""
 
-    async def commit(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
-    ) -> Snapshot:
-        if guard:
-            await super().commit(key, changes.merge({"late": True}), Preconditions())
-        return await super().commit(key, change, guard, automation)
+    def commit(
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None = None,
+    ) -> asyncio.Future[Snapshot]:
+        if preconditions:
+            super().commit(key, changes.merge({"late": True}), Preconditions())
+        return super().commit(key, change, preconditions, automation)
 
 
 def test_what_is_written_meanwhile_stays(tmp_path: Path) -> None:
@@ -106,10 +112,11 @@ def test_what_is_written_meanwhile_stays(tmp_path: Path) -> None:
         store = Busy(files.open_root(str(tmp_path)), str(tmp_path), options)
         key = BucketKey("d", "old")
         await store.commit(key, changes.merge({"n": 1}), Preconditions())
-        retention = Retention(store, days=1e-9, interval=1.0)
+        clock = ClockRecord(files.open_root(str(tmp_path)))
+        retention = Retention(store, clock, days=1e-9, interval=1.0)
         await asyncio.sleep(0.002)  # a time has milliseconds
         assert await retention.sweep(asyncio.Event()) == retention.swept == 0
-        assert (await store.read(key)).bucket == b'{"n":1,"late":true}'
+        assert (await settled(store.read(key))).bucket == b'{"n":1,"late":true}'
         await store.close()
 
     asyncio.run(run())

@@ -11,41 +11,40 @@ from ...concurrency import offload
 from ...core.contexts import Context
 from ...errors import InvalidRequest, NoJobContext
 from ...model.strict_json import as_object
-from .. import headers as reading
 from .. import responses
-from ..request import Request, Services
+from ..request import Request
 from ..responses import Response
+from ..services import Services
 
 AT_ONCE = 1000
 SWEEP_SECONDS = 60.0
 _MEMBERS = ("device", "job", "automation", "ttl_seconds")
 
 
-async def own(call: Request) -> Response:
+def own(request: Request) -> Response:
     """The context of the caller's token."""
-    context = call.caller.context
+    context = request.caller.context
     if context is None:
         raise NoJobContext("no job context")
-    schema = call.services.schemas.find(context.automation)
+    schema = request.services.schemas.find(context.automation)
     return responses.success({**_scope(context), "schema": schema is not None})
 
 
-async def create(call: Request) -> Response:
-    reading.media_type(call.headers, (reading.JSON,))
-    body = await call.json(as_object)
+async def create(request: Request) -> Response:
+    body = await request.json(as_object)
     if unknown := [name for name in body if name not in _MEMBERS]:
         raise InvalidRequest(
-            f"cannot mint a context: {unknown[0]!r} is not one of {', '.join(_MEMBERS)}"
+            f"cannot mint a context: {unknown[0][:40]!r} is not one of {', '.join(_MEMBERS)}"
         )
     context, token = await asyncio.to_thread(
-        call.services.contexts.mint, *(body.get(name) for name in _MEMBERS)
+        request.services.contexts.mint, *(body.get(name) for name in _MEMBERS)
     )
-    announce(call.services, "created", context)
+    announce(request.services, "created", context)
     return responses.success({"id": context.id, "token": token, **_scope(context)}, 201)
 
 
-async def list_all(call: Request) -> Response:
-    return await offload(_listed, call.services)
+async def list_all(request: Request) -> Response:
+    return await offload(_listed, request.services)
 
 
 def _listed(services: Services) -> Response:
@@ -58,10 +57,10 @@ def _listed(services: Services) -> Response:
     return responses.success({"contexts": orjson.Fragment(b"[%b]" % b",".join(parts))})
 
 
-async def revoke(call: Request) -> Response:
-    context = await asyncio.to_thread(call.services.contexts.revoke, call.names["id"])
-    call.services.events.end(context.id)
-    announce(call.services, "revoked", context)
+async def revoke(request: Request) -> Response:
+    context = await asyncio.to_thread(request.services.contexts.revoke, request.head.names["id"])
+    request.services.events.end(context.id)
+    announce(request.services, "revoked", context)
     return responses.success({"id": context.id})
 
 

@@ -10,7 +10,6 @@ from ...errors import InvalidRequest, SchemaConflict
 from ...model import strict_json
 from ...model.bucket import check_name
 from ...model.strict_json import as_object
-from .. import headers as reading
 from .. import responses
 from ..request import Request
 from ..responses import Response
@@ -22,24 +21,25 @@ MOST_DETAILS = 100
 _CHECKED = ("bucket", "schema")
 
 
-async def list_all(call: Request) -> Response:
-    entries = call.services.schemas.entries()
+def list_all(request: Request) -> Response:
+    entries = request.services.schemas.entries()
     return responses.success({"schemas": [_row(entry) for entry in entries]})
 
 
-async def read(call: Request) -> Response:
-    entry = call.services.schemas.get(call.names["automation"])
+async def read(request: Request) -> Response:
+    entry = request.services.schemas.get(request.head.names["automation"])
     return await offload(lambda: responses.success(_whole(entry)))
 
 
-async def put(call: Request) -> Response:
+async def put(request: Request) -> Response:
     """Set a schema that no stored bucket violates; with ``force`` any. ``dry_run`` only tells."""
-    automation = check_name(call.names["automation"], "automation")
-    force, dry_run = call.flag("force"), call.flag("dry_run")
-    reading.media_type(call.headers, (reading.JSON,))
-    document: Any = await call.json(lambda document: document)
+    automation = check_name(request.head.names["automation"], "automation")
+    force, dry_run = request.flag("force"), request.flag("dry_run")
+    document: Any = await request.json(lambda document: document)
     compiled = await offload(_compile, document)
-    details, count = await call.services.buckets.violations_of(automation, compiled, MOST_DETAILS)
+    details, count = await request.services.buckets.violations_of(
+        automation, compiled, MOST_DETAILS
+    )
     if count and not (force or dry_run):
         raise SchemaConflict(
             f"cannot set the schema of {automation!r}: {count} stored buckets violate it; nothing "
@@ -48,7 +48,7 @@ async def put(call: Request) -> Response:
             count=count,
         )
     if not dry_run:
-        await call.services.schema_writer.put(automation, document)
+        await request.services.schema_writer.put(automation, document)
     told = {
         "automation": automation,
         "schema": document,
@@ -60,29 +60,28 @@ async def put(call: Request) -> Response:
     return await offload(responses.success, told)
 
 
-async def check(call: Request) -> Response:
+async def check(request: Request) -> Response:
     """What the schema, that in force or one that is sent, would refuse of a bucket.
 
     Nothing is stored, and no value is told: that is for plans, which others read as well.
     """
-    automation = check_name(call.names["automation"], "automation")
-    reading.media_type(call.headers, (reading.JSON,))
-    body = await call.json(as_object)
+    automation = check_name(request.head.names["automation"], "automation")
+    body = await request.json(as_object)
     if unknown := [name for name in body if name not in _CHECKED]:
         raise InvalidRequest(
-            f"cannot check the bucket: {unknown[0]!r} is not one of {', '.join(_CHECKED)}"
+            f"cannot check the bucket: {unknown[0][:40]!r} is not one of {', '.join(_CHECKED)}"
         )
     if not isinstance(body.get("bucket"), dict):
         raise InvalidRequest('cannot check the bucket: "bucket" must be a JSON object')
-    in_force = call.services.schemas.find(automation)
+    in_force = request.services.schemas.find(automation)
     known, violations = await offload(_checked, body, in_force)
     told = {"automation": automation, "schema": known, "violations": violations}
     return await offload(responses.success, told)
 
 
-async def remove(call: Request) -> Response:
-    automation = call.names["automation"]
-    await call.services.schema_writer.remove(automation)
+async def remove(request: Request) -> Response:
+    automation = request.head.names["automation"]
+    await request.services.schema_writer.remove(automation)
     return responses.success({"automation": automation})
 
 
@@ -105,13 +104,13 @@ def _row(entry: Entry) -> dict[str, Any]:
         "automation": entry.automation,
         "source": entry.source,
         "path": entry.path,
-        "form": entry.compiled.form if entry.compiled is not None else None,
+        "form": entry.validator.form if entry.validator is not None else None,
         "problem": entry.problem,
     }
 
 
 def _whole(entry: Entry) -> dict[str, Any]:
-    compiled = entry.compiled
+    compiled = entry.validator
     shown = None if compiled is None else (compiled.document, compiled.json_schema)
     schema, json_schema = shown or (None, None)
     return {**_row(entry), "schema": schema, "json_schema": json_schema}

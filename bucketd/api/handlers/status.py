@@ -11,32 +11,32 @@ from ..request import Request
 from ..responses import Response
 
 
-async def health(_call: Request) -> Response:
+def health(_request: Request) -> Response:
     """Alive: the event loop answers."""
     return responses.success({"status": "ok"})
 
 
-async def ready(call: Request) -> Response:
+def ready(request: Request) -> Response:
     """Ready to serve; not any more while draining."""
-    if call.services.draining:
+    if request.services.draining:
         raise ShuttingDown("cannot serve: the daemon is stopping; try again in a moment")
     return responses.success({"status": "ready"})
 
 
-async def openapi(_call: Request) -> Response:
+def openapi(_request: Request) -> Response:
     """Every route, in OpenAPI 3.1."""
-    return Response(_openapi())
+    return responses.response(_openapi())
 
 
 @cache
 def _openapi() -> bytes:
-    return resources.files(__package__).joinpath("openapi.json").read_bytes()
+    return resources.files("bucketd.api").joinpath("openapi.json").read_bytes()
 
 
-async def metrics(call: Request) -> Response:
+async def metrics(request: Request) -> Response:
     """The figures for Prometheus, as text."""
-    return Response(await call.services.metrics(), headers=responses.METRICS_HEADERS)
+    return responses.metrics(await request.services.metrics())
 
 
-async def status(call: Request) -> Response:
-    return responses.success(await call.services.status())
+async def status(request: Request) -> Response:
+    return responses.success(await request.services.status())

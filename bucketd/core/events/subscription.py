@@ -10,7 +10,7 @@ import orjson
 
 from ...concurrency import offload
 from ...model.bucket import BucketKey, Snapshot
-from ...store.base import ChangeEvent, Filter, Store
+from ...store.base import ChangeEvent, Filter, Store, settled
 from . import sse
 from .sse import Difference, Notification
 
@@ -80,7 +80,7 @@ class Watcher:
         else:
             self.first.append(sse.gap(self._event_id(), key))
         if snapshot and key is not None:
-            now = await self._store.read(key)
+            now = await settled(self._store.read(key))
             self._known = lambda changed: _covers(now, changed)
             event_id = self._event_id()
             self.first.append(await offload(self._snapshot, event_id, key, now))

@@ -101,22 +101,20 @@ class ReplicatedSchemas:
         while True:
             try:
                 revision, _ = await self._copy_all()
-                self._shared.problem = None
                 await self._copy_changes_after(revision)
             except FeedInterrupted as error:
                 log.debug("the watch of shared schemas broke: %s", error)
             except BucketdError as error:
                 self._set_problem(error.message)
             except Exception as error:
-                log.exception("unexpected error while copying shared schemas")
-                self._set_problem(f"unexpected error ({type(error).__name__}); the log has it")
+                self._set_problem(f"unexpected error ({type(error).__name__})", error)
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _set_problem(self, cause: str) -> None:
+    def _set_problem(self, cause: str, unexpected: Exception | None = None) -> None:
         problem = f"cannot copy shared schemas: {cause}"
         # The log has it once, and not at every attempt.
         if problem != self._shared.problem:
-            log.error("%s; it is tried again", problem)
+            log.error("%s; it is tried again", problem, exc_info=unexpected)
         self._shared.problem = problem
 
     async def _copy_changes_after(self, revision: int) -> None:
@@ -140,6 +138,7 @@ class ReplicatedSchemas:
         async with contextlib.aclosing(self._shared.changes_after(revision)) as batches:
             async for changes in batches:
                 await self._apply_each(changes)
+                self._shared.problem = None
 
     async def _copy_all(self) -> tuple[int, bool]:
         """Make the copies what the store has; return its revision, and whether any changed."""

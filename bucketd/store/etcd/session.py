@@ -61,9 +61,10 @@ class Session:
                 log.log(level, "cannot use etcd (%s): %s", self._client.endpoints, error)
                 self.problem = f"cannot keep the lease of this host in etcd: {error}"
             except Exception as error:
-                log.exception("unexpected error while renewing the lease in etcd; trying again")
+                level = logging.DEBUG if self.problem else logging.ERROR
+                log.log(level, "unexpected error while renewing the lease in etcd", exc_info=error)
                 self.problem = (
-                    f"cannot keep the lease of this host in etcd: unexpected error "
+                    "cannot keep the lease of this host in etcd: unexpected error "
                     f"({type(error).__name__}); the log has it"
                 )
             with contextlib.suppress(TimeoutError):

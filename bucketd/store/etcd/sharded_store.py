@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Set
+from collections.abc import Awaitable, Mapping, Set
 from typing import Any
 
 from ...errors import InvalidRequest
@@ -97,21 +97,20 @@ class ShardedStore:
     def _of(self, key: BucketKey) -> EtcdStore:
         return self._stores[self.number_of(key)]
 
-    def known(self, _key: BucketKey) -> Snapshot | None:
+    def cached(self, _key: BucketKey) -> Snapshot | None:
         return None
 
-    def begin(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
+    def read(self, key: BucketKey, stale_ok: bool = False) -> Awaitable[Snapshot]:
+        return self._of(key).read(key, stale_ok)
+
+    def commit(
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None = None,
     ) -> asyncio.Future[Snapshot]:
-        return self._of(key).begin(key, change, guard, automation)
-
-    async def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot:
-        return await self._of(key).read(key, stale_ok)
-
-    async def commit(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
-    ) -> Snapshot:
-        return await self._of(key).commit(key, change, guard, automation)
+        return self._of(key).commit(key, change, preconditions, automation)
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         """List one shard after another; a cursor has the shard to go on in, and its cursor."""

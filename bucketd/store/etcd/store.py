@@ -86,13 +86,8 @@ class EtcdStore:
             with contextlib.suppress(BucketdError, Unavailable, TimeoutError):
                 await self._watch.catch_up()
 
-    def known(self, _key: BucketKey) -> Snapshot | None:
+    def cached(self, _key: BucketKey) -> Snapshot | None:
         return None  # another host may have changed it
-
-    def begin(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
-    ) -> asyncio.Future[Snapshot]:
-        return asyncio.ensure_future(self.commit(key, change, guard, automation))
 
     async def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot:
         reader = self._reader
@@ -104,8 +99,17 @@ class EtcdStore:
             lambda: reader.unavailable is not None,
         )
 
-    async def commit(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
+    def commit(
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None = None,
+    ) -> asyncio.Future[Snapshot]:
+        return asyncio.ensure_future(self._commit(key, change, preconditions, automation))
+
+    async def _commit(
+        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None
     ) -> Snapshot:
         deadline = self._client.deadline()
         try:

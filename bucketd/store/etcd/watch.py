@@ -180,7 +180,8 @@ class Watch:
                 self.problem = f"cannot watch etcd: {cause}; it is tried again"
                 await asyncio.sleep(RETRY_PAUSE_SECONDS)
             except Exception as error:
-                log.exception("unexpected error in the watch of etcd, which is started again")
+                level = logging.DEBUG if self.problem else logging.ERROR
+                log.log(level, "unexpected error in the watch of etcd", exc_info=error)
                 self.problem = (
                     f"cannot watch etcd: unexpected error ({type(error).__name__}); the log has it"
                 )

@@ -167,7 +167,13 @@ class Committer:
     # --- on the loop
 
     def _commit_gathered(self) -> None:
-        if self._gathered and not self._commit_inline():
+        try:
+            done = not self._gathered or self._commit_inline()
+        except Exception:
+            # Commits that stayed here would never be scheduled again.
+            log.exception("unexpected error before an inline commit")
+            done = False
+        if not done:
             self._hand_over()
 
     def _hand_over(self) -> None:
@@ -187,13 +193,13 @@ class Committer:
             if not all(map(self._pipeline.fits_inline, self._gathered)):
                 return False
             commits, self._gathered = self._gathered, []
-            self._work(commits, self._acknowledge)
+            self._gathered[:0] = self._work(commits, self._acknowledge, inline=True)
             wake, self._must_wake = self._must_wake, False
         finally:
             self._pipeline_lock.release()
         if wake:
             self._inbox.put(_Wake())
-        return True
+        return not self._gathered
 
     def _receive(self, batch: Batch) -> None:
         """Acknowledge what the thread has sent."""
@@ -289,13 +295,15 @@ class Committer:
 
     # --- on either
 
-    def _work(self, commits: list[Commit], respond: Respond) -> None:
+    def _work(self, commits: list[Commit], respond: Respond, inline: bool = False) -> list[Commit]:
+        """Return the commits that are left undone."""
         try:
-            self._pipeline.commit(commits, respond)
+            return self._pipeline.commit(commits, respond, inline)
         except Exception:
             log.exception("unexpected error in the committer")
             failure = self._pipeline.writer.fail(None)
             respond(Batch(outcomes=[(commit, failure) for commit in commits]))
+            return []
 
 
 def _release(barrier: asyncio.Future[None]) -> None:

@@ -104,26 +104,32 @@ class Pipeline:
 
     # --- changes
 
-    def commit(self, commits: list[Commit], respond: Respond) -> None:
-        """Evaluate, journal and respond to them, in this order."""
+    def commit(self, commits: list[Commit], respond: Respond, inline: bool = False) -> list[Commit]:
+        """Evaluate, journal and respond to them, in this order.
+
+        Return those that are left undone: with ``inline`` what needs a new segment, which may take
+        long.
+        """
         refusal = self._refusal()
         if refusal is not None:
             commits = self._refuse(commits, refusal, respond)
             if not commits:
-                return
+                return []
         began = time.monotonic()
-        batch = Batch()
-        for commit in commits:
+        batch, undone = Batch(), 0
+        for number, commit in enumerate(commits, 1):
             self._applier.apply(commit, batch)
-            if batch.size > self._journal.max_batch_bytes:
+            if number == len(commits) or batch.size > self._journal.max_batch_bytes:
+                if inline and not self._journal.fits(batch.size):
+                    break
                 self._complete(batch, respond)
-                batch = Batch()
-        self._complete(batch, respond)
+                batch, undone = Batch(), number
         if refusal is not None:
             # The removals come first: they free space.
             self._flusher.flush()
         self._committed_at = now = time.monotonic()
         self.commit_seconds.add(now - began)
+        return commits[undone:]
 
     def _complete(self, batch: Batch, respond: Respond) -> None:
         """Make the batch durable, then respond to its commits."""

@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...errors import BucketCorrupt, BucketdError
 from ...fs import errors, unlinked
 from ...fs.locks import WriteLock
-from ...model.bucket import BucketKey, Snapshot
+from ...model.bucket import ABSENT, BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
-from ..base import ChangeEvent, Filter, Page, SharedSchemas, Subscriber
+from ..base import ChangeEvent, Filter, Page, SharedSchemas, Subscriber, settled
 from . import listing, paths, recovery
 from .batch import INGEST, Commit
 from .bucket_files import BeingEdited, BucketFiles
@@ -63,16 +64,22 @@ class FileStore:
         self._committer = Committer(
             self._files, journal, lock, options.lock_timeout, options.relaxed_seconds
         )
+        self._dirty = self._committer.dirty
         self._edit_watcher: EditWatcher | None = None
         self._scanning, self._scans = asyncio.Lock(), 0
 
-    def known(self, key: BucketKey) -> Snapshot | None:
-        return self._committer.dirty.get(key) or self._files.cached(key)
+    def cached(self, key: BucketKey) -> Snapshot:
+        dirty = self._dirty.get(key)
+        if dirty is not None:
+            return dirty
+        entry = self._files.entry(key)
+        return ABSENT if entry is None else entry.snapshot
 
-    async def read(self, key: BucketKey, _stale_ok: bool = False) -> Snapshot:
-        known = self.known(key)
-        if known is not None:
-            return known
+    def read(self, key: BucketKey, _stale_ok: bool = False) -> Snapshot | Awaitable[Snapshot]:
+        return self._dirty.get(key) or self._files.cached(key) or self._load(key)
+
+    async def _load(self, key: BucketKey) -> Snapshot:
+        """Read the file, and ingest what somebody else has written there."""
         try:
             loaded = await asyncio.to_thread(self._files.load, key)
         except BeingEdited:
@@ -82,17 +89,16 @@ class FileStore:
             return await self._ingest(key)
         if not loaded.verified:
             self._committer.ingest_edit(key)
-        return self._committer.dirty.get(key, loaded.snapshot)
+        return self._dirty.get(key, loaded.snapshot)
 
-    async def commit(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
-    ) -> Snapshot:
-        return await self._committer.commit(Commit(key, change, guard, automation))
-
-    def begin(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None = None
+    def commit(
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None = None,
     ) -> asyncio.Future[Snapshot]:
-        return self._committer.commit(Commit(key, change, guard, automation))
+        return self._committer.commit(Commit(key, change, preconditions, automation))
 
     @property
     def event_id(self) -> str:
@@ -138,7 +144,7 @@ class FileStore:
     async def _recheck(self, key: BucketKey) -> None:
         """Ingest what another program may have done to a bucket's file."""
         try:
-            await self.read(key)
+            await settled(self.read(key))
         except BucketdError as error:
             log.warning("%s", error.message)
 
@@ -184,7 +190,7 @@ class FileStore:
 
     def _read_on_thread(self, key: BucketKey) -> Snapshot:
         """Do what ``read`` does, from a worker thread, and without another."""
-        newest = self._committer.dirty.get(key)
+        newest = self._dirty.get(key)
         if newest is not None:
             return newest
         try:
@@ -194,7 +200,7 @@ class FileStore:
             return found or asyncio.run_coroutine_threadsafe(self._ingest(key), self._loop).result()
         if not loaded.verified:
             self._loop.call_soon_threadsafe(self._committer.ingest_edit, key)
-        return self._committer.dirty.get(key, loaded.snapshot)
+        return self._dirty.get(key, loaded.snapshot)
 
     def _acknowledged(self, key: BucketKey) -> Snapshot | None:
         """Return what is known of a bucket besides its file, if anything; from any thread."""

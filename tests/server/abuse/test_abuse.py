@@ -118,14 +118,14 @@ def test_readers_that_do_not_read_are_bounded(daemon: Daemon) -> None:
     path = "/v1/devices/d/jobs/j/bucket"
     daemon.request("PUT", path, {"pad": "x" * 1_000_000})
     text = encode_request("GET", path, close=False)
-    with connections(daemon, slow_readers.CROWD + 100) as socks:
+    with connections(daemon, slow_readers.MAX_SLOW_AT_ALL + 100) as socks:
         for sock in socks:
             send(sock, text)
             send(sock, text)
         resident = Path(f"/proc/{daemon.pid}/status").read_text().partition("VmRSS:")[2]
-        assert int(resident.split()[0]) / 1024 < 60 + 1.3 * slow_readers.CROWD
+        assert int(resident.split()[0]) / 1024 < 60 + 1.3 * slow_readers.MAX_SLOW_AT_ALL
         deadline = time.monotonic() + 15
-        while len(os.listdir(f"/proc/{daemon.pid}/fd")) > slow_readers.MOST + 130:
+        while len(os.listdir(f"/proc/{daemon.pid}/fd")) > slow_readers.MAX_SLOW + 130:
             assert time.monotonic() < deadline, "nobody is ended"
             time.sleep(0.1)
         assert is_served(daemon)

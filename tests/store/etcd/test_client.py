@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -269,3 +271,11 @@ async def test_a_stream_that_is_refused(
     async with stream(client) as answers:
         with pytest.raises(error):
             await anext(answers)
+
+
+def test_a_daemon_on_files_does_not_import_the_engine() -> None:
+    program = "import sys, bucketd.daemon; print([n for n in sys.modules if 'store.etcd' in n])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "[]\n", done.stderr

@@ -30,6 +30,7 @@ from bucketd.model import changes
 from bucketd.model.bucket import ABSENT, BucketKey
 from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
+from bucketd.store.base import settled
 from bucketd.store.file import journal_writer, paths, pipeline, quarantine
 from bucketd.store.file.records import JournalError
 from bucketd.store.file.store import FileStore, FileStoreOptions
@@ -105,7 +106,7 @@ class Witness:
         wrong = []
         for key in (*KEYS, ROTTEN):
             try:
-                now = await store.read(key)
+                now = await settled(store.read(key))
             except BucketdError as error:
                 if firm and UNREADABLE not in self.allowed[key]:
                     wrong.append(f"{key}: {error.message}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -244,3 +246,32 @@ def test_a_full_journal_is_replayed_in_time(root: int, tmp_path: Path) -> None:
     assert replayed == 1000
     assert spent < 2  # of the processor: others may be busy, too
     log.close()
+
+
+def test_the_event_loop_never_waits_for_a_new_segment(root: int, tmp_path: Path) -> None:
+    """What is gathered may be more than is left of a segment; then the thread commits it."""
+    threads = []
+    begin = Journal.begin_segment
+
+    def noted(self: Journal) -> None:
+        threads.append(threading.current_thread().name)
+        begin(self)
+
+    async def run() -> None:
+        size = 4 << 20
+        store = FileStore(os.dup(root), str(tmp_path), FileStoreOptions(1 << 20, 1.0, size, None))
+        for turn in range(40):
+            keys = [BucketKey("phone", f"job{number}") for number in range(12)]
+            change = changes.merge({"n": turn, "pad": "x" * 50_000})
+            commits = (store.commit(key, change, Preconditions()) for key in keys)
+            done = await asyncio.gather(*commits)
+            assert [snapshot.revision for snapshot in done] == [turn + 1] * 12
+        await store.close()
+
+    with (
+        mock.patch.object(journal_writer, "MAX_INLINE_SYNC_SECONDS", math.inf),
+        mock.patch.object(Journal, "begin_segment", noted),
+    ):
+        asyncio.run(run())
+    assert len(threads) > 3
+    assert set(threads) == {"bucketd-commit"}

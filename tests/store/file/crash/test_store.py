@@ -15,6 +15,7 @@ from bucketd.fs import files
 from bucketd.model import changes
 from bucketd.model.bucket import ABSENT, BucketKey, Snapshot, timestamp
 from bucketd.model.preconditions import Preconditions
+from bucketd.store.base import settled
 from bucketd.store.file import paths, records
 from bucketd.store.file.bucket_files import BucketFiles
 from bucketd.store.file.journal import Journal
@@ -83,12 +84,12 @@ def test_an_unreadable_bucket_is_looked_for_in_the_journal_once(root: int, tmp_p
         store = FileStore(os.dup(root), str(tmp_path), OPTIONS)
         for _ in range(3):
             with pytest.raises(BucketCorrupt):
-                await store.read(KEY)
+                await settled(store.read(KEY))
         assert find.call_count == 1
         await store.commit(KEY, changes.replace({"n": 1}), Preconditions())
         await asyncio.sleep(0.1)
         place.write_bytes(b"no bucket, again")
-        healed = await store.read(KEY)
+        healed = await settled(store.read(KEY))
         assert (healed.bucket, healed.recovered and healed.recovered[0]) == (b'{"n":1}', 1)
         await store.close()
 
