@@ -6,7 +6,8 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv tools node node-built lint test test-python test-node test-shuffled test-systemd test-packages test-fleet demo demo-fleet \
+.PHONY: help venv tools node node-built lint test test-python test-node test-shuffled test-newest test-oldest \
+	test-pythons test-armhf test-systemd test-packages test-fleet demo demo-fleet \
 	crash abuse fuzz fleet-faults bench docs audit install uninstall wheels npm zipapp deb clean
 
 help:
@@ -14,6 +15,10 @@ help:
 	@echo "make demo-fleet  the same on two hosts that share three nodes of etcd"
 	@echo "make test    all tests, Python and (where Node 18 or newer is) TypeScript"
 	@echo "make test-shuffled  those in Python, in an order of their own in each module (SEED=… repeats one)"
+	@echo "make test-newest  those in Python with the newest packages that pyproject.toml allows"
+	@echo "make test-oldest   those in Python with the lowest versions that it allows"
+	@echo "make test-pythons  a short suite of the Python client on each Python from 3.9 to 3.14"
+	@echo "make test-armhf    the same on 32 bits with 64-bit time, under qemu (as root)"
 	@echo "make test-systemd  the service, in a Debian that is booted for it (as root)"
 	@echo "make test-fleet    the API and many hosts on etcd"
 	@echo "make test-packages  the Debian package in one: installed, upgraded under load, removed"
@@ -98,6 +103,27 @@ else
 test-node:
 	@echo "Node 18 or newer is not here, so the TypeScript tests are left out."
 endif
+
+# The suite with the newest versions that pyproject.toml allows, and with the lowest.
+test-newest: .venv/json-schema-suite $(if $(NODE),node-built)
+	@test -d .venv/newest || $(PYTHON) -m venv .venv/newest
+	.venv/newest/bin/pip install --quiet --disable-pip-version-check --upgrade \
+		--upgrade-strategy eager -e client/python -e '.[dev]'
+	.venv/newest/bin/python -m pytest -n 4 --dist worksteal
+
+test-oldest: .venv/json-schema-suite $(if $(NODE),node-built)
+	@test -d .venv/oldest || $(PYTHON) -m venv .venv/oldest
+	$(BIN)/python release/floors.py >.venv/oldest/floors.txt
+	.venv/oldest/bin/pip install --quiet --disable-pip-version-check \
+		-c .venv/oldest/floors.txt -e client/python -e '.[dev]'
+	.venv/oldest/bin/python -m pytest -n 4 --dist worksteal
+
+# The Pythons that this machine has; the others are named.
+test-pythons: venv
+	@sh tests/client/test_pythons.sh pythons
+
+test-armhf: venv
+	@sh tests/client/test_pythons.sh armhf
 
 test-systemd: tools
 	$(BIN)/pytest -m booted -vv -ra tests/system/test_units.py tests/system/test_booted.py

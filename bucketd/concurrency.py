@@ -1,4 +1,4 @@
-"""Sharing one event loop: what is too long for it, and who changes one thing after another."""
+"""Work beside the event loop, and locks by key: how requests share one thread."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _worker = ThreadPoolExecutor(1, thread_name_prefix="bucketd-work")
 
 
 async def offload(function: Callable[..., T], *given: Any) -> T:
-    """Return or raise what the function does, run on the worker thread."""
+    """Run the function in the worker thread; return or raise what it does."""
     return await asyncio.get_running_loop().run_in_executor(_worker, function, *given)
 
 
 class _KeyedLock:
-    """One lock, and how many tasks hold it or wait for it."""
+    """A lock, and how many tasks hold it or wait for it."""
 
     __slots__ = ("lock", "users")
 
@@ -32,10 +32,7 @@ class _KeyedLock:
 
 
 class KeyedLocks:
-    """A lock for each key, in order of arrival, kept only while somebody uses it.
-
-    Use from one event loop.
-    """
+    """One lock per key, first come first served, kept only while in use. For one event loop."""
 
     def __init__(self) -> None:
         self._locks: dict[Hashable, _KeyedLock] = {}
@@ -46,7 +43,7 @@ class KeyedLocks:
         entry = self._locks.setdefault(key, _KeyedLock())
         entry.users += 1
         try:
-            # A free lock is had at once, and a time limit is not free.
+            # A free lock is taken at once, and a time limit costs something.
             async with asyncio.timeout_at(deadline if entry.users > 1 else None):
                 await entry.lock.acquire()
             try:

@@ -38,9 +38,10 @@ class BadInput(BucketdError):
 
 class InvalidJson(BadInput):
     """The body is not JSON that can be kept exactly: a syntax error, NaN or Infinity, a lone
-    surrogate, or a whole number outside of 64 bits, which would be rounded.
+    surrogate, or a whole number outside of 64 bits whose digits a double would lose.
 
-    Send UTF-8 JSON; a number that large as a text. The message says where the text went wrong."""
+    Send UTF-8 JSON; the message names the value by its JSON Pointer, or the line and column.
+    Send such a number as a string, and a lone surrogate escaped."""
 
     code = "invalid_json"
 

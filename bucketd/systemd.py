@@ -1,7 +1,7 @@
-"""What systemd and this process tell each other: notices, the watchdog, a socket handed over.
+"""systemd's protocols: notifications, the watchdog, and socket activation.
 
-Three small protocols, spoken without libsystemd; each is off where its
-variables are not set, which is how the daemon runs from a shell.
+They are spoken without libsystemd. Each is off where its variables are not set, as when the daemon
+runs from a shell.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START
-STATUS_SECONDS = 30.0  # how late the status may be where no watchdog sets the pace
-SEND_SECONDS = 1.0  # no longer than this may a manager that does not read hold us up
+STATUS_SECONDS = 30.0  # how old the status line may be where no watchdog sets the pace
+SEND_SECONDS = 1.0  # how long a manager that does not read may block the daemon
 
 Environ = MutableMapping[str, str]
 
 
-class HandoverError(Exception):
-    """What was handed over cannot be listened on; the message says why, and what to do."""
+class InheritedSocketError(Exception):
+    """The inherited socket cannot be listened on; the message says why, and how to fix it."""
 
 
 class Notifier:
-    """Tells the service manager how we are. Never raises: a daemon works unheard, too."""
+    """Sends the daemon's state to the service manager. Never raises: that is not essential."""
 
     def __init__(self, address: str) -> None:
         # In the variable, @ stands for the NUL byte that begins an abstract address.
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        self._heard = True
+        self._received = True
 
     @classmethod
     def from_environ(cls, environ: Environ) -> Notifier:
-        """Taken out of the environment, so that no process started by us speaks in our name."""
+        """Take the address out of the environment, so that no child process can use it."""
         return cls(environ.pop("NOTIFY_SOCKET", ""))
 
     def ready(self, status: str) -> None:
@@ -64,11 +64,11 @@ class Notifier:
                 sock.connect(self._address)
                 sock.send("\n".join(lines).encode())
         except (OSError, ValueError) as error:  # ValueError: no address at all
-            if self._heard:  # once, not at each beat of the watchdog
+            if self._received:  # once, and not at each watchdog message
                 log.warning("cannot notify the service manager: %s", error)
-            self._heard = False
+            self._received = False
         else:
-            self._heard = True
+            self._received = True
 
 
 _CLOCK = time.CLOCK_MONOTONIC
@@ -79,45 +79,46 @@ def _status(text: str) -> str:
 
 
 def watchdog_seconds(environ: Environ) -> float | None:
-    """How often, at least, ``Notifier.alive`` is expected; None if it is not. Taken out."""
+    """Take out of the environment how often ``Notifier.alive`` is expected; None: never."""
     usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
     if not usec or (pid and pid != str(os.getpid())):
         return None
     if not (usec.isascii() and usec.isdigit() and int(usec) > 0):
-        log.warning("cannot use WATCHDOG_USEC: it is no number of microseconds over 0")
+        log.warning("cannot use WATCHDOG_USEC: it is not a number of microseconds over 0")
         return None
     return int(usec) / 1e6
 
 
-def handed_over(environ: Environ) -> socket.socket | None:
-    """The listening unix socket that was passed to this process, if any; or HandoverError.
+def inherited_socket(environ: Environ) -> socket.socket | None:
+    """Return the listening unix socket that was passed to this process, if any.
 
-    The variables are taken out and the descriptor is close-on-exec: it is for us alone.
+    The variables are taken out and the descriptor is close-on-exec, so that no child has it.
+    Raises InheritedSocketError.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or count in ("", "0"):
         return None
     if count != "1":
-        raise HandoverError(
-            f"cannot use the sockets that were handed over: LISTEN_FDS is {count!r}, and just "
+        raise InheritedSocketError(
+            f"cannot use the inherited sockets: LISTEN_FDS is {count!r}, and just "
             "one is served; give bucketd.socket one ListenStream="
         )
     try:
         os.set_inheritable(FIRST_DESCRIPTOR, False)
         sock = socket.socket(fileno=FIRST_DESCRIPTOR)
     except OSError as error:
-        raise _unfit(error.strerror or "it is no socket") from error
+        raise _unfit(error.strerror or "it is not a socket") from error
     if not _listening(sock):
-        sock.detach()  # it is not ours to close
-        raise _unfit("it is no listening unix stream socket")
+        sock.detach()  # The descriptor belongs to somebody else.
+        raise _unfit("it is not a listening unix stream socket")
     sock.setblocking(False)
     return sock
 
 
 @dataclass(frozen=True, slots=True)
 class Manager:
-    """Who started us, as its variables say: where it listens, what it expects, what it gave."""
+    """The service manager, as its variables describe it."""
 
     notifier: Notifier
     watchdog_seconds: float | None
@@ -125,18 +126,23 @@ class Manager:
 
     @classmethod
     def from_environ(cls, environ: Environ) -> Manager:
-        return cls(Notifier.from_environ(environ), watchdog_seconds(environ), handed_over(environ))
+        return cls(
+            Notifier.from_environ(environ), watchdog_seconds(environ), inherited_socket(environ)
+        )
 
 
 async def report(
-    manager: Manager, stalled: Callable[[], float], standing: Callable[[], str]
+    manager: Manager,
+    stalled: Callable[[], float],
+    healthy: Callable[[], bool],
+    status_line: Callable[[], str],
 ) -> None:
-    """Feed the watchdog while the work gets on, and keep the status line true. Runs for good.
+    """Feed the watchdog while the daemon works, and keep the status line current. Never return.
 
-    That this runs shows that the event loop turns; ``stalled`` says for how
-    many seconds what works beside it has been at one step.
+    Running at all shows that the event loop turns. ``stalled`` says for how many seconds the
+    committer has been at one step, and ``healthy`` whether all background tasks live.
     """
-    period, told = (manager.watchdog_seconds or 2 * STATUS_SECONDS) / 2, standing()
+    period, sent = (manager.watchdog_seconds or 2 * STATUS_SECONDS) / 2, status_line()
     while True:
         if stalled() >= period:
             log.error(
@@ -144,11 +150,13 @@ async def report(
                 "look at the disk",
                 stalled(),
             )
+        elif not healthy():
+            log.error("a background task keeps failing, so the watchdog is not fed")
         elif manager.watchdog_seconds is not None:
             manager.notifier.alive()
-        if standing() != told:
-            told = standing()
-            manager.notifier.status(told)
+        if status_line() != sent:
+            sent = status_line()
+            manager.notifier.status(sent)
         await asyncio.sleep(period)
 
 
@@ -160,8 +168,8 @@ def _listening(sock: socket.socket) -> bool:
     )
 
 
-def _unfit(cause: str) -> HandoverError:
-    return HandoverError(
-        f"cannot use the socket that was handed over: {cause}; bucketd.socket must name "
+def _unfit(cause: str) -> InheritedSocketError:
+    return InheritedSocketError(
+        f"cannot use the inherited socket: {cause}; bucketd.socket must name "
         "the path of a unix socket with ListenStream="
     )

@@ -23,7 +23,7 @@ def daemon_codes() -> dict[str, type[errors.BucketdError]]:
 
 def node_codes() -> dict[str, str]:
     """Code to the class that the TypeScript client throws for it."""
-    rows = re.findall(r"^  (\w+): (\w+Error),$", (NODE / "answer.ts").read_text(), re.M)
+    rows = re.findall(r"^  (\w+): (\w+Error),$", (NODE / "response.ts").read_text(), re.M)
     own = r"class (\w+) extends TransportError \{\s+constructor\(.*?super\(message, \"(\w+)\"\)"
     found = re.findall(own, (NODE / "errors.ts").read_text(), re.S)
     return {**dict(rows), **{code: name for name, code in found}}

@@ -13,7 +13,8 @@ import orjson
 from ..concurrency import INLINE_MAX_BYTES, KeyedLocks, offload
 from ..errors import BucketCorrupt, BucketdError, Overloaded, SchemaViolation, TooLarge
 from ..model import changes
-from ..model.bucket import BucketKey, Change, Snapshot
+from ..model.bucket import BucketKey, Snapshot
+from ..model.changes import Change
 from ..model.preconditions import Preconditions
 from ..store.base import Filter, Page, Store, settled
 from .quota import Quota
@@ -56,9 +57,9 @@ class Buckets:
     ) -> Awaitable[Snapshot]:
         """Commit a change; raise TooLarge or SchemaViolation for what a bucket may not become."""
         checked = self._checked(key, change)
-        if change.slow:
+        if change.prepared_only:
             return self._commit_slow(key, checked, preconditions, automation)
-        if change.large or self._is_large(key):
+        if change.offloaded or self._is_large(key):
             return self._commit_offloaded(key, checked, preconditions, automation)
         return self._commit_within_quota(key, checked, preconditions, automation)
 

@@ -1,23 +1,28 @@
-"""Job contexts: mint a token, look it up, revoke it.
+"""Job contexts: mint a token, find its context, revoke it.
 
-A token is 256 random bits and is shown once, to whoever minted it. What is
-kept, in memory and as one file per context below ``<runtime>/contexts/``, is
-its SHA-256 alone; so contexts outlive the daemon, and a copy of the directory
-opens nothing.
+A token is 256 random bits and is shown once, to whoever minted it. Only its SHA-256 is kept, in
+memory and as one file per context below ``<runtime>/contexts/``. So contexts outlive the daemon,
+and a copy of the directory opens nothing.
+
+A context lives for an elapsed time, so setting the clock neither ends nor prolongs it. The wall
+clock is only shown, and only after another boot it says how much of that time is left.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..errors import InvalidRequest, NotFound, TooManyRequests
-from ..fs import errors, files
+from ..fs import clock, errors, files
 from ..model.bucket import BucketKey, check_name, timestamp
 
 log = logging.getLogger(__name__)
@@ -26,7 +31,11 @@ DIRECTORY = "contexts"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The right to one bucket (with ``job`` None: to a device's) until ``expires`` (Unix time)."""
+    """The right to one bucket (with ``job`` None: to a device's) until ``ends``.
+
+    ``ends`` is in seconds since the boot that ``boot`` names; ``created`` and ``expires`` are
+    Unix times, to be shown.
+    """
 
     id: str
     token_sha256: str
@@ -35,6 +44,8 @@ class Context:
     automation: str | None
     created: float
     expires: float
+    ends: float
+    boot: str
 
     @property
     def created_at(self) -> str:
@@ -43,6 +54,11 @@ class Context:
     @property
     def expires_at(self) -> str:
         return timestamp(self.expires)
+
+    @property
+    def seconds_left(self) -> float:
+        """Return how long the context still lives; 0 or less once it has expired."""
+        return self.ends - clock.boottime()
 
 
 class Contexts:
@@ -56,20 +72,30 @@ class Contexts:
         self.limits(max_live, default_ttl, max_ttl)
         self._by_hash: dict[str, Context] = {}
         self._by_id: dict[str, Context] = {}
-        for name in files.names(root, (DIRECTORY,)):
+        self._unusable: list[str] = []
+        try:
+            found = files.names(root, (DIRECTORY,))
+        except OSError as error:
+            found = []
+            self._report(f"cannot read the contexts in {DIRECTORY}/: {error.strerror}")
+        for name in found:
             self._load(name)
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def limits(self, max_live: int, default_ttl: float, max_ttl: float) -> None:
-        """Set how many there may be, and how long one lives, in seconds."""
+        """Set how many contexts there may be, and how long one lives, in seconds."""
         self._max_live, self._default_ttl, self._max_ttl = max_live, default_ttl, max_ttl
+
+    def problems(self) -> list[str]:
+        """Return a sentence for each file that could not be loaded at the start."""
+        return self._unusable.copy()
 
     def mint(
         self, device: object, job: object, automation: object, ttl_seconds: object
     ) -> tuple[Context, str]:
-        """A new context and its token, stored before it is returned."""
+        """Return a new context and its token, once the context is stored."""
         key = BucketKey.checked(device, job)
         if automation is not None:
             automation = check_name(automation, "automation")
@@ -81,32 +107,62 @@ class Contexts:
             )
         token, now = secrets.token_urlsafe(32), time.time()
         context = Context(
-            secrets.token_hex(8), hash_of(token), key.device, key.job, automation, now, now + ttl
+            id=secrets.token_hex(8),
+            token_sha256=hash_of(token),
+            device=key.device,
+            job=key.job,
+            automation=automation,
+            created=now,
+            expires=now + ttl,
+            ends=clock.boottime() + ttl,
+            boot=clock.boot_id(),
         )
         self._store(context)
         self._add(context)
         return context, token
 
     def find(self, token_hash: str) -> Context | None:
-        """The live context that a token opens. Found by its hash, so timing tells nothing of it."""
+        """Return the live context of a token. Comparing hashes leaks nothing by its timing."""
         context = self._by_hash.get(token_hash)
-        return context if context is not None and context.expires > time.time() else None
+        return context if context is not None and context.seconds_left > 0 else None
 
     def list(self) -> list[Context]:
-        """All that are live, the oldest first."""
+        """Return all live contexts, the oldest first."""
         self.sweep()
         return sorted(self._by_id.copy().values(), key=lambda c: c.created)
 
     def revoke(self, context_id: str) -> Context:
-        """End it now, and tell which it was; NotFound when there is none (any more)."""
+        """End a context now and return it; NotFound where no live one has this id."""
         context = self._by_id.get(context_id)
-        if context is None or context.expires <= time.time():
+        if context is None or context.seconds_left <= 0:
             raise NotFound(
-                "cannot revoke the context: there is none with this id (any more); "
+                "cannot revoke the context: no live one has this id; "
                 "GET /v1/contexts (bucketctl context list) lists those that live"
             )
         self._forget(context, durably=True)
         return context
+
+    def sweep(self) -> Sequence[Context]:
+        """Forget the contexts that have expired, and return them."""
+        expired = [c for c in self._by_id.copy().values() if c.seconds_left <= 0]
+        for context in expired:
+            self._forget(context)
+        return expired
+
+    def are_stored(self) -> bool:
+        """Report whether the directory of the files is there, if there has to be one."""
+        if not self._by_id:
+            return True
+        with contextlib.suppress(OSError):
+            os.stat(DIRECTORY, dir_fd=self._root)
+            return True
+        return False
+
+    def move(self, root: int) -> None:
+        """Store all contexts anew, below another runtime directory. Raises BucketdError."""
+        for context in self._by_id.copy().values():
+            self._store(context, root)
+        self._root = root
 
     def _check_ttl(self, ttl: object) -> float:
         if ttl is None:
@@ -119,37 +175,37 @@ class Contexts:
             )
         return float(ttl)  # type: ignore[arg-type]
 
-    def _store(self, context: Context) -> None:
+    def _store(self, context: Context, root: int | None = None) -> None:
         text = json.dumps(asdict(context)).encode()
+        root = self._root if root is None else root
         try:
-            files.write(self._root, (DIRECTORY,), _file(context), lambda _birth: text)
+            files.write(root, (DIRECTORY,), _file(context), lambda _birth: text)
         except OSError as error:
             raise errors.refusal("store the context", error) from error
 
     def _load(self, name: str) -> None:
-        """Take up one file that an earlier daemon left; what is none is left alone."""
+        """Load a file that an earlier daemon left; what is not a context stays where it is."""
         if name.startswith("."):
             return
         try:
-            context = Context(**json.loads(files.read(self._root, (DIRECTORY,), name).text))
-            BucketKey.checked(context.device, context.job)
-            if _file(context) != name or not isinstance(context.token_sha256, str):
-                raise ValueError("it is not the file of a context")
-            expired = context.expires <= time.time()
-        except (OSError, ValueError, TypeError, InvalidRequest) as error:
-            log.warning("cannot take up the context in %s/%s: %s", DIRECTORY, name, error)
+            context = _parse(files.read(self._root, (DIRECTORY,), name).text)
+            if _file(context) != name:
+                raise ValueError("it has the name of another context")
+        except OSError as error:
+            self._report(f"cannot load the context {_path(name)}: {error.strerror}")
+            return
+        except (ValueError, TypeError, KeyError, InvalidRequest):
+            self._report(
+                f"cannot load the context {_path(name)}: it is not the file of a context; remove it"
+            )
             return
         self._add(context)
-        if expired:
+        if context.seconds_left <= 0:
             self._forget(context)
 
-    def sweep(self) -> Sequence[Context]:
-        """Forget what has expired, and tell what that was."""
-        now = time.time()
-        over = [c for c in self._by_id.copy().values() if c.expires <= now]
-        for context in over:
-            self._forget(context)
-        return over
+    def _report(self, problem: str) -> None:
+        log.warning("%s", problem)
+        self._unusable.append(problem)
 
     def _add(self, context: Context) -> None:
         self._by_hash[context.token_sha256] = context
@@ -166,10 +222,31 @@ class Contexts:
         self._by_id.pop(context.id, None)
 
 
+def _parse(text: bytes) -> Context:
+    """Return the context in a file. Raises ValueError, TypeError, KeyError or InvalidRequest."""
+    members: dict[str, Any] = json.loads(text)
+    ttl = float(members["expires"]) - float(members["created"])
+    ends, boot = members.get("ends"), members.get("boot", "")
+    if ends is None or not clock.is_this_boot(boot, float(ends) - ttl):
+        # The wall clock is all that is left to tell, and it never prolongs a life.
+        left = min(float(members["expires"]) - time.time(), ttl)
+        members |= {"ends": clock.boottime() + left, "boot": clock.boot_id()}
+    context = Context(**members)
+    BucketKey.checked(context.device, context.job)
+    if not isinstance(context.token_sha256, str) or not isinstance(context.id, str):
+        raise TypeError("it is not the file of a context")
+    return context
+
+
 def hash_of(token: str) -> str:
-    """What is kept of a token: its SHA-256, in hex."""
+    """Return what is kept of a token: its SHA-256, in hex."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _file(context: Context) -> str:
     return f"{context.id}.json"
+
+
+def _path(name: str) -> str:
+    """Return the path of a file as text that can be shown, whatever bytes its name has."""
+    return f"{DIRECTORY}/{os.fsencode(name).decode(errors='backslashreplace')}"

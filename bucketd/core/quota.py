@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ..errors import TooLarge
-from ..model.bucket import BucketKey, Change, Snapshot
+from ..model.bucket import BucketKey, Snapshot
+from ..model.changes import Change
 from ..store.base import Filter, Store
 
 log = logging.getLogger(__name__)

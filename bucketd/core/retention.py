@@ -1,4 +1,4 @@
-"""Buckets that nobody has written for long: removed now and then, where that is asked for."""
+"""Retention: remove buckets that nobody has written for long, where the settings ask for that."""
 
 from __future__ import annotations
 
@@ -6,42 +6,55 @@ import asyncio
 import contextlib
 import logging
 import time
+from datetime import datetime
 
 from ..errors import BucketCorrupt, BucketdError, PreconditionFailed
 from ..model import changes
-from ..model.bucket import BucketKey, is_timestamp, timestamp
+from ..model.bucket import BucketKey, is_timestamp
 from ..model.preconditions import EntityTags, Preconditions
 from ..store.base import BucketInfo, Filter, Store, settled
+from .clock_record import ClockRecord
 
 log = logging.getLogger(__name__)
 PAGE = 500
-REST = 4  # times as long as a page has taken others have disk and store to themselves
+PAUSE_FACTOR = 4  # Between pages, others have the disk and the store this many times as long.
 _DAY = 86400.0
 
 
 class Retention:
     """Removes what was last written over ``days`` ago, every ``interval`` seconds; 0 days: never.
 
-    ``swept`` counts what it has removed since the daemon started.
+    ``clock`` decides how long ago that was. ``swept`` counts what was removed since the start.
     """
 
-    def __init__(self, store: Store, days: float, interval: float) -> None:
-        self._store = store
+    def __init__(self, store: Store, clock: ClockRecord, days: float, interval: float) -> None:
+        self._store, self._clock = store, clock
         self.days, self.interval = days, interval
         self.swept = 0
 
+    def is_over(self, updated_at: str | None, days: float) -> bool:
+        """Report whether a time stamp is over ``days`` old; what is not a time stamp never is."""
+        if updated_at is None or not is_timestamp(updated_at):
+            return False
+        try:
+            stamp = datetime.fromisoformat(updated_at).timestamp()
+        except ValueError:
+            return False
+        return self._clock.age(stamp, days * _DAY) > days * _DAY
+
     async def keep(self, stop: asyncio.Event) -> None:
         """Sweep again and again, until ``stop``."""
-        last = time.monotonic()  # and not when the next is due: a reload may change the interval
+        # The end of the last sweep, and not when the next is due: a reload may change the interval.
+        last = time.monotonic()
         while not stop.is_set():
             try:
                 await asyncio.wait_for(stop.wait(), min(self.interval, 1.0))
             except TimeoutError:
                 if self.days and time.monotonic() - last >= self.interval:
-                    await self._sweep_and_tell(stop)
+                    await self._sweep_and_log(stop)
                     last = time.monotonic()
 
-    async def _sweep_and_tell(self, stop: asyncio.Event) -> None:
+    async def _sweep_and_log(self, stop: asyncio.Event) -> None:
         try:
             count = await self.sweep(stop)
         except BucketdError as error:
@@ -52,40 +65,36 @@ class Retention:
             log.info("removed %d %s not written for %g days", count, what, self.days)
 
     async def sweep(self, stop: asyncio.Event) -> int:
-        """Once over all buckets; how many were removed."""
+        """Look at all buckets once, and return how many were removed."""
         count, cursor = 0, None
         while self.days and not stop.is_set():
             began = time.monotonic()
             page = await self._store.list(Filter(), cursor, PAGE)
             for row in page.rows:
-                before = self._before()
-                count += is_older(row.updated_at, before) and await self._remove(row, before)
+                count += self._is_old(row.updated_at) and await self._remove(row)
             cursor = page.next_cursor
             if cursor is None:
                 break
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), REST * (time.monotonic() - began))
+                pause = PAUSE_FACTOR * (time.monotonic() - began)
+                await asyncio.wait_for(stop.wait(), pause)
         return count
 
-    def _before(self) -> str:
-        """What was written last before then is removed; a reload may have changed it just now."""
-        return timestamp(time.time() - self.days * _DAY) if self.days else ""
+    def _is_old(self, updated_at: str | None) -> bool:
+        """Report whether a bucket is to be removed; a reload may change ``days`` at any time."""
+        return bool(self.days) and self.is_over(updated_at, self.days)
 
-    async def _remove(self, row: BucketInfo, before: str) -> bool:
-        """Unless it is written meanwhile."""
+    async def _remove(self, row: BucketInfo) -> bool:
+        """Remove a bucket, unless it is written meanwhile."""
         key = BucketKey(row.device, row.job)
         try:
             now = await settled(self._store.read(key))
-            if now.etag is None or not is_older(now.updated_at, before):
+            if now.etag is None or not self._is_old(now.updated_at):
                 return False
             guard = Preconditions(if_match=EntityTags(strong=frozenset({now.etag})))
             await self._store.commit(key, changes.clear(), guard)
-        except (BucketCorrupt, PreconditionFailed):  # damaged, or written, since it was listed
+        except (BucketCorrupt, PreconditionFailed):
+            # The bucket was damaged or written since it was listed.
             return False
         self.swept += 1
         return True
-
-
-def is_older(updated_at: str | None, before: str) -> bool:
-    """Whether a time lies before another; what is no time does not."""
-    return updated_at is not None and is_timestamp(updated_at) and updated_at < before

@@ -1,4 +1,4 @@
-"""What it means that a system call has failed: what was in the way, and what a caller is told."""
+"""Failed system calls: what was an obstacle, and which error a caller gets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import BucketdError, Internal, Overloaded, ReadOnly, StorageFull
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_IN_THE_WAY = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR)
+_OBSTACLES = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR)
 
 
 class OutcomeUnknown(OSError):
@@ -20,13 +20,17 @@ class NotAFile(OSError):
     """Something other than a regular file stands where a bucket file should be."""
 
 
-def in_the_way(error: OSError) -> bool:
-    """Whether it failed because of something that is no file, or no directory, of ours."""
-    return isinstance(error, NotAFile) or error.errno in _IN_THE_WAY
+class BeingWritten(OSError):
+    """Another program has the file open for writing."""
+
+
+def is_obstacle(error: OSError) -> bool:
+    """Report whether a call failed at something that is not a file or directory of ours."""
+    return isinstance(error, NotAFile) or error.errno in _OBSTACLES
 
 
 def refusal(doing: str, error: OSError) -> BucketdError:
-    """The error to answer with when ``doing`` ("write the bucket of …") failed with ``error``."""
+    """Return the error to answer with when ``doing`` ("write the bucket of …") failed."""
     cause = error.strerror or str(error)
     if isinstance(error, OutcomeUnknown):
         return Internal(

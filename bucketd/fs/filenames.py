@@ -8,6 +8,7 @@ A result over 200 bytes is cut and carries a hash of the whole name instead.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from functools import lru_cache
 from urllib.parse import unquote
@@ -35,6 +36,16 @@ def encode(name: str) -> str:
 
 
 def decode(encoded: str) -> str | None:
-    """The name behind a file name; None where it was cut and only the envelope knows."""
+    """Return the name behind a file name; None where only the envelope knows, or none can be."""
     name = unquote(encoded, errors="replace")
-    return name if encode(name) == encoded else None
+    try:
+        return name if encode(name) == encoded else None
+    except UnicodeEncodeError:
+        # The file name is not UTF-8, so no name was encoded to it.
+        return None
+
+
+def printable(path: str) -> str:
+    """Render any path for JSON, logs and people: bytes that are not UTF-8 as backslash escapes."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

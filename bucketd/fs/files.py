@@ -1,8 +1,7 @@
 """System calls below the state directory: short functions over descriptors.
 
-Every path is walked from one descriptor of the state directory with O_NOFOLLOW,
-so no symbolic link in it is ever followed. They raise OSError; ``failures`` says what one
-means.
+Every path is walked from one descriptor of the state directory with O_NOFOLLOW, so no symbolic
+link in it is ever followed. The functions raise OSError; ``errors`` says what each means.
 """
 
 from __future__ import annotations
@@ -12,14 +11,15 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .errors import NotAFile, OutcomeUnknown
-from .unlinked import check_named
+from .errors import BeingWritten, NotAFile, OutcomeUnknown
+from .unlinked import check_linked
 
 _libc = ctypes.CDLL(None, use_errno=True)
 syncfs = _libc.syncfs
@@ -30,22 +30,23 @@ _FS_IOC_GETVERSION = 0x80087601
 
 
 class StatKey(NamedTuple):
-    """What changes whenever a file is replaced or written: inode, size, time of change in ns."""
+    """What changes whenever a file is replaced, written, or given other times."""
 
     inode: int
     size: int
     mtime_ns: int
+    ctime_ns: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> StatKey:
-        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def birth_of(fd: int) -> str:
-    """Tells a file from any other of its file system, also from a later one with its inode.
+def file_id_of(fd: int) -> str:
+    """Return what tells a file from any other of its file system, also from later ones.
 
-    A freed inode goes to the next file that is made, so its number alone would not. Where there
-    are no generations (tmpfs), it is all there is.
+    A freed inode goes to the next file that is made, so its number alone does not suffice. File
+    systems without generations (tmpfs) offer nothing else.
     """
     inode = os.fstat(fd).st_ino
     try:
@@ -56,7 +57,7 @@ def birth_of(fd: int) -> str:
 
 
 def open_root(path: str) -> int:
-    """A descriptor of the state directory, made with mode 0700 where it is missing."""
+    """Return a descriptor of the state directory; create it with mode 0700 where missing."""
     os.makedirs(path, mode=0o700, exist_ok=True)
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -65,7 +66,7 @@ def open_root(path: str) -> int:
 def directory(
     root: int, parts: tuple[str, ...], create: bool = False, durably: bool = True
 ) -> Iterator[int]:
-    """A descriptor of the directory at ``parts`` below ``root``; made with ``create``."""
+    """Open the directory at ``parts`` below ``root``; ``create`` makes what is missing."""
     here = os.dup(root)
     try:
         for part in parts:
@@ -90,13 +91,13 @@ def _enter(parent: int, name: str, create: bool, durably: bool) -> int:
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
-def signature(root: int, path: str) -> StatKey | None:
-    """One ``stat``; None where nothing stands. Raises where the state directory itself is gone."""
+def stat_key(root: int, path: str) -> StatKey | None:
+    """Return the StatKey of a path; None where nothing is. Raise where the root itself is gone."""
     try:
         return StatKey.of(os.stat(path, dir_fd=root, follow_symlinks=False))
     except FileNotFoundError:
-        check_named(root)
-        # That stat went through links on the way; nothing behind one is ours to call absent.
+        check_linked(root)
+        # The stat followed links on the way; what is behind a link is not ours to call absent.
         with (
             contextlib.suppress(FileNotFoundError),
             directory(root, tuple(path.split("/")[:-1])),
@@ -107,15 +108,19 @@ def signature(root: int, path: str) -> StatKey | None:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A regular file's bytes, and the signature and birth of just that file."""
+    """A regular file's bytes, and the StatKey and file id of that very file."""
 
     text: bytes
-    signature: StatKey
-    birth: str
+    stat_key: StatKey
+    file_id: str
 
 
-def read(root: int, parts: tuple[str, ...], name: str) -> Content:
-    """A regular file; FileNotFoundError where there is nothing."""
+def read(root: int, parts: tuple[str, ...], name: str, unless_written: bool = False) -> Content:
+    """Read a regular file; raise FileNotFoundError where there is nothing.
+
+    With ``unless_written`` raise BeingWritten while another program has the file open for writing,
+    as far as the kernel tells this user, and keep writers waiting until the file is read.
+    """
     with directory(root, parts) as parent:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         fd = os.open(name, flags, dir_fd=parent)
@@ -125,9 +130,24 @@ def read(root: int, parts: tuple[str, ...], name: str) -> Content:
             raise NotAFile(errno.EINVAL, "it is not a regular file")
         if status.st_size > MAX_FILE_BYTES:
             raise NotAFile(errno.EFBIG, f"it has {status.st_size} bytes")
-        return Content(_read_all(fd, status.st_size), StatKey.of(status), birth_of(fd))
+        if unless_written:
+            _keep_writers_waiting(fd)
+            status = os.fstat(fd)
+        return Content(_read_all(fd, status.st_size), StatKey.of(status), file_id_of(fd))
     finally:
         os.close(fd)
+
+
+def _keep_writers_waiting(fd: int) -> None:
+    """Take a read lease (fcntl(2)), which ends with the descriptor."""
+    try:
+        # A writer that comes sends the holder of the lease a signal; SIGIO would end the process.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        # Files of other users and some file systems have no leases: then nothing can be told.
+        if error.errno == errno.EAGAIN:
+            raise BeingWritten(error.errno, "another program has it open for writing") from None
 
 
 def _read_all(fd: int, size: int) -> bytes:
@@ -137,13 +157,13 @@ def _read_all(fd: int, size: int) -> bytes:
     return text
 
 
-def may_make(root: int, parts: tuple[str, ...]) -> bool:
-    """Whether this user may make files in the directory at ``parts``, or first that directory."""
+def can_create(root: int, parts: tuple[str, ...]) -> bool:
+    """Report whether this user may create files at ``parts``, or first that directory."""
     for depth in range(len(parts), -1, -1):
         path = "/".join(parts[:depth]) or "."
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             status = os.stat(path, dir_fd=root, follow_symlinks=False)
-            # Anything but a directory gives way to one.
+            # Anything but a directory is moved out of the way.
             return not stat.S_ISDIR(status.st_mode) or os.access(
                 path, os.W_OK | os.X_OK, dir_fd=root
             )
@@ -151,9 +171,9 @@ def may_make(root: int, parts: tuple[str, ...]) -> bool:
 
 
 def names(root: int, parts: tuple[str, ...], files: bool = True) -> list[str]:
-    """The sorted names in a directory; none where there is no such directory.
+    """Return the sorted names in a directory; none where there is no such directory.
 
-    Without ``files``: of all else in it.
+    Without ``files``: the names of all but regular files. Names that are not UTF-8 have surrogates.
     """
     try:
         with directory(root, parts) as here:
@@ -174,38 +194,46 @@ def write(
 ) -> StatKey:
     """Put a whole new file in place atomically, and durably unless the journal covers it.
 
-    ``text_for`` gets the birth of the file it will stand in. Raises OutcomeUnknown
-    when only the last step, making the rename durable, failed.
+    ``text_for`` gets the id of the file that the text will be in, and behind an ``@`` the mtime
+    that the file will have. Raises OutcomeUnknown when only making the rename durable failed.
     """
     with directory(root, parts, create=True, durably=durably) as parent:
         temporary = f".{name}.tmp"
+        fd = _create(parent, temporary)
         try:
-            signature = _write_new(parent, temporary, text_for, durably)
+            written = _write_new(fd, text_for, durably)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            # The rename changes the ctime. Other programs can reach the file from then on.
+            found = StatKey.of(os.fstat(fd))
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=parent)
             raise
+        finally:
+            os.close(fd)
         if durably:
             sync_entries(parent)
-        return signature
+        return found if found[:3] == written[:3] else written
 
 
-def _write_new(parent: int, name: str, text_for: Callable[[str], bytes], durably: bool) -> StatKey:
+def _create(parent: int, name: str) -> int:
     # A crash may have left one behind; whatever it is, it is never written through.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=parent)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(name, flags, 0o600, dir_fd=parent)
-    try:
-        rest = memoryview(text_for(birth_of(fd)))
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        if durably:
-            os.fsync(fd)
-        return StatKey.of(os.fstat(fd))
-    finally:
-        os.close(fd)
+    return os.open(name, flags, 0o600, dir_fd=parent)
+
+
+def _write_new(fd: int, text_for: Callable[[str], bytes], durably: bool) -> StatKey:
+    # The file system itself gave this time, so it can store it exactly.
+    mtime_ns = os.fstat(fd).st_mtime_ns
+    rest = memoryview(text_for(f"{file_id_of(fd)}@{mtime_ns}"))
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+    os.utime(fd, ns=(mtime_ns, mtime_ns))
+    if durably:
+        os.fsync(fd)
+    return StatKey.of(os.fstat(fd))
 
 
 def remove(root: int, parts: tuple[str, ...], name: str, durably: bool = True) -> None:

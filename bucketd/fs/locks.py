@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import portalocker
 
 WRITE_LOCK, DAEMON_LOCK = "write.lock", "daemon.lock"
+HOLDER_SECONDS = 1.0  # how long to wait for the pid of a holder that has just started
 EXCLUSIVE = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 
 
 def hold_daemon_lock(root: int) -> tuple[int | None, str]:
     """Take ``<state>/daemon.lock`` for the life of the descriptor returned, and write our pid in.
 
-    Returns (None, what its holder wrote) where another process has it. The directory itself is
-    locked as well: unlike the file, nobody can remove it by mistake and make a second one.
+    Return (None, what its holder wrote) where another process has the lock. The directory itself
+    is locked as well: unlike the file, nobody can remove it by mistake and make a second one.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(DAEMON_LOCK, flags, 0o600, dir_fd=root)
@@ -27,12 +30,38 @@ def hold_daemon_lock(root: int) -> tuple[int | None, str]:
         os.close(fd)
         raise
     if not free:
-        holder = os.read(fd, 100).decode(errors="replace").strip()
+        holder = _pid_of_holder(fd)
         os.close(fd)
         return None, holder
     os.ftruncate(fd, 0)
     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     return fd, str(os.getpid())
+
+
+def _pid_of_holder(fd: int) -> str:
+    """Return the pid that the holder of the lock has written; wait a moment for one of a process.
+
+    The holder writes its pid just after it gets the lock. Until then the file is empty, or has the
+    pid of an earlier daemon that has ended.
+    """
+    deadline = time.monotonic() + HOLDER_SECONDS
+    while True:
+        holder = os.pread(fd, 100, 0).decode(errors="replace").strip()
+        if _is_running(holder) or time.monotonic() > deadline:
+            return holder
+        time.sleep(0.01)
+
+
+def _is_running(pid: str) -> bool:
+    if not (pid.isascii() and pid.isdecimal() and 0 < int(pid) < 2**31):
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return int(pid) != os.getpid()
 
 
 def _take_directory(root: int) -> bool:
@@ -68,36 +97,62 @@ class WriteLock:
     def __init__(self, root: int) -> None:
         self._root = root
         self._fd = self._open()
+        self._guard = threading.Lock()
         self.held_since: float | None = None
 
     def acquire(self, timeout: float = 0.0, give_up: Callable[[], bool] = lambda: True) -> bool:
-        """Wait at most ``timeout`` seconds, or until ``give_up()``; whether it is held now.
+        """Wait at most ``timeout`` seconds, or until ``give_up()``; return whether it is held now.
 
-        Raises OSError where it cannot be had at all.
+        Raises OSError where the lock cannot be had at all.
         """
-        if self.held_since is None and self._wait(timeout, give_up):
-            self.held_since = time.monotonic()
-        return self.held_since is not None
-
-    def _wait(self, timeout: float, give_up: Callable[[], bool]) -> bool:
         deadline, pause = time.monotonic() + timeout, 0.0005
         while True:
-            if not _take(self._fd):
-                if give_up() or time.monotonic() > deadline:
-                    return False
-                time.sleep(pause)
-                pause = min(pause * 2, 0.02)
-                continue
+            with self._guard:
+                if self.held_since is None and self._take_in_place():
+                    self.held_since = time.monotonic()
+                if self.held_since is not None:
+                    return True
+            if give_up() or time.monotonic() > deadline:
+                return False
+            time.sleep(pause)
+            pause = min(pause * 2, 0.02)
+
+    @contextlib.contextmanager
+    def excluding_others(self) -> Iterator[bool]:
+        """Keep other programs from the lock during one short look at a file, from any thread.
+
+        Yields False where another program holds the lock now.
+        """
+        with self._guard:
+            if self.held_since is not None:
+                yield True
+                return
+            try:
+                taken = self._take_in_place()
+            except OSError:
+                # Where nobody can lock, nobody says by a lock that a file is being edited.
+                yield True
+                return
+            try:
+                yield taken
+            finally:
+                if taken:
+                    portalocker.unlock(self._fd)
+
+    def _take_in_place(self) -> bool:
+        while _take(self._fd):
             if self._still_in_place():
                 return True
             # Somebody unlinked the file: our lock excludes nobody any more.
             fresh = self._open()
             self.close()
             self._fd = fresh
+        return False
 
     def release(self) -> None:
-        portalocker.unlock(self._fd)
-        self.held_since = None
+        with self._guard:
+            portalocker.unlock(self._fd)
+            self.held_since = None
 
     def close(self) -> None:
         os.close(self._fd)

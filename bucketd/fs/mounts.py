@@ -1,4 +1,4 @@
-"""Whether a directory lies on a file system that can keep the promise of durability."""
+"""Whether a directory is on a file system that can keep what the daemon promises."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ _UNFIT_OPTIONS = {
     "volatile": "it is an overlay mounted with volatile",
     "fsync=volatile": "it is an overlay mounted with volatile",  # Linux 6.18 says it so
 }
+# Overlays on overlays; in a container the upper layer may be a path of another root.
+MAX_LAYERS = 4
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 def unfit(path: str, mountinfo: str | None = None) -> str | None:
-    """Why an acknowledged write might not survive a power cut there; None where it will.
+    """Return why an acknowledged write might not survive a power cut there; None where it does.
 
     Reads ``/proc/self/mountinfo`` (proc(5)); where that cannot be read there is no verdict.
     """
@@ -33,14 +35,47 @@ def unfit(path: str, mountinfo: str | None = None) -> str | None:
         table = _read_mounts() if mountinfo is None else mountinfo
     except OSError:
         return None
-    mounted = _mount_of(os.path.realpath(path), table)
+    return _unfit(os.path.realpath(path), table, MAX_LAYERS)
+
+
+def _unfit(path: str, table: str, layers: int) -> str | None:
+    mounted = _mount_of(path, table)
     if mounted is None:
         return None
     kind, options = mounted
     if kind in _UNFIT:
         return f"{kind}: {_UNFIT[kind]}"
-    causes = (_UNFIT_OPTIONS[option] for option in options if option in _UNFIT_OPTIONS)
-    return next(causes, None)
+    for option in options:
+        if option in _UNFIT_OPTIONS:
+            return _UNFIT_OPTIONS[option]
+        name, _, upper = option.partition("=")
+        if kind == "overlay" and name == "upperdir" and layers:
+            cause = _unfit(_unescape(upper), table, layers - 1)
+            if cause is not None:
+                return f"overlay with its upper layer on {cause}"
+    return None
+
+
+def ignores_case(root: int, path: str = ".") -> bool:
+    """Report whether a directory takes names that differ in case for one; raises OSError.
+
+    Some file systems (ext4) ignore case in single directories only, so the directory is tried.
+    """
+    probe = f"{path}/.case-probe"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(probe, flags, 0o600, dir_fd=root)
+    try:
+        other = os.stat(f"{path}/.CASE-PROBE", dir_fd=root, follow_symlinks=False)
+        return other.st_ino == os.fstat(fd).st_ino
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(fd)
+        os.unlink(probe, dir_fd=root)
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), text)
 
 
 def _read_mounts() -> str:
@@ -49,14 +84,14 @@ def _read_mounts() -> str:
 
 
 def _mount_of(path: str, table: str) -> tuple[str, list[str]] | None:
-    """Type and options of the mount that holds a path: of the longest points, the last."""
+    """Return type and options of the mount that holds a path: of the longest points, the last."""
     best, found = -1, None
     for line in table.splitlines():
         before, _, after = line.partition(" - ")
         fields, rest = before.split(" "), after.split(" ")
         if len(fields) < 6 or len(rest) < 3:
             continue
-        point = _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), fields[4])
+        point = _unescape(fields[4])
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= best:
             best, found = len(point), (rest[0], [*fields[5].split(","), *rest[2].split(",")])

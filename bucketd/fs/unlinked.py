@@ -13,7 +13,7 @@ _AT_EMPTY_PATH, _STATX_NLINK = 0x1000, 0x4
 _STATX = struct.Struct("=I12xI236x")  # struct statx: stx_mask, then stx_nlink; 256 bytes
 
 
-def check_named(fd: int) -> None:
+def check_linked(fd: int) -> None:
     """Raise OSError where an open file or directory was removed meanwhile."""
     if _links(fd) == 0:
         raise OSError(errno.ENOENT, "it was removed from the state directory, or with it")

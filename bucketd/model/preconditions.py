@@ -1,4 +1,4 @@
-"""The preconditions of RFC 9110 §13, that a stored bucket must meet before it is changed."""
+"""The preconditions of RFC 9110 §13, which a stored bucket must meet before it is changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .bucket import Snapshot
 
 
 class EntityTags(NamedTuple):
-    """The value of If-Match or If-None-Match: ``*`` (``any``), or the opaque tags listed."""
+    """Hold the value of If-Match or If-None-Match: ``*`` (``any``), or the opaque tags listed."""
 
     any: bool = False
     strong: frozenset[str] = frozenset()
@@ -17,7 +17,7 @@ class EntityTags(NamedTuple):
 
 
 class Preconditions(NamedTuple):
-    """Conditions of RFC 9110 §13 that a snapshot must meet before it is changed."""
+    """Hold the conditions that a snapshot must meet; false in a condition where there are none."""
 
     if_match: EntityTags | None = None
     if_none_match: EntityTags | None = None
@@ -25,13 +25,13 @@ class Preconditions(NamedTuple):
     def __bool__(self) -> bool:
         return self.if_match is not None or self.if_none_match is not None
 
-    def matched(self, now: Snapshot) -> bool:
-        """If-Match holds (strong comparison: a weak tag matches nothing)."""
+    def if_match_holds(self, now: Snapshot) -> bool:
+        """Report whether If-Match holds (strong comparison: a weak tag matches nothing)."""
         tags = self.if_match
         return tags is None or (now.revision > 0 and (tags.any or now.etag in tags.strong))
 
-    def unmatched(self, now: Snapshot) -> bool:
-        """If-None-Match holds (weak comparison)."""
+    def if_none_match_holds(self, now: Snapshot) -> bool:
+        """Report whether If-None-Match holds (weak comparison)."""
         tags = self.if_none_match
         if tags is None or now.revision == 0:
             return True
@@ -41,13 +41,14 @@ class Preconditions(NamedTuple):
         """Raise PreconditionFailed, with the revision that is stored, unless both hold."""
         if not self:
             return
-        if self.matched(now) and self.unmatched(now):
+        if not self.if_match_holds(now):
+            cause = "it has changed since" if now.revision else "none is stored"
+            fix = "read it again and repeat"
+        elif not self.if_none_match_holds(now):
+            cause, fix = "it exists already", "read it, and write with its ETag"
+        else:
             return
-        cause = "it has changed since" if now.revision else "none is stored"
-        cure = "read it again and repeat"
-        if self.matched(now):
-            cause, cure = "it exists already", "read it, and write with its ETag"
         raise PreconditionFailed(
-            f"cannot {doing} {what}: {cause} (revision {now.revision}); {cure}",
+            f"cannot {doing} {what}: {cause} (revision {now.revision}); {fix}",
             revision=now.revision,
         )

@@ -143,8 +143,8 @@ def shown(settings: Settings) -> dict[str, dict[str, Any]]:
     }
 
 
-def taken_over(old: Settings, new: Settings) -> Settings:
-    """What is in force after a reload: some sections wait for the next start."""
+def reloaded(old: Settings, new: Settings) -> Settings:
+    """Return what is in force after a reload: some sections wait for the next start."""
     kept = {section: getattr(old, section) for section in AT_START}
     origins = {n: o for n, o in new.origins.items() if n.partition(".")[0] not in AT_START}
     origins |= {n: o for n, o in old.origins.items() if n.partition(".")[0] in AT_START}

@@ -1,4 +1,7 @@
-"""From what was written to what it means: types, and what makes sense together."""
+"""Validate settings: their types, their bounds, and what makes sense together.
+
+A refused value is told by its kind and length alone, as settings may come from a secret store.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +9,33 @@ from typing import Any
 
 from .sections import LEVELS, Settings, SettingsError, in_force
 
-MOST_BUCKET_BYTES = 32 * 1024 * 1024  # which the store reads back, with its envelope
+MAX_BUCKET_BYTES = 32 * 1024 * 1024  # The store reads it back, with its envelope.
+MAX_DAYS = 36_525.0  # 100 years: beyond that, dates run out of the calendar
 
 
 def convert(name: str, value: Any, default: Any, origin: str) -> Any:
-    """The value in the type of its default; texts, from flags and environment, are parsed."""
+    """Return the value in the type of its default; strings of flags and environment are parsed."""
     try:
         if isinstance(default, tuple):
             items = value.split(",") if isinstance(value, str) else value
-            return tuple(_text(item).strip() for item in items if item != "")
+            return tuple(_string(item).strip() for item in items if item != "")
         if isinstance(default, str):
-            return _text(value)
+            return _string(value)
         if isinstance(default, bool):
             return _truth(value)
         return _number(value, default)
     except (ValueError, TypeError, KeyError, OverflowError):
-        kind = "a list of texts" if isinstance(default, tuple) else _KINDS[type(default)]
+        kind = "a list of strings" if isinstance(default, tuple) else _KINDS[type(default)]
         if default == 0 and type(default) in (int, float):
             kind += ", or 0"
         raise SettingsError(
-            f"cannot use {name} = {value!r} ({origin}): it must be {kind}"
+            f"cannot use {name} ({origin}): it must be {kind}, got {_kind_of(value)}"
         ) from None
 
 
 _KINDS = {
     bool: "true or false",
-    str: "a text",
+    str: "a string",
     int: "a whole number over 0",
     float: "a number over 0",
 }
@@ -40,7 +44,7 @@ _KINDS = {
 def _truth(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    return {"true": True, "1": True, "false": False, "0": False}[_text(value).lower()]
+    return {"true": True, "1": True, "false": False, "0": False}[_string(value).lower()]
 
 
 def _number(value: Any, default: int | float) -> int | float:
@@ -53,7 +57,7 @@ def _number(value: Any, default: int | float) -> int | float:
     return number
 
 
-def _text(value: Any) -> str:
+def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
@@ -66,7 +70,7 @@ def checked(settings: Settings) -> Settings:
     except ValueError:
         sensible = False
     if not sensible:
-        raise unusable(settings, "socket.mode", 'it must be an octal text such as "0666"')
+        raise unusable(settings, "socket.mode", 'it must be an octal string such as "0666"')
     if settings.log.level not in LEVELS:
         raise unusable(settings, "log.level", f"it must be one of {', '.join(LEVELS)}")
     if settings.store.durability not in ("strict", "relaxed"):
@@ -74,8 +78,9 @@ def checked(settings: Settings) -> Settings:
     if settings.store.engine not in ("file", "etcd"):
         raise unusable(settings, "store.engine", 'it must be "file" or "etcd"')
     _check_etcd(settings)
-    if settings.limits.max_bucket_bytes > MOST_BUCKET_BYTES:
-        raise unusable(settings, "limits.max_bucket_bytes", f"the most is {MOST_BUCKET_BYTES}")
+    _check_durations(settings)
+    if settings.limits.max_bucket_bytes > MAX_BUCKET_BYTES:
+        raise unusable(settings, "limits.max_bucket_bytes", f"the maximum is {MAX_BUCKET_BYTES}")
     if settings.store.journal_bytes < 2 * settings.limits.max_bucket_bytes + 65536:
         raise unusable(
             settings, "store.journal_bytes", "it must hold two buckets of the largest size"
@@ -83,6 +88,16 @@ def checked(settings: Settings) -> Settings:
     if settings.contexts.ttl_seconds > settings.contexts.max_ttl_seconds:
         raise unusable(settings, "contexts.ttl_seconds", "it is over contexts.max_ttl_seconds")
     return settings
+
+
+def _check_durations(settings: Settings) -> None:
+    """Refuse a time that no calendar and no timer can work with: it never means what it says."""
+    if settings.retention.days > MAX_DAYS:
+        cause = f"the maximum is {MAX_DAYS:.0f} (100 years); 0 turns retention off"
+        raise unusable(settings, "retention.days", cause)
+    for name, value in in_force(settings).items():
+        if name.endswith("_seconds") and value > MAX_DAYS * 86400:
+            raise unusable(settings, name, f"the maximum is {MAX_DAYS * 86400:.0f} (100 years)")
 
 
 def _check_etcd(settings: Settings) -> None:
@@ -103,7 +118,7 @@ def _check_etcd(settings: Settings) -> None:
 
 
 def seconds(text: str) -> float:
-    """A time such as ``5m``; 0 for the empty text. Raises ValueError."""
+    """A time such as ``5m``; 0 for the empty string. Raises ValueError."""
     if not text:
         return 0.0
     number = float(text[:-1]) * _UNITS.get(text[-1], 0)
@@ -122,7 +137,7 @@ def shards(texts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         name, _, urls = text.partition("=")
         name = name.strip()
         if not name or "/" in name or not urls.split():
-            raise ValueError(f'{text!r} must be a name and URLs: "name=https://one https://two"')
+            raise ValueError('each must be a name and URLs: "name=https://one https://two"')
         if name in found:
             raise ValueError(f"there are two of the name {name!r}")
         found[name] = tuple(urls.split())
@@ -132,8 +147,19 @@ def shards(texts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 
 
 def unusable(settings: Settings, name: str, cause: str) -> SettingsError:
-    """Of "section.key": which value, where that came from, and why it cannot be used."""
-    value = in_force(settings)[name]
-    value = list(value) if isinstance(value, tuple) else value  # as in a file
-    origin = settings.origins.get(name, "default")
-    return SettingsError(f"cannot use {name} = {value!r} ({origin}): {cause}")
+    """Return the error for "section.key": where its value comes from, and what is wrong."""
+    value, origin = in_force(settings)[name], settings.origins.get(name, "default")
+    return SettingsError(f"cannot use {name} ({origin}): {cause}, got {_kind_of(value)}")
+
+
+def _kind_of(value: Any) -> str:
+    """Return what may be told of a value: its kind and its length."""
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return f"a string of {len(value)} characters"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    return f"a {type(value).__name__}"

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Set
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from ..model.bucket import BucketKey, Change, Snapshot
+from ..model.bucket import BucketKey, Snapshot
+from ..model.changes import Change
 from ..model.preconditions import Preconditions
+from ..stats import Histogram
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which buckets to list: those equal in each name that is given."""
+    """Select buckets by their names; None matches every name."""
 
     device: str | None = None
     job: str | None = None
     automation: str | None = None
+
+    def matches(self, device: str, job: str | None, automation: str | None) -> bool:
+        """Report whether a bucket with these names is selected."""
+        return (
+            self.device in (None, device)
+            and self.job in (None, job)
+            and self.automation in (None, automation)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,7 @@ class Page:
 class ChangeEvent(NamedTuple):
     """A bucket has changed. ``before`` None: what it was before is not known.
 
-    ``mark`` names this place in the order of all changes; ``since`` goes on from there, in a
+    ``event_id`` names this place in the order of all changes; ``since`` goes on from there, in a
     later process too. Of one ``shard`` changes are told in their order, and ``number`` says which
     this is; of several in any.
     """
@@ -55,14 +65,52 @@ class ChangeEvent(NamedTuple):
     key: BucketKey
     before: Snapshot | None
     after: Snapshot
-    mark: str
+    event_id: str
     shard: int = 0
     number: str = ""
 
     @property
     def place(self) -> str:
         """The same for the same change of one shard, and for no other."""
-        return self.number or self.mark
+        return self.number or self.event_id
+
+
+class SchemaChange(NamedTuple):
+    """The schema of an automation as of a revision of the shared store; None: removed."""
+
+    automation: str
+    document: Any
+    revision: int
+
+
+class SchemaList(NamedTuple):
+    """All schemas as of a revision, and the automations whose schema cannot be read."""
+
+    revision: int
+    schemas: list[SchemaChange]
+    unreadable: frozenset[str]
+
+
+class FeedInterrupted(Exception):
+    """A stream of changes ended: read everything again, then follow the changes from there."""
+
+
+class SharedSchemas(Protocol):
+    """Schemas that all hosts of a store share. Each method raises ``BucketdError``."""
+
+    problem: str | None  # of the task that follows the changes, for ``Store.check``
+
+    async def put(self, automation: str, document: Any) -> SchemaChange:
+        """Set a schema on all hosts; Internal where the outcome is unknown."""
+
+    async def remove(self, automation: str) -> tuple[SchemaChange, bool]:
+        """Remove a schema on all hosts, and return whether there was one."""
+
+    async def read_all(self) -> SchemaList:
+        """Return all schemas; FeedInterrupted without an answer."""
+
+    def changes_after(self, revision: int) -> AsyncGenerator[list[SchemaChange], None]:
+        """Yield the changes after a revision; FeedInterrupted where they break off."""
 
 
 class Subscriber(Protocol):
@@ -106,7 +154,7 @@ class Store(Protocol):
         """
 
     @property
-    def mark(self) -> str:
+    def event_id(self) -> str:
         """Of the newest change that the listener was told of, once it has returned from that."""
 
     def subscribe(self, listener: Subscriber) -> None:
@@ -115,14 +163,14 @@ class Store(Protocol):
     async def wait_until_watching(self, key: BucketKey | None) -> None:
         """Return once the listener is told of all that changes from then on, of one or of all."""
 
-    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
-        """The changes of one bucket, or of all, after that mark; None where that is not known.
+    async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
+        """The changes of one bucket, or of all, after that event id; None where that is not known.
 
-        All those that ``mark`` of this moment covers, and maybe some that are still to be told.
+        All those that ``event_id`` of this moment covers, and maybe some that are still to be told.
         """
 
-    def includes(self, mark: str, changed: ChangeEvent) -> bool:
-        """Whether who goes on from that mark, by ``since``, was told of this change before.
+    def includes(self, event_id: str, changed: ChangeEvent) -> bool:
+        """Whether who goes on from that event id, by ``since``, was told of this change before.
 
         Then it was told so by another way than this listener, which hears of it only now.
         """
@@ -135,6 +183,24 @@ class Store(Protocol):
 
     async def check(self) -> dict[str, Any]:
         """Health and counts, for the status page."""
+
+    def shared_schemas(self) -> SharedSchemas | None:
+        """Return the schemas that the hosts of this store share; None for a store of one host."""
+
+    async def run_background(self, stop: asyncio.Event) -> None:
+        """Do what the store has to do beside requests, until ``stop``."""
+
+    @property
+    def histograms(self) -> Mapping[str, Histogram]:
+        """Return how long commits took and how many came together, by the names of metrics."""
+
+    @property
+    def stalled_seconds(self) -> float:
+        """Return how long the engine has been at one step; it is stuck if that keeps growing."""
+
+    @property
+    def problem(self) -> str | None:
+        """Return why the store refuses requests now, if it does."""
 
     async def close(self) -> None:
         """Finish what was accepted, then let go of everything."""

@@ -40,7 +40,7 @@ NOT_KEPT_EXACTLY: dict[str, bytes] = {
     "a comma too many": b'{"a": 1,}',
     "single quotes": b"{'a': 1}",
 }
-OTHER_JSON = {"null": b"null", "a number": b"3", "a text": b'"x"', "true": b"true"}
+OTHER_JSON = {"null": b"null", "a number": b"3", "a string": b'"x"', "true": b"true"}
 
 
 @contextmanager

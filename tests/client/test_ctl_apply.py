@@ -104,7 +104,7 @@ def test_the_plan_tells_what_the_schema_in_force_would_refuse(ctl: Shell, fleet:
     done = ctl("apply", "-f", str(fleet), "--dry-run")
     assert {step["name"]: step["refused"] for step in json.loads(done.stdout)["plan"]} == {
         "log/in": [
-            "1 stored bucket would violate it (phone-1, login); mend what bucketctl schema check "
+            "1 stored bucket would violate it (phone-1, login); fix what bucketctl schema check "
             "shows, or set it with bucketctl schema set --force"
         ],
         "phone-1 (device)": [],

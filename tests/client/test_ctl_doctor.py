@@ -6,12 +6,16 @@ import json
 import os
 import re
 import socket
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bucketd_client.ctl.doctor import checks, stored_buckets
-from ctl_shell import Shell
+from bucketd_client.ctl.session import Session
+from bucketd_client.ctl.table.daily import Options
+from ctl_shell import CTL, Shell
 from fake import Seen, answer, fake
 from harness import Daemon, pair
 
@@ -40,7 +44,9 @@ def test_no_daemon(daemon: Daemon, tmp_path: Path) -> None:
     found = findings(ctl, 4, BUCKETD_SOCKET=str(tmp_path / "none"))
     assert "is not there" in found["socket"]["what"]
     (tmp_path / "file").touch()
-    assert "no socket" in findings(ctl, 4, BUCKETD_SOCKET=str(tmp_path / "file"))["socket"]["what"]
+    assert (
+        "not a socket" in findings(ctl, 4, BUCKETD_SOCKET=str(tmp_path / "file"))["socket"]["what"]
+    )
     daemon.kill()
     assert "start bucketd" in findings(ctl, 4)["socket"]["fix"]
     with socket.socket(socket.AF_UNIX) as silent:
@@ -201,9 +207,9 @@ def test_what_a_status_says(check: Any, change: dict[str, Any], level: str | Non
     [
         ("cannot write while …: No space left on device; nothing was changed", "free space on /;"),
         ("cannot write while …: Disk quota exceeded; nothing was changed", "free space on /;"),
-        ("cannot write: the journal failed; restart bucketd to recover", "mend the cause, then"),
+        ("cannot write: the journal failed; restart bucketd to recover", "fix the cause, then"),
         ("shard a: cannot reach a majority of etcd: Timeout", "bring a majority"),
-        (None, "mend the cause, then restart"),
+        (None, "fix the cause, then restart"),
     ],
 )
 def test_what_mends_a_store(problem: str | None, fix: str) -> None:
@@ -237,3 +243,93 @@ def test_the_unit(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(checks, "SYSTEMD", str(tmp_path))
     assert [finding.level for finding in checks.unit()] == [level]
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("the task schema-files has ended", ("background", "the task schema-files has ended")),
+        (
+            {"task": "edits", "problem": "it has ended", "fix": "restart bucketd"},
+            ("edits", "it has ended"),
+        ),
+        ({"about": "daemon", "message": "its socket was gone"}, ("daemon", "its socket was gone")),
+    ],
+)
+def test_what_the_daemon_says_is_wrong(
+    daemon: Daemon, entry: object, told: tuple[str, str]
+) -> None:
+    """Each entry of the ``problems`` of its status is a problem here, whatever form it has."""
+    (found,) = checks.problems({**STATUS, "problems": [entry]})
+    assert (found.level, found.about, found.what, bool(found.fix)) == ("problem", *told, True)
+    status = json.loads(daemon.request("GET", "/v1/status").body)
+    page = {"success": True, "buckets": [], "next_cursor": None}
+    answers = {"/v1/status": {**status, "problems": [entry]}, "/v1/buckets?limit=1000": page}
+
+    def script(connection: socket.socket, seen: Seen, _number: int) -> bool:
+        answer(connection, 200, answers.get(seen.target, {"success": True}))
+        return True
+
+    with fake(script) as server:
+        done = Shell(daemon)("doctor", "--socket", server.path)
+    assert (done.returncode, told[1] in done.stdout) == (1, True)
+
+
+def test_a_damaged_bucket_that_can_be_had_is_never_condemned(daemon: Daemon) -> None:
+    for number in range(4):
+        daemon.request("PUT", pair("d", "j"), {"n": number})
+    daemon.request("GET", "/v1/status")
+    path = daemon.bucket_path("d", "j")
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 0x55
+    with path.open("r+b") as file:
+        file.write(damaged)
+    session = Session(Options({"socket": daemon.socket}, []))
+    found = checks.unreadable(session, "devices/d/jobs/j.json")
+    assert (found.level, "recovered" in found.what) == ("warning", True)
+    assert not {"replace", "clear"} & set(re.findall(r"\w+", found.fix))
+    for lost in ("devices/d/jobs/k.json", "devices/d/other", "devices/%FF/device.json", "x"):
+        found = checks.unreadable(session, lost)
+        assert (found.level, found.what) == ("problem", f"{lost} cannot be read")
+        assert not {"replace", "clear"} & set(re.findall(r"\w+", found.fix))
+
+
+def test_a_runtime_directory_that_is_gone(daemon: Daemon, tmp_path: Path) -> None:
+    found = findings(Shell(daemon), 4, BUCKETD_SOCKET=str(tmp_path / "gone" / "bucketd.sock"))
+    assert found["socket"]["what"].endswith("is not there, nor is its directory")
+    assert "loginctl enable-linger" in found["socket"]["fix"]
+
+
+def test_a_socket_that_is_mounted_alone(daemon: Daemon, tmp_path: Path) -> None:
+    """The file that a container has is of the daemon before; only its directory follows."""
+    place = tmp_path / "a b.sock"
+    place.touch()
+    script = 'mount --bind "$1" "$2" && rm "$1" && shift 2 && exec "$@"'  # as a restart removes it
+    # The daemon before is a listener that ends.
+    with socket.socket(socket.AF_UNIX) as before:
+        before.bind(str(tmp_path / "real"))
+        before.listen()
+    words = ["sh", "-c", script, "sh", str(tmp_path / "real"), str(place)]
+    space = ["unshare", "--mount", "--propagation", "private"]
+    if subprocess.run([*space, "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("needs the right to make a mount namespace")
+    done = subprocess.run(
+        [*space, *words, *CTL, "doctor", "--socket", str(place)],
+        env=Shell(daemon).environ,
+        capture_output=True,
+        text=True,
+    )
+    rows = {row["about"]: row for row in json.loads(done.stdout)["findings"]}
+    assert (done.returncode, done.stderr) == (4, "")
+    assert "mount its directory instead" in rows["socket"]["fix"]
+
+
+def test_a_clock_that_has_jumped(daemon: Daemon) -> None:
+    status = json.loads(daemon.request("GET", "/v1/status").body)
+    (fine,) = checks.clock([], status)
+    assert fine.level == "ok"
+    past = "2001-01-01T00:00:00.000Z"
+    (found,) = checks.clock([], {**status, "started_at": past})
+    slept = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    assert slept < 86400
+    assert (found.level, "it was set by +" in found.what) == ("warning", True)

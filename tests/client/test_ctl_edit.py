@@ -10,8 +10,10 @@ import stat
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bucketd_client.ctl import json_diff
 from ctl_shell import CTL, Shell, read_terminal, session_leader
 from harness import Daemon, pair
 
@@ -321,3 +323,23 @@ def test_api_inside_a_context_has_its_token(ctl: Shell, at: list[str]) -> None:
     line = ctl("api", "PATCH", "/v1/bucket", "a=2", "--curl", env=env).stdout
     assert token not in line
     assert json.loads(ctl.line(line, env=env).stdout)["bucket"] == {"a": "2"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        (10**20, 1e20, True),
+        (-(10**20), -1e20, True),
+        (10**20, 10**20 + 1, False),
+        (2**64, float(2**64), True),
+        (2**63, float(2**63), False),
+        (1, 1.0, False),
+        (1, True, False),
+        (True, 10**20, False),
+        ({"n": [10**20]}, {"n": [1e20]}, True),
+    ],
+)
+def test_numbers_that_are_kept_as_doubles_are_equal(one: Any, other: Any, equal: bool) -> None:
+    """An integer too large for 64 bits may come back with an exponent; that is no change."""
+    assert json_diff.same(one, other) is equal
+    assert json_diff.same(other, one) is equal

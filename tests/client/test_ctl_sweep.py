@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from bucketd_client.ctl.commands import sweep
 from ctl_shell import Shell
 from harness import Daemon, pair
 
@@ -50,11 +54,93 @@ def test_what_is_old_is_removed(ctl: Shell) -> None:
     assert ctl.json("sweep", "--days", "90", "--dry-run") == []
 
 
-@pytest.mark.parametrize("days", ["0", "-1", "x", "nan", "inf", ""])
+@pytest.mark.parametrize("days", ["0", "-1", "x", "nan", "inf", "", "1e6", "999999999", "1e300"])
 def test_days_that_are_none(ctl: Shell, days: str) -> None:
     assert ctl("sweep", "--days", days, "--yes").returncode == 2
     assert ctl("sweep", "--yes").returncode == 2
     assert len(left(ctl)) == 3
+
+
+@pytest.mark.parametrize("days", ["700000", "36500", "3000"])
+def test_days_beyond_any_bucket_remove_nothing(ctl: Shell, days: str) -> None:
+    """The first day is in the first century: compared as text, each bucket would be older."""
+    assert ctl.json("sweep", "--days", days, "--yes") == {"removed": 0}
+    assert len(left(ctl)) == 3
+
+
+@pytest.mark.parametrize("text", ["2020-02-31T00:00:00.000Z", "2020-01-01", "then", "", None, 5])
+def test_what_is_no_time_is_never_old(text: object) -> None:
+    now = datetime.now(UTC)
+    assert not sweep.is_older({"updated_at": text}, now)
+    assert sweep.is_older({"updated_at": "0900-01-01T00:00:00.000Z"}, now)
+
+
+@pytest.mark.parametrize("days", [200, -200, 1, -1])
+def test_a_clock_that_jumps_removes_nothing(ctl: Shell, days: int) -> None:
+    """Neither the past in which a board without a battery boots, nor two seconds of the future."""
+    script = (
+        "import datetime, sys\n"
+        "from bucketd_client.ctl import clock, main\n"
+        "from bucketd_client.ctl.commands import sweep\n"
+        "class Clock(datetime.datetime):\n"
+        "    @classmethod\n"
+        "    def now(cls, zone=None):\n"
+        f"        return super().now(zone) + datetime.timedelta(days={days})\n"
+        "sweep.datetime = clock.datetime = Clock\n"
+        "sys.exit(main())\n"
+    )
+    words = ["sweep", "--days", "0.1", "--yes"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], env=ctl.environ, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the clock has jumped" in done.stderr
+    assert len(left(ctl)) == 3
+
+
+def test_what_cannot_be_read_is_told_by_every_list(ctl: Shell) -> None:
+    path = ctl.daemon.bucket_path("a", "broken")
+    path.write_bytes(b"{")
+    for words in (
+        ["list"],
+        ["list", "--json"],
+        ["usage"],
+        ["export"],
+        ["sweep", "--days", "9000", "--yes"],
+        ["sweep", "--days", "9000", "--dry-run"],
+        ["clear", "--all", "--device", "a", "--job", "none*", "--yes"],
+        ["device", "rename", "a", "c", "--dry-run"],
+        ["device", "forget", "a", "--yes"],
+        ["device", "forget", "a", "--yes"],
+    ):
+        done = ctl(*words)
+        assert done.returncode == 1, words
+        assert done.stderr.count("devices/a/jobs/broken.json") == 1, done
+    assert path.read_bytes() == b"{"
+
+
+def test_a_failure_on_the_way_tells_how_far_it_came(ctl: Shell) -> None:
+    """Lest "nothing was changed" is read as if it were about all."""
+    ctl.json("schema", "set", "s", "-", stdin="{}")
+    script = (
+        "import sys\n"
+        "from bucketd_client.ctl import main\n"
+        "from bucketd_client.ctl.session import Session\n"
+        "real, deleted = Session.call, []\n"
+        "def call(self, method, target, **more):\n"
+        "    if method == 'DELETE' and deleted:\n"
+        "        self.path = '/nope'\n"
+        "    deleted.extend([1] if method == 'DELETE' else [])\n"
+        "    return real(self, method, target, **more)\n"
+        "Session.call = call\n"
+        "sys.exit(main())\n"
+    )
+    words = ["clear", "--all", "--timeout", "1", "--yes"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], env=ctl.environ, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.startswith("bucketctl: 1 of 3 buckets cleared, then:\n")
 
 
 def test_usage(ctl: Shell) -> None:
@@ -64,3 +150,17 @@ def test_usage(ctl: Shell) -> None:
     over = ctl.json("usage", "--json", "--over", str(found[1]["size"]))["devices"]
     assert [row["device"] for row in over] == ["a"]
     assert ctl("usage", "--over", "much").returncode == 2
+
+
+def test_a_time_that_is_none_spoils_no_list(ctl: Shell) -> None:
+    age(ctl.daemon, "a", "new", "2020-02-31T00:00:00.000Z")
+    seen = ctl.on_terminal("list")
+    assert ("2020-02-31T00:00:00.000Z" in seen, len(seen.splitlines())) == (True, 4)
+
+
+@pytest.mark.parametrize(
+    "words", [["list", "--limit", "9" * 5000], ["usage", "--over", "9" * 5000]]
+)
+def test_numbers_beyond_all_bounds(ctl: Shell, words: list[str]) -> None:
+    done = ctl(*words)
+    assert (done.returncode, "it must be a whole number" in done.stderr) == (2, True)

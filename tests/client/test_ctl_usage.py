@@ -47,7 +47,7 @@ def at(request: pytest.FixtureRequest) -> list[str]:
         (["get", "--device"], 2, "needs a value"),
         (["get", "--json=1"], 2, "takes no value"),
         (["get", "--job", "j"], 2, "need --device"),
-        (["get", "-x"], 2, "goes behind --"),
+        (["get", "-x"], 2, "goes after --"),
         (["--json", "get"], 2, "the command comes first"),
         (["context", "crate"], 2, "did you mean context create?"),
         (["get"], 3, "bucketctl run --device"),

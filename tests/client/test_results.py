@@ -120,7 +120,7 @@ def test_options_that_make_no_sense_together(kind: Any, options: dict[str, Any])
 
 @pytest.mark.parametrize("key", [1, None, True, (1, 2)])
 def test_keys_that_json_would_make_texts_of_are_refused_at_every_depth(key: object) -> None:
-    with pytest.raises(InvalidRequest, match="'/a/1/b' is no text"):
+    with pytest.raises(InvalidRequest, match=r"at '/a/1/b' is a .*must be a string"):
         encode({"a": [0, {"b": {key: 1}}]})
 
 
@@ -138,7 +138,7 @@ class Hostile(Mapping[str, Any]):
 
 
 def test_a_mapping_that_fails_is_a_failure_of_the_call() -> None:
-    with pytest.raises(InvalidRequest, match="out of order"):
+    with pytest.raises(InvalidRequest, match="LookupError"):
         whole(Hostile())
     result = agent.utils.bucket.set(Hostile())
     assert result["code"] == "invalid_request"

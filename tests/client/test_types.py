@@ -38,6 +38,8 @@ stored: str = login.get()["sessionToken"]
 updated: Login = login.update(lambda bucket: {**bucket, "loggedIn": True})
 at: str = login.snapshot().bucket["sessionToken"]
 plain: dict[str, Any] = Bucket().set(a=1)
+Bucket().set(a=1, returning=False)
+written_revision: int = agent.utils.bucket.set({}, returning=False).revision or 0
 login.update(lambda bucket: bucket.update({"loggedIn": False}))
 
 async def play() -> None:
@@ -54,7 +56,7 @@ async def log_out(bucket: Login) -> None:
 REFUSED = {
     "result = agent.utils.bucket.get(); result.buckte": "buckte",
     "result = agent.utils.bucket.get(); n: int = result.error": "assignment",
-    "agent.utils.bucket.set([1])": "arg-type",
+    "agent.utils.bucket.set([1])": "call-overload",
     "login: Bucket[Login] = Bucket(); login.get()['token']": "typeddict-item",
     "login: Bucket[Login] = Bucket(); n: int = login.get()['sessionToken']": "assignment",
     "login: Bucket[Login] = Bucket(); login.snapshot().bucket['token']": "typeddict-item",
@@ -64,6 +66,8 @@ REFUSED = {
     "AsyncBucket(devise='d')": "call-arg",
     "Bucket(device=1)": "arg-type",
     "Bucket().sett(a=1)": "attr-defined",
+    "n: dict[str, int] = Bucket().set(a=1, returning=False)": "assignment",
+    "agent.utils.bucket.set({}, returning=False).bucket": "bucket",
 }
 PREFIX = """
 from typing import TypedDict

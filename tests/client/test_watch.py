@@ -211,7 +211,7 @@ def test_nobody_there() -> None:
 def test_a_daemon_that_takes_no_one_on(monkeypatch: pytest.MonkeyPatch) -> None:
     done = threading.Event()
     with fake(streams([done])) as server:
-        with pytest.raises(Timeout, match="no answer within"):
+        with pytest.raises(Timeout, match="no response within"):
             bucket(server, timeout=0.2).watch()
         done.set()
 
@@ -220,7 +220,10 @@ def test_what_is_refused_is_raised_at_once() -> None:
     missing = {"success": False, "error": "cannot find it", "code": "not_found"}
     with fake(streams([(404, missing)])) as server, pytest.raises(NotFound, match="cannot find"):
         bucket(server).watch()
-    for said, cause in (((200, {"success": True}), "no stream of"), (b"SSH\r\n\r\n", "not HTTP")):
+    for said, cause in (
+        ((200, {"success": True}), "not a stream of"),
+        (b"SSH\r\n\r\n", "not HTTP"),
+    ):
         with fake(streams([said])) as server, pytest.raises(InternalError, match=cause):
             bucket(server).watch()
     with pytest.raises(InvalidRequest, match="since or snapshot"):

@@ -21,7 +21,8 @@ from bucketd.core.schemas.registry import Registry
 from bucketd.errors import BucketdError, StorageFull, TooLarge
 from bucketd.fs import files
 from bucketd.model import changes
-from bucketd.model.bucket import BucketKey, Change, Snapshot
+from bucketd.model.bucket import BucketKey, Snapshot
+from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
 from bucketd.store.base import Filter, Page, settled
 from bucketd.store.file import paths

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from harness import Daemon, pair
 
+from bucketd.core.clock_record import ClockRecord
 from bucketd.core.retention import Retention
 from bucketd.fs import files
 from bucketd.model import changes
-from bucketd.model.bucket import BucketKey, Change, Snapshot
+from bucketd.model.bucket import BucketKey, Snapshot
+from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
 from bucketd.store.base import settled
 from bucketd.store.file.store import FileStore, FileStoreOptions
@@ -110,7 +112,8 @@ def test_what_is_written_meanwhile_stays(tmp_path: Path) -> None:
         store = Busy(files.open_root(str(tmp_path)), str(tmp_path), options)
         key = BucketKey("d", "old")
         await store.commit(key, changes.merge({"n": 1}), Preconditions())
-        retention = Retention(store, days=1e-9, interval=1.0)
+        clock = ClockRecord(files.open_root(str(tmp_path)))
+        retention = Retention(store, clock, days=1e-9, interval=1.0)
         await asyncio.sleep(0.002)  # a time has milliseconds
         assert await retention.sweep(asyncio.Event()) == retention.swept == 0
         assert (await settled(store.read(key))).bucket == b'{"n":1,"late":true}'

@@ -46,3 +46,69 @@ def test_behind_the_end_of_an_array_there_is_nothing(name: str) -> None:
         operation = {"op": name, "from": "/b/-", "path": "/x"}
     with pytest.raises(PatchFailed, match=r"no such place|another value"):
         changes.json_patch([operation], 1 << 20).apply(DOCUMENT)
+
+
+@pytest.mark.parametrize(
+    ("stored", "tested", "holds"),
+    [
+        ("1", True, False), ("true", 1, False), ("0", False, False), ("false", False, True),
+        ("1", 1.0, True), ("1.0", 1, True), ('{"a":[1]}', {"a": [True]}, False),
+        ('{"a":1,"b":2}', {"b": 2, "a": 1}, True), ("null", None, True), ('"1"', 1, False),
+    ],
+)  # fmt: skip
+def test_a_test_takes_no_boolean_for_a_number(stored: str, tested: object, holds: bool) -> None:
+    document = b'{"v":%b}' % stored.encode()
+    patch = changes.json_patch([{"op": "test", "path": "/v", "value": tested}], 1 << 20)
+    if holds:
+        assert patch.apply(document) is document
+    else:
+        with pytest.raises(PatchFailed, match="another value is there"):
+            patch.apply(document)
+
+
+def test_a_patch_comes_to_the_same_each_time() -> None:
+    """An engine may evaluate one several times; later operations change what earlier ones add."""
+    patch = changes.json_patch(
+        [
+            {"op": "add", "path": "/list", "value": []},
+            {"op": "add", "path": "/list/-", "value": {"n": 1}},
+            {"op": "add", "path": "/list/0/m", "value": 2},
+        ],
+        1 << 20,
+    )
+    assert {patch.apply(b"{}") for _ in range(3)} == {b'{"list":[{"n":1,"m":2}]}'}
+
+
+SECRET = "hunter2-secret"
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        [{"op": "test", "path": "/s", "value": "other"}],
+        [{"op": "test", "path": "/k", "value": SECRET}],
+        [{"op": "add", "path": "/s/x", "value": SECRET}],
+        [{"op": "replace", "path": "/none", "value": SECRET}],
+        [{"op": "add", "path": "", "value": SECRET}],
+        [{"op": "add", "path": "/a/9", "value": SECRET}],
+        [{"op": "remove", "path": "/a/x"}],
+        [{"op": "copy", "from": "/s", "path": "/s/s"}],
+        [{"op": "move", "from": "/s", "path": ""}],
+        [{"op": SECRET, "path": "/s"}],
+        [{"op": "add", "path": SECRET, "value": SECRET}],
+        [SECRET],
+    ],
+)
+def test_a_refused_patch_shows_no_value(operations: list[object]) -> None:
+    document = orjson.dumps({"s": SECRET, "k": 1, "a": [SECRET]})
+    with pytest.raises(BucketdError) as refused:
+        changes.json_patch(operations, 1 << 20).apply(document)
+    assert SECRET not in refused.value.message
+    assert SECRET not in repr(refused.value.details)
+
+
+def test_a_long_path_is_cut_in_an_error() -> None:
+    patch = changes.json_patch([{"op": "remove", "path": "/" + "k" * 9999}], 1 << 20)
+    with pytest.raises(PatchFailed) as refused:
+        patch.apply(DOCUMENT)
+    assert len(refused.value.message) < 400

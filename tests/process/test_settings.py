@@ -205,7 +205,7 @@ def test_a_home_that_may_not_be_entered(nobodys_daemon: Daemon) -> None:
     [
         ("[limits]\nmax_bucket_byte = 1\n", ["max_bucket_bytes"]),
         ("[limit]\nmax_bucket_bytes = 1\n", ["[limit]", "limits"]),
-        ("[limits]\nmax_connections = 'many'\n", ["limits.max_connections", "'many'"]),
+        ("[limits]\nmax_connections = 'many'\n", ["max_connections", "a string of 4 characters"]),
         ("[limits]\nmax_connections = true\n", ["limits.max_connections"]),
         ("[limits]\nmax_connections = 1.5\n", ["limits.max_connections"]),
         ("[limits]\nmax_connections = 0\n", ["limits.max_connections"]),
@@ -213,6 +213,9 @@ def test_a_home_that_may_not_be_entered(nobodys_daemon: Daemon) -> None:
         ("[limits]\nidle_timeout_seconds = nan\n", ["limits.idle_timeout_seconds"]),
         ("[limits]\nidle_timeout_seconds = inf\n", ["limits.idle_timeout_seconds"]),
         (f"[limits]\nidle_timeout_seconds = 1{'0' * 400}\n", ["limits.idle_timeout_seconds"]),
+        ("[retention]\ndays = 1e9\n", ["retention.days", "36525", "100 years"]),
+        ("[retention]\ninterval_seconds = 1e18\n", ["retention.interval_seconds", "100 years"]),
+        ("[contexts]\nmax_ttl_seconds = 1e300\n", ["contexts.max_ttl_seconds", "100 years"]),
         ("[store]\ndurability = 'stict'\n", ["store.durability", "strict"]),
         ("[store]\nunsafe_filesystem = 'perhaps'\n", ["store.unsafe_filesystem"]),
         ("[socket]\nmode = '999'\n", ["socket.mode"]),
@@ -264,10 +267,10 @@ def test_a_file_that_cannot_be_read(config: Path, kind: str) -> None:
     [
         ("BUCKETD_LIMITS_MAX_CONECTIONS", "1", ["BUCKETD_LIMITS_MAX_CONNECTIONS"]),
         ("BUCKETD_STORE_DURABILTY", "strict", ["BUCKETD_STORE_DURABILITY"]),
-        ("BUCKETD_LIMITS_MAX_CONNECTIONS", "many", ["BUCKETD_LIMITS_MAX_CONNECTIONS", "many"]),
+        ("BUCKETD_LIMITS_MAX_CONNECTIONS", "many", ["MAX_CONNECTIONS", "a string of 4 characters"]),
         ("BUCKETD_LIMITS_MAX_CONNECTIONS", "", ["BUCKETD_LIMITS_MAX_CONNECTIONS"]),
-        ("BUCKETD_LOG_LEVEL", "loud", ["BUCKETD_LOG_LEVEL", "loud"]),
-        ("BUCKETD_LIMITS_MAX_BUCKET_BYTES", "70000000", ["the most is", "33554432"]),
+        ("BUCKETD_LOG_LEVEL", "loud", ["BUCKETD_LOG_LEVEL", "warning"]),
+        ("BUCKETD_LIMITS_MAX_BUCKET_BYTES", "70000000", ["the maximum is", "33554432"]),
         ("BUCKETD_PATHS_STATE_DIR", "", ["BUCKETD_PATHS_STATE_DIR", "empty"]),
     ],
 )
@@ -283,14 +286,15 @@ def test_an_empty_flag_is_not_the_default(flag: str) -> None:
 
 def test_a_user_that_there_is_not(config: Path) -> None:
     config.write_text('[access]\noperator_users = ["nosuchuser"]\n')
-    said = "cannot use access.operator_users = ['nosuchuser']"
+    said = "cannot use access.operator_users"
     refused(bucketd("--config", str(config)), said, str(config), "no user 'nosuchuser'")
 
 
 def test_a_flag_that_cannot_be_used() -> None:
     outcome = bucketd("--log-level", "loud")
     assert outcome.returncode in (1, 2)
-    assert "loud" in outcome.stderr
+    assert "log.level" in outcome.stderr
+    assert "loud" not in outcome.stderr
     assert "warning" in outcome.stderr
 
 

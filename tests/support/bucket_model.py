@@ -19,7 +19,7 @@ NAMES: list[Name] = [
     *(("tablet", "log in"), ("tablet", "..")),
     *(("phone/1", None), ("tablet", None)),
 ]
-STATE_FILES = {"write.lock", "daemon.lock"}
+STATE_FILES = {"write.lock", "daemon.lock", "clock.json"}
 ADOPTED_WITHIN = 3.0
 
 

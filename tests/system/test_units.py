@@ -145,3 +145,10 @@ def test_install_and_uninstall_leave_what_is_not_theirs(tmp_path: Path) -> None:
     install("uninstall", root, "/opt/b")
     assert entries(root) == before
     assert not (root / "opt/b/share/bucketd").exists()
+
+
+@pytest.mark.parametrize("unit", ["bucketd.service", "user/bucketd.service"])
+def test_memory_with_secrets_stays_out_of_swap_and_core_dumps(unit: str) -> None:
+    lines = (UNITS / unit).read_text().splitlines()
+    assert "MemorySwapMax=0" in lines
+    assert "LimitCORE=0" in lines

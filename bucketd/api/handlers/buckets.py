@@ -12,7 +12,8 @@ import orjson
 from ...concurrency import INLINE_MAX_BYTES, offload
 from ...errors import InvalidRequest
 from ...model import changes, strict_json
-from ...model.bucket import BucketKey, Change, Metadata, Snapshot, is_timestamp
+from ...model.bucket import BucketKey, Snapshot, envelope_fields, is_timestamp
+from ...model.changes import Change, Metadata
 from ...model.strict_json import as_object
 from ...store.base import BucketInfo, Filter, Page
 from .. import headers, responses
@@ -40,7 +41,7 @@ def _shown(request: Request, now: Snapshot) -> Response | Coroutine[Any, Any, Re
     """Return the response to a read that found this state."""
     head, target = request.head, request.bucket
     if head.conditional:
-        if not head.preconditions.unmatched(now):
+        if not head.preconditions.if_none_match_holds(now):
             return responses.not_modified(now)
         head.preconditions.check(now, target.key, "read")
     keys, template = head.query.get("key"), target.template
@@ -89,7 +90,7 @@ async def _commit_offloaded(request: Request, change_of: ChangeOf) -> Response:
     """Commit a change that takes long to make of the body, made in a worker thread."""
     change = await offload(lambda: change_of(request, strict_json.loads(request.body)))
     if len(request.body) > INLINE_MAX_BYTES:
-        change = change._replace(large=True)
+        change = change._replace(offloaded=True)
     deferred = _commit(request, change)
     return deferred.render(await deferred.outcome)
 
@@ -166,16 +167,7 @@ def _listed(row: BucketInfo) -> dict[str, Any]:
 
 
 def _envelope(key: BucketKey, now: Snapshot) -> dict[str, Any]:
-    return {
-        "format": "bucketd/1",
-        "device": key.device,
-        "job": key.job,
-        "automation": now.automation,
-        "revision": now.revision,
-        "created_at": now.created_at,
-        "updated_at": now.updated_at,
-        "bucket": orjson.Fragment(now.bucket),
-    }
+    return {**envelope_fields(key, now), "bucket": orjson.Fragment(now.bucket)}
 
 
 def _limit(text: str | None) -> int:

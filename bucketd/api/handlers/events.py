@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from ...core.contexts import Context
 from ...core.events.subscription import Only, Watcher
@@ -11,7 +10,7 @@ from .. import responses
 from ..request import Request
 from ..responses import Response
 
-LOOK_SECONDS = 10.0  # between looks at the clock
+LOOK_SECONDS = 10.0  # between looks at the clock: timers of the loop stand still in a sleep
 
 
 async def watch(request: Request) -> Response:
@@ -47,19 +46,19 @@ def _members(request: Request) -> frozenset[str] | None:
 def _bind(watcher: Watcher, context: Context) -> None:
     """Let the stream end with the context: now if it is revoked, else when it expires."""
     watcher.context = context.id
-    watcher.ended.add_done_callback(_Expiry(watcher, context.expires).cancel)
+    watcher.ended.add_done_callback(_Expiry(watcher, context).cancel)
 
 
 class _Expiry:
-    """Ends a stream at a time of the clock, which may be set, while the machine may sleep."""
+    """Ends a stream with its context, also where the machine sleeps meanwhile."""
 
-    def __init__(self, watcher: Watcher, expires: float) -> None:
-        self._watcher, self._expires = watcher, expires
+    def __init__(self, watcher: Watcher, context: Context) -> None:
+        self._watcher, self._context = watcher, context
         self._handle: asyncio.TimerHandle | None = None
         self._look()
 
     def _look(self) -> None:
-        left = self._expires - time.time()
+        left = self._context.seconds_left
         if left <= 0:
             self._watcher.close()
         else:

@@ -104,13 +104,13 @@ def _row(entry: Entry) -> dict[str, Any]:
         "automation": entry.automation,
         "source": entry.source,
         "path": entry.path,
-        "form": entry.compiled.form if entry.compiled is not None else None,
+        "form": entry.validator.form if entry.validator is not None else None,
         "problem": entry.problem,
     }
 
 
 def _whole(entry: Entry) -> dict[str, Any]:
-    compiled = entry.compiled
+    compiled = entry.validator
     shown = None if compiled is None else (compiled.document, compiled.json_schema)
     schema, json_schema = shown or (None, None)
     return {**_row(entry), "schema": schema, "json_schema": json_schema}

@@ -46,16 +46,16 @@ class Hub:
         self._pending_bytes = 0
         self._pump: asyncio.Task[None] | None = None
         self._beat: asyncio.TimerHandle | None = None
-        self._told = ""  # while the pump runs: the mark of what all have been told
+        self._told = ""  # while the pump runs: the event id of what all have been told
         store.subscribe(self)
 
     def __len__(self) -> int:
         return self._count
 
     @property
-    def mark(self) -> str:
+    def event_id(self) -> str:
         """Of the newest change that all watchers have been told of."""
-        return self.store.mark if self._pump is None else self._told
+        return self.store.event_id if self._pump is None else self._told
 
     @property
     def interests(self) -> Set[BucketKey] | None:
@@ -70,7 +70,7 @@ class Hub:
                 f"cannot watch: there are {self._count} event streams, which is all that "
                 "[limits] max_watchers allows; end one, or try again"
             )
-        watcher = Watcher(only, self.store, lambda: self.mark, self.remove)
+        watcher = Watcher(only, self.store, lambda: self.event_id, self.remove)
         self._watchers.setdefault(only.key, {})[watcher] = None
         self._count += 1
         if self._beat is None:
@@ -91,7 +91,7 @@ class Hub:
         if changed.before is not None and changed.before.etag == changed.after.etag:
             return  # what could not be read was healed: nobody has seen anything else
         if self._pump is None:
-            self._told = self.store.mark
+            self._told = self.store.event_id
             self._pump = asyncio.get_running_loop().create_task(self._deliver())
         self._pending.append(changed)
         self._pending_bytes += len(changed.after.bucket)
@@ -165,7 +165,7 @@ class Hub:
                 if told.large or long or offered % AT_ONCE == 0:
                     await asyncio.sleep(rest if len(self._pending) == 1 else 0)
                     began = time.monotonic()
-            self._told = changed.mark
+            self._told = changed.event_id
             if self._pending and self._pending[0] is changed:
                 self._pending.popleft()
                 self._pending_bytes -= len(changed.after.bucket)
@@ -188,7 +188,7 @@ class Hub:
             self._beat_some(iter(self._all()))
 
     def _beat_some(self, watchers: Iterator[Watcher]) -> None:
-        frame = b": \n" + sse.here(self.mark)
+        frame = b": \n" + sse.here(self.event_id)
         for count, watcher in enumerate(watchers, 1):
             watcher.send(frame)
             if count == AT_ONCE:

@@ -1,7 +1,7 @@
 """What watchers are sent: Server-Sent Events as bytes.
 
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html. The ``id`` of an event is
-the store's mark of that change.
+the store's event id of that change.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ class Notification:
         return self._frames[members]
 
     def _frame(self, members: frozenset[str] | None) -> bytes | None:
-        key, _, after, mark = self.changed[:4]
+        key, _, after, event_id = self.changed[:4]
         if self._difference is None:
-            return gap(mark, key)
+            return gap(event_id, key)
         found = self._difference
         if members is not None:
             found = found.among(members)
             if not found.set and not found.removed:
                 return None
-        return event(mark, key, after.revision, found)
+        return event(event_id, key, after.revision, found)
 
 
 def prepare_all(
@@ -98,18 +98,18 @@ def prepare_all(
     return frames
 
 
-def here(mark: str) -> bytes:
+def here(event_id: str) -> bytes:
     """Where to resume from, without an event."""
-    return b"id: %b\n\n" % mark.encode()
+    return b"id: %b\n\n" % event_id.encode()
 
 
-def gap(mark: str, key: BucketKey | None) -> bytes:
+def gap(event_id: str, key: BucketKey | None) -> bytes:
     """What happened meanwhile, to this bucket or to any, is not known."""
     where = {} if key is None else {"device": key.device, "job": key.job}
-    return b"event: gap\nid: %b\ndata: %b\n\n" % (mark.encode(), orjson.dumps(where))
+    return b"event: gap\nid: %b\ndata: %b\n\n" % (event_id.encode(), orjson.dumps(where))
 
 
-def event(mark: str, key: BucketKey, revision: int, found: Difference) -> bytes:
+def event(event_id: str, key: BucketKey, revision: int, found: Difference) -> bytes:
     data = {
         "device": key.device,
         "job": key.job,
@@ -117,4 +117,4 @@ def event(mark: str, key: BucketKey, revision: int, found: Difference) -> bytes:
         "set": found.set,
         "removed": found.removed,
     }
-    return b"event: bucket\nid: %b\ndata: %b\n\n" % (mark.encode(), orjson.dumps(data))
+    return b"event: bucket\nid: %b\ndata: %b\n\n" % (event_id.encode(), orjson.dumps(data))

@@ -10,7 +10,7 @@ import orjson
 
 from ...concurrency import offload
 from ...model.bucket import BucketKey, Snapshot
-from ...store.base import ChangeEvent, Store, settled
+from ...store.base import ChangeEvent, Filter, Store, settled
 from . import sse
 from .sse import Difference, Notification
 
@@ -38,17 +38,13 @@ class Only(NamedTuple):
 
     def names(self, device: str, job: str | None, automation: str | None) -> bool:
         """Whether it wants to hear of these."""
-        return (
-            self.device in (None, device)
-            and self.job in (None, job)
-            and self.automation in (None, automation)
-        )
+        return Filter(self.device, self.job, self.automation).matches(device, job, automation)
 
 
 class Watcher:
     """One stream. Until ``begin`` it holds what it is told; from then on it sends it.
 
-    ``mark`` gives that of the newest change that all have been told of; ``leave`` is called once
+    ``event_id`` gives that of the newest change that all were told of; ``leave`` is called once
     there is nothing more to come, and then ``ended`` is done.
     """
 
@@ -56,10 +52,10 @@ class Watcher:
         self,
         only: Only,
         store: Store,
-        mark: Callable[[], str],
+        event_id: Callable[[], str],
         leave: Callable[[Watcher], None],
     ) -> None:
-        self.only, self._store, self._mark, self._leave = only, store, mark, leave
+        self.only, self._store, self._event_id, self._leave = only, store, event_id, leave
         self.context: str | None = None  # whose end is the stream's, too
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.first: list[bytes] = []
@@ -78,23 +74,23 @@ class Watcher:
         await self._store.wait_until_watching(key)
         self.first.append(sse.RETRY)
         if since is None:
-            self.first.append(sse.here(self._mark()))
+            self.first.append(sse.here(self._event_id()))
         elif await self._resume(since):
             return
         else:
-            self.first.append(sse.gap(self._mark(), key))
+            self.first.append(sse.gap(self._event_id(), key))
         if snapshot and key is not None:
             now = await settled(self._store.read(key))
             self._known = lambda changed: _covers(now, changed)
-            mark = self._mark()
-            self.first.append(await offload(self._snapshot, mark, key, now))
+            event_id = self._event_id()
+            self.first.append(await offload(self._snapshot, event_id, key, now))
 
-    def _snapshot(self, mark: str, key: BucketKey, now: Snapshot) -> bytes:
+    def _snapshot(self, event_id: str, key: BucketKey, now: Snapshot) -> bytes:
         """The whole bucket as an event; beside the loop, for it may be large."""
         found = Difference(orjson.loads(now.bucket), [])
         if self.only.members is not None:
             found = found.among(self.only.members)
-        return sse.event(mark, key, now.revision, found)
+        return sse.event(event_id, key, now.revision, found)
 
     async def _resume(self, since: str) -> bool:
         """What happened after ``since``; False where that is not known, or too much."""
@@ -110,7 +106,7 @@ class Watcher:
         for changed in changes:
             self._seen.setdefault(changed.shard, set()).add(changed.place)
         if changes:
-            self.first.append(sse.here(changes[-1].mark))
+            self.first.append(sse.here(changes[-1].event_id))
         return True
 
     def begin(self, send: Callable[[bytes], None]) -> None:
@@ -122,7 +118,7 @@ class Watcher:
         for told in held:
             self.offer(told)
         if self._missed:
-            send(sse.gap(self._mark(), self.only.key))
+            send(sse.gap(self._event_id(), self.only.key))
 
     def offer(self, told: Notification) -> None:
         """Send it, unless it does not concern this watcher."""
@@ -162,7 +158,7 @@ class Watcher:
     def miss(self) -> None:
         """Changes were made that it cannot be told of."""
         self._missed = True
-        self.send(sse.gap(self._mark(), self.only.key))
+        self.send(sse.gap(self._event_id(), self.only.key))
 
     def close(self) -> None:
         """Nothing more is to come. Again is no harm."""

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import InvalidRequest
+from .messages import pointer
 
-MOST_WAYS = 100_000
+MAX_WAYS = 100_000
 _LISTS, _ONE = ("allOf", "anyOf", "oneOf"), ("not", "if", "then", "else")
 _CHILD = ("items", "additionalProperties", "contains", "unevaluatedItems", "unevaluatedProperties")
 _HERE = ""  # the label of an edge that stays at the same place of the bucket
@@ -26,9 +27,9 @@ Edge = tuple[str, int]
 def check(schema: Any) -> None:
     """Raise InvalidRequest for a schema whose work has no reasonable bound."""
     graph = _Graph(schema)
-    if graph.count_ways() > MOST_WAYS:
+    if graph.count_ways() > MAX_WAYS:
         raise InvalidRequest(
-            f"cannot use the schema: it would be applied to one place in over {MOST_WAYS} ways; "
+            f"cannot use the schema: it would be applied to one place in over {MAX_WAYS} ways; "
             "use fewer references within references"
         )
 
@@ -59,7 +60,7 @@ class _Graph:
                 ways[number] = total
                 for _, target in self._edges[number]:
                     if target not in members:
-                        ways[target] = min(ways[target] + total, MOST_WAYS + 1)
+                        ways[target] = min(ways[target] + total, MAX_WAYS + 1)
         return max(ways.values())
 
     def _refuse_branching(self, members: set[int]) -> None:
@@ -69,8 +70,9 @@ class _Graph:
             every = exits.get("*", 0)
             if any(count + (every if label != "*" else 0) > 1 for label, count in exits.items()):
                 raise InvalidRequest(
-                    "cannot use the schema: it refers to itself twice at the same place, so a "
-                    "nested bucket could take for ever; let each place refer back once"
+                    f"cannot use the schema: {self._place(number)}: it refers to itself twice at "
+                    "the same place, so a nested bucket could take for ever; let each place refer "
+                    "back once"
                 )
 
     def _exits(
@@ -79,8 +81,8 @@ class _Graph:
         """By step: in how many ways a child is looked at again by the same recursion."""
         if number in above:
             raise InvalidRequest(
-                "cannot use the schema: a reference leads back to itself, so it says nothing; "
-                "let it lead to a schema"
+                f"cannot use the schema: {self._place(number)}: a reference leads back to itself, "
+                "so it says nothing; let it lead to a schema"
             )
         if number in memo:
             return memo[number]
@@ -97,8 +99,13 @@ class _Graph:
         memo[number] = exits
         return exits
 
+    def _place(self, number: int) -> str:
+        """Return the JSON Pointer of a subschema."""
+        return self._places.get(number) or "its root"
+
     def _collect(self, root: Any) -> None:
         waiting = [(root, root)]
+        self._places = _places(root)
         while waiting:
             node, resource = waiting.pop()
             if not isinstance(node, dict) or id(node) in self._nodes:
@@ -143,6 +150,20 @@ class _Graph:
         last = uri.rpartition("/")[2]
         alike = (node for name, node in self._named.items() if name.rpartition("/")[2] == last)
         return self._named.get(uri) or next(alike, None)
+
+
+def _places(root: Any) -> dict[int, str]:
+    """Return the JSON Pointer of each object in a schema, by its identity."""
+    places: dict[int, str] = {}
+    waiting: list[tuple[str, Any]] = [("", root)]
+    while waiting:
+        place, node = waiting.pop()
+        if isinstance(node, dict):
+            places[id(node)] = place
+            waiting += [(place + pointer([name]), child) for name, child in node.items()]
+        elif isinstance(node, list):
+            waiting += [(place + pointer([index]), child) for index, child in enumerate(node)]
+    return places
 
 
 def resolve(root: Any, reference: str) -> Any:

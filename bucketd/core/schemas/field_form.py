@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...errors import InvalidRequest
+from .messages import describe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TYPES = ("string", "number", "boolean", "array", "object", "any")
@@ -33,17 +34,17 @@ _ONLY = {
     "minItems": "array", "maxItems": "array", "items": "array", "properties": "object",
 }  # fmt: skip
 _KNOWN = ("name", "type", "required", "integer", "items", "properties", *_SAME, *_RENAMED)
-_TEXTS, _FLAGS = ("description", "pattern"), ("required", "integer")
+_STRINGS, _FLAGS = ("description", "pattern"), ("required", "integer")
 _COUNTS, _NUMBERS = ("minLength", "maxLength", "minItems", "maxItems"), ("min", "max")
 
 
 def is_field_form(document: dict[str, Any]) -> bool:
-    """Whether it is one, rather than a JSON Schema."""
+    """Report whether a document is in the field form, rather than a JSON Schema."""
     return "fields" in document and "$schema" not in document
 
 
 def to_json_schema(document: dict[str, Any]) -> dict[str, Any]:
-    """The JSON Schema that the field form stands for. Raises InvalidRequest."""
+    """Return the JSON Schema that the field form stands for. Raises InvalidRequest."""
     if unknown := set(document) - {"fields", "title", "description"}:
         raise _wrong("the schema", f"{min(unknown)!r} is not known beside 'fields'")
     notes: dict[str, Any] = {
@@ -76,7 +77,7 @@ def _field(field: Any, where: str) -> dict[str, Any]:
     given = {name: value for name, value in field.items() if value is not None}
     kind = given.get("type")
     if kind not in TYPES:
-        raise _wrong(where, f"its type {kind!r} is unknown{_nearest(kind, TYPES)}")
+        raise _wrong(where, f"its type must be one of {', '.join(TYPES)}, got {describe(kind)}")
     for name, value in given.items():
         _check(name, value, kind, where)
     schema: dict[str, Any] = {}
@@ -93,27 +94,27 @@ def _field(field: Any, where: str) -> dict[str, Any]:
 
 
 def _check(name: str, value: Any, kind: str, where: str) -> None:
-    """One attribute: known, of this type of field, and of the right type itself."""
+    """Check that an attribute is known, fits the type of the field, and has the right type."""
     if name not in _KNOWN:
         raise _wrong(where, f"{name!r} is unknown{_nearest(name, _KNOWN)}")
     if _ONLY.get(name, kind) != kind:
         raise _wrong(where, f"{name!r} is for the type {_ONLY[name]}, and its type is {kind}")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     sound = {
-        **dict.fromkeys(_TEXTS, isinstance(value, str)),
+        **dict.fromkeys(_STRINGS, isinstance(value, str)),
         **dict.fromkeys(_FLAGS, isinstance(value, bool)),
         **dict.fromkeys(_NUMBERS, number),
         **dict.fromkeys(_COUNTS, number and value == int(value) and value >= 0),
         "enum": isinstance(value, list) and bool(value),
     }
     if not sound.get(name, True):
-        raise _wrong(where, f"{name!r} must be {_must_be(name)}, got {value!r:.60}")
+        raise _wrong(where, f"{name!r} must be {_must_be(name)}, got {describe(value)}")
 
 
 def _must_be(name: str) -> str:
     if name == "enum":
         return "a list with something in it"
-    words = {_TEXTS: "a text", _FLAGS: "true or false", _NUMBERS: "a number"}
+    words = {_STRINGS: "a string", _FLAGS: "true or false", _NUMBERS: "a number"}
     return next((what for names, what in words.items() if name in names), "a whole number from 0")
 
 

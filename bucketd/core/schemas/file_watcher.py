@@ -1,50 +1,109 @@
-"""Takes up changed schema files within a second, for as long as the daemon lives."""
+"""Load changed schema files within a second, by inotify or, where that is used up, by polling."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from importlib import import_module
+from typing import Any
 
 from .registry import Registry
 
 log = logging.getLogger(__name__)
-LOOK_SECONDS = 0.5  # for a directory that does not exist yet, or was replaced
+# Between looks at the files themselves: for a directory that does not exist yet or was replaced,
+# for what a link leads to, and for everything where there is no inotify.
+POLL_SECONDS = 0.5
+RETRY_SECONDS = 30.0  # between tries to get inotify back
 
 
-async def keep_current(registry: Registry, stop: asyncio.Event) -> None:
-    """Rescan whenever something changes in the schema directories, until ``stop``."""
-    # Not before the daemon serves, and not on the loop: it takes a tenth of a second.
-    watchfiles = await asyncio.to_thread(import_module, "watchfiles")
-    while not stop.is_set():
-        watched = registry.directories
-        if not watched:
-            await _pause(stop)
-            continue
-        changes = watchfiles.awatch(
-            *watched,
-            stop_event=stop,
-            debounce=100,
-            step=20,
-            rust_timeout=int(LOOK_SECONDS * 1000),
-            yield_on_timeout=True,
-            recursive=False,
-        )
+class FileWatcher:
+    """Keeps a registry current with the schema files of this host."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._rescan_requested = asyncio.Event()
+        self._polling = False
+
+    def request_rescan(self) -> None:
+        """Have the files looked at now, whatever was noticed of them; on the event loop."""
+        self._rescan_requested.set()
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the directories of the schemas."""
+        return self._registry.directory_problems()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Load what changes, until ``stop``."""
+        # The import takes a tenth of a second: not before the daemon serves, and not on the loop.
+        watchfiles = await asyncio.to_thread(import_module, "watchfiles")
+        loop = asyncio.get_running_loop()
+        while not stop.is_set():
+            watched = self._registry.directories
+            cause = await self._watch(watchfiles, watched, stop) if watched else None
+            if cause is not None:
+                self._report_polling(cause)
+                await self._poll(stop, loop.time() + RETRY_SECONDS)
+            elif not watched:
+                await self._poll(stop, loop.time() + POLL_SECONDS)
+
+    async def _watch(
+        self, watchfiles: Any, watched: list[str], stop: asyncio.Event
+    ) -> OSError | RuntimeError | None:
+        """Follow these directories by inotify until they are others; return why that fails."""
         try:
-            first = True  # what changed before the watch was in place
-            async for changed in changes:
-                if changed or first:
-                    await asyncio.to_thread(registry.rescan)
-                first = False
-                if registry.directories != watched:
-                    break
-        except (OSError, RuntimeError, watchfiles.RustNotifyError) as error:
-            log.error("cannot watch the schema files: %s", error)
-            await _pause(stop)
+            changes = watchfiles.awatch(
+                *watched,
+                stop_event=stop,
+                debounce=100,
+                step=20,
+                rust_timeout=int(POLL_SECONDS * 1000),
+                yield_on_timeout=True,
+                recursive=False,
+            )
+            async with contextlib.aclosing(changes):
+                async for _ in changes:
+                    if self._polling:
+                        self._polling = False
+                        log.info("inotify follows the schema files again")
+                    # Also without a change: inotify says nothing of what a link leads to.
+                    await self._rescan()
+                    if self._registry.directories != watched:
+                        return None
+        except (OSError, RuntimeError) as error:
+            return error
+        return None
 
+    async def _poll(self, stop: asyncio.Event, until: float) -> None:
+        """Look at the files again and again, for a while."""
+        loop = asyncio.get_running_loop()
+        while not stop.is_set():
+            await self._rescan()
+            if loop.time() >= until:
+                return
+            await self._pause(stop)
 
-async def _pause(stop: asyncio.Event) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
-    except TimeoutError:
-        return
+    async def _rescan(self) -> None:
+        force = self._rescan_requested.is_set()
+        self._rescan_requested.clear()
+        await asyncio.to_thread(self._registry.rescan, force)
+
+    async def _pause(self, stop: asyncio.Event) -> None:
+        waiting = {
+            asyncio.ensure_future(stop.wait()),
+            asyncio.ensure_future(self._rescan_requested.wait()),
+        }
+        try:
+            await asyncio.wait(waiting, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def _report_polling(self, cause: Exception) -> None:
+        if not self._polling:
+            log.warning(
+                "cannot follow the schema files by inotify: %s; they are looked at every %g s",
+                cause,
+                POLL_SECONDS,
+            )
+        self._polling = True

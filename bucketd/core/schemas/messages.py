@@ -1,4 +1,8 @@
-"""What is wrong with a value, said so that a person can mend it; secrets are never repeated."""
+"""What is wrong with a value, in words that a person can act on; no value is ever repeated.
+
+A value is told by its kind and its length. What the schema says may be shown, unless that would
+repeat the value, as when a forbidden string is part of an allowed one.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,11 @@ from typing import Any
 
 import orjson
 
-from ...model.strict_json import kind_of
-
-LONGEST_SHOWN = 40
+MAX_SHOWN = 40
 _KINDS = {
     "number": "a number",
     "integer": "a whole number",
-    "string": "a text",
+    "string": "a string",
     "boolean": "true or false",
     "array": "an array",
     "object": "an object",
@@ -23,35 +25,53 @@ _KINDS = {
 
 
 def pointer(path: list[Any]) -> str:
-    """A JSON Pointer (RFC 6901)."""
+    """Return a JSON Pointer (RFC 6901)."""
     return "".join("/" + str(p).replace("~", "~0").replace("/", "~1") for p in path)
 
 
+def describe(value: Any, with_length: bool = True) -> str:
+    """Return the kind of a value and its length: "a string of 15 characters", "null"."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    kind, unit = "an object", "key"
+    if isinstance(value, str):
+        kind, unit = "a string", "character"
+    elif isinstance(value, list):
+        kind, unit = "an array", "item"
+    if not with_length:
+        return kind
+    return f"{kind} of {len(value)} {unit}{'' if len(value) == 1 else 's'}"
+
+
 def cause_of(error: Any, secret: bool) -> str:
-    """One violation in words, without the place, which stands before it."""
+    """Return one violation in words, without its place. Of a ``secret``, no length is told."""
     kind = error.kind
+    got = describe(error.instance, with_length=not secret)
     words = _WORDS.get(kind.name)
     if words is not None:
-        return words(kind, _shown(error.instance, secret), error.instance)
+        return words(kind, got, error.instance)
     if kind.name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
         bound = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "over"}
-        return f"must be {bound.get(kind.name, 'under')} {kind.limit}{_got(error, secret)}"
-    return f"is not what its schema's {kind.name!r} allows{_got(error, secret)}"
+        return f"must be {bound.get(kind.name, 'under')} {kind.limit}, got {got}"
+    return f"is not what its schema's {kind.name!r} allows, got {got}"
 
 
-def _got(error: Any, secret: bool) -> str:
-    return f", got {_shown(error.instance, secret)}"
-
-
-def _shown(value: Any, secret: bool) -> str:
-    """The value, as far as it may be told: "the text \\"yesterday\\"", "null", "an object"."""
-    kind = kind_of(value)
-    if secret or value is None or isinstance(value, dict | list):
-        return kind
-    text = orjson.dumps(value).decode()
-    if len(text) > LONGEST_SHOWN:
-        text = text[:LONGEST_SHOWN] + "…"
-    return f"the {kind.split(' ')[1]} {text}" if not isinstance(value, bool) else text
+def _repeats(text: str, value: Any) -> bool:
+    """Report whether a text of the schema has a string or number of the value in it."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+        elif isinstance(part, str | int | float) and str(part) and str(part) in text:
+            return True
+    return False
 
 
 def _type(kind: Any, got: str, _value: Any) -> str:
@@ -67,13 +87,19 @@ def _unexpected(kind: Any, _got: str, _value: Any) -> str:
     return f"must not have {names}: the schema does not know it"
 
 
-def _enum(kind: Any, got: str, _value: Any) -> str:
-    options = [orjson.dumps(option).decode()[:LONGEST_SHOWN] for option in kind.options[:10]]
-    return f"must be one of {', '.join(options)}, got {got}"
+def _enum(kind: Any, got: str, value: Any) -> str:
+    options = [orjson.dumps(option).decode()[:MAX_SHOWN] for option in kind.options[:10]]
+    text = ", ".join(options)
+    if _repeats(text, value):
+        text = f"the {len(kind.options)} values that the schema allows"
+    return f"must be one of {text}, got {got}"
 
 
-def _constant(kind: Any, got: str, _value: Any) -> str:
-    return f"must be {orjson.dumps(kind.expected_value).decode()[:LONGEST_SHOWN]}, got {got}"
+def _constant(kind: Any, got: str, value: Any) -> str:
+    text = orjson.dumps(kind.expected_value).decode()[:MAX_SHOWN]
+    if _repeats(text, value):
+        text = "the one value that the schema allows"
+    return f"must be {text}, got {got}"
 
 
 def _length(least: str) -> Callable[[Any, str, Any], str]:
@@ -86,13 +112,15 @@ def _length(least: str) -> Callable[[Any, str, Any], str]:
     return words
 
 
-def _pattern(kind: Any, got: str, _value: Any) -> str:
-    if not hasattr(kind, "pattern"):  # it has gone back too often; which one is not told
+def _pattern(kind: Any, got: str, value: Any) -> str:
+    if not hasattr(kind, "pattern"):
+        # The library gave up on a pattern, and does not say on which.
         return (
-            "has too long a text or name for a pattern that looks around or back: whether it "
+            "has too long a string or name for a pattern that looks around or back: whether it "
             "matches cannot be told in reasonable time. Shorten it, or simplify the pattern"
         )
-    return f"must match the pattern {kind.pattern}, got {got}"
+    pattern = "its pattern" if _repeats(kind.pattern, value) else f"the pattern {kind.pattern}"
+    return f"must match {pattern}, got {got}"
 
 
 def _format(kind: Any, got: str, _value: Any) -> str:

@@ -1,7 +1,7 @@
 """The schemas in force, by automation: files of the operator, and those set through the API.
 
 A schema set through the API wins over a file of the same automation. A file is
-taken up when it changes; one that cannot be used is reported, and the last good
+loaded when it changes; one that cannot be used is reported, and the last good
 one stays in force.
 """
 
@@ -15,7 +15,7 @@ import stat
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -31,8 +31,15 @@ DIRECTORY = "schemas"
 NAME_SUFFIX = ".name"  # beside a schema whose automation's name is too long for a file name
 LAST_GOOD = (DIRECTORY, "last-good")  # copies of files, for a start when one is broken
 API, FILE = "api", "file"
-MOST_BYTES = 4 * 1024 * 1024
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # which no pipe holds up
+MAX_BYTES = 4 * 1024 * 1024
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # A pipe does not block this.
+
+
+class FileKey(NamedTuple):
+    """What tells that another file is there, also behind a link, or another content of it."""
+
+    device: int
+    stat_key: files.StatKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +49,8 @@ class Entry:
     automation: str
     source: str
     path: str
-    signature: files.StatKey
-    compiled: Validator | None
+    stat_key: FileKey
+    validator: Validator | None
     problem: str | None = None
 
 
@@ -56,23 +63,24 @@ class Registry:
             API: os.path.join(state_dir, DIRECTORY),
             FILE: os.path.join(config_dir, DIRECTORY),
         }
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
+        self._directory_problems: list[str] = []
         self._entries: dict[str, Entry] = {}  # by path
         self._in_force: Mapping[str, Entry] = {}  # by automation; replaced whole, never changed
         self.rescan()
 
     @property
     def directories(self) -> list[str]:
-        """Where a change may come from, as far as these directories exist."""
+        """Return the directories to follow, as far as they exist."""
         return [place for place in self._places.values() if os.path.isdir(place)]
 
     def find(self, automation: str | None) -> Validator | None:
-        """The schema that buckets of this automation must meet."""
+        """Return the schema that buckets of this automation must meet."""
         entry = self._in_force.get(automation) if automation is not None else None
-        return entry.compiled if entry is not None else None
+        return entry.validator if entry is not None else None
 
     def get(self, automation: str) -> Entry:
-        """The entry in force; NotFound where there is none."""
+        """Return the entry in force; NotFound where there is none."""
         entry = self._in_force.get(automation)
         if entry is None:
             raise NotFound(
@@ -82,12 +90,12 @@ class Registry:
         return entry
 
     def entries(self) -> list[Entry]:
-        """Those in force, and those with a problem, by name."""
-        broken = [e for e in self._entries.values() if e.compiled is None]
+        """Return the entries in force and those with a problem, by name."""
+        broken = [e for e in self._entries.values() if e.validator is None]
         return sorted([*self._in_force.values(), *broken], key=lambda e: (e.automation, e.path))
 
     def problems(self) -> list[dict[str, str]]:
-        """Files that cannot be used as they are, and why."""
+        """Return the files that cannot be used as they are, and why."""
         found = [e for e in self._entries.values() if e.problem is not None]
         return [{"path": e.path, "problem": str(e.problem)} for e in found]
 
@@ -118,43 +126,44 @@ class Registry:
             raise errors.refusal(f"remove the schema of {automation!r}", error) from error
         self.rescan()
 
-    def rescan(self) -> None:
-        """Take up every file that has changed since the last time."""
-        with self._turn:  # an older look at the files must not come after a newer one
-            self._rescan()
+    def rescan(self, force: bool = False) -> None:
+        """Load every file that has changed since the last time; with ``force`` all of them."""
+        # One at a time, so that an older state of the files never replaces a newer one.
+        with self._lock:
+            self._rescan(force)
 
-    def _rescan(self) -> None:
+    def _rescan(self, force: bool) -> None:
         entries: dict[str, Entry] = {}
+        problems: list[str] = []
         for source in self._places:
-            for path, signature in self._files(source):
+            for path, stat_key in self._files(source, problems):
                 known = self._entries.get(path)
-                if known is None or known.signature != signature:
-                    known = self._load(source, path, signature, known)
+                if known is None or known.stat_key != stat_key or force:
+                    known = self._load(source, path, stat_key, known)
                 entries[path] = known
-        good = [entry for entry in entries.values() if entry.compiled is not None]
+        self._report_directories(problems)
+        good = [entry for entry in entries.values() if entry.validator is not None]
         by_name = {entry.automation: entry for entry in good if entry.source == FILE}
         by_name |= {entry.automation: entry for entry in good if entry.source == API}
         self._entries, self._in_force = entries, by_name
 
-    def _load(
-        self, source: str, path: str, signature: files.StatKey, before: Entry | None
-    ) -> Entry:
+    def _load(self, source: str, path: str, stat_key: FileKey, before: Entry | None) -> Entry:
         """The entry for a file as it is now; where it cannot be used, the last good one stays."""
         automation = self._name_of(source, path)
         try:
             text = self._read(source, os.path.basename(path))
-            compiled = _compile(text)
+            validator = _compile(text)
         except (OSError, BucketdError) as error:
             cause = error.message if isinstance(error, BucketdError) else str(error.strerror)
-            old = before.compiled if before is not None else self._last_good(automation)
+            old = before.validator if before is not None else self._last_good(automation)
             stays = "the last good one stays in force" if old is not None else "none applies"
             log.error("cannot use the schema %s: %s; %s", path, cause, stays)
-            return Entry(automation, source, path, signature, old, cause)
+            return Entry(automation, source, path, stat_key, old, cause)
         if source == FILE:
             self._keep_as_good(automation, text)
         if before is not None:
-            log.info("took up the schema of %r from %s", automation, path)
-        return Entry(automation, source, path, signature, compiled)
+            log.info("loaded the schema of %r from %s", automation, path)
+        return Entry(automation, source, path, stat_key, validator)
 
     def _last_good(self, automation: str) -> Validator | None:
         """What the operator's file said when it could last be used, by an earlier daemon."""
@@ -174,22 +183,48 @@ class Registry:
         except OSError as error:
             log.warning("cannot keep a copy of the schema of %r: %s", automation, error.strerror)
 
-    def _files(self, source: str) -> Iterator[tuple[str, files.StatKey]]:
+    def _files(self, source: str, problems: list[str]) -> Iterator[tuple[str, FileKey]]:
+        """Yield the schema files of a directory; what cannot be one is added to ``problems``."""
         ours = source == API
+        place = self._places[source]
         try:
-            found = (
-                files.names(self.root, (DIRECTORY,)) if ours else os.listdir(self._places[source])
-            )
-        except OSError:
+            found = files.names(self.root, (DIRECTORY,)) if ours else os.listdir(place)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            problems.append(f"cannot read the schemas in {place}: {error.strerror}")
             return
         for name in sorted(found):
-            path = os.path.join(self._places[source], name)
+            path = os.path.join(place, name)
             if not name.endswith(filenames.SUFFIX) or name.startswith("."):
                 continue
+            if not _is_utf8(name):
+                shown = os.fsencode(path).decode(errors="backslashreplace")
+                problems.append(
+                    f"cannot use the schema {shown}: its name is not UTF-8; rename the file"
+                )
+                continue
             try:
-                yield path, files.StatKey.of(os.stat(path, follow_symlinks=not ours))
-            except OSError:
-                continue  # renamed away while we looked
+                status = os.stat(path, follow_symlinks=not ours)
+            except FileNotFoundError:
+                # A link that leads nowhere stays, and a file may be renamed at this moment.
+                if os.path.islink(path):
+                    problems.append(f"cannot use the schema {path}: the link leads nowhere")
+                continue
+            except OSError as error:
+                problems.append(f"cannot use the schema {path}: {error.strerror}")
+                continue
+            yield path, FileKey(status.st_dev, files.StatKey.of(status))
+
+    def _report_directories(self, problems: list[str]) -> None:
+        for problem in problems:
+            if problem not in self._directory_problems:
+                log.error("%s", problem)
+        self._directory_problems = problems
+
+    def directory_problems(self) -> list[str]:
+        """Return what in the directories cannot be a schema file, and directories not readable."""
+        return self._directory_problems.copy()
 
     def _read(self, source: str, name: str) -> bytes:
         """A file's bytes; an operator may have a link among the settings, but not in our state."""
@@ -199,7 +234,7 @@ class Registry:
         with open(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise errors.NotAFile(errno.EINVAL, "it is not a regular file")
-            return file.read(MOST_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
 
     def _name_of(self, source: str, path: str) -> str:
         """The automation of a file: its name decoded, or as it is, or what is written beside it."""
@@ -216,7 +251,16 @@ class Registry:
         files.write(self.root, (DIRECTORY,), name, lambda _birth: text)
 
 
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _compile(text: bytes) -> Validator:
-    from .validator import compile_schema  # a daemon without schemas never pays for the compiler
+    # A daemon without schemas never imports the validator.
+    from .validator import compile_schema
 
     return compile_schema(strict_json.loads(text, "the schema"))

@@ -1,8 +1,8 @@
-"""Who sets and removes schemas: on this host alone, or on all hosts that share an etcd cluster.
+"""Set and remove schemas: on this host alone, or on all hosts that share a store.
 
-Each host keeps a copy in its own files, so it checks buckets without asking, and starts when the
-cluster is away. What was shared is noted beside the copies: only that is removed when it is gone
-from etcd, and what an operator set before hosts shared anything stays.
+Each host keeps copies of the shared schemas in its own files, so it checks buckets without asking,
+and starts while the cluster is away. A note beside the copies says which schemas are shared: only
+those are removed when the store no longer has them, and an operator's own schemas stay.
 """
 
 from __future__ import annotations
@@ -10,38 +10,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import orjson
 
 from ...errors import BucketdError, Internal, NotFound
 from ...fs import errors, files
-from ...store.etcd.client import Gateway, Lost
-from ...store.etcd.schemas import Cluster, Told
-from ...store.etcd.watch import Compacted
+from ...store.base import FeedInterrupted, SchemaChange, SharedSchemas
 from .registry import DIRECTORY, Registry
 
 log = logging.getLogger(__name__)
-NOTE = "shared"  # the automations whose schemas are copies
+NOTE = "shared"  # the file that names the automations whose schemas are copies
 RETRY_SECONDS = 2.0
-# Between looks at what etcd has, beside the watch: from one whose node hangs nothing is heard, not
-# even an end. That long a host may then miss a schema; a look costs one read of all of them.
-LOOK_SECONDS = 20.0
+# The store is read whole from time to time, beside the watch: a watch at a hung node says nothing,
+# not even that it ended. A host may miss a schema for that long, and a read of all costs little.
+RECHECK_SECONDS = 20.0
 
 
 class SchemaWriter(Protocol):
-    """Where a schema goes. Raises BucketdError; then nothing has changed on this host."""
+    """Set and remove schemas. Raises BucketdError; then nothing has changed on this host."""
 
     async def put(self, automation: str, document: Any) -> None:
         """Put a schema in force that was compiled before."""
 
     async def remove(self, automation: str) -> None:
-        """Put it out of force."""
+        """Put a schema out of force."""
+
+    async def keep_current(self, stop: asyncio.Event) -> None:
+        """Copy what other hosts set and remove, until ``stop``."""
 
 
-class Local:
-    """On this host."""
+class LocalSchemas:
+    """Set and remove schemas on this host."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -52,137 +53,150 @@ class Local:
     async def remove(self, automation: str) -> None:
         await asyncio.to_thread(self._registry.remove, automation)
 
+    async def keep_current(self, stop: asyncio.Event) -> None:
+        """Return at once: no other host sets schemas of this one."""
 
-class Shared:
-    """On all hosts with the same ``prefix`` in the cluster; ``keep_current`` takes up theirs."""
 
-    def __init__(self, registry: Registry, gateway: Gateway, prefix: str, timeout: float) -> None:
-        self._registry, self._cluster = registry, Cluster(gateway, prefix, timeout)
-        self._turn = asyncio.Lock()  # files are written for one change at a time
-        self._known: dict[str, int] = {}  # up to which revision, of each automation
+class ReplicatedSchemas:
+    """Set and remove schemas on all hosts that share a store."""
+
+    def __init__(self, registry: Registry, shared: SharedSchemas) -> None:
+        self._registry, self._shared = registry, shared
+        self._files = asyncio.Lock()  # which are written for one change at a time
+        self._applied: dict[str, int] = {}  # the revision of each automation's last change
 
     async def put(self, automation: str, document: Any) -> None:
-        told = await self._cluster.put(automation, document)
-        with _elsewhere("set"):
-            await self._adopt(told)
+        change = await self._shared.put(automation, document)
+        with _done_elsewhere("set"):
+            await self._apply(change)
 
     async def remove(self, automation: str) -> None:
-        # Asked first, as a schema may be there of which this host has not heard yet.
-        told, shared = await self._cluster.remove(automation)
-        with _elsewhere("removed"):
+        # The store comes first: it may have a schema of which this host does not know yet.
+        change, existed = await self._shared.remove(automation)
+        with _done_elsewhere("removed"):
             copied = automation in self._copied()
-            await self._adopt(told)
+            await self._apply(change)
         if not copied:
-            await self._remove_own(automation, shared)
+            await self._remove_own(automation, existed)
 
-    async def _remove_own(self, automation: str, shared: bool) -> None:
-        async with self._turn:
+    async def _remove_own(self, automation: str, existed: bool) -> None:
+        """Remove a schema that was set before hosts shared any."""
+        async with self._files:
             if automation in self._copied():
-                return  # set anew by another host
+                # Another host has set it anew meanwhile.
+                return
             try:
                 await asyncio.to_thread(self._registry.remove, automation)
             except NotFound:
-                if not shared:
+                if not existed:
                     raise
 
     async def keep_current(self, stop: asyncio.Event) -> None:
-        """Take up what other hosts set and remove, until ``stop``."""
         following = asyncio.create_task(self._follow())
         await stop.wait()
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
     async def _follow(self) -> None:
-        told = ""
         while True:
             try:
-                revision, _ = await self._take_all()
-                told = ""
-                await self._hear(revision)
-            except BucketdError as error:
-                if error.message != told:  # once, and not at every try
-                    log.error("cannot take up shared schemas: %s; it is tried again", error)
-                told = error.message
-            except (Compacted, Lost, TimeoutError) as error:
+                revision, _ = await self._copy_all()
+                await self._copy_changes_after(revision)
+            except FeedInterrupted as error:
                 log.debug("the watch of shared schemas broke: %s", error)
+            except BucketdError as error:
+                self._set_problem(error.message)
+            except Exception as error:
+                self._set_problem(f"unexpected error ({type(error).__name__})", error)
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _hear(self, revision: int) -> None:
-        """Take up changes, until the watch breaks or a look finds what it has not told.
+    def _set_problem(self, cause: str, unexpected: Exception | None = None) -> None:
+        problem = f"cannot copy shared schemas: {cause}"
+        # The log has it once, and not at every attempt.
+        if problem != self._shared.problem:
+            log.error("%s; it is tried again", problem, exc_info=unexpected)
+        self._shared.problem = problem
 
-        A quiet one is left alone: to end it would be to leave its endpoint, for all that is asked.
+    async def _copy_changes_after(self, revision: int) -> None:
+        """Copy changes, until the watch breaks or has missed a change.
+
+        A quiet watch is left alone: to end it would be to leave its endpoint for all calls.
         """
-        watching = asyncio.create_task(self._take_changes(revision))
+        watching = asyncio.create_task(self._copy_watched(revision))
         try:
-            while not (await asyncio.wait({watching}, timeout=LOOK_SECONDS))[0]:
-                _, news = await self._take_all()
-                if news:  # or what it is just about to tell, which is rare, and costs little
-                    raise Lost("it has not told of a change")
+            while not (await asyncio.wait({watching}, timeout=RECHECK_SECONDS))[0]:
+                _, changed = await self._copy_all()
+                # The watch may be just about to report it, which is rare, and costs little.
+                if changed:
+                    raise FeedInterrupted("it has missed a change")
             await watching
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
 
-    async def _take_all(self) -> tuple[int, bool]:
-        """Make the copies what etcd has: the revision of that, and whether it was news."""
-        before = max(self._known.values(), default=0)
-        revision, found = await self._cluster.everything()
-        if revision < before:  # etcd has begun anew, or from a backup, and so do its revisions
-            self._known.clear()
-        gone = self._copied() - {told.automation for told in found}
-        every = [*found, *(Told(name, None, revision) for name in gone)]
-        return revision, await self._adopt_each(every)
+    async def _copy_watched(self, revision: int) -> None:
+        async with contextlib.aclosing(self._shared.changes_after(revision)) as batches:
+            async for changes in batches:
+                await self._apply_each(changes)
+                self._shared.problem = None
 
-    async def _take_changes(self, revision: int) -> None:
-        async with contextlib.aclosing(self._cluster.changes(revision)) as changes:
-            async for several in changes:
-                await self._adopt_each(several)
+    async def _copy_all(self) -> tuple[int, bool]:
+        """Make the copies what the store has; return its revision, and whether any changed."""
+        newest = max(self._applied.values(), default=0)
+        found = await self._shared.read_all()
+        if found.revision < newest:
+            # The cluster is new, or restored from a backup, and so are its revisions.
+            self._applied.clear()
+        present = found.unreadable.union(change.automation for change in found.schemas)
+        removed = (SchemaChange(name, None, found.revision) for name in self._copied() - present)
+        return found.revision, await self._apply_each([*found.schemas, *removed])
 
-    async def _adopt_each(self, several: list[Told]) -> bool:
-        """Whether any was news. Raises BucketdError, after all others, where one cannot be."""
-        news, failed = False, None
-        for told in several:
+    async def _apply_each(self, changes: Iterable[SchemaChange]) -> bool:
+        """Report whether any copy changed; raise BucketdError of a failed one after all others."""
+        changed, failure = False, None
+        for change in changes:
             try:
-                news = await self._adopt(told) or news
+                changed = await self._apply(change) or changed
             except BucketdError as error:
-                failed = error
-        if failed is not None:
-            raise failed
-        return news
+                failure = error
+        if failure is not None:
+            raise failure
+        return changed
 
-    async def _adopt(self, told: Told) -> bool:
-        """Have it in force here, unless something newer is: that may have been told before.
+    async def _apply(self, change: SchemaChange) -> bool:
+        """Make this host's copy what a change says, unless a newer one was applied.
 
-        Whether it was news. Raises BucketdError; then it is to be told again.
+        Report whether the copy changed. Raises BucketdError; then apply the change again.
         """
-        async with self._turn:
-            if told.at < self._known.get(told.automation, 0):
+        async with self._files:
+            if change.revision < self._applied.get(change.automation, 0):
                 return False
-            if told.document is None:
-                news = await self._drop(told.automation)
+            if change.document is None:
+                changed = await self._remove_copy(change.automation)
             else:
-                news = await self._take(told.automation, told.document)
-            self._known[told.automation] = told.at
-            return news
+                changed = await self._put_copy(change.automation, change.document)
+            self._applied[change.automation] = change.revision
+            return changed
 
-    async def _take(self, automation: str, document: Any) -> bool:
+    async def _put_copy(self, automation: str, document: Any) -> bool:
         now, copied = self._registry.find(automation), self._copied()
-        # As texts: for Python 1 and true are the same.
+        # Compared as JSON, since for Python 1 and true are equal.
         same = now is not None and orjson.dumps(now.document) == orjson.dumps(document)
         if same and automation in copied:
             return False
-        # First: a copy that is not noted, after a kill, would be an operator's.
-        self._note(copied | {automation})
+        # The note comes first: after a kill, a copy without a note would be an operator's.
+        self._write_note(copied | {automation})
         await asyncio.to_thread(self._registry.put, automation, document)
         return True
 
-    async def _drop(self, automation: str) -> bool:
+    async def _remove_copy(self, automation: str) -> bool:
         copied = self._copied()
         if automation not in copied:
             return False
-        with contextlib.suppress(NotFound):  # it was noted, and then a kill came
+        # After a kill there may be a note without a copy.
+        with contextlib.suppress(NotFound):
             await asyncio.to_thread(self._registry.remove, automation)
-        self._note(copied - {automation})
+        self._write_note(copied - {automation})
         return True
 
     def _copied(self) -> set[str]:
@@ -190,10 +204,11 @@ class Shared:
             return set(orjson.loads(files.read(self._registry.root, (DIRECTORY,), NOTE).text))
         except (FileNotFoundError, ValueError):
             return set()
-        except OSError as error:  # none is to be noted instead, or they would pass for own ones
+        except OSError as error:
+            # An empty note instead would make all copies an operator's.
             raise errors.refusal("read which schemas are shared", error) from error
 
-    def _note(self, automations: set[str]) -> None:
+    def _write_note(self, automations: set[str]) -> None:
         text = orjson.dumps(sorted(automations))
         try:
             files.write(self._registry.root, (DIRECTORY,), NOTE, lambda _birth: text)
@@ -202,12 +217,12 @@ class Shared:
 
 
 @contextlib.contextmanager
-def _elsewhere(done: str) -> Iterator[None]:
-    """What fails within is done in the cluster, and here still to come."""
+def _done_elsewhere(done: str) -> Iterator[None]:
+    """Turn a failure of this host into an error that says that all other hosts are done."""
     try:
         yield
     except BucketdError as error:
-        # What its message ends with is for one that changed nothing.
+        # The message ends with the advice for a change that was not made at all.
         cause = error.message.rpartition(";")[0] or error.message
         raise Internal(
             f"{cause}; for all other hosts it is {done}; mend the state directory of this one, "

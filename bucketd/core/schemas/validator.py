@@ -10,14 +10,13 @@ import jsonschema_rs
 import orjson
 
 from ...errors import InvalidRequest
-from ...model.strict_json import kind_of
 from . import complexity, field_form
-from .messages import cause_of, pointer
+from .messages import cause_of, describe, pointer
 
 DRAFTS = (field_form.DIALECT, f"{field_form.DIALECT}#")
-MOST_BYTES = 4 * 1024 * 1024
-MOST_BACKTRACKS = 10_000
-MOST_MEMBERS = 2500  # of a bucket of which all violations are told
+MAX_BYTES = 4 * 1024 * 1024
+MAX_BACKTRACKS = 10_000
+MAX_KEYS_AND_ITEMS = 2500  # of a bucket of which all violations are told
 OUTSIDE = "leads outside, and nothing is ever fetched"
 Violation = dict[str, Any]
 
@@ -38,20 +37,21 @@ class Validator:
     def violations(self, text: bytes, secret: bool = False) -> list[Violation]:
         """All, each ``{"path": JSON Pointer, "message", "keyword"}``; [] where it is valid.
 
-        Of a bucket (as JSON) with over MOST_MEMBERS the first alone: each of them may be one.
+        Of a bucket (as JSON) with over MAX_KEYS_AND_ITEMS the first alone: each of them may be one.
         ``secret``: all values are, so none is told.
         """
         bucket = orjson.loads(text)
         if self._validator.is_valid(bucket):
             return []
         # The library finds all of them in one go, during which nothing else in the process runs.
-        if text.count(b",") < MOST_MEMBERS or not _has_many_members(bucket):
+        if text.count(b",") < MAX_KEYS_AND_ITEMS or not _is_large(bucket):
             return [self._violation(error, secret) for error in self._validator.iter_errors(bucket)]
         try:
             self._validator.validate(bucket)
         except jsonschema_rs.ValidationError as error:
             first = self._violation(error, secret)
-            note = f" (the first of perhaps more: the bucket has over {MOST_MEMBERS} members)"
+            size = f"over {MAX_KEYS_AND_ITEMS} keys and items"
+            note = f" (the first of perhaps more: the bucket has {size})"
             return [first | {"message": first["message"] + note}]
         return []
 
@@ -83,25 +83,25 @@ class Validator:
         return False
 
 
-def _has_many_members(bucket: Any) -> bool:
-    """Whether there are over MOST_MEMBERS in it, at any depth."""
+def _is_large(bucket: Any) -> bool:
+    """Whether there are over MAX_KEYS_AND_ITEMS in it, at any depth."""
     waiting, found = [bucket], 0
-    while waiting and found <= MOST_MEMBERS:
+    while waiting and found <= MAX_KEYS_AND_ITEMS:
         value = waiting.pop()
         if isinstance(value, dict | list):
             found += len(value)
             waiting += value.values() if isinstance(value, dict) else value
-    return found > MOST_MEMBERS
+    return found > MAX_KEYS_AND_ITEMS
 
 
 def compile_schema(document: Any) -> Validator:
     """Compile a document of either form. Raises InvalidRequest with what is wrong, and where."""
     if not isinstance(document, dict | bool):
         raise InvalidRequest(
-            f"cannot use the schema: it must be a JSON object, got {kind_of(document)}"
+            f"cannot use the schema: it must be a JSON object, got {describe(document)}"
         )
-    if len(orjson.dumps(document)) > MOST_BYTES:
-        raise InvalidRequest(f"cannot use the schema: it has over {MOST_BYTES} bytes")
+    if len(orjson.dumps(document)) > MAX_BYTES:
+        raise InvalidRequest(f"cannot use the schema: it has over {MAX_BYTES} bytes")
     schema: Any = document
     if isinstance(document, dict):
         if field_form.is_field_form(document):
@@ -115,8 +115,7 @@ def _check_dialect(schema: dict[str, Any]) -> None:
     dialect = schema.get("$schema", field_form.DIALECT)
     if dialect not in DRAFTS:
         raise InvalidRequest(
-            f"cannot use the schema: its $schema is {dialect!r:.100}, "
-            f"known is {field_form.DIALECT!r}"
+            f"cannot use the schema: its $schema is another dialect; use {field_form.DIALECT}"
         )
 
 
@@ -125,12 +124,12 @@ def _validator(schema: Any) -> Any:
 
     The patterns' own engine takes linear time. Only where it lacks something
     (looking around, back references) does one that can go back take its place, and
-    that one gives up after MOST_BACKTRACKS, which counts as a violation.
+    that one gives up after MAX_BACKTRACKS, which counts as a violation.
     """
     last: Exception | None = None
     for patterns in (
         jsonschema_rs.RegexOptions(),
-        jsonschema_rs.FancyRegexOptions(backtrack_limit=MOST_BACKTRACKS),
+        jsonschema_rs.FancyRegexOptions(backtrack_limit=MAX_BACKTRACKS),
     ):
         try:
             return jsonschema_rs.Draft202012Validator(
@@ -140,21 +139,49 @@ def _validator(schema: Any) -> Any:
             last = error
         except (ValueError, RecursionError) as error:
             last = error
-    raise InvalidRequest(f"cannot use the schema: {_fault(last)}") from None
+    raise InvalidRequest(f"cannot use the schema: {_fault(schema, last)}") from None
 
 
-def _refuse(uri: str) -> Any:
-    raise ValueError(f"{uri} {OUTSIDE}")
+def _refuse(_uri: str) -> Any:
+    raise ValueError(OUTSIDE)
 
 
-def _fault(error: Exception | None) -> str:
+def _fault(schema: Any, error: Exception | None) -> str:
+    """Return what the library found, without any value of the schema, and where."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    is_about_keyword = isinstance(error, jsonschema_rs.ValidationError) and not (
+        error.kind.name == "$ref" or OUTSIDE in str(error.message)
+    )
+    dangling = None if is_about_keyword else _dangling_reference(schema)
+    if dangling is not None:
+        return dangling
     if isinstance(error, jsonschema_rs.ValidationError):
         where = pointer(list(error.instance_path)) or "its root"
-        text = str(error.message)
-        if OUTSIDE in text:
+        if OUTSIDE in str(error.message):
             return f"{where}: a reference {OUTSIDE}"
-        return f"{where}: {text[:200]}"
-    return str(error)[:200]
+        return f"{where}: {cause_of(error, secret=False)}"
+    return "one of its references or patterns cannot be used"
+
+
+def _dangling_reference(schema: Any) -> str | None:
+    """Return where a reference leads outside or to nothing, as far as a walk can tell."""
+    waiting: list[tuple[list[Any], Any]] = [([], schema)]
+    while waiting:
+        path, node = waiting.pop()
+        if isinstance(node, list):
+            waiting += [([*path, index], child) for index, child in enumerate(node)]
+        if not isinstance(node, dict):
+            continue
+        waiting += [([*path, name], child) for name, child in node.items()]
+        target = node.get("$ref")
+        if not isinstance(target, str):
+            continue
+        if target.startswith("#/") and complexity.resolve(schema, target) is None:
+            return f"{pointer([*path, '$ref'])}: the reference leads to nothing in the schema"
+        if "://" in target and not target.startswith(field_form.DIALECT):
+            return f"{pointer([*path, '$ref'])}: the reference {OUTSIDE}"
+    return None
 
 
 def _secret_names(schema: Any) -> Iterator[str]:

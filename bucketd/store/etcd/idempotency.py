@@ -1,8 +1,9 @@
-"""That a bucket is made once, however late a node does what it was asked, and whoever removes it.
+"""Create a bucket at most once, even if a hung etcd node applies the request late.
 
-A swap of a stored bucket holds once, since its revision never comes again. That there is none may
-come again, after a removal. So who makes one compares a key of this host's, too, and writes the
-new bucket's ETag there in the same transaction: that key tells afterwards whether it was done.
+A change of a stored bucket is applied at most once by itself: it compares the key's revision,
+which never comes again. The absence of a bucket may come again, after a removal. So a transaction
+that creates a bucket also compares a key of this host, and writes the bucket's ETag there. That
+key also tells afterwards whether the transaction was applied.
 """
 
 from __future__ import annotations
@@ -11,113 +12,122 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
-from .client import Gateway, LeaseExpired, Lost, b64
+from .client import EtcdClient, LeaseExpired, Unavailable, b64
 from .session import Session
 
 
 @dataclass(slots=True)
-class Slot:
-    """One such key, for one swap at a time.
+class IdempotencyKey:
+    """A key that one transaction at a time compares and writes.
 
-    ``at``: its revision; None where it is not there. ``doubtful``: a swap with it may still come.
+    ``mod_revision`` is None while the key does not exist. With ``maybe_applied``, a transaction
+    with this key has been applied, or may be applied yet.
     """
 
     name: bytes
-    at: str | None = None
-    doubtful: bool = False
+    mod_revision: str | None = None
+    maybe_applied: bool = False
 
-    def guard(self, body: dict[str, Any], etag: str) -> None:
-        """Have a transaction hold only as long as nothing else was done with this."""
-        body["compare"].append(self._same)
-        body["success"].append(self._put(etag, {"ignore_lease": True}))
+    def add_to(self, transaction: dict[str, Any], etag: str) -> None:
+        """Have a transaction fail if another one with this key has been applied."""
+        transaction["compare"].append(self._unchanged())
+        transaction["success"].append(self._put(etag, {"ignore_lease": True}))
 
-    def closing(self) -> dict[str, Any]:
-        """The transaction after which the one before holds no more; else it tells of it."""
-        return self._swap(self._put("", {"ignore_lease": True}))
+    def replace(self, lease: dict[str, Any]) -> dict[str, Any]:
+        """Return the transaction that makes earlier ones fail, or reads which was applied."""
+        return {
+            "compare": [self._unchanged()],
+            "success": [self._put("", lease)],
+            "failure": [{"request_range": {"key": b64(self.name)}}],
+        }
 
-    def placing(self, lease: str) -> dict[str, Any]:
-        return self._swap(self._put("", {"lease": lease}))
+    def _unchanged(self) -> dict[str, Any]:
+        revision = self.mod_revision or "0"
+        return {"key": b64(self.name), "target": "MOD", "mod_revision": revision}
 
-    def _swap(self, put: dict[str, Any]) -> dict[str, Any]:
-        told = {"request_range": {"key": b64(self.name)}}
-        return {"compare": [self._same], "success": [put], "failure": [told]}
-
-    @property
-    def _same(self) -> dict[str, Any]:
-        return {"key": b64(self.name), "target": "MOD", "mod_revision": self.at or "0"}
-
-    def _put(self, value: str, besides: dict[str, Any]) -> dict[str, Any]:
-        return {"request_put": {"key": b64(self.name), "value": b64(value.encode()), **besides}}
+    def _put(self, value: str, lease: dict[str, Any]) -> dict[str, Any]:
+        return {"request_put": {"key": b64(self.name), "value": b64(value.encode()), **lease}}
 
 
-class Fence:
-    """The keys of one host; for swaps of buckets that are not there."""
+class IdempotencyKeys:
+    """The keys of this host, each for one transaction at a time, which creates a bucket."""
 
-    def __init__(self, gateway: Gateway, presence: Session, prefix: str) -> None:
-        self._gateway, self._presence = gateway, presence
-        self._names = f"{prefix}fence/{presence.id}"
-        self._free: list[Slot] = []
-        self._made = 0
+    def __init__(self, client: EtcdClient, session: Session) -> None:
+        self._client, self._session = client, session
+        # The directory's name is older than that of this module, and hosts of a fleet share it.
+        self._directory = f"{client.options.prefix}fence/{session.id}"
+        self._free: list[IdempotencyKey] = []
+        self._count = 0
 
-    async def take(self, deadline: float) -> Slot:
-        """One that nobody uses. Raises BucketdError, or Lost, with which nothing was sent."""
-        slot = self._free.pop() if self._free else self._another()
-        try:
-            if slot.doubtful:
-                await self._clear(slot, deadline)
-            if slot.at is None:
-                _noted(slot, await self._presence.hang("/v3/kv/txn", slot.placing, deadline))
-        except Lost as error:
-            raise Lost(str(error), sent=False) from error  # of the swap, that is
-        finally:
-            if slot.doubtful or slot.at is None:
-                self._free.append(slot)
-        return slot
+    async def acquire(self, deadline: float) -> IdempotencyKey:
+        """Return a key that exists, and that no transaction uses.
 
-    def give(self, slot: Slot, made: str | None = None, doubtful: bool = False) -> None:
-        """Back; with the revision by which a bucket was made, if one was."""
-        slot.at, slot.doubtful = made or slot.at, doubtful
-        self._free.append(slot)
-
-    def renew(self) -> None:
-        """Their lease has ended, and they with it."""
-        for slot in self._free:
-            slot.at, slot.doubtful = None, False
-
-    async def close(self, slot: Slot, etag: str, deadline: float) -> str | None:
-        """The revision with which the bucket was made; None: it was not, and will not be.
-
-        Raises BucketdError; LeaseGone where nobody can know any more; or Lost.
+        Raises BucketdError, or Unavailable: the bucket's own transaction was not sent.
         """
-        answer = await self._gateway.call("/v3/kv/txn", slot.closing(), deadline)
-        # A value that is no ETag is of a closing whose answer was lost.
-        return slot.at if _noted(slot, answer) == etag.encode() else None
-
-    async def noted(self, slot: Slot, etag: str, deadline: float) -> bool:
-        """Whether the bucket with this ETag was made. Raises BucketdError or Lost."""
-        answer = await self._gateway.call("/v3/kv/range", {"key": b64(slot.name)}, deadline)
-        found = answer.get("kvs") or [{}]
-        return bool(found[0].get("value") == b64(etag.encode()))
-
-    async def _clear(self, slot: Slot, deadline: float) -> None:
+        if self._free:
+            key = self._free.pop()
+        else:
+            self._count += 1
+            key = IdempotencyKey(f"{self._directory}/{self._count}".encode())
         try:
-            await self.close(slot, "", deadline)
-        except LeaseExpired:
-            slot.at = None
-        slot.doubtful = False
+            if key.maybe_applied:
+                try:
+                    await self.invalidate(key, "", deadline)
+                except LeaseExpired:
+                    key.mod_revision = None
+                key.maybe_applied = False
+            if key.mod_revision is None:
+                answer = await self._session.call_with_lease(
+                    "/v3/kv/txn", lambda lease: key.replace({"lease": lease}), deadline
+                )
+                _update(key, answer)
+        except Unavailable as error:
+            raise Unavailable(str(error), maybe_applied=False) from error
+        finally:
+            if key.maybe_applied or key.mod_revision is None:
+                self._free.append(key)
+        return key
 
-    def _another(self) -> Slot:
-        self._made += 1
-        return Slot(f"{self._names}/{self._made}".encode())
+    def release(self, key: IdempotencyKey, created_at: str | None = None) -> None:
+        """Take a key back, with the revision at which its transaction created a bucket."""
+        key.mod_revision, key.maybe_applied = created_at or key.mod_revision, False
+        self._free.append(key)
+
+    def release_maybe_applied(self, key: IdempotencyKey) -> None:
+        """Take a key back whose transaction may have been applied, or may be yet."""
+        key.maybe_applied = True
+        self._free.append(key)
+
+    def forget_expired(self) -> None:
+        """Put the keys again before their next use: they have expired with their lease."""
+        for key in self._free:
+            key.mod_revision, key.maybe_applied = None, False
+
+    async def invalidate(self, key: IdempotencyKey, etag: str, deadline: float) -> str | None:
+        """Return the revision at which the bucket with this ETag was created.
+
+        None: it was not, and cannot be any more. Raises BucketdError; LeaseExpired where nobody
+        can know; Unavailable.
+        """
+        transaction = key.replace({"ignore_lease": True})
+        answer = await self._client.call("/v3/kv/txn", transaction, deadline)
+        # A value that is not an ETag is of an earlier invalidation whose answer was lost.
+        return key.mod_revision if _update(key, answer) == etag.encode() else None
+
+    async def verify(self, key: IdempotencyKey, etag: str, deadline: float) -> bool:
+        """Report whether the bucket with this ETag was created. BucketdError or Unavailable."""
+        answer = await self._client.call("/v3/kv/range", {"key": b64(key.name)}, deadline)
+        kvs = answer.get("kvs") or [{}]
+        return bool(kvs[0].get("value") == b64(etag.encode()))
 
 
-def _noted(slot: Slot, answer: dict[str, Any]) -> bytes | None:
-    """Take over its revision; what it held instead, where a transaction with it did not hold."""
+def _update(key: IdempotencyKey, answer: dict[str, Any]) -> bytes | None:
+    """Set the key's revision; return its value, if another transaction has replaced it."""
     if answer.get("succeeded"):
-        slot.at = str(answer["header"]["revision"])
+        key.mod_revision = str(answer["header"]["revision"])
         return None
-    found = answer["responses"][0]["response_range"].get("kvs")
-    if not found:
-        raise LeaseExpired("the lease of this host has ended")
-    slot.at = str(found[0]["mod_revision"])
-    return base64.b64decode(found[0].get("value", ""))
+    kvs = answer["responses"][0]["response_range"].get("kvs")
+    if not kvs:
+        raise LeaseExpired("the lease of this host has expired")
+    key.mod_revision = str(kvs[0]["mod_revision"])
+    return base64.b64decode(kvs[0].get("value", ""))

@@ -1,4 +1,4 @@
-"""How buckets stand in etcd: their keys, their values, and pages of them.
+"""Keys and values of buckets in etcd.
 
 ``<prefix>device/<device>`` and ``<prefix>job/<device>/<job>``, encoded like file names; a value
 is one JSON object: names, revision, times, ETag and the bucket.
@@ -14,152 +14,156 @@ import orjson
 
 from ...errors import BucketCorrupt, InvalidRequest
 from ...fs import filenames
-from ...model.bucket import ABSENT, BucketKey, Snapshot
+from ...model.bucket import ABSENT, FORMAT, BucketKey, Snapshot, envelope_fields
 from ..base import BucketInfo, Filter, Page
 
-FORMAT = "bucketd/1"
+KeyValue = dict[str, Any]  # as etcd's answers have it, in base64
 
 
 class StoredValue(NamedTuple):
-    """What a key holds, and the ``mod_revision`` that says so (0: nothing)."""
+    """The bucket that a key holds, and the key's ``mod_revision``; 0: the key does not exist."""
 
     snapshot: Snapshot
-    at: int
+    mod_revision: int
 
 
-def of(prefix: str, key: BucketKey) -> bytes:
+class NotABucket(ValueError):
+    """Report that a value is not a bucket, or not the bucket that its key names."""
+
+
+def encode_key(prefix: str, key: BucketKey) -> bytes:
     device = filenames.encode(key.device)
     if key.job is None:
         return f"{prefix}device/{device}".encode()
     return f"{prefix}job/{device}/{filenames.encode(key.job)}".encode()
 
 
-def sections(prefix: str) -> dict[str, tuple[bytes, bytes]]:
-    """Where the two kinds of buckets begin and end, by the name of their count."""
-    return {
-        "device_buckets": below(f"{prefix}device/"),
-        "buckets": below(f"{prefix}job/"),
-    }
-
-
-def everything(prefix: str) -> tuple[bytes, bytes]:
-    """Where all that is ours begins and ends."""
-    return below(prefix)
-
-
-def ranges(prefix: str, only: Filter) -> list[tuple[bytes, bytes]]:
-    """What to look through for these, in the order of keys."""
-    if only.device is None:
-        return list(sections(prefix).values())
-    alone = of(prefix, BucketKey(only.device))
-    return [(alone, alone + b"\0"), below(f"{prefix}job/{filenames.encode(only.device)}/")]
-
-
-def below(beginning: str) -> tuple[bytes, bytes]:
-    """The keys that begin so: the first, and the first behind them."""
-    begin = beginning.encode()
+def prefix_range(prefix: str) -> tuple[bytes, bytes]:
+    """Return the first key with this prefix, and the first key behind all of them."""
+    begin = prefix.encode()
     return begin, begin[:-1] + bytes([begin[-1] + 1])
 
 
-def encode(key: BucketKey, now: Snapshot) -> bytes:
+def bucket_ranges(prefix: str) -> dict[str, tuple[bytes, bytes]]:
+    """Return the ranges of the two kinds of buckets, by the name of their count."""
+    return {
+        "device_buckets": prefix_range(f"{prefix}device/"),
+        "buckets": prefix_range(f"{prefix}job/"),
+    }
+
+
+def filtered_ranges(prefix: str, only: Filter) -> list[tuple[bytes, bytes]]:
+    """Return the ranges that have all buckets that a filter selects, in the order of keys."""
+    if only.device is None:
+        return list(bucket_ranges(prefix).values())
+    device_bucket = encode_key(prefix, BucketKey(only.device))
+    jobs = prefix_range(f"{prefix}job/{filenames.encode(only.device)}/")
+    return [(device_bucket, device_bucket + b"\0"), jobs]
+
+
+def encode_value(key: BucketKey, now: Snapshot) -> bytes:
     return orjson.dumps(
         {
-            "format": FORMAT,
-            "device": key.device,
-            "job": key.job,
-            "automation": now.automation,
-            "revision": now.revision,
-            "created_at": now.created_at,
-            "updated_at": now.updated_at,
+            **envelope_fields(key, now),
             "etag": now.etag,
             "bucket": orjson.Fragment(now.bucket),
         }
     )
 
 
-def held(found: list[dict[str, Any]] | None, key: BucketKey) -> StoredValue:
-    """What the answer to a range of one key says; BucketCorrupt where it is no bucket."""
-    if not found:
+def key_of(kv: KeyValue) -> bytes:
+    return base64.b64decode(kv["key"])
+
+
+def decode(prefix: str, kv: KeyValue) -> tuple[BucketKey, Snapshot]:
+    """Return the bucket that a key and its value stand for; raise NotABucket."""
+    try:
+        value = orjson.loads(base64.b64decode(kv["value"]))
+        key = BucketKey.checked(value["device"], value["job"])
+        snapshot = Snapshot(
+            orjson.dumps(value["bucket"]),
+            value["revision"],
+            value["etag"],
+            value["automation"],
+            value["created_at"],
+            value["updated_at"],
+        )
+        valid = (
+            value["format"] == FORMAT
+            and isinstance(value["bucket"], dict)
+            and type(snapshot.revision) is int
+            and snapshot.revision > 0
+            and isinstance(snapshot.etag, str)
+            and all(isinstance(text, str | None) for text in snapshot[3:6])
+            and encode_key(prefix, key) == key_of(kv)
+        )
+    except (ValueError, KeyError, TypeError, InvalidRequest) as error:
+        raise NotABucket from error
+    if not valid:
+        raise NotABucket
+    return key, snapshot
+
+
+def stored_value(prefix: str, kvs: list[KeyValue] | None, key: BucketKey) -> StoredValue:
+    """Return the bucket in an answer to a range of one key; BucketCorrupt where it is not valid."""
+    if not kvs:
         return StoredValue(ABSENT, 0)
     try:
-        named, snapshot = _decode(found[0])
-        if named != key:
-            raise ValueError
-    except (ValueError, KeyError, TypeError):
+        return StoredValue(decode(prefix, kvs[0])[1], int(kvs[0]["mod_revision"]))
+    except NotABucket:
         raise BucketCorrupt(
-            f"cannot read {key}: its value in etcd is no bucket; it stays as it is until somebody "
-            "deletes that key or puts a good value there with etcdctl"
+            f"cannot read {key}: its value in etcd is not a valid bucket; the value stays there "
+            "until somebody deletes that key or puts a valid value with etcdctl"
         ) from None
-    return StoredValue(snapshot, int(found[0]["mod_revision"]))
 
 
-def named(prefix: str, name: bytes, event: dict[str, Any]) -> BucketKey | None:
-    """The bucket whose key this is, as that or its value says; None where it is of none."""
-    text = name[len(prefix) :].decode(errors="replace")
-    kind, _, rest = text.partition("/")
-    device, _, job = rest.partition("/")
-    names = filenames.decode(device), filenames.decode(job) if kind == "job" else None
+def bucket_of_event(prefix: str, event: dict[str, Any]) -> BucketKey | None:
+    """Return the bucket whose key an event is about; None where the key is not of a bucket."""
+    name = key_of(event["kv"])
+    kind, _, rest = name[len(prefix.encode()) :].decode(errors="replace").partition("/")
     if kind not in ("device", "job"):
         return None
-    if names[0] is not None and (kind == "device" or names[1] is not None):
-        return BucketKey(names[0], names[1])
-    for value in (event.get("kv"), event.get("prev_kv")):  # names that were cut
+    encoded_device, _, encoded_job = rest.partition("/")
+    device = filenames.decode(encoded_device)
+    job = filenames.decode(encoded_job) if kind == "job" else None
+    if device is not None and (kind == "device" or job is not None):
         try:
-            key = _decode(value or {})[0]
-        except (ValueError, KeyError, TypeError):
+            key = BucketKey.checked(device, job)
+        except InvalidRequest:
+            return None
+        return key if encode_key(prefix, key) == name else None
+    # A long name is cut in the key, and whole in the value.
+    for kv in (event.get("kv"), event.get("prev_kv")):
+        try:
+            return decode(prefix, kv or {})[0]
+        except NotABucket:
             continue
-        return key if of(prefix, key) == name else None
     return None
 
 
-def snapshot(found: dict[str, Any] | None) -> Snapshot | None:
-    """The state that a value stands for; None where there is none, or it is no bucket."""
+def add_row(prefix: str, page: Page, kv: KeyValue, only: Filter) -> None:
+    """Add a bucket to a page, if the filter selects it; name a key that is not of a bucket."""
     try:
-        return _decode(found or {})[1]
-    except (ValueError, KeyError, TypeError):
-        return None
+        key, now = decode(prefix, kv)
+    except NotABucket:
+        page.unreadable.append(key_of(kv).decode(errors="backslashreplace"))
+        return
+    if only.matches(key.device, key.job, now.automation):
+        page.rows.append(
+            BucketInfo(
+                key.device, key.job, now.automation, now.revision, len(now.bucket), now.updated_at
+            )
+        )
 
 
-def _decode(found: dict[str, Any]) -> tuple[BucketKey, Snapshot]:
-    value = orjson.loads(base64.b64decode(found["value"]))
-    if value["format"] != FORMAT or not isinstance(value["bucket"], dict):
-        raise ValueError
-    snapshot = Snapshot(
-        orjson.dumps(value["bucket"]),
-        value["revision"],
-        value["etag"],
-        value["automation"],
-        value["created_at"],
-        value["updated_at"],
-    )
-    return BucketKey(value["device"], value["job"]), snapshot
+def encode_cursor(next_key: bytes) -> str:
+    return base64.urlsafe_b64encode(next_key).decode().rstrip("=")
 
 
-def collect(page: Page, found: dict[str, Any], only: Filter) -> bytes:
-    """Put a found value into the page, if it is wanted; its key."""
-    name = base64.b64decode(found["key"])
+def decode_cursor(prefix: str, cursor: str) -> bytes:
+    """Return the first key to list; InvalidRequest for a cursor that no page has given."""
     try:
-        key, now = _decode(found)
-    except (ValueError, KeyError, TypeError):
-        page.unreadable.append(name.decode(errors="replace"))
-        return name
-    if only.job in (None, key.job) and only.automation in (None, now.automation):
-        row = BucketInfo(key.device, key.job, now.automation, now.revision, len(now.bucket),
-                  now.updated_at)  # fmt: skip
-        page.rows.append(row)
-    return name
-
-
-def cursor(after: bytes) -> str:
-    return base64.urlsafe_b64encode(after).decode().rstrip("=")
-
-
-def resumed(prefix: str, text: str | None) -> bytes | None:
-    """The first key to look at, from a cursor."""
-    if text is None:
-        return None
-    try:
-        begin = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+        begin = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
         if not begin.startswith(prefix.encode()):
             raise ValueError
         return begin

@@ -1,70 +1,65 @@
-"""Pages of all buckets in etcd, and how many there are."""
+"""List and count the buckets in etcd."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from ...concurrency import INLINE_MAX_BYTES
+from ...concurrency import INLINE_MAX_BYTES, offload
 from ..base import Filter, Page
 from . import keys
-from .client import b64
+from .client import EtcdClient, b64
+from .reader import Reader
 
-_FIRST, _MOST = 5, 100  # values in one answer, which are whole buckets
+_FIRST_COUNT, _MAX_COUNT = 5, 100  # values in one answer, which are whole buckets
 _ANSWER_BYTES = 4 * 1024 * 1024
-# A range, and what it is for, to etcd's answer; raises BucketdError.
-Range = Callable[[dict[str, Any], str], Awaitable[dict[str, Any]]]
 
 
-def _next_count(values: list[dict[str, Any]]) -> int:
-    """How many to ask for next, when they were of this size."""
-    size = sum(len(found.get("value", "")) for found in values) // max(len(values), 1)
-    return min(_MOST, max(1, _ANSWER_BYTES // max(size, 1)))
+class Listing:
+    """List the buckets below one prefix; each method raises BucketdError."""
 
-
-class EtcdListing:
-    """Of those below one prefix."""
-
-    def __init__(self, ask: Range, prefix: str) -> None:
-        self._ask, self._prefix = ask, prefix
+    def __init__(self, client: EtcdClient, reader: Reader) -> None:
+        self._client, self._reader = client, reader
+        self._prefix = client.options.prefix
 
     async def page(self, only: Filter, cursor: str | None, limit: int) -> Page:
-        start = keys.resumed(self._prefix, cursor)
+        start = b"" if cursor is None else keys.decode_cursor(self._prefix, cursor)
         page = Page([], None, [])
-        for begin, end in keys.ranges(self._prefix, only):
-            if start is None or start < end:
-                more = await self._collect(page, max(begin, start or b""), end, only, limit)
-                if more is not None:
-                    return replace(page, next_cursor=keys.cursor(more))
+        for begin, end in keys.filtered_ranges(self._prefix, only):
+            if start < end:
+                next_key = await self._add_range(page, max(begin, start), end, only, limit)
+                if next_key is not None:
+                    return replace(page, next_cursor=keys.encode_cursor(next_key))
         return page
 
-    async def _collect(
+    async def _add_range(
         self, page: Page, begin: bytes, end: bytes, only: Filter, limit: int
     ) -> bytes | None:
-        """Rows of one range into the page; where to go on, once it is full."""
-        count = _FIRST
+        """Add the rows of a range to a page; return the next key once the page is full."""
+        count = _FIRST_COUNT
         while True:
-            body = {"key": b64(begin), "range_end": b64(end), "limit": str(count)}
-            answer = await self._ask(body, "list the buckets")
-            values = answer.get("kvs", ())
-            for found in values:
+            request = {"key": b64(begin), "range_end": b64(end), "limit": str(count)}
+            answer = await self._reader.range(request, "list the buckets", self._client.deadline())
+            kvs: list[dict[str, Any]] = answer.get("kvs", [])
+            for kv in kvs:
                 if len(page.rows) == limit:
                     return begin
-                large = len(found.get("value", "")) > INLINE_MAX_BYTES
-                collect = partial(keys.collect, page, found, only)
-                begin = (await asyncio.to_thread(collect) if large else collect()) + b"\0"
+                if len(kv.get("value", "")) > INLINE_MAX_BYTES:
+                    await offload(keys.add_row, self._prefix, page, kv, only)
+                else:
+                    keys.add_row(self._prefix, page, kv, only)
+                begin = keys.key_of(kv) + b"\0"
             if not answer.get("more"):
                 return None
-            count = _next_count(values)
+            # Ask for as many values as fit in an answer if they are as large as these.
+            mean = sum(len(kv.get("value", "")) for kv in kvs) // max(len(kvs), 1)
+            count = min(_MAX_COUNT, max(1, _ANSWER_BYTES // max(mean, 1)))
 
-    async def counts(self) -> dict[str, int]:
-        """Stored buckets, by kind."""
+    async def counts(self, deadline: float) -> dict[str, int]:
+        """Return how many buckets are stored, by kind."""
         counts = {}
-        for name, (begin, end) in keys.sections(self._prefix).items():
-            body = {"key": b64(begin), "range_end": b64(end), "count_only": True}
-            answer = await self._ask(body, "count the buckets")
+        for name, (begin, end) in keys.bucket_ranges(self._prefix).items():
+            request = {"key": b64(begin), "range_end": b64(end), "count_only": True}
+            answer = await self._reader.range(request, "count the buckets", deadline)
             counts[name] = int(answer.get("count", 0))
         return counts

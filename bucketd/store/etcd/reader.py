@@ -1,4 +1,4 @@
-"""What a key in etcd holds, asked of a majority each time, and whether one answers."""
+"""Read what a key in etcd holds from a majority of the nodes, and know whether there is one."""
 
 from __future__ import annotations
 
@@ -7,54 +7,60 @@ from typing import Any
 from ...errors import BucketCorrupt, Overloaded
 from ...model.bucket import BucketKey
 from . import keys, stale_cache
-from .client import Gateway, Lost, b64
+from .client import EtcdClient, Unavailable, b64
 from .keys import StoredValue
-from .stale_cache import StaleReads
-from .topology import Claim
+from .stale_cache import StaleCache
+from .topology import ClusterTopology
 
 
-class EtcdReading:
-    """Of buckets below one prefix; messages name ``timeout``, in seconds."""
+class Reader:
+    """Read buckets, and tell the stale cache what was read.
+
+    ``unavailable`` says why the last answer did not come, and is None once one has.
+    """
 
     def __init__(
-        self, gateway: Gateway, claim: Claim, notes: StaleReads, prefix: str, timeout: float
+        self, client: EtcdClient, topology: ClusterTopology, stale_cache: StaleCache
     ) -> None:
-        self._gateway, self._claim, self._stale = gateway, claim, notes
-        self._prefix, self._timeout = prefix, timeout
-        self.away: str | None = None  # why no majority answered, the last time
+        self._client, self._topology, self._stale_cache = client, topology, stale_cache
+        self._prefix = client.options.prefix
+        self.unavailable: str | None = None
 
-    async def load(self, key: BucketKey, deadline: float) -> StoredValue:
-        """What it holds, noted for stale reads. Raises BucketdError."""
-        body, asked = {"key": b64(keys.of(self._prefix, key))}, stale_cache.now()
-        answer = await self.range(body, f"read {key}", deadline)
+    async def read(self, key: BucketKey, deadline: float) -> StoredValue:
+        """Return what the key holds. Raises BucketdError."""
+        asked_at = stale_cache.now()
+        request = {"key": b64(keys.encode_key(self._prefix, key))}
+        answer = await self.range(request, f"read {key}", deadline)
         try:
-            held = keys.held(answer.get("kvs"), key)
+            value = keys.stored_value(self._prefix, answer.get("kvs"), key)
         except BucketCorrupt:
-            self._stale.forget(key)
+            self._stale_cache.forget(key)
             raise
-        self.note(key, held, answer, asked)
-        return held
+        self.remember(key, value, answer, asked_at)
+        return value
 
-    async def range(self, body: dict[str, Any], what: str, deadline: float) -> dict[str, Any]:
-        """etcd's answer, once the cluster is claimed; Overloaded ("cannot <what>") without one."""
+    async def range(self, request: dict[str, Any], what: str, deadline: float) -> dict[str, Any]:
+        """Return etcd's answer, if the cluster is set up as this host is.
+
+        Raises BucketdError; Overloaded ("cannot <what>: …") without an answer.
+        """
         try:
-            await self._claim.make(deadline)
-            answer = await self._gateway.call("/v3/kv/range", body, deadline)
-        except Lost as error:
-            self.unanswered(error)
+            await self._topology.verify(deadline)
+            answer = await self._client.call("/v3/kv/range", request, deadline)
+        except Unavailable as error:
+            self.set_unavailable(error)
             raise Overloaded(
-                f"cannot {what}: etcd did not answer within {self._timeout:g} s ({error}); "
-                "try again once a majority of its nodes is up"
+                f"cannot {what}: etcd did not answer within {self._client.options.timeout:g} s "
+                f"({error}); try again once a majority of its nodes is up"
             ) from error
-        self.answered()
+        self.unavailable = None
         return answer
 
-    def note(self, key: BucketKey, held: StoredValue, answer: dict[str, Any], asked: float) -> None:
-        """For stale reads: what it held by an ``answer`` to what was ``asked`` then."""
-        self._stale.note(key, held.snapshot, int(answer["header"]["revision"]), asked)
+    def remember(
+        self, key: BucketKey, value: StoredValue, answer: dict[str, Any], asked_at: float
+    ) -> None:
+        """Tell the stale cache a value, by the answer to what was asked at ``asked_at``."""
+        self._stale_cache.remember(key, value.snapshot, int(answer["header"]["revision"]), asked_at)
 
-    def answered(self) -> None:
-        self.away = None
-
-    def unanswered(self, error: Lost) -> None:
-        self.away = f"cannot reach a majority of etcd ({self._gateway.endpoints}): {error}"
+    def set_unavailable(self, error: Unavailable) -> None:
+        self.unavailable = f"cannot reach a majority of etcd ({self._client.endpoints}): {error}"

@@ -1,9 +1,9 @@
-"""Schemas in etcd, for all hosts that share them: a change is made once, and never late.
+"""Set and remove the schemas that all hosts share: each change is applied once, and never late.
 
-A node that hung does at any time what it was asked before. So beside each schema's key there is a
-mark, which every change compares, and puts anew in the same transaction: what comes late does not
-hold. The schema's own key would not do, since that there is none may come again; a mark stays. Its
-value is that of one change, so it tells whether one was made whose answer was lost.
+A hung node applies a request at any later time. So each schema has a marker key beside its own,
+which every change compares, and puts anew in the same transaction: a late change fails. The
+schema's own key would not do, since its absence may come again; a marker stays. The marker's
+value belongs to one change, so it tells whether a change without an answer was applied.
 """
 
 from __future__ import annotations
@@ -15,166 +15,201 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from ...errors import BucketdError, Overloaded, StorageFull
+from ..base import FeedInterrupted, SchemaChange, SchemaList
 from . import keys
-from .client import Gateway, Lost, b64
-from .compare_and_swap import unknown
-from .watch import Event, watch
+from .client import RETRY_PAUSE_SECONDS, EtcdClient, Unavailable, b64
+from .watch import Compacted, Event, watch
+from .writer import outcome_unknown
 
 log = logging.getLogger(__name__)
 
 
-class Told(NamedTuple):
-    """What etcd has of an automation since a revision: its schema, or None."""
-
-    automation: str
-    document: Any
-    at: int
-
-
 @dataclass(slots=True)
-class _Change:
-    """One that is being made: ``then``, if the mark is as it was."""
+class _Transaction:
+    """An operation on a schema, applied if the marker has the revision ``compared``."""
 
     what: str
-    mark: str
-    then: dict[str, Any]
+    marker: str
+    operation: dict[str, Any]
     deadline: float
-    by: str = field(default_factory=lambda: secrets.token_hex(8))
-    at: str = "0"  # the mark's revision that it compares
-    lost: bool = False  # a try that was not answered may have made it, or may yet
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    compared: str = "0"
+    maybe_applied: bool = False
 
-    def txn(self) -> dict[str, Any]:
-        put = {"request_put": {"key": self.mark, "value": b64(self.by.encode())}}
+    def request(self) -> dict[str, Any]:
+        put = {"request_put": {"key": self.marker, "value": b64(self.id.encode())}}
         return {
-            "compare": [{"key": self.mark, "target": "MOD", "mod_revision": self.at}],
-            "success": [put, self.then],
+            "compare": [{"key": self.marker, "target": "MOD", "mod_revision": self.compared}],
+            "success": [put, self.operation],
         }
 
 
-class Cluster:
-    """Schemas set through the API below one prefix."""
+class EtcdSchemas:
+    """The schemas set through the API below one prefix."""
 
-    def __init__(self, gateway: Gateway, prefix: str, timeout: float) -> None:
-        self._gateway, self._timeout = gateway, timeout
-        self._schemas, self._marks = f"{prefix}schema/", f"{prefix}schema-mark/"
+    def __init__(self, client: EtcdClient) -> None:
+        self._client = client
+        prefix = client.options.prefix
+        self._schemas, self._markers = f"{prefix}schema/", f"{prefix}schema-mark/"
+        self.problem: str | None = None
+        self._unreadable: frozenset[str] = frozenset()
 
-    async def put(self, automation: str, document: Any) -> Told:
-        """Raises BucketdError; Internal, which says so, where the outcome is unknown."""
+    @property
+    def problems(self) -> list[str]:
+        """Return what is wrong with the schemas and with following them, if anything is."""
+        broken = [
+            f"cannot use the shared schema of {name!r}: its value in etcd is not valid; "
+            "set it again, or remove it"
+            for name in sorted(self._unreadable)
+        ]
+        return [self.problem, *broken] if self.problem else broken
+
+    async def put(self, automation: str, document: Any) -> SchemaChange:
+        """Raise BucketdError; Internal, which says so, where the outcome is unknown."""
         value = orjson.dumps({"automation": automation, "schema": document})
-        put = {"request_put": {"key": self._key(automation), "value": b64(value)}}
-        answer = await self._make(self._change("set", automation, put))
-        return Told(automation, document, _revision(answer))
+        operation = {"request_put": {"key": self._key(automation), "value": b64(value)}}
+        answer = await self._commit(self._transaction("set", automation, operation))
+        self._unreadable -= {automation}
+        return SchemaChange(automation, document, _revision(answer))
 
-    async def remove(self, automation: str) -> tuple[Told, bool]:
-        """Whether there was one, too. Raises as ``put`` does."""
-        deleting = {"request_delete_range": {"key": self._key(automation)}}
-        answer = await self._make(self._change("remove", automation, deleting))
-        told = Told(automation, None, _revision(answer))
+    async def remove(self, automation: str) -> tuple[SchemaChange, bool]:
+        operation = {"request_delete_range": {"key": self._key(automation)}}
+        answer = await self._commit(self._transaction("remove", automation, operation))
+        self._unreadable -= {automation}
+        removed = SchemaChange(automation, None, _revision(answer))
         if "responses" not in answer:
-            return told, True  # what said so was lost
-        return told, "deleted" in answer["responses"][1]["response_delete_range"]
+            # The answer that told whether there was a schema was lost.
+            return removed, True
+        return removed, "deleted" in answer["responses"][1]["response_delete_range"]
 
-    async def everything(self) -> tuple[int, list[Told]]:
-        """A revision, and the schemas as of that. Raises BucketdError or Lost."""
-        begin, end = keys.below(self._schemas)
-        body = {"key": b64(begin), "range_end": b64(end)}
-        answer = await self._gateway.call("/v3/kv/range", body, self._deadline())
-        return _revision(answer), list(filter(None, map(_schema, answer.get("kvs", ()))))
-
-    async def changes(self, revision: int) -> AsyncGenerator[list[Told], None]:
-        """After that revision; see ``watch``."""
-        begin, end = keys.below(self._schemas)
-        events = watch(self._gateway, begin, end, revision + 1, self._deadline())
-        async with contextlib.aclosing(events):
-            async for told in events:
-                yield list(filter(None, map(self._told, told)))
-
-    def _told(self, event: Event) -> Told | None:
-        if event.get("type") != "DELETE":
-            return _schema(event["kv"])
-        key = base64.b64decode(event["kv"]["key"]).decode(errors="replace")
-        return Told(key.removeprefix(self._schemas), None, int(event["kv"]["mod_revision"]))
-
-    async def _make(self, change: _Change) -> dict[str, Any]:
-        """etcd's answer; only its revision, where what told more was lost."""
+    async def read_all(self) -> SchemaList:
+        begin, end = keys.prefix_range(self._schemas)
+        request = {"key": b64(begin), "range_end": b64(end)}
         try:
-            return await self._made(change)
-        except Lost as error:
-            told = f"cannot {change.what}: etcd did not confirm it ({error})"
-            if change.lost:
-                raise unknown(told) from error
-            raise Overloaded(f"{told}; nothing was changed; try again") from error
+            answer = await self._client.call("/v3/kv/range", request, self._client.deadline())
+        except Unavailable as error:
+            raise FeedInterrupted(str(error)) from error
+        found, unreadable = [], set()
+        for kv in answer.get("kvs", ()):
+            schema = self._schema(kv)
+            if schema is None:
+                unreadable.add(self._automation(kv))
+            else:
+                found.append(schema)
+        self._log_unreadable(unreadable)
+        self._unreadable = frozenset(unreadable)
+        return SchemaList(_revision(answer), found, self._unreadable)
+
+    async def changes_after(self, revision: int) -> AsyncGenerator[list[SchemaChange], None]:
+        begin, end = keys.prefix_range(self._schemas)
+        events = watch(self._client, begin, end, revision + 1)
+        try:
+            async with contextlib.aclosing(events):
+                async for batch in events:
+                    yield [change for event in batch if (change := self._change(event))]
+        except (Compacted, Unavailable, TimeoutError) as error:
+            raise FeedInterrupted(str(error)) from error
+
+    def _change(self, event: Event) -> SchemaChange | None:
+        kv = event["kv"]
+        automation = self._automation(kv)
+        if event.get("type") == "DELETE":
+            change: SchemaChange | None = SchemaChange(automation, None, int(kv["mod_revision"]))
+        else:
+            change = self._schema(kv)
+        if change is None:
+            self._log_unreadable({automation})
+            self._unreadable |= {automation}
+        else:
+            self._unreadable -= {automation}
+        return change
+
+    def _log_unreadable(self, automations: set[str]) -> None:
+        for name in automations - self._unreadable:
+            log.error("cannot use the shared schema of %r: its value in etcd is not valid", name)
+
+    def _schema(self, kv: keys.KeyValue) -> SchemaChange | None:
+        """Return a stored schema; None where the value is not a schema of this key."""
+        automation = self._automation(kv)
+        try:
+            value = orjson.loads(base64.b64decode(kv["value"]))
+            if value["automation"] == automation and value["schema"] is not None:
+                return SchemaChange(automation, value["schema"], int(kv["mod_revision"]))
+        except (ValueError, KeyError, TypeError):
+            pass
+        return None
+
+    def _automation(self, kv: keys.KeyValue) -> str:
+        key = keys.key_of(kv).decode(errors="backslashreplace")
+        return key.removeprefix(self._schemas)
+
+    async def _commit(self, transaction: _Transaction) -> dict[str, Any]:
+        """Return etcd's answer, or only its revision where the answer was lost."""
+        try:
+            return await self._send_until_answered(transaction)
+        except Unavailable as error:
+            cause = f"cannot {transaction.what}: etcd did not confirm it ({error})"
+            if transaction.maybe_applied:
+                raise outcome_unknown(cause) from error
+            raise Overloaded(f"{cause}; nothing was changed; try again") from error
         except BucketdError as error:
-            if change.lost:
-                told = f"cannot {change.what}: etcd's answer was lost, and then: {error}"
-                raise unknown(told) from error
+            if transaction.maybe_applied:
+                cause = f"cannot {transaction.what}: etcd's answer was lost, and then: {error}"
+                raise outcome_unknown(cause) from error
             raise
 
-    async def _made(self, change: _Change) -> dict[str, Any]:
-        """Raises BucketdError, or Lost: then ``lost`` tells whether it may have been made."""
+    async def _send_until_answered(self, transaction: _Transaction) -> dict[str, Any]:
+        """Raise BucketdError, or Unavailable: then ``maybe_applied`` is what is known."""
         while True:
-            by, at = await self._marked(change)
-            if by == change.by:
-                return {"header": {"revision": at}}
-            if change.lost and at != change.at:
-                raise Lost("it was changed since")
-            change.at = at
+            writer, revision = await self._read_marker(transaction)
+            if writer == transaction.id:
+                return {"header": {"revision": revision}}
+            if transaction.maybe_applied and revision != transaction.compared:
+                raise Unavailable("it was changed since")
+            transaction.compared = revision
             try:
-                answer = await self._gateway.call(
-                    "/v3/kv/txn", change.txn(), change.deadline, once=True
+                answer = await self._client.call(
+                    "/v3/kv/txn", transaction.request(), transaction.deadline, once=True
                 )
                 if answer.get("succeeded"):
                     return answer
-            except Lost as error:
-                change.lost = change.lost or error.sent
-                await self._gateway.pause()
+            except Unavailable as error:
+                transaction.maybe_applied = transaction.maybe_applied or error.maybe_applied
+                await asyncio.sleep(RETRY_PAUSE_SECONDS)
             except StorageFull as full:
-                return await self._despite_full(change, full)
+                # etcd applies the transaction that crosses its space limit, and refuses it
+                # all the same.
+                try:
+                    writer, revision = await self._read_marker(transaction)
+                except (BucketdError, Unavailable):
+                    transaction.maybe_applied = True
+                    raise
+                if writer != transaction.id:
+                    raise full from None
+                return {"header": {"revision": revision}}
 
-    async def _despite_full(self, change: _Change, full: StorageFull) -> dict[str, Any]:
-        """etcd makes the change that crosses its limit, and refuses it all the same."""
-        try:
-            by, at = await self._marked(change)
-        except (BucketdError, Lost):
-            change.lost = True
-            raise
-        if by != change.by:
-            raise full
-        return {"header": {"revision": at}}
-
-    async def _marked(self, change: _Change) -> tuple[str, str]:
-        """By which change, and at which revision."""
-        answer = await self._gateway.call("/v3/kv/range", {"key": change.mark}, change.deadline)
-        for found in answer.get("kvs", ()):
-            return base64.b64decode(found["value"]).decode(), str(found["mod_revision"])
+    async def _read_marker(self, transaction: _Transaction) -> tuple[str, str]:
+        """Return which transaction put the marker, and the marker's revision."""
+        request = {"key": transaction.marker}
+        answer = await self._client.call("/v3/kv/range", request, transaction.deadline)
+        for kv in answer.get("kvs", ()):
+            value = base64.b64decode(kv.get("value", "")).decode(errors="replace")
+            return value, str(kv["mod_revision"])
         return "", "0"
 
-    def _change(self, verb: str, automation: str, then: dict[str, Any]) -> _Change:
-        mark = b64(f"{self._marks}{automation}".encode())
+    def _transaction(self, verb: str, automation: str, operation: dict[str, Any]) -> _Transaction:
+        marker = b64(f"{self._markers}{automation}".encode())
         what = f"{verb} the schema of {automation!r}"
-        return _Change(what, mark, then, self._deadline())
+        return _Transaction(what, marker, operation, self._client.deadline())
 
     def _key(self, automation: str) -> str:
         return b64(f"{self._schemas}{automation}".encode())
 
-    def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._timeout
-
 
 def _revision(answer: dict[str, Any]) -> int:
     return int(answer["header"]["revision"])
-
-
-def _schema(found: dict[str, Any]) -> Told | None:
-    """A stored schema; None for what is none."""
-    try:
-        value = orjson.loads(base64.b64decode(found["value"]))
-        return Told(str(value["automation"]), value["schema"], int(found["mod_revision"]))
-    except (ValueError, KeyError, TypeError):
-        log.error("cannot use a schema in etcd: its value is none")
-        return None

@@ -1,7 +1,7 @@
-"""Shards: devices spread over several etcd clusters, each in one, which its name alone decides.
+"""Spread devices over several etcd clusters, each device in the cluster that its name decides.
 
-Rendezvous hashing: of all shards a device is in the one whose name hashes highest together with
-its own. Every host comes to the same, and a shard that is added draws only what will be its own.
+Rendezvous hashing: a device belongs to the shard whose name hashes highest together with the
+device's. Every host comes to the same result, and a shard that is added only takes devices over.
 Source: Thaler and Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", 1998.
 """
 
@@ -13,34 +13,37 @@ from collections.abc import Awaitable, Mapping, Set
 from typing import Any
 
 from ...errors import InvalidRequest
-from ...model.bucket import BucketKey, Change, Snapshot
+from ...model.bucket import BucketKey, Snapshot
+from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
-from .client import Gateway
+from .client import EtcdOptions
+from .schemas import EtcdSchemas
 from .store import EtcdStore
+from .topology import Shard
 
-SUMMED = ("buckets", "device_buckets", "swap_retries", "stale_reads")
+_SUMMED = ("buckets", "device_buckets", "swap_retries", "stale_reads")
 
 
 def shard_of(names: tuple[str, ...], device: str) -> int:
-    """Which of the shards, by its place among the names, has a device."""
+    """Return the index of the shard that has a device."""
     weights = [hashlib.sha256(f"{name}\0{device}".encode()).digest() for name in names]
     return weights.index(max(weights))
 
 
 class ShardedStore:
-    """Several stores as one, by the names of theirs, in order; a mark is one of each."""
+    """Present several clusters, by their names, as one store; an event id has one of each."""
 
-    def __init__(self, stores: Mapping[str, EtcdStore]) -> None:
-        self._names, self._stores = tuple(stores), list(stores.values())
+    def __init__(self, shards: Mapping[str, EtcdOptions]) -> None:
+        self._names = names = tuple(sorted(shards))
+        self._stores = [EtcdStore(shards[name], Shard(name, names)) for name in names]
         self.histograms: dict[str, Histogram] = {}
         self.stalled_seconds = 0.0
 
-    @property
-    def gateway(self) -> Gateway:
-        """To the first of them, for what is shared besides buckets."""
-        return self._stores[0].gateway
+    def shared_schemas(self) -> EtcdSchemas:
+        """Return the schemas of the first shard, which has those of all."""
+        return self._stores[0].shared_schemas()
 
     @property
     def problem(self) -> str | None:
@@ -48,41 +51,41 @@ class ShardedStore:
         return "; ".join(f"shard {name}: {told}" for name, told in found if told) or None
 
     @property
-    def mark(self) -> str:
-        return ".".join(store.mark for store in self._stores)
+    def event_id(self) -> str:
+        return ".".join(store.event_id for store in self._stores)
 
     def subscribe(self, listener: Subscriber) -> None:
         for number, store in enumerate(self._stores):
-            store.subscribe(_OfShard(self, number, listener))
+            store.subscribe(_ShardSubscriber(self, number, listener))
 
-    async def keep_present(self, stop: asyncio.Event) -> None:
-        await asyncio.gather(*(store.keep_present(stop) for store in self._stores))
+    async def run_background(self, stop: asyncio.Event) -> None:
+        await asyncio.gather(*(store.run_background(stop) for store in self._stores))
 
     async def wait_until_watching(self, key: BucketKey | None) -> None:
         stores = self._stores if key is None else [self._of(key)]
         await asyncio.gather(*(store.wait_until_watching(key) for store in stores))
 
-    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
-        marks = mark.split(".")
-        if len(marks) != len(self._stores):
+    async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
+        event_ids = event_id.split(".")
+        if len(event_ids) != len(self._stores):
             return None
         found: list[ChangeEvent] = []
         for number in range(len(self._stores)) if key is None else [self.number_of(key)]:
-            # One that was not listened to then has no place to go on from.
+            # A shard that was not watched then has no place to go on from.
             one = (
                 None
-                if marks[number] == "0"
-                else await self._stores[number].changes_after(marks[number], key)
+                if event_ids[number] == "0"
+                else await self._stores[number].changes_after(event_ids[number], key)
             )
             if one is None:
                 return None
             for changed in one:
-                marks[number] = changed.mark
-                found.append(placed(changed, number, ".".join(marks)))
+                event_ids[number] = changed.event_id
+                found.append(_of_all_shards(changed, number, ".".join(event_ids)))
         return found
 
-    def includes(self, mark: str, changed: ChangeEvent) -> bool:
-        one = mark.split(".")[changed.shard]
+    def includes(self, event_id: str, changed: ChangeEvent) -> bool:
+        one = event_id.split(".")[changed.shard]
         return self._stores[changed.shard].includes(one, changed)
 
     async def catch_up(self) -> None:
@@ -110,10 +113,10 @@ class ShardedStore:
         return self._of(key).commit(key, change, preconditions, automation)
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
-        """One shard after another; a cursor tells in which to go on, and there from where."""
+        """List one shard after another; a cursor has the shard to go on in, and its cursor."""
         if only.device is not None:
             return await self._of(BucketKey(only.device)).list(only, cursor, limit)
-        number, inner = self._resumed(cursor)
+        number, inner = self._parse_cursor(cursor)
         page = Page([], None, [])
         for at in range(number, len(self._stores)):
             if len(page.rows) == limit:
@@ -125,7 +128,7 @@ class ShardedStore:
             inner = None
         return page
 
-    def _resumed(self, cursor: str | None) -> tuple[int, str | None]:
+    def _parse_cursor(self, cursor: str | None) -> tuple[int, str | None]:
         number, point, inner = ("0", ".", "") if cursor is None else cursor.partition(".")
         if not (point and number.isascii() and number.isdecimal() and len(number) < 9):
             raise InvalidRequest("cannot list from this cursor: use a next_cursor as it was given")
@@ -134,13 +137,18 @@ class ShardedStore:
     async def check(self) -> dict[str, Any]:
         found = await asyncio.gather(*(store.check() for store in self._stores))
         shards = dict(zip(self._names, found, strict=True))
-        complete = {name: sum(one[name] for one in found) for name in SUMMED
+        complete = {name: sum(one[name] for one in found) for name in _SUMMED
                     if all(name in one for one in found)}  # fmt: skip
         hosts = {tuple(host.values()): host for one in found for host in one.pop("hosts", ())}
         return {
             "engine": "etcd",
             "healthy": self.problem is None,
             "problem": self.problem,
+            "problems": [
+                f"shard {name}: {problem}"
+                for name, one in shards.items()
+                for problem in one["problems"]
+            ],
             "durability": "strict",
             "prefix": found[0]["prefix"],
             **complete,
@@ -152,29 +160,29 @@ class ShardedStore:
         await asyncio.gather(*(store.close() for store in self._stores))
 
 
-class _OfShard:
-    """What one of them is told to listen with."""
+class _ShardSubscriber:
+    """Subscribe to one shard, and publish its changes as changes of all shards."""
 
     def __init__(self, shards: ShardedStore, number: int, listener: Subscriber) -> None:
         self._shards, self._number, self._listener = shards, number, listener
 
     def tell(self, changed: ChangeEvent) -> None:
-        marks = self._shards.mark.split(".")
-        marks[self._number] = changed.mark
-        self._listener.tell(placed(changed, self._number, ".".join(marks)))
+        event_ids = self._shards.event_id.split(".")
+        event_ids[self._number] = changed.event_id
+        self._listener.tell(_of_all_shards(changed, self._number, ".".join(event_ids)))
 
     def lost(self) -> None:
         self._listener.lost()
 
     @property
     def interests(self) -> Set[BucketKey] | None:
-        """All that the listener wants, or nothing, where nothing of that is in this shard."""
+        """Return all interests, or none where none of them is in this shard."""
         keys = self._listener.interests
         if keys is None or any(self._shards.number_of(key) == self._number for key in keys):
             return keys
         return frozenset()
 
 
-def placed(changed: ChangeEvent, number: int, mark: str) -> ChangeEvent:
-    """As one of all shards' changes."""
-    return changed._replace(mark=mark, shard=number, number=changed.mark)
+def _of_all_shards(changed: ChangeEvent, number: int, event_id: str) -> ChangeEvent:
+    """Return a shard's change as a change of all shards."""
+    return changed._replace(event_id=event_id, shard=number, number=changed.event_id)

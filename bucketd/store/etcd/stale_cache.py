@@ -1,10 +1,10 @@
-"""What this host knew last of buckets in etcd, for reads while no majority of the cluster answers.
+"""Remember what buckets held, for reads while no majority of the cluster answers.
 
-    read ── the cluster answers ──→ what it says, noted
-      └── it does not ──→ what was noted, with its age; refused where that is over the bound
+    read ── the cluster answers ──→ its value, which is remembered
+      └── it does not ──→ the remembered value and its age; refused where it is too old
 
-An age counts from the moment at which the question was *sent* that the value was the answer to: it
-was the newest at some time after that, so it is never older than told.
+An age counts from the moment at which the request was *sent* that the value was the answer to: the
+value was the newest at some time after that, so it is never older than reported.
 """
 
 from __future__ import annotations
@@ -18,116 +18,119 @@ from typing import NamedTuple
 from ...errors import Overloaded
 from ...model.bucket import BucketKey, Snapshot
 from ..base import ChangeEvent, Subscriber
-from .client import Lost
+from .client import Unavailable
 from .keys import StoredValue
 
-PATIENCE_SECONDS = 0.25
-_OVERHEAD = 850  # bytes that one entry costs besides its bucket
-Load = Callable[[], Awaitable[StoredValue]]
+PROBE_SECONDS = 0.25
+_ENTRY_BYTES = 850  # that an entry takes besides its bucket
+Read = Callable[[], Awaitable[StoredValue]]
 
 
-class _Noted(NamedTuple):
+class _Entry(NamedTuple):
+    """A value, as of a revision of the cluster, and when it was asked for."""
+
     snapshot: Snapshot
-    revision: int  # of the cluster, when it was so
-    at: float
+    revision: int
+    asked_at: float
 
 
 def now() -> float:
-    """Seconds on a clock that goes on while the machine sleeps."""
+    """Return seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class StaleReads:
-    """At most ``max_bytes`` of what is at most ``seconds`` old; 0 seconds: there are none."""
+class StaleCache:
+    """Keep at most ``max_bytes`` of values that are at most ``seconds`` old; none for 0 seconds."""
 
     def __init__(self, seconds: float = 0.0, max_bytes: int = 0) -> None:
-        self._seconds, self._max = seconds, max_bytes
-        self._noted: OrderedDict[BucketKey, _Noted] = OrderedDict()
+        self._seconds, self._max_bytes = seconds, max_bytes
+        self._entries: OrderedDict[BucketKey, _Entry] = OrderedDict()
         self._bytes = 0
-        self._asking: asyncio.Future[StoredValue] | None = None
+        self._probe: asyncio.Future[StoredValue] | None = None
         self.served = 0
 
-    def note(self, key: BucketKey, snapshot: Snapshot, revision: int, at: float) -> None:
-        """What the cluster said, asked at ``at``; answers may overtake each other."""
-        known = self._noted.get(key)
-        if not self._seconds or (known and (known.revision, known.at) > (revision, at)):
+    def remember(self, key: BucketKey, snapshot: Snapshot, revision: int, asked_at: float) -> None:
+        """Keep a value, unless a newer one is known: answers may overtake each other."""
+        known = self._entries.get(key)
+        if not self._seconds or (known and known[1:] > (revision, asked_at)):
             return
         self.forget(key)
-        self._noted[key] = _Noted(snapshot, revision, at)
-        self._bytes += len(snapshot.bucket) + _OVERHEAD
-        while self._bytes > self._max:
-            self.forget(next(iter(self._noted)))
+        self._entries[key] = _Entry(snapshot, revision, asked_at)
+        self._bytes += len(snapshot.bucket) + _ENTRY_BYTES
+        while self._bytes > self._max_bytes:
+            self.forget(next(iter(self._entries)))
 
-    def changed(self, key: BucketKey, after: Snapshot, revision: int) -> None:
-        """Told by a watch, maybe late: it keeps the age of what it takes the place of."""
-        known = self._noted.get(key)
+    def update(self, key: BucketKey, after: Snapshot, revision: int) -> None:
+        """Replace a value by what a watch says, perhaps late: the entry keeps its age."""
+        known = self._entries.get(key)
         if known is not None:
-            self.note(key, after, revision, known.at)
+            self.remember(key, after, revision, known.asked_at)
 
     def forget(self, key: BucketKey) -> None:
-        """For who does not know what was done to it."""
-        gone = self._noted.pop(key, None)
-        if gone is not None:
-            self._bytes -= len(gone.snapshot.bucket) + _OVERHEAD
+        """Remove an entry, of which nobody knows any more whether it is true."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= len(entry.snapshot.bucket) + _ENTRY_BYTES
 
-    async def read(self, key: BucketKey, load: Load, away: Callable[[], bool]) -> Snapshot:
-        """What ``load`` gives or, if the cluster does not answer that, what was noted last.
+    async def read(
+        self, key: BucketKey, read: Read, is_unavailable: Callable[[], bool]
+    ) -> Snapshot:
+        """Return what ``read`` gives or, without an answer, the stale value. Raises BucketdError.
 
-        Once it was ``away``, one question at a time goes on being asked, and nobody waits long for
-        its answer who can be told something else. Raises BucketdError.
+        While the cluster is unavailable, one probe is in flight; other reads wait 0.25 s, then get
+        the stale value.
         """
-        if self._last(key) is not None and away():
-            back = await self._answers(load)
-            last = self._last(key)
-            if last is not None and not back:
-                return self._serve(last)
+        if self._get(key) is not None and is_unavailable():
+            answers = await self._probe_answers(read)
+            entry = self._get(key)
+            if entry is not None and not answers:
+                return self._serve(entry)
         try:
-            return (await load()).snapshot
+            return (await read()).snapshot
         except Overloaded as error:
-            last = self._last(key)
-            if last is None or not isinstance(error.__cause__, Lost):
+            entry = self._get(key)
+            if entry is None or not isinstance(error.__cause__, Unavailable):
                 raise
-            return self._serve(last)
+            return self._serve(entry)
 
-    async def _answers(self, load: Load) -> bool:
-        """Whether the cluster is back."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.ensure_future(load())
-            self._asking.add_done_callback(lambda done: done.cancelled() or done.exception())
-        asking = self._asking
-        await asyncio.wait({asking}, timeout=PATIENCE_SECONDS)
-        return asking.done() and (asking.cancelled() or asking.exception() is None)
+    async def _probe_answers(self, read: Read) -> bool:
+        """Report whether the cluster answers again, within the time that a read waits for that."""
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.ensure_future(read())
+            # Without this, asyncio would log an error that nobody waited for.
+            self._probe.add_done_callback(lambda done: done.cancelled() or done.exception())
+        probe = self._probe
+        await asyncio.wait({probe}, timeout=PROBE_SECONDS)
+        return probe.done() and (probe.cancelled() or probe.exception() is None)
 
-    def _last(self, key: BucketKey) -> _Noted | None:
-        noted = self._noted.get(key)
-        if noted is None or now() - noted.at > self._seconds:
+    def _get(self, key: BucketKey) -> _Entry | None:
+        entry = self._entries.get(key)
+        if entry is None or now() - entry.asked_at > self._seconds:
             return None
-        self._noted.move_to_end(key)
-        return noted
+        self._entries.move_to_end(key)
+        return entry
 
-    def _serve(self, noted: _Noted) -> Snapshot:
+    def _serve(self, entry: _Entry) -> Snapshot:
         self.served += 1
-        return noted.snapshot._replace(stale_seconds=now() - noted.at)
+        return entry.snapshot._replace(stale_seconds=now() - entry.asked_at)
 
     async def close(self) -> None:
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait({self._asking})
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.wait({self._probe})
 
 
-class Noting:
-    """A listener, and before it what was noted, is told of changes."""
+class StaleCacheUpdater:
+    """Publish changes to the stale cache, then to a subscriber."""
 
-    def __init__(self, listener: Subscriber, stale: StaleReads) -> None:
-        self._listener, self._stale = listener, stale
+    def __init__(self, subscriber: Subscriber, cache: StaleCache) -> None:
+        self._subscriber, self._cache = subscriber, cache
+        self.lost = subscriber.lost
 
     def tell(self, changed: ChangeEvent) -> None:
-        self._stale.changed(changed.key, changed.after, int(changed.mark))
-        self._listener.tell(changed)
-
-    def lost(self) -> None:
-        self._listener.lost()
+        self._cache.update(changed.key, changed.after, int(changed.event_id))
+        self._subscriber.tell(changed)
 
     @property
     def interests(self) -> Set[BucketKey] | None:
-        return self._listener.interests
+        return self._subscriber.interests

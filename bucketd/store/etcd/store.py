@@ -1,4 +1,4 @@
-"""EtcdStore: buckets in an etcd cluster, one key each, shared by the daemons of many hosts.
+"""Keep buckets in an etcd cluster, one key each, shared by the daemons of many hosts.
 
 Every read is linearizable. A change is a compare-and-swap on the key's ``mod_revision``.
 """
@@ -11,94 +11,92 @@ from typing import Any
 
 from ...concurrency import KeyedLocks
 from ...errors import BucketdError, Internal, Overloaded
-from ...model.bucket import BucketKey, Change, Snapshot
+from ...model.bucket import BucketKey, Snapshot
+from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
-from .client import Access, Gateway, Lost
-from .compare_and_swap import Write
-from .idempotency import Fence
-from .listing import EtcdListing
-from .reader import EtcdReading
+from .client import EtcdClient, EtcdOptions, Unavailable
+from .idempotency import IdempotencyKeys
+from .listing import Listing
+from .reader import Reader
+from .schemas import EtcdSchemas
 from .session import Session
-from .stale_cache import Noting, StaleReads
-from .topology import Claim, Shard
-from .watch import EtcdWatch, includes
-from .writer import Writer
+from .stale_cache import StaleCache, StaleCacheUpdater
+from .topology import ClusterTopology, Shard
+from .watch import Watch, includes
+from .writer import Write, Writer
 
 
 class EtcdStore:
-    """Use from one event loop; ``close`` it when done. ``prefix`` begins every key."""
+    """Use from one event loop; ``close`` it when done."""
 
-    def __init__(
-        self,
-        access: Access,
-        prefix: str,
-        stale_reads: StaleReads | None = None,
-        shard: Shard = Shard(),  # noqa: B008  (it is frozen)
-    ) -> None:
-        self._gateway, self._access, self._prefix = Gateway(access), access, prefix
-        self._claim = Claim(self._gateway, prefix, shard)
-        self._presence = Session(self._gateway, prefix, access.timeout)
-        self._watch = EtcdWatch(self._gateway, self._presence, prefix, access.timeout)
-        self._stale, timeout = stale_reads or StaleReads(), access.timeout
-        self._reading = EtcdReading(self._gateway, self._claim, self._stale, prefix, timeout)
-        fence = Fence(self._gateway, self._presence, prefix)
-        self._swapping = Writer(self._gateway, self._reading, fence, prefix, timeout)
+    def __init__(self, options: EtcdOptions, shard: Shard | None = None) -> None:
+        self._options, self._client = options, EtcdClient(options)
+        self._topology = ClusterTopology(self._client, shard or Shard())
+        self._session = Session(self._client)
+        self._watch = Watch(self._client, self._session)
+        self._stale_cache = StaleCache(options.stale_seconds, options.stale_bytes)
+        self._reader = Reader(self._client, self._topology, self._stale_cache)
+        idempotency_keys = IdempotencyKeys(self._client, self._session)
+        self._writer = Writer(self._client, self._reader, idempotency_keys)
+        self._listing = Listing(self._client, self._reader)
+        self._schemas = EtcdSchemas(self._client)
         self._locks = KeyedLocks()
-        self.histograms: dict[str, Histogram] = {}  # of a journal, which there is none of
+        # These are measures of a journal, and etcd keeps its own.
+        self.histograms: dict[str, Histogram] = {}
         self.stalled_seconds = 0.0
 
     @property
     def problem(self) -> str | None:
-        return self._reading.away or self._claim.problem
+        return self._reader.unavailable or self._topology.problem
 
     @property
-    def gateway(self) -> Gateway:
-        """To the cluster, for what is shared besides buckets."""
-        return self._gateway
-
-    @property
-    def mark(self) -> str:
-        return self._watch.mark
+    def event_id(self) -> str:
+        return self._watch.event_id
 
     def subscribe(self, listener: Subscriber) -> None:
-        self._watch.subscribe(Noting(listener, self._stale))
+        self._watch.subscribe(StaleCacheUpdater(listener, self._stale_cache))
 
-    async def keep_present(self, stop: asyncio.Event) -> None:
-        """Tell the other hosts that this one is there, until ``stop``."""
-        await self._presence.keep(stop)
+    def shared_schemas(self) -> EtcdSchemas:
+        return self._schemas
+
+    async def run_background(self, stop: asyncio.Event) -> None:
+        """Announce this host to the others until ``stop``."""
+        await self._session.run(stop)
 
     async def wait_until_watching(self, _key: BucketKey | None) -> None:
         try:
-            await self._claim.make(self._deadline())
+            await self._topology.verify(self._client.deadline())
             await self._watch.wait_until_watching()
-        except (Lost, TimeoutError) as error:
+        except (Unavailable, TimeoutError) as error:
             raise _cannot_watch(error) from error
 
-    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
+    async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
         try:
-            return await self._watch.changes_after(mark, key)
-        except (Lost, TimeoutError) as error:
+            return await self._watch.changes_after(event_id, key)
+        except (Unavailable, TimeoutError) as error:
             raise _cannot_watch(error) from error
 
-    def includes(self, mark: str, changed: ChangeEvent) -> bool:
-        return includes(mark, changed)
+    def includes(self, event_id: str, changed: ChangeEvent) -> bool:
+        return includes(event_id, changed)
 
     async def catch_up(self) -> None:
-        if self._reading.away is None:
-            with contextlib.suppress(BucketdError, Lost, TimeoutError):
+        if self._reader.unavailable is None:
+            with contextlib.suppress(BucketdError, Unavailable, TimeoutError):
                 await self._watch.catch_up()
 
     def cached(self, _key: BucketKey) -> Snapshot | None:
         return None  # another host may have changed it
 
     async def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot:
-        reading = self._reading
+        reader = self._reader
         if not stale_ok:
-            return (await reading.load(key, self._deadline())).snapshot
-        return await self._stale.read(
-            key, lambda: reading.load(key, self._deadline()), lambda: reading.away is not None
+            return (await reader.read(key, self._client.deadline())).snapshot
+        return await self._stale_cache.read(
+            key,
+            lambda: reader.read(key, self._client.deadline()),
+            lambda: reader.unavailable is not None,
         )
 
     def commit(
@@ -113,14 +111,15 @@ class EtcdStore:
     async def _commit(
         self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None
     ) -> Snapshot:
-        deadline = self._deadline()
+        deadline = self._client.deadline()
         try:
             async with self._locks.lock(key, deadline):
                 try:
                     write = Write(key, change, guard, automation)
-                    return await self._swapping.make(write, deadline)
-                except (Internal, asyncio.CancelledError):  # nobody knows what is there now
-                    self._stale.forget(key)
+                    return await self._writer.commit(write, deadline)
+                except (Internal, asyncio.CancelledError):
+                    # The change may have been made, so the stale value may be wrong.
+                    self._stale_cache.forget(key)
                     raise
         except TimeoutError:
             raise Overloaded(
@@ -129,41 +128,38 @@ class EtcdStore:
             ) from None
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
-        reading = self._reading
-        listing = EtcdListing(lambda b, w: reading.range(b, w, self._deadline()), self._prefix)
-        return await listing.page(only, cursor, limit)
+        return await self._listing.page(only, cursor, limit)
 
     async def check(self) -> dict[str, Any]:
         counts: dict[str, Any] = {}
-        deadline = self._deadline()
-        listing = EtcdListing(lambda b, w: self._reading.range(b, w, deadline), self._prefix)
-        with contextlib.suppress(BucketdError, Lost):
-            counts.update(await listing.counts())
-            counts["hosts"] = await self._presence.hosts(deadline)
+        deadline = self._client.deadline()
+        with contextlib.suppress(BucketdError, Unavailable):
+            counts.update(await self._listing.counts(deadline))
+            counts["hosts"] = await self._session.hosts(deadline)
+        found = [self.problem, self._session.problem, self._watch.problem, *self._schemas.problems]
         return {
             "engine": "etcd",
             "healthy": self.problem is None,
             "problem": self.problem,
+            "problems": [problem for problem in found if problem],
             "durability": "strict",
-            "endpoints": list(self._access.endpoints),
-            "prefix": self._prefix,
-            "swap_retries": self._swapping.retries,
-            "stale_reads": self._stale.served,
+            "endpoints": list(self._options.endpoints),
+            "prefix": self._options.prefix,
+            "swap_retries": self._writer.retries,
+            "stale_reads": self._stale_cache.served,
             **counts,
         }
 
     async def close(self) -> None:
-        await self._stale.close()
+        await self._stale_cache.close()
         await self._watch.close()
-        await self._presence.leave()
-        await self._gateway.close()
-
-    def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._access.timeout
+        await self._session.revoke()
+        await self._client.close()
 
 
 def _cannot_watch(error: Exception) -> Overloaded:
+    cause = str(error) or "no answer in time"
     return Overloaded(
-        f"cannot watch: etcd does not tell of changes ({error}); try again once a majority of "
+        f"cannot watch: etcd does not tell of changes ({cause}); try again once a majority of "
         "its nodes is up"
     )

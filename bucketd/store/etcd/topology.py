@@ -1,7 +1,7 @@
-"""Which hosts may share a prefix: those that spread devices over the same clusters, and no others.
+"""Refuse a cluster whose hosts spread devices over clusters in another way than this host.
 
-A host that was set up otherwise would look for a device in another cluster than the rest, and find
-an empty bucket there. So each cluster says below the prefix which of the shards it is.
+A host with other shards would look for a device in another cluster, and find an empty bucket
+there. So each cluster says, in a key below the prefix, which of the shards it is.
 """
 
 from __future__ import annotations
@@ -13,73 +13,74 @@ import orjson
 
 from ...errors import Internal
 from . import keys
-from .client import Gateway, b64
+from .client import EtcdClient, b64
 
 
 class Shard(NamedTuple):
-    """One of several clusters: its name, and the names of all. Both empty: the only one."""
+    """The name of a cluster, and the names of all clusters; both empty where it is the only one."""
 
     name: str = ""
     of: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return f"shard {self.name!r} of {', '.join(self.of)}" if self.of else "all, and no shard"
 
-class Claim:
-    """Made once, before anything else is asked of the cluster."""
 
-    def __init__(self, gateway: Gateway, prefix: str, shard: Shard) -> None:
-        self._gateway, self._prefix, self._shard = gateway, prefix, shard
+class ClusterTopology:
+    """Verify once, before the first request, that the cluster is the shard it is taken for."""
+
+    def __init__(self, client: EtcdClient, shard: Shard) -> None:
+        self._client, self._shard = client, shard
+        self._prefix = client.options.prefix
+        self._key = b64(f"{self._prefix}shard".encode())
         self.problem: str | None = None
-        self._holds = False
+        self._verified = False
 
-    async def make(self, deadline: float) -> None:
-        """Internal where others use the prefix in another way; Lost."""
-        if self._holds:
+    async def verify(self, deadline: float) -> None:
+        """Raise Internal where the cluster is another shard; Unavailable without an answer."""
+        if self._verified:
             return
-        ask = self._say if self._shard.of else self._said
-        found = await ask(deadline)
-        if found is not None and found != self._shard:
-            self.problem = self._told(found)
+        if self._shard.of:
+            answer = await self._claim(deadline)
+        else:
+            answer = await self._client.call("/v3/kv/range", {"key": self._key}, deadline)
+        found = self._recorded(answer.get("kvs"))
+        if found != self._shard:
+            self.problem = (
+                f"cannot use etcd: what it keeps below {self._prefix!r} is {found}, and this host "
+                f"takes it for {self._shard}; set [store.etcd] shards as on the other hosts, or "
+                "take another prefix and move the buckets there with bucketctl export and import"
+            )
             raise Internal(self.problem)
-        self.problem, self._holds = None, True
+        self.problem, self._verified = None, True
 
-    async def _said(self, deadline: float) -> Shard | None:
-        answer = await self._gateway.call("/v3/kv/range", {"key": self._key()}, deadline)
-        return _shard(answer.get("kvs", ()))
-
-    async def _say(self, deadline: float) -> Shard | None:
-        """Say it, if nothing was said before and there is no bucket yet; else what was said."""
-        mine = orjson.dumps(self._shard._asdict())
-        free = [{"key": self._key(), "target": "CREATE", "create_revision": "0"}]
-        for begin, end in keys.sections(self._prefix).values():
-            free.append({**free[0], "key": b64(begin), "range_end": b64(end)})
-        body = {
-            "compare": free,
-            "success": [{"request_put": {"key": self._key(), "value": b64(mine)}}],
-            "failure": [{"request_range": {"key": self._key()}}],
+    async def _claim(self, deadline: float) -> dict[str, Any]:
+        """Record this shard, unless one is recorded or buckets are stored without; return which."""
+        shard = b64(orjson.dumps(self._shard._asdict()))
+        unused = [{"key": self._key, "target": "CREATE", "create_revision": "0"}]
+        for begin, end in keys.bucket_ranges(self._prefix).values():
+            unused.append({**unused[0], "key": b64(begin), "range_end": b64(end)})
+        request = {
+            "compare": unused,
+            "success": [{"request_put": {"key": self._key, "value": shard}}],
+            "failure": [{"request_range": {"key": self._key}}],
         }
-        answer = await self._gateway.call("/v3/kv/txn", body, deadline)
+        answer = await self._client.call("/v3/kv/txn", request, deadline)
         if answer.get("succeeded"):
-            return self._shard
-        return _shard(answer["responses"][0]["response_range"].get("kvs", ())) or Shard()
+            return {"kvs": [{"value": shard}]}
+        found: dict[str, Any] = answer["responses"][0]["response_range"]
+        return found
 
-    def _key(self) -> str:
-        return b64(f"{self._prefix}shard".encode())
-
-    def _told(self, found: Shard) -> str:
-        mine, theirs = _in_words(self._shard), _in_words(found)
-        return (
-            f"cannot use etcd: what it keeps below {self._prefix!r} is {theirs}, and this host "
-            f"takes it for {mine}; set [store.etcd] shards as on the other hosts, or "
-            "take another prefix and move the buckets there with bucketctl export and import"
-        )
-
-
-def _shard(found: list[dict[str, Any]]) -> Shard | None:
-    if not found:
-        return None
-    value = orjson.loads(base64.b64decode(found[0]["value"]))
-    return Shard(value["name"], tuple(value["of"]))
-
-
-def _in_words(shard: Shard) -> str:
-    return f"shard {shard.name!r} of {', '.join(shard.of)}" if shard.of else "all, and no shard"
+    def _recorded(self, kvs: list[keys.KeyValue] | None) -> Shard:
+        """Return the shard that the cluster says it is; Internal where it says nothing valid."""
+        if not kvs:
+            return Shard()
+        try:
+            value = orjson.loads(base64.b64decode(kvs[0]["value"]))
+            return Shard(str(value["name"]), tuple(map(str, value["of"])))
+        except (ValueError, KeyError, TypeError):
+            self.problem = (
+                f"cannot use etcd: the value of its key {self._prefix + 'shard'!r} is not valid; "
+                "delete that key with etcdctl, and a host that has shards puts it again"
+            )
+            raise Internal(self.problem) from None

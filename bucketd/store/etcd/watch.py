@@ -1,15 +1,14 @@
-"""What changes in etcd, on any host: one watch of all buckets, while anybody here wants to know.
+"""Publish what changes in etcd, on any host: one watch of all buckets, while anybody wants it.
 
-etcd keeps the history, so a mark is its revision, and a watch that broke goes on behind the last
-one that it told. What was compacted away meanwhile is lost, and said to be.
-A key of our own, put now and then, shows that the watch is alive, and where "now" is.
+etcd keeps the history, so an event id is etcd's revision, and a watch that broke goes on behind
+the last revision that it published. What was compacted meanwhile is a gap, and published as one.
+A heartbeat key of this host, put now and then, shows that the watch works, and where "now" is.
 Source: https://etcd.io/docs/v3.5/learning/api/#watch-api.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
@@ -19,122 +18,143 @@ from ...errors import BucketdError
 from ...model.bucket import ABSENT, BucketKey, Snapshot
 from ..base import ChangeEvent, Subscriber
 from . import keys
-from .client import Gateway, Lost, b64
+from .client import RETRY_PAUSE_SECONDS, EtcdClient, Unavailable, b64
 from .session import Session
 
 log = logging.getLogger(__name__)
-BEAT_SECONDS = 10.0
-CATCHING_UP_SECONDS = 0.005  # between looks at whether the watch has
-MOST_SCANNED = 16 * 1024 * 1024  # bytes of base64 that one resume looks through
+HEARTBEAT_SECONDS = 10.0
+_CATCH_UP_POLL_SECONDS = 0.005
+_MAX_SCANNED_BYTES = 16 * 1024 * 1024  # of base64, for one resumed stream
 Event = dict[str, Any]
 
 
 class Compacted(Exception):
-    """What was to be told is no longer there."""
+    """Report that etcd no longer has the events up to ``revision``."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__("etcd has compacted its history")
+        self.revision = revision
 
 
 async def watch(
-    gateway: Gateway, begin: bytes, end: bytes, revision: int, deadline: float
+    client: EtcdClient, begin: bytes, end: bytes, revision: int
 ) -> AsyncGenerator[list[Event], None]:
-    """Events of a range from a revision on, as they come together; none at first, once it stands.
+    """Yield the events of a range from a revision on; an empty list once the watch is in place.
 
-    Those of one revision come together. Raises Compacted, or Lost where it breaks off.
+    Events of one revision come together. Raises Compacted; Unavailable where the watch breaks off;
+    BucketdError.
     """
     request = {
         "key": b64(begin),
         "range_end": b64(end),
         "start_revision": str(revision),
         "prev_kv": True,
-        "fragment": True,  # else one answer may have a thousand revisions of whole buckets
+        # Without fragments one answer may have a thousand revisions of whole buckets.
+        "fragment": True,
     }
-    rest: list[Event] = []
-    stream = gateway.stream("/v3/watch", {"create_request": request}, deadline)
+    incomplete: list[Event] = []
+    stream = client.stream("/v3/watch", {"create_request": request}, client.deadline())
     async with contextlib.aclosing(stream) as answers:
         async for answer in answers:
             if compacted := int(answer.get("compact_revision", 0)):
-                raise Compacted(str(compacted))
+                raise Compacted(compacted)
             if answer.get("canceled"):
-                gateway.log_in_again()
-                raise Lost(str(answer.get("cancel_reason", "it was cancelled")))
-            events = rest + answer.get("events", [])
-            rest = _of_the_last(events) if answer.get("fragment") else []
-            yield events[: len(events) - len(rest)]
+                client.forget_token()
+                raise Unavailable("etcd cancelled the watch")
+            events = incomplete + answer.get("events", [])
+            last = _revision(events[-1]) if events else 0
+            incomplete = []
+            if answer.get("fragment"):
+                incomplete = [event for event in events if _revision(event) == last]
+            yield events[: len(events) - len(incomplete)]
 
 
-class EtcdWatch:
-    """Tells a listener, from ``attend`` on and for as long as it wants anything."""
+class Watch:
+    """Publish changes to one subscriber, from ``wait_until_watching`` on while it has interests.
 
-    def __init__(self, gateway: Gateway, presence: Session, prefix: str, timeout: float) -> None:
-        self._gateway, self._prefix, self._timeout = gateway, prefix, timeout
-        self._presence = presence
-        self._beat = f"{prefix}beat/{presence.id}".encode()
-        self._revision = 0  # up to which all is told
-        self._listener: Subscriber | None = None
+    ``problem`` says why nothing is published now, though somebody wants it.
+    """
+
+    def __init__(self, client: EtcdClient, session: Session) -> None:
+        self._client, self._session = client, session
+        self._prefix, self._timeout = client.options.prefix, client.options.timeout
+        self._heartbeat = f"{self._prefix}beat/{session.id}".encode()
+        self._revision = 0  # up to which everything is published
+        self._subscriber: Subscriber | None = None
         self._task: asyncio.Task[None] | None = None
-        self._ready = asyncio.Event()
-        self._limit: asyncio.Timeout | None = None  # by when the watch has to tell of something
-        self._warned = False  # since it last stood
+        self._in_place = asyncio.Event()
+        self._silence_limit: asyncio.Timeout | None = None
+        self.problem: str | None = None
 
     @property
-    def mark(self) -> str:
+    def event_id(self) -> str:
         return str(self._revision)
 
     @property
-    def _follows(self) -> bool:
+    def _running(self) -> bool:
         return self._task is not None and not self._task.done()
 
-    def subscribe(self, listener: Subscriber) -> None:
-        self._listener = listener
+    def subscribe(self, subscriber: Subscriber) -> None:
+        self._subscriber = subscriber
 
     async def wait_until_watching(self) -> None:
-        """Return once all that changes from then on is told. Raises BucketdError or Lost."""
-        if not self._follows:
-            revision = await self._put_beat()
-            if not self._follows:  # still: others may have come meanwhile
+        """Return once all later changes are published. BucketdError, Unavailable, TimeoutError."""
+        if not self._running:
+            revision = await self._put_heartbeat()
+            # Another call may have started the task meanwhile.
+            if not self._running:
                 self._revision = revision
-                self._ready.clear()
-                self._task = asyncio.create_task(self._follow())
+                self._in_place.clear()
+                self._task = asyncio.create_task(self._publish_until_unwanted())
         async with asyncio.timeout(self._timeout):
-            await self._ready.wait()
+            await self._in_place.wait()
 
-    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
-        """See ``Store.since``. Raises BucketdError or Lost."""
-        after, until = _number(mark), await self._put_beat()
+    async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
+        """See ``Store.changes_after``. Raises BucketdError or Unavailable."""
+        after, until = _parse(event_id), await self._put_heartbeat()
         if after is None or after > until:
-            return None  # none, or of another cluster
+            # The id is not one, or of another cluster.
+            return None
         if after == self._revision:
             return []
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._between(after, until, key)
+                return await self._changes_between(after, until, key)
         except (Compacted, TimeoutError):
             return None
 
-    async def _between(
-        self, after: int, until: int, key: BucketKey | None
+    async def _changes_between(
+        self, after: int, until: int, only: BucketKey | None
     ) -> list[ChangeEvent] | None:
-        """Changes with these marks, the last included; None where it would take too much."""
+        """Return the changes with these revisions, the last included; None where it is too much."""
         found: list[ChangeEvent] = []
         scanned = 0
-        async for events in self._events(after + 1):
-            found += self._changes(events, key)
-            if any(_revision(event) >= until for event in events):
-                return [c for c in found if int(c.mark) <= until]
-            scanned += sum(map(_size, events))
-            if scanned > MOST_SCANNED:
-                return None
+        async with contextlib.aclosing(self._events(after + 1)) as batches:
+            async for events in batches:
+                for event in events:
+                    if _revision(event) > until:
+                        break
+                    key = keys.bucket_of_event(self._prefix, event)
+                    if key is not None and only in (None, key):
+                        change = self._change(key, event)
+                        if change is None:
+                            return None
+                        found.append(change)
+                if events and _revision(events[-1]) >= until:
+                    return found
+                scanned += sum(map(_size, events))
+                if scanned > _MAX_SCANNED_BYTES:
+                    return None
         return None
 
     async def catch_up(self) -> None:
-        """See ``Store.catch_up``. Raises BucketdError, Lost or TimeoutError."""
-        if self._follows:
-            await self._told_up_to(await self._put_beat(), self._timeout)
-
-    async def _told_up_to(self, revision: int, seconds: float) -> None:
-        """Return once the listener has been told so far. Raises TimeoutError."""
-        async with asyncio.timeout(seconds):
-            while self._revision < revision and self._follows:
-                await asyncio.sleep(CATCHING_UP_SECONDS)
+        """See ``Store.catch_up``. Raises BucketdError, Unavailable or TimeoutError."""
+        if not self._running:
+            return
+        revision = await self._put_heartbeat()
+        async with asyncio.timeout(self._timeout):
+            while self._revision < revision and self._running:
+                await asyncio.sleep(_CATCH_UP_POLL_SECONDS)
 
     async def close(self) -> None:
         if self._task is not None:
@@ -142,106 +162,116 @@ class EtcdWatch:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _follow(self) -> None:
-        """Tell of everything, on one watch after another, until nobody wants it."""
-        assert self._listener is not None  # noqa: S101  (it asked for this)
-        while self._listener.interests != frozenset():
+    async def _publish_until_unwanted(self) -> None:
+        """Publish everything, with one watch after another, until nobody wants it."""
+        subscriber = self._subscriber
+        assert subscriber is not None  # noqa: S101  (it asked for this)
+        while subscriber.interests != frozenset():
             try:
-                await self._tell_from(self._revision + 1)
+                await self._publish_from(self._revision + 1, subscriber)
             except Compacted as error:
                 log.warning("watchers have missed changes: etcd has compacted its history")
-                self._revision = int(str(error))
-                self._listener.lost()
-            except (BucketdError, Lost, TimeoutError) as error:
-                level = logging.DEBUG if self._warned else logging.WARNING
-                log.log(level, "the watch of etcd broke, and is made anew: %s", error)
-                self._warned = True
-                await self._gateway.pause()
+                self._revision = error.revision
+                subscriber.lost()
+            except (BucketdError, Unavailable, TimeoutError) as error:
+                cause = str(error) or "it is silent"
+                level = logging.DEBUG if self.problem else logging.WARNING
+                log.log(level, "the watch of etcd broke, and is started again: %s", cause)
+                self.problem = f"cannot watch etcd: {cause}; it is tried again"
+                await asyncio.sleep(RETRY_PAUSE_SECONDS)
+            except Exception as error:
+                level = logging.DEBUG if self.problem else logging.ERROR
+                log.log(level, "unexpected error in the watch of etcd", exc_info=error)
+                self.problem = (
+                    f"cannot watch etcd: unexpected error ({type(error).__name__}); the log has it"
+                )
+                await asyncio.sleep(self._timeout)
+        self.problem = None
 
-    async def _tell_from(self, revision: int) -> None:
-        assert self._listener is not None  # noqa: S101  (see above)
-        beating = asyncio.create_task(self._beats())
+    async def _publish_from(self, revision: int, subscriber: Subscriber) -> None:
+        heartbeats = asyncio.create_task(self._put_heartbeats())
         try:
-            stream = self._events(revision)
-            while True:
-                async with asyncio.timeout(BEAT_SECONDS + self._timeout) as self._limit:
-                    events = await anext(stream)
-                self._limit = None
-                self._warned = False
-                self._ready.set()
-                for changed in self._changes(events, None):
-                    self._listener.tell(changed)
-                    self._revision = int(changed.mark)
-                self._revision = max([self._revision, *map(_revision, events)])
-                if self._listener.interests == frozenset():
-                    return
+            async with contextlib.aclosing(self._events(revision)) as batches:
+                while subscriber.interests != frozenset():
+                    limit = HEARTBEAT_SECONDS + self._timeout
+                    async with asyncio.timeout(limit) as self._silence_limit:
+                        events = await anext(batches)
+                    self._silence_limit = None
+                    self._publish(events, subscriber)
+                    self.problem = None
+                    self._in_place.set()
         finally:
-            self._limit = None
-            beating.cancel()
+            self._silence_limit = None
+            heartbeats.cancel()
 
-    async def _beats(self) -> None:
+    def _publish(self, events: list[Event], subscriber: Subscriber) -> None:
+        for event in events:
+            try:
+                key = keys.bucket_of_event(self._prefix, event)
+                change = None if key is None else self._change(key, event)
+                if change is not None:
+                    subscriber.tell(change)
+                elif key is not None:
+                    log.warning("watchers have missed a change: the value of %s is not valid", key)
+                    subscriber.lost()
+            except Exception:
+                # One event that cannot be published must not stop all later ones.
+                log.exception("unexpected error while publishing a change; watchers have missed it")
+                subscriber.lost()
+            self._revision = max(self._revision, _revision(event))
+
+    async def _put_heartbeats(self) -> None:
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
-            with contextlib.suppress(BucketdError, Lost):
-                await self._put_beat()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            # Without heartbeats the watch is silent, and so started again.
+            with contextlib.suppress(BucketdError, Unavailable):
+                await self._put_heartbeat()
 
-    async def _put_beat(self) -> int:
-        """Put the key that is ours; the revision of that. The watch tells of it, or it hangs."""
-        answer = await self._presence.put(self._beat)
-        soon = self._deadline()
-        limit = self._limit
+    async def _put_heartbeat(self) -> int:
+        """Put the heartbeat, and return its revision; the watch hangs if it does not tell of it."""
+        answer = await self._session.put_with_lease(self._heartbeat)
+        soon, limit = self._client.deadline(), self._silence_limit
         if limit is not None and not limit.expired() and soon < (limit.when() or 0):
             limit.reschedule(soon)
         return int(answer["header"]["revision"])
 
     def _events(self, revision: int) -> AsyncGenerator[list[Event], None]:
-        begin, end = keys.everything(self._prefix)
-        return watch(self._gateway, begin, end, revision, self._deadline())
+        begin, end = keys.prefix_range(self._prefix)
+        return watch(self._client, begin, end, revision)
 
-    def _changes(self, events: list[Event], only: BucketKey | None) -> list[ChangeEvent]:
-        """Those that are of buckets; with ``only`` of that one."""
-        found = []
-        for event in events:
-            key = keys.named(self._prefix, base64.b64decode(event["kv"]["key"]), event)
-            if key is not None and only in (None, key):
-                before, after = _states(event)
-                found.append(ChangeEvent(key, before, after, event["kv"]["mod_revision"]))
-        return found
+    def _change(self, key: BucketKey, event: Event) -> ChangeEvent | None:
+        """Return the change of a bucket; None where the value put is not a valid bucket."""
+        kv = event["kv"]
+        before: Snapshot | None = None
+        with contextlib.suppress(keys.NotABucket):
+            before = keys.decode(self._prefix, event.get("prev_kv") or {})[1]
+        if event.get("type") == "DELETE":
+            return ChangeEvent(key, before, ABSENT, kv["mod_revision"])
+        if int(kv.get("version", 0)) == 1:
+            before = ABSENT
+        try:
+            after = keys.decode(self._prefix, kv)[1]
+        except keys.NotABucket:
+            return None
+        return ChangeEvent(key, before, after, kv["mod_revision"])
 
-    def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._timeout
 
-
-def includes(mark: str, changed: ChangeEvent) -> bool:
-    """See ``Store.covers``: a mark of one endpoint may be ahead of a watch on another."""
-    number = _number(mark)
+def includes(event_id: str, changed: ChangeEvent) -> bool:
+    """See ``Store.includes``: the id may be ahead of the watch, which asks another endpoint."""
+    number = _parse(event_id)
     return number is not None and int(changed.place) <= number
 
 
-def _number(mark: str) -> int | None:
-    return int(mark) if mark.isascii() and mark.isdecimal() and len(mark) < 20 else None
+def _parse(event_id: str) -> int | None:
+    valid = event_id.isascii() and event_id.isdecimal() and len(event_id) < 20
+    return int(event_id) if valid else None
 
 
 def _revision(event: Event) -> int:
     return int(event["kv"]["mod_revision"])
 
 
-def _of_the_last(events: list[Event]) -> list[Event]:
-    """Those of the last revision."""
-    return [event for event in events if _revision(event) == _revision(events[-1])]
-
-
 def _size(event: Event) -> int:
-    """Of both values, as they came."""
+    """Return the size of both values, as they came."""
     before = event.get("prev_kv") or {}
     return len(event["kv"].get("value", "")) + len(before.get("value", ""))
-
-
-def _states(event: Event) -> tuple[Snapshot | None, Snapshot]:
-    """The bucket before, where that is known, and after."""
-    before = keys.snapshot(event.get("prev_kv"))
-    if event.get("type") == "DELETE":
-        return before, ABSENT
-    if int(event["kv"].get("version", 0)) == 1:
-        before = ABSENT
-    return before, keys.snapshot(event["kv"]) or ABSENT

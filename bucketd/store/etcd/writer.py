@@ -1,7 +1,8 @@
-"""Changes made on etcd: compare-and-swap of a key until it holds, also where answers are lost.
+"""Change buckets in etcd: compare-and-swap of a key until one succeeds, also if answers are lost.
 
-What the last one left is remembered, so that a host that keeps writing a bucket needs one round
-trip. A remembered state is only ever a guess that etcd confirms: nothing is answered from it.
+The writer remembers the value of its last change, so that a host that keeps writing a bucket needs
+one round trip. A remembered value is only ever a guess that etcd confirms: nothing is answered
+from it.
 """
 
 from __future__ import annotations
@@ -12,202 +13,268 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import BucketdError, Overloaded, StorageFull
+from ...errors import BucketdError, Internal, Overloaded, StorageFull
+from ...model.apply import apply
 from ...model.bucket import BucketKey, Snapshot
+from ...model.changes import Change
+from ...model.preconditions import Preconditions
 from . import keys, stale_cache
-from .client import Gateway, LeaseExpired, Lost
-from .compare_and_swap import Write, made, settled, txn, unknown
-from .idempotency import Fence, Slot
+from .client import RETRY_PAUSE_SECONDS, EtcdClient, LeaseExpired, Unavailable, b64
+from .idempotency import IdempotencyKey, IdempotencyKeys
 from .keys import StoredValue
-from .reader import EtcdReading
+from .reader import Reader
 
-_REMEMBERED = 1000
-_REMEMBERED_BYTES = 16 * 1024 * 1024  # of buckets
-_TRIES = 200
+_MAX_REMEMBERED = 1000
+_MAX_REMEMBERED_BYTES = 16 * 1024 * 1024  # of buckets
+_MAX_ATTEMPTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A change of a bucket, to be made if its preconditions hold."""
+
+    key: BucketKey
+    change: Change
+    preconditions: Preconditions
+    automation: str | None
 
 
 @dataclass(slots=True)
-class _Swap:
-    """One compare-and-swap, from ``held`` to ``after``; sent again until it is answered."""
+class CompareAndSwap:
+    """One transaction from ``before`` to ``after``, sent again until it is answered.
+
+    With ``read_on_failure``, etcd also returns the value that was there instead, which is slower.
+    ``maybe_applied``: an attempt that was not answered may have been applied, or may be yet.
+    """
 
     write: Write
-    held: StoredValue
+    before: StoredValue
     after: Snapshot
     deadline: float
-    tell: bool  # what the key holds, should the swap not hold
-    lost: bool = False  # it may have been made by a try that was not answered
-    asked: float = 0.0  # when the last try was sent
-    slot: Slot | None = None  # by which one that makes a bucket is known
+    read_on_failure: bool
+    maybe_applied: bool = False
+    asked_at: float = 0.0
+    idempotency_key: IdempotencyKey | None = None
 
-    @property
-    def key(self) -> BucketKey:
-        return self.write.key
+    def transaction(self, prefix: str) -> dict[str, Any]:
+        key = b64(keys.encode_key(prefix, self.write.key))
+        if self.after.revision:
+            value = b64(keys.encode_value(self.write.key, self.after))
+            operation = {"request_put": {"key": key, "value": value}}
+        else:
+            operation = {"request_delete_range": {"key": key}}
+        revision = str(self.before.mod_revision)
+        return {
+            "compare": [{"key": key, "target": "MOD", "mod_revision": revision}],
+            "success": [operation],
+            "failure": [{"request_range": {"key": key}}] if self.read_on_failure else [],
+        }
+
+    def has_written(self, now: StoredValue) -> bool:
+        """Report whether the value is that of this swap: ETags never repeat, absence may."""
+        if self.after.revision:
+            return now.snapshot.etag == self.after.etag
+        return not now.mod_revision
+
+    def error(self, cause: str) -> str:
+        return f"cannot change {self.write.key}: {cause}"
 
 
 class Writer:
-    """Of keys below one prefix; messages name ``timeout``, in seconds."""
+    """Change buckets; ``retries`` counts the swaps that lost against other hosts."""
 
     def __init__(
-        self, gateway: Gateway, reading: EtcdReading, fence: Fence, prefix: str, timeout: float
+        self, client: EtcdClient, reader: Reader, idempotency_keys: IdempotencyKeys
     ) -> None:
-        self._gateway, self._reading, self._fence = gateway, reading, fence
-        self._prefix, self._timeout = prefix, timeout
-        self._last: OrderedDict[BucketKey, StoredValue] = OrderedDict()
-        self._last_bytes = 0
+        self._client, self._reader = client, reader
+        self._idempotency_keys = idempotency_keys
+        self._prefix = client.options.prefix
+        self._remembered: OrderedDict[BucketKey, StoredValue] = OrderedDict()
+        self._remembered_bytes = 0
         self.retries = 0
 
-    async def make(self, write: Write, deadline: float) -> Snapshot:
-        """Compare-and-swap until it holds, time is up, or others won too often."""
-        held, fresh = self._last.get(write.key), False
-        for attempt in range(_TRIES):
-            if held is None:
-                held, fresh = await self._reading.load(write.key, deadline), True
-            after = _after(write, held.snapshot, fresh)
-            if after is held.snapshot:
-                if fresh:
+    async def commit(self, write: Write, deadline: float) -> Snapshot:
+        """Make the change, and return the state that it left. Raises BucketdError.
+
+        The outcome is unknown only where an Internal error says so.
+        """
+        key = write.key
+        before, confirmed = self._remembered.get(key), False
+        for attempt in range(_MAX_ATTEMPTS):
+            if before is None:
+                before, confirmed = await self._reader.read(key, deadline), True
+            try:
+                after = apply(
+                    write.change, write.preconditions, write.automation, key, before.snapshot
+                )
+            except BucketdError:
+                if confirmed:
+                    raise
+                after = before.snapshot
+            if after is before.snapshot:
+                if confirmed:
                     return after
-                held = None  # that nothing changes is for etcd to say
+                # Only etcd can say that the change is refused, or changes nothing.
+                before = None
                 continue
-            done, held = await self._try(_Swap(write, held, after, deadline, tell=fresh))
+            swap = CompareAndSwap(write, before, after, deadline, read_on_failure=confirmed)
+            done, before = await self._swap(swap)
             if done:
                 return after
-            fresh = True
+            confirmed = True
             self.retries += 1
             await asyncio.sleep(random.uniform(0, 0.002 * min(attempt, 10)))  # noqa: S311
         raise Overloaded(
-            f"cannot change {write.key}: other hosts changed it {_TRIES} times meanwhile; "
+            f"cannot change {key}: other hosts changed it {_MAX_ATTEMPTS} times meanwhile; "
             "nothing was changed; try again"
         )
 
-    async def _try(self, swap: _Swap) -> tuple[bool, StoredValue | None]:
-        """Whether it was made, and what the key holds now (None: unknown, without ``tell``)."""
-        self._forget(swap.key)
+    async def _swap(self, swap: CompareAndSwap) -> tuple[bool, StoredValue | None]:
+        """Return whether the swap succeeded, and the value now (None: not known)."""
+        self._forget(swap.write.key)
         try:
-            answer = await self._answer(swap)
+            answer = await self._send_until_answered(swap)
         except StorageFull as full:
-            return True, await self._despite_full(swap, full)
+            return True, await self._value_despite_full(swap, full)
         finally:
-            if swap.slot is not None:
-                self._fence.give(swap.slot, doubtful=True)
-        self._reading.answered()
+            if swap.idempotency_key is not None:
+                self._idempotency_keys.release_maybe_applied(swap.idempotency_key)
+        self._reader.unavailable = None
         return self._outcome(swap, answer)
 
-    async def _answer(self, swap: _Swap) -> dict[str, Any]:
-        """etcd's, to one try or the next: either swap counts once, and its ETag tells of it."""
+    async def _send_until_answered(self, swap: CompareAndSwap) -> dict[str, Any]:
+        """Return etcd's answer to the first attempt or a later one; the ETag tells which counted.
+
+        Raises BucketdError.
+        """
         while True:
             try:
-                return await self._ask(swap)
-            except Lost as error:
-                swap.lost, swap.tell = swap.lost or error.sent, True
-                await self._gateway.pause()
+                return await self._send(swap)
+            except Unavailable as error:
+                swap.maybe_applied = swap.maybe_applied or error.maybe_applied
+                swap.read_on_failure = True
+                await asyncio.sleep(RETRY_PAUSE_SECONDS)
                 if asyncio.get_running_loop().time() >= swap.deadline:
-                    raise self._unconfirmed(swap, error) from error
+                    self._reader.set_unavailable(error)
+                    seconds = self._client.options.timeout
+                    cause = swap.error(f"etcd did not confirm it within {seconds:g} s")
+                    if swap.maybe_applied:
+                        raise outcome_unknown(cause) from error
+                    raise Overloaded(
+                        f"{cause}: no endpoint was reached; nothing was changed; try again"
+                    ) from error
             except StorageFull:
                 raise
             except BucketdError as error:
-                if swap.lost:
-                    told = f"cannot change {swap.key}: etcd's answer was lost, and then: {error}"
-                    raise unknown(told) from error
+                if swap.maybe_applied:
+                    cause = swap.error(f"etcd's answer was lost, and then: {error}")
+                    raise outcome_unknown(cause) from error
                 raise
 
-    async def _ask(self, swap: _Swap) -> dict[str, Any]:
-        """Send it once. Raises BucketdError, or Lost."""
-        name = keys.of(self._prefix, swap.key)
-        body = txn(name, swap.held, swap.after, swap.key, swap.tell)
-        if not swap.held.at:
-            made = await self._fenced(swap, body)
-            if made is not None:
-                return {"succeeded": True, "header": {"revision": made}}
-        swap.asked = stale_cache.now()
-        answer = await self._gateway.call("/v3/kv/txn", body, swap.deadline, once=True)
-        if swap.slot is not None:
-            made = answer["header"]["revision"] if answer.get("succeeded") else None
-            self._fence.give(swap.slot, made)
-            swap.slot = None
+    async def _send(self, swap: CompareAndSwap) -> dict[str, Any]:
+        """Send the transaction once. Raises BucketdError or Unavailable."""
+        transaction = swap.transaction(self._prefix)
+        if not swap.before.mod_revision:
+            created_at = await self._add_idempotency_key(swap, transaction)
+            if created_at is not None:
+                return {"succeeded": True, "header": {"revision": created_at}}
+        swap.asked_at = stale_cache.now()
+        answer = await self._client.call("/v3/kv/txn", transaction, swap.deadline, once=True)
+        if swap.idempotency_key is not None:
+            created_at = answer["header"]["revision"] if answer.get("succeeded") else None
+            self._idempotency_keys.release(swap.idempotency_key, created_at)
+            swap.idempotency_key = None
         return answer
 
-    async def _fenced(self, swap: _Swap, body: dict[str, Any]) -> str | None:
-        """Have it make the bucket once at most; the revision, if a try before has made it."""
+    async def _add_idempotency_key(
+        self, swap: CompareAndSwap, transaction: dict[str, Any]
+    ) -> str | None:
+        """Have the transaction create the bucket at most once.
+
+        Returns the revision at which an earlier attempt has created it, if one has.
+        """
         etag = str(swap.after.etag)
-        if swap.slot is None:
-            swap.slot = await self._fence.take(swap.deadline)
-        elif swap.lost:
+        if swap.idempotency_key is None:
+            swap.idempotency_key = await self._idempotency_keys.acquire(swap.deadline)
+        elif swap.maybe_applied:
             try:
-                made = await self._fence.close(swap.slot, etag, swap.deadline)
-            except LeaseExpired as gone:
-                self._fence.renew()
-                told = f"cannot change {swap.key}: etcd's answer was lost, and {gone}"
-                raise unknown(told) from gone
-            if made is not None:
-                return made
-            swap.lost = False
-        swap.slot.guard(body, etag)
+                created_at = await self._idempotency_keys.invalidate(
+                    swap.idempotency_key, etag, swap.deadline
+                )
+            except LeaseExpired as error:
+                self._idempotency_keys.forget_expired()
+                cause = swap.error(f"etcd's answer was lost, and {error}")
+                raise outcome_unknown(cause) from error
+            if created_at is not None:
+                return created_at
+            swap.maybe_applied = False
+        swap.idempotency_key.add_to(transaction, etag)
         return None
 
-    def _outcome(self, swap: _Swap, answer: dict[str, Any]) -> tuple[bool, StoredValue | None]:
+    def _outcome(
+        self, swap: CompareAndSwap, answer: dict[str, Any]
+    ) -> tuple[bool, StoredValue | None]:
+        key = swap.write.key
         if answer.get("succeeded"):
-            at = int(answer["header"]["revision"]) if swap.after.revision else 0
-            now = StoredValue(swap.after, at)
-            self._remember(swap.key, now)
-            self._reading.note(swap.key, now, answer, swap.asked)
+            revision = int(answer["header"]["revision"]) if swap.after.revision else 0
+            now = StoredValue(swap.after, revision)
+            self._remember(key, now)
+            self._reader.remember(key, now, answer, swap.asked_at)
             return True, now
         if not answer.get("responses"):
             return False, None
-        now = keys.held(answer["responses"][0]["response_range"].get("kvs"), swap.key)
-        self._reading.note(swap.key, now, answer, swap.asked)
-        if not swap.held.at and not now.at:
-            self._fence.renew()
-        if swap.lost:
-            return settled(swap.write, swap.after, now)
-        return False, now
+        kvs = answer["responses"][0]["response_range"].get("kvs")
+        now = keys.stored_value(self._prefix, kvs, key)
+        self._reader.remember(key, now, answer, swap.asked_at)
+        if not swap.before.mod_revision and not now.mod_revision:
+            # The bucket is still absent, so the comparison of the idempotency key has failed.
+            self._idempotency_keys.forget_expired()
+        if not swap.maybe_applied:
+            return False, now
+        # The transaction failed, perhaps since an attempt without an answer has succeeded.
+        if swap.has_written(now) and (swap.after.revision or not swap.write.preconditions):
+            return True, now
+        raise outcome_unknown(swap.error("etcd's answer was lost, and the bucket changed since"))
 
-    async def _despite_full(self, swap: _Swap, full: StorageFull) -> StoredValue:
-        """What the key holds, if the swap was made: etcd makes the one that crosses its limit, and
-        refuses it all the same. Else raises ``full``, where that is for certain.
+    async def _value_despite_full(self, swap: CompareAndSwap, full: StorageFull) -> StoredValue:
+        """Return the value now, if the swap was applied; raise ``full`` if certainly not.
+
+        etcd applies the transaction that crosses its space limit, and refuses it all the same.
         """
-        key = swap.key
+        etag, idempotency_key = str(swap.after.etag), swap.idempotency_key
         try:
-            now = await self._reading.load(key, swap.deadline)
-            # Another host may have found it, and removed it since.
-            if made(swap.after, now) or await self._was_made(swap):
+            now = await self._reader.read(swap.write.key, swap.deadline)
+            # Another host may have read the created bucket, and removed it since.
+            if swap.has_written(now) or (
+                idempotency_key is not None
+                and await self._idempotency_keys.verify(idempotency_key, etag, swap.deadline)
+            ):
                 return now
-        except (BucketdError, Lost) as error:
-            raise unknown(f"cannot change {key}: etcd is full and does not answer") from error
-        if swap.lost or now.at != swap.held.at:
-            raise unknown(f"cannot change {key}: etcd is full, and told nothing for certain")
+        except (BucketdError, Unavailable) as error:
+            raise outcome_unknown(swap.error("etcd is full and does not answer")) from error
+        if swap.maybe_applied or now.mod_revision != swap.before.mod_revision:
+            raise outcome_unknown(swap.error("etcd is full, and the bucket changed meanwhile"))
         raise full
 
-    async def _was_made(self, swap: _Swap) -> bool:
-        """Whether a bucket that is not there was, by this; of a stored one the revision tells."""
-        if swap.slot is None:
-            return False
-        return await self._fence.noted(swap.slot, str(swap.after.etag), swap.deadline)
-
-    def _unconfirmed(self, swap: _Swap, error: Lost) -> BucketdError:
-        self._reading.unanswered(error)
-        told = f"cannot change {swap.key}: etcd did not confirm it in {self._timeout:g} s"
-        if swap.lost:
-            return unknown(told)
-        return Overloaded(f"{told}: no endpoint was reached; nothing was changed; try again")
-
-    def _remember(self, key: BucketKey, held: StoredValue) -> None:
+    def _remember(self, key: BucketKey, value: StoredValue) -> None:
         self._forget(key)
-        self._last[key] = held
-        self._last_bytes += len(held.snapshot.bucket)
-        while len(self._last) > _REMEMBERED or self._last_bytes > _REMEMBERED_BYTES:
-            self._forget(next(iter(self._last)))
+        self._remembered[key] = value
+        self._remembered_bytes += len(value.snapshot.bucket)
+        while (
+            len(self._remembered) > _MAX_REMEMBERED
+            or self._remembered_bytes > _MAX_REMEMBERED_BYTES
+        ):
+            self._forget(next(iter(self._remembered)))
 
     def _forget(self, key: BucketKey) -> None:
-        gone = self._last.pop(key, None)
-        if gone is not None:
-            self._last_bytes -= len(gone.snapshot.bucket)
+        value = self._remembered.pop(key, None)
+        if value is not None:
+            self._remembered_bytes -= len(value.snapshot.bucket)
 
 
-def _after(write: Write, now: Snapshot, fresh: bool) -> Snapshot:
-    """What it makes of this state: the state itself where that is a guess, and is refused."""
-    try:
-        return write.after(now)
-    except BucketdError:
-        if fresh:
-            raise
-        return now
+def outcome_unknown(cause: str) -> Internal:
+    """Return the error of a change that may have been made, or may be made yet.
+
+    It is not Overloaded, since clients repeat such a request unasked.
+    """
+    return Internal(f"{cause}; the outcome is unknown, so read it again before you repeat")

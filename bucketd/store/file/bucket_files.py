@@ -1,124 +1,215 @@
-"""Bucket files as snapshots: read through the cache, written, set aside. Synchronous."""
+"""Bucket files as snapshots: read through the cache, written, quarantined. Synchronous."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import secrets
 import threading
-from collections.abc import Set
+import time
+from collections.abc import Iterator, Set
 from typing import NamedTuple
 
-from ...errors import BucketCorrupt, BucketdError
+from ...errors import BucketCorrupt, BucketdError, Overloaded
 from ...fs import errors, files
+from ...fs.filenames import printable
+from ...fs.locks import WriteLock
 from ...model.bucket import ABSENT, BucketKey, Snapshot
 from . import envelope, paths, quarantine
 from .cache import Cache, Entry
 
 log = logging.getLogger(__name__)
-MAX_PLACES = 8192
+MAX_WRITABLE = 8192
+MAX_UNSETTLED = 1000
+# How often, and how long, to wait for a program that has the file open for writing.
+WRITER_TRIES, WRITER_SECONDS = 4, 0.005
+
+
+class BeingEdited(Overloaded):
+    """Another program is working on the file, so what is in it says nothing yet."""
 
 
 class Loaded(NamedTuple):
-    """What a file says; not ``sealed`` when somebody else than the daemon wrote it.
+    """What a file says; not ``verified`` where another program wrote it.
 
-    ``before``: what it said before that, where it is known.
+    ``before``: what it said before that, where that is known.
     """
 
     snapshot: Snapshot
-    sealed: bool
+    verified: bool
     before: Snapshot | None = None
 
 
-_NOTHING = Loaded(ABSENT, sealed=True)
-
-
 class BucketFiles:
-    """The files below one state directory. Safe for readers on any thread and one writer."""
+    """The files below one state directory. Safe for readers on any thread and one writer.
 
-    def __init__(self, root: int, path: str, cache_bytes: int) -> None:
+    Without a ``lock`` no other program is expected to edit files.
+    """
+
+    def __init__(
+        self, root: int, path: str, cache_bytes: int, lock: WriteLock | None = None
+    ) -> None:
         self.root, self.path = root, path
         self.writes = self.hits = self.misses = 0
+        self._lock = lock
         self._cache = Cache(cache_bytes)
         self._guard = threading.Lock()
-        self._places: set[tuple[str, ...]] = set()  # where files may be put
-        self._changes = 0  # of files: odd while one is under way
+        self._writable: set[tuple[str, ...]] = set()
+        # Counts changes of files by the daemon: odd while one is under way.
+        self._changes = 0
+        # Buckets whose file another program was working on when it was last looked at.
+        self._unsettled: set[BucketKey] = set()
 
-    def peek(self, key: BucketKey) -> Snapshot | None:
-        """The snapshot where it takes one ``stat`` to know it; None where the file must be read."""
+    def cached(self, key: BucketKey) -> Snapshot | None:
+        """Return the snapshot where one ``stat`` shows it; None where the file must be read."""
         try:
-            signature = files.signature(self.root, paths.path(key))
+            stat_key = files.stat_key(self.root, paths.path(key))
+            entry = self.entry(key)
+            if stat_key is None and (entry is None or entry.stat_key is not None):
+                return self._cached_without_file(key, entry)
         except OSError as error:
             raise self.unreadable(key, error) from error
-        entry = self.cached(key)
-        if signature is None and entry is None:
-            return ABSENT
-        if entry is None or entry.signature != signature:
+        if entry is None or entry.stat_key != stat_key:
             return None
         self.hits += 1
         return entry.snapshot
 
+    def _cached_without_file(self, key: BucketKey, entry: Entry | None) -> Snapshot | None:
+        with self.excluding_editors() as alone:
+            if alone:
+                gone = files.stat_key(self.root, paths.path(key)) is None
+                return ABSENT if gone and entry is None else None
+        # Editors move the file away while they save it.
+        self._note_unsettled(key)
+        return None if entry is None else entry.snapshot
+
+    @contextlib.contextmanager
+    def excluding_editors(self) -> Iterator[bool]:
+        """Keep ``write.lock`` for one short look; yield False while another program holds it."""
+        if self._lock is None:
+            yield True
+        else:
+            with self._lock.excluding_others() as alone:
+                yield alone
+
     def load(self, key: BucketKey) -> Loaded:
-        """What the file says now. Raises BucketCorrupt for one that is no envelope of ``key``."""
-        # Before the file: what is known then is never newer than what is read.
-        changes, known = self._changes, self.cached(key)
-        where = paths.parts(key)
+        """Read what the file says now.
+
+        Raise BucketCorrupt for a file that is not a valid envelope of ``key``, and BeingEdited
+        while another program is working on it.
+        """
+        # Before the file is read: what is known then is never newer than what is read.
+        changes, known = self._changes, self.entry(key)
         try:
-            if known is not None and known.signature == files.signature(self.root, paths.path(key)):
-                return Loaded(known.snapshot, known.sealed, known.before)
-            content = files.read(self.root, *where)
-            self.misses += 1
-            stored = envelope.read(content)
-            if stored.key != key:
-                raise envelope.Unreadable(f"it says that it is {stored.key}")
+            if known is not None and known.stat_key == files.stat_key(self.root, paths.path(key)):
+                return Loaded(known.snapshot, known.verified, known.before)
+            content, stored = self._read_settled(key, known)
         except FileNotFoundError:
-            return self._missing(key, known, changes)
+            return self._load_without_file(key, known, changes)
         except envelope.Unreadable as error:
             raise self._corrupt(key, str(error)) from error
         except OSError as error:
             raise self.unreadable(key, error) from error
-        snapshot, sealed = _reconcile(stored, known)
-        before = None if sealed else _before(known)
-        self._remember_read(key, Entry(snapshot, content.signature, sealed, before), changes)
-        return Loaded(snapshot, sealed, before)
+        snapshot, verified = _reconcile(stored, known)
+        before = None if verified else _before(known)
+        self._remember_read(key, Entry(snapshot, content.stat_key, verified, before), changes)
+        return Loaded(snapshot, verified, before)
+
+    def _read_settled(
+        self, key: BucketKey, known: Entry | None
+    ) -> tuple[files.Content, envelope.Stored]:
+        """Read a file; one that the daemon did not write, only while nobody is writing it."""
+        self.misses += 1
+        with contextlib.suppress(envelope.Unreadable):
+            content, stored = self._read(key)
+            if stored.verified or (known and stored.snapshot.etag == known.snapshot.etag):
+                return content, stored
+        for tries_left in reversed(range(WRITER_TRIES)):
+            try:
+                return self._read(key, unless_written=True)
+            except errors.BeingWritten:
+                if tries_left:
+                    time.sleep(WRITER_SECONDS)
+        raise self._being_edited(key, "has it open for writing")
+
+    def _read(
+        self, key: BucketKey, unless_written: bool = False
+    ) -> tuple[files.Content, envelope.Stored]:
+        content = files.read(self.root, *paths.parts(key), unless_written)
+        stored = envelope.read(content)
+        if stored.key != key:
+            raise envelope.Unreadable(f"it says that it is {stored.key}")
+        return content, stored
+
+    def _load_without_file(self, key: BucketKey, known: Entry | None, changes: int) -> Loaded:
+        """Tell a removed file from one that an editor has moved away while it saves."""
+        with self.excluding_editors() as alone:
+            try:
+                gone = alone and files.stat_key(self.root, paths.path(key)) is None
+            except OSError as error:
+                raise self.unreadable(key, error) from error
+        if alone and not gone:
+            # The editor has finished meanwhile.
+            return self.load(key)
+        if not alone and known is None:
+            raise self._being_edited(key, "holds write.lock, and the file is not there")
+        if not alone and known is not None:
+            self._note_unsettled(key)
+            return Loaded(known.snapshot, known.verified, known.before)
+        if known is None:
+            return Loaded(ABSENT, verified=True)
+        before = _before(known)
+        self._remember_read(key, Entry(ABSENT, None, verified=False, before=before), changes)
+        return Loaded(ABSENT, verified=False, before=before)
+
+    def _being_edited(self, key: BucketKey, how: str) -> BeingEdited:
+        self._note_unsettled(key)
+        return BeingEdited(
+            f"cannot read {self.name(key)}: another program {how}; nothing was changed, "
+            "end that program or try again"
+        )
+
+    def _note_unsettled(self, key: BucketKey) -> None:
+        with self._guard:
+            if len(self._unsettled) < MAX_UNSETTLED:
+                self._unsettled.add(key)
+
+    def take_unsettled(self) -> set[BucketKey]:
+        """Return whose files were being edited since this was last asked."""
+        with self._guard:
+            taken, self._unsettled = self._unsettled, set()
+        return taken
 
     def shows(self, key: BucketKey, snapshot: Snapshot) -> bool:
-        """Whether the file is as ``put`` has written it of this snapshot."""
+        """Report whether the file is as ``put`` wrote it of this snapshot."""
         try:
             loaded = self.load(key)
         except BucketdError:
             return False
-        return loaded.sealed and loaded.snapshot.etag == snapshot.etag
+        return loaded.verified and loaded.snapshot.etag == snapshot.etag
 
-    def _missing(self, key: BucketKey, known: Entry | None, changes: int) -> Loaded:
-        """No file: one that was known before has been removed by somebody else."""
-        if known is None:
-            return _NOTHING
-        before = _before(known)
-        self._remember_read(key, Entry(ABSENT, None, sealed=False, before=before), changes)
-        return Loaded(ABSENT, sealed=False, before=before)
+    def check_writable(self, key: BucketKey) -> None:
+        """Raise BucketdError where this user may not create the file.
 
-    def check_place(self, key: BucketKey) -> None:
-        """Raise BucketdError where this user may not put the file, say below somebody else's mkdir.
-
-        Asked before a change is journaled, so it stays this bucket's trouble. A directory is
-        looked at once.
+        Checked before a change is journaled, so a directory of another user fails one bucket alone.
+        Each directory is checked once.
         """
         parts = paths.parts(key)[0]
-        if parts in self._places:
+        if parts in self._writable:
             return
         try:
-            if not files.may_make(self.root, parts):
+            if not files.can_create(self.root, parts):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise errors.refusal(f"write {self.name(key)}", error) from error
-        if len(self._places) >= MAX_PLACES:
-            self._places.clear()
-        self._places.add(parts)
+        if len(self._writable) >= MAX_WRITABLE:
+            self._writable.clear()
+        self._writable.add(parts)
 
     def put(self, key: BucketKey, snapshot: Snapshot) -> None:
-        """Make the file say this; ABSENT removes it. Atomic, not durable. Raises OSError."""
+        """Write the snapshot to the file, atomically; ABSENT removes it. Raises OSError."""
         self.writes += 1
         self._changes += 1
         try:
@@ -133,55 +224,67 @@ class BucketFiles:
             self._forget(key)
             return
         try:
-            signature = self._write(key, snapshot)
+            stat_key = self._write(key, snapshot)
         except OSError as error:
-            if not errors.in_the_way(error):
+            if not errors.is_obstacle(error):
                 raise
-            quarantine.clear_way(self.root, where[0])
-            signature = self._write(key, snapshot)
-        self._remember(key, Entry(snapshot, signature, sealed=True))
+            quarantine.move_obstacle(self.root, where[0])
+            stat_key = self._write(key, snapshot)
+        self._remember(key, Entry(snapshot, stat_key, verified=True))
 
     def _write(self, key: BucketKey, snapshot: Snapshot) -> files.StatKey:
         return files.write(
             self.root,
             *paths.parts(key),
-            lambda birth: envelope.write(key, snapshot, birth),
+            lambda origin: envelope.write(key, snapshot, origin),
             durably=False,
         )
 
-    def set_aside(self, key: BucketKey) -> None:
-        """Keep whatever stands there in the quarantine as well. Raises OSError."""
-        parts, name = paths.parts(key)
-        quarantine.clear_way(self.root, parts)
-        quarantine.keep_file(self.root, parts, name)
+    def quarantine_name(self, key: BucketKey) -> str:
+        """Return a new path below the state directory for ``quarantine``."""
+        return f"{quarantine.QUARANTINE}/{quarantine.new_name(*paths.parts(key))}"
 
-    def cached(self, key: BucketKey) -> Entry | None:
+    def quarantine(self, key: BucketKey, new: str) -> None:
+        """Keep what is in the place of the file in the quarantine as well. Raises OSError."""
+        parts, name = paths.parts(key)
+        quarantine.move_obstacle(self.root, parts)
+        quarantine.keep_file(self.root, parts, name, new.rpartition("/")[2])
+
+    def entry(self, key: BucketKey, is_use: bool = True) -> Entry | None:
+        """Return what is known of the bucket's file; ``is_use``: keep that longer."""
         with self._guard:
-            return self._cache.get(key)
+            return self._cache.get(key) if is_use else self._cache.look(key)
+
+    def known_keys(self) -> list[BucketKey]:
+        """Return the buckets in the cache that are not absent."""
+        with self._guard:
+            entries = self._cache.entries()
+        return [key for key, entry in entries if entry.snapshot.revision]
 
     def stale(self, among: Set[BucketKey] | None) -> list[BucketKey]:
-        """Which of these, or of all that are cached, are not in their files what is known."""
+        """Return which of these, or of all in the cache, have files other than those known."""
         with self._guard:
             known = self._cache.entries()
         asked = (one for one in known if among is None or one[0] in among)
-        return [key for key, entry in asked if not self._stands(key, entry)]
+        return [key for key, entry in asked if not self._is_current(key, entry)]
 
-    def _stands(self, key: BucketKey, entry: Entry) -> bool:
+    def _is_current(self, key: BucketKey, entry: Entry) -> bool:
         try:
-            return files.signature(self.root, paths.path(key)) == entry.signature
-        except OSError:  # something else stands in the way to it
+            return files.stat_key(self.root, paths.path(key)) == entry.stat_key
+        except OSError:
+            # An obstacle, or a directory that may not be read.
             return False
 
     def cache_use(self) -> tuple[int, int]:
-        """Entries and bytes."""
+        """Return the number of entries, and their bytes."""
         with self._guard:
             return len(self._cache), self._cache.bytes
 
     def name(self, key: BucketKey) -> str:
-        return f"{self.path}/{paths.path(key)}"
+        return printable(f"{self.path}/{paths.path(key)}")
 
     def unreadable(self, key: BucketKey, error: OSError) -> BucketdError:
-        if errors.in_the_way(error):
+        if errors.is_obstacle(error):
             return self._corrupt(key, error.strerror)
         return errors.refusal(f"read {self.name(key)}", error)
 
@@ -199,7 +302,10 @@ class BucketFiles:
             self._cache.put(key, entry)
 
     def _remember_read(self, key: BucketKey, entry: Entry, changes: int) -> None:
-        """Unless the daemon changed any file meanwhile: an older state would look brought back."""
+        """Remember what was read, unless the daemon changed any file meanwhile.
+
+        Otherwise an older state would look like a newer one that somebody brought back.
+        """
         with self._guard:
             if changes == self._changes and not changes % 2:
                 self._cache.put(key, entry)
@@ -210,22 +316,22 @@ class BucketFiles:
 
 
 def _before(known: Entry | None) -> Snapshot | None:
-    """The state before an edit by somebody else: the newest that the daemon has told of."""
+    """Return the newest published state before an edit by another program."""
     if known is None:
         return None
-    return known.snapshot if known.sealed else known.before
+    return known.snapshot if known.verified else known.before
 
 
 def _reconcile(stored: envelope.Stored, known: Entry | None) -> tuple[Snapshot, bool]:
-    """The snapshot that a file stands for, given what was last known of that bucket.
+    """Return the snapshot that a file stands for, and whether it needs no new revision.
 
-    A file that the daemon did not write, or that it wrote and somebody brought
-    back, is one more revision than the newest that is known.
+    A file that the daemon did not write, or that it wrote and somebody brought back, is one more
+    revision than the newest that is known.
     """
     found = stored.snapshot
     last = known.snapshot if known is not None else ABSENT
-    if found.etag == last.etag or (stored.sealed and found.revision > last.revision):
-        return found._replace(revision=max(found.revision, last.revision)), stored.sealed
+    if found.etag == last.etag or (stored.verified and found.revision > last.revision):
+        return found._replace(revision=max(found.revision, last.revision)), stored.verified
     revision = max(found.revision, last.revision) + 1
-    etag = found.etag if not stored.sealed else secrets.token_hex(8)
+    etag = found.etag if not stored.verified else secrets.token_hex(8)
     return found._replace(revision=revision, etag=etag), False

@@ -1,4 +1,4 @@
-"""Ready-made snapshots of recently used buckets, bounded by bytes; the oldest use goes first."""
+"""Snapshots of recently used buckets, bounded by bytes; the least recently used goes first."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import NamedTuple
 from ...fs.files import StatKey
 from ...model.bucket import BucketKey, Snapshot
 
-_OVERHEAD = 1100  # bytes that one entry costs besides its bucket, by the growth of the process
+# Bytes that one entry costs besides its bucket, measured by the growth of the process.
+_OVERHEAD = 1100
 
 
 class Entry(NamedTuple):
-    """A snapshot, the file that it is the content of, and whether the daemon wrote that file.
+    """A snapshot, the file that holds it, and whether the daemon wrote that file.
 
-    ``signature`` None, ``sealed`` False: a file that somebody else removed.
-    ``before``: what was there before somebody else changed it, where that is known.
+    ``stat_key`` None, ``verified`` False: another program removed the file.
+    ``before``: the state before another program changed it, where that is known.
     """
 
     snapshot: Snapshot
-    signature: StatKey | None
-    sealed: bool
+    stat_key: StatKey | None
+    verified: bool
     before: Snapshot | None = None
 
 
 class Cache:
-    """Least-recently-used map from key to Entry; its user keeps threads apart."""
+    """Least-recently-used map from key to Entry. One thread at a time."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max = max_bytes
@@ -41,8 +42,12 @@ class Cache:
             self._entries.move_to_end(key)
         return entry
 
+    def look(self, key: BucketKey) -> Entry | None:
+        """Return an entry, which does not count as a use."""
+        return self._entries.get(key)
+
     def entries(self) -> list[tuple[BucketKey, Entry]]:
-        """All of them, which counts as no use."""
+        """Return all entries, which does not count as a use."""
         return list(self._entries.items())
 
     def put(self, key: BucketKey, entry: Entry) -> None:

@@ -1,9 +1,9 @@
 """Who works the commit pipeline, and when: the event loop where that is quick, else a thread.
 
-What arrives in one round of the loop is committed together at its end, there
-and then, as long as the disk's syncs are short: waking another thread and being
-woken by it costs more than such a sync. Whatever may take long (a slow disk, a lock
-that another program has, a full segment, writing files) is the thread's.
+What arrives in one round of the loop is committed together at its end, inline, as long as the
+disk's syncs are short: waking another thread and being woken by it costs more than such a sync.
+Whatever may take long (a slow disk, a lock that another program holds, a full segment, writing
+files) is left to the thread.
 """
 
 from __future__ import annotations
@@ -11,28 +11,45 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import queue
 import threading
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from ...errors import BucketdError, Overloaded, ShuttingDown
 from ...fs.locks import WriteLock
 from ...model.bucket import BucketKey, Snapshot
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
-from ..base import Subscriber
+from ..base import ChangeEvent, Subscriber
 from . import pipeline
-from .acknowledging import Acknowledger, release
-from .applier import Batch, Commit
+from .batch import INGEST, Batch, Commit
 from .bucket_files import BucketFiles
-from .inbox import Inbox
 from .journal import Journal
 from .journal_writer import Counters
-from .pipeline import Pipeline
-from .records import Mark, Position
+from .pipeline import Pipeline, Respond
+from .records import EventId, JournalPosition, framed_size
 
 log = logging.getLogger(__name__)
 MAX_WAITING = 10_000
+MAX_BATCH = 512
+
+
+class _Wake:
+    """There are files to write before long."""
+
+
+class _End:
+    """Nothing follows that was accepted."""
+
+
+class _Work(NamedTuple):
+    """One round of the thread: what to commit, and a flush barrier behind that."""
+
+    commits: list[Commit]
+    barrier: asyncio.Future[None] | None = None
+    is_last: bool = False
 
 
 class Committer:
@@ -41,41 +58,39 @@ class Committer:
     def __init__(
         self,
         files: BucketFiles,
-        log_: Journal,
+        journal: Journal,
         lock: WriteLock,
         lock_timeout: float,
         relaxed_seconds: float | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._inbox = Inbox()
+        # To the thread, in order. A future is a flush barrier.
+        self._inbox: queue.SimpleQueue[Commit | asyncio.Future[None] | _Wake | _End]
+        self._inbox = queue.SimpleQueue()
         self._pipeline = Pipeline(
             files,
-            log_,
+            journal,
             lock,
             lock_timeout,
             relaxed_seconds,
-            waiting=lambda: bool(self._inbox),
-            step=self._step,
+            has_waiting=lambda: not self._inbox.empty(),
+            heartbeat=self._heartbeat,
         )
-        self._turn = threading.Lock()  # whoever holds it may work the pipeline
-        self._gathered: list[Commit] = []
-        self._asleep = False
-        # Batches that the thread has answered, and those of which the loop has heard.
-        self._answered = self._heard = 0
-        self._acknowledger = Acknowledger(log_.last)
+        self._pipeline_lock = threading.Lock()  # whoever holds it may work the pipeline
+        self._gathered: list[Commit] = []  # in this round of the loop
+        self._must_wake = False  # the thread sleeps for longer than FLUSH_DELAY
+        # Batches that the thread has sent to the loop, and those that the loop has received.
+        self._sent = self._received = 0
+        self.event_id: EventId = journal.last_event_id  # of the newest change that was published
+        self._subscriber: Subscriber | None = None
         self._closing = threading.Event()
-        self._step_began: float | None = None  # None: nothing to do
-        self._thread = threading.Thread(target=self._main, name="bucketd-commit", daemon=True)
+        self._busy_since: float | None = None  # the thread's last sign of progress; None: idle
+        self._thread = threading.Thread(target=self._run, name="bucketd-commit", daemon=True)
         self._thread.start()
 
-    @property
-    def mark(self) -> Mark:
-        """Of the newest change that the loop has heard of."""
-        return self._acknowledger.mark
-
-    def subscribe(self, listener: Subscriber) -> None:
-        """From here on tell this one of every change."""
-        self._acknowledger.listener = listener
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Publish every change to this one from here on."""
+        self._subscriber = subscriber
 
     @property
     def dirty(self) -> Mapping[BucketKey, Snapshot]:
@@ -84,14 +99,14 @@ class Committer:
 
     @property
     def counters(self) -> Counters:
-        return self._pipeline.journaling.counters
+        return self._pipeline.writer.counters
 
     @property
     def histograms(self) -> dict[str, Histogram]:
         return {
             "bucketd_commit_seconds": self._pipeline.commit_seconds,
-            "bucketd_commit_batch_size": self._pipeline.journaling.batch_sizes,
-            "bucketd_fsync_seconds": self._pipeline.journaling.fsync_seconds,
+            "bucketd_commit_batch_size": self._pipeline.writer.batch_sizes,
+            "bucketd_fsync_seconds": self._pipeline.writer.fsync_seconds,
         }
 
     @property
@@ -100,9 +115,9 @@ class Committer:
         return self._pipeline.problem
 
     @property
-    def end(self) -> Position:
+    def end(self) -> JournalPosition:
         """Where what is durable in the journal ends."""
-        return self._pipeline.journaling.end
+        return self._pipeline.writer.end
 
     @property
     def healthy(self) -> bool:
@@ -110,142 +125,190 @@ class Committer:
 
     @property
     def stalled_seconds(self) -> float:
-        """How long the thread has been at one step: 0 with nothing to do, endless if it died."""
-        began = self._step_began  # of the thread's; one read of one reference needs no lock
+        """How long the thread has been at one step: 0 with nothing to do, infinite if it died."""
+        # Written by the thread; reading one reference once needs no lock.
+        since = self._busy_since
         if not self._thread.is_alive():
             return 0.0 if self._closing.is_set() else math.inf
-        return 0.0 if began is None else time.monotonic() - began
+        return 0.0 if since is None else time.monotonic() - since
 
-    def begin(self, commit: Commit) -> asyncio.Future[Snapshot]:
-        """To come: the state after the commit, once it is durable; or its BucketdError."""
-        self._refuse_unless_ready()
+    def commit(self, commit: Commit) -> asyncio.Future[Snapshot]:
+        """Return the future state after the commit, once it is durable; or its BucketdError."""
+        if self._closing.is_set():
+            raise _stopping()
+        if self._inbox.qsize() + len(self._gathered) >= MAX_WAITING:
+            raise Overloaded(f"cannot write: {MAX_WAITING} writes are waiting; try again")
         commit.future = future = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._commit_gathered)
         self._gathered.append(commit)
         return future
 
-    async def settle(self) -> None:
+    def ingest_edit(self, key: BucketKey) -> None:
+        """Make an external edit a revision, some time soon."""
+        if not self._closing.is_set() and self._inbox.qsize() < MAX_WAITING:
+            self._inbox.put(Commit(key, INGEST, Preconditions()))
+
+    async def wait_until_flushed(self) -> None:
         """Wait until the files hold all that is acknowledged, or cannot be brought to."""
         if self.dirty and not self._closing.is_set():
-            settled = self._loop.create_future()
-            self._inbox.settle(settled)
-            await settled
-
-    def _refuse_unless_ready(self) -> None:
-        if self._closing.is_set():
-            raise _stopping()
-        if len(self._inbox) + len(self._gathered) >= MAX_WAITING:
-            raise Overloaded(f"cannot write: {MAX_WAITING} writes are waiting; try again")
-
-    def adopt(self, key: BucketKey) -> None:
-        """Some time soon, make an edit from outside a revision of its own."""
-        if not self._closing.is_set() and len(self._inbox) < MAX_WAITING:
-            self._inbox.put(Commit(key, None, Preconditions()))
+            barrier: asyncio.Future[None] = self._loop.create_future()
+            self._inbox.put(barrier)
+            await barrier
 
     async def close(self) -> None:
-        """Finish what was accepted, leave nothing to replay, let go of everything."""
+        """Finish what was accepted, leave nothing to replay, release everything."""
         self._closing.set()
         self._hand_over()
-        self._inbox.end()
+        self._inbox.put(_End())
         await asyncio.to_thread(self._thread.join)
         self._pipeline.close()
 
     # --- on the loop
 
     def _commit_gathered(self) -> None:
-        if self._gathered and not self._commit_here():
+        try:
+            done = not self._gathered or self._commit_inline()
+        except Exception:
+            # Commits that stayed here would never be scheduled again.
+            log.exception("unexpected error before an inline commit")
+            done = False
+        if not done:
             self._hand_over()
 
     def _hand_over(self) -> None:
+        """Leave to the thread what was gathered."""
         for commit in self._gathered:
             self._inbox.put(commit)
         self._gathered.clear()
 
-    def _commit_here(self) -> bool:
+    def _commit_inline(self) -> bool:
         """Commit what was gathered, if that is quick."""
-        if self._inbox or not self._turn.acquire(blocking=False):
-            return False
-        if self._answered != self._heard:  # changes are told of in their order
-            self._turn.release()
+        if not self._inbox.empty() or not self._pipeline_lock.acquire(blocking=False):
             return False
         try:
-            if not (self._pipeline.quick() and all(map(self._pipeline.light, self._gathered))):
+            # Changes are published in their order: first those that the thread has sent.
+            if self._sent != self._received or not self._pipeline.can_commit_inline():
+                return False
+            if not all(map(self._pipeline.fits_inline, self._gathered)):
                 return False
             commits, self._gathered = self._gathered, []
-            self._work(commits, self._acknowledger.resolve)
-            wake, self._asleep = self._asleep, False
+            self._gathered[:0] = self._work(commits, self._acknowledge, inline=True)
+            wake, self._must_wake = self._must_wake, False
         finally:
-            self._turn.release()
+            self._pipeline_lock.release()
         if wake:
-            self._inbox.wake()
-        return True
+            self._inbox.put(_Wake())
+        return not self._gathered
 
-    # --- the thread
+    def _receive(self, batch: Batch) -> None:
+        """Acknowledge what the thread has sent."""
+        self._received += 1
+        self._acknowledge(batch)
 
-    def _main(self) -> None:
-        going = True
-        while going:
-            self._step_began = None
-            work = self._inbox.take(self._patience())
-            going = not work.last
-            self._step()
-            with self._turn:
+    def _acknowledge(self, batch: Batch) -> None:
+        """Resolve who waits for these commits, then publish what was journaled."""
+        for commit, outcome in batch.outcomes:
+            future = commit.future
+            if future is None:
+                if isinstance(outcome, BucketdError):
+                    log.warning("%s", outcome.message)
+            elif future.done():
+                # Nobody waits any more; the commit has happened all the same.
+                continue
+            elif isinstance(outcome, BucketdError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+        if batch.start is None:
+            return
+        generation, offset = batch.start.generation, batch.start.offset
+        for (key, before, after), payload in zip(batch.transitions, batch.payloads, strict=True):
+            event_id = EventId(generation, offset, after.etag)
+            if self._subscriber is not None:
+                self._subscriber.tell(ChangeEvent(key, before, after, str(event_id)))
+            self.event_id = event_id
+            offset += framed_size(payload)
+
+    # --- on the thread
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            self._busy_since = None
+            work = self._take()
+            running = not work.is_last
+            self._heartbeat()
+            with self._pipeline_lock:
                 if work.commits:
-                    self._work(work.commits, self._answer)
-                self._tidy(work.settling)
-        with self._turn:
+                    self._work(work.commits, self._send)
+                self._maintain(work.barrier)
+        with self._pipeline_lock:
             self._pipeline.finish()
-        self._refuse_late()
+        # Whoever came after the end gets a response as well.
+        while not self._inbox.empty():
+            late = self._inbox.get()
+            if isinstance(late, Commit):
+                self._send(Batch(outcomes=[(late, _stopping())]))
+            elif isinstance(late, asyncio.Future):
+                self._loop.call_soon_threadsafe(_release, late)
 
-    def _step(self) -> bool:
-        """A sign of progress, before each thing that may take long; True: do not wait on."""
-        self._step_began = time.monotonic()
+    def _take(self) -> _Work:
+        """Wait for work; return up to MAX_BATCH commits, up to the first barrier."""
+        with self._pipeline_lock:
+            timeout = self._pipeline.poll_timeout()
+            self._must_wake = timeout is None or timeout > pipeline.FLUSH_DELAY
+        commits: list[Commit] = []
+        try:
+            item = self._inbox.get(timeout=timeout)
+        except queue.Empty:
+            return _Work(commits)
+        while True:
+            if isinstance(item, Commit):
+                commits.append(item)
+            elif isinstance(item, asyncio.Future):
+                return _Work(commits, barrier=item)
+            elif isinstance(item, _End):
+                return _Work(commits, is_last=True)
+            if len(commits) == MAX_BATCH or self._inbox.empty():
+                return _Work(commits)
+            item = self._inbox.get()
+
+    def _heartbeat(self) -> bool:
+        """Show progress, before each step that may take long; return True to stop waiting."""
+        self._busy_since = time.monotonic()
         return self._closing.is_set()
 
-    def _refuse_late(self) -> None:
-        """Whoever slipped in behind the end gets an answer too."""
-        for late in self._inbox.rest():
-            if isinstance(late, Commit):
-                self._answer(Batch(answers=[(late, _stopping())]))
-            else:
-                self._loop.call_soon_threadsafe(release, late)
-
-    def _patience(self) -> float | None:
-        """How long to wait for work; notes whether the loop has to wake the thread before."""
-        with self._turn:
-            patience = self._pipeline.patience()
-            self._asleep = patience is None or patience > pipeline.LINGER_SECONDS
-            return patience
-
-    def _tidy(self, settling: asyncio.Future[None] | None) -> None:
+    def _maintain(self, barrier: asyncio.Future[None] | None) -> None:
         try:
-            self._pipeline.tidy(now_please=settling is not None)
+            self._pipeline.maintain(flush_now=barrier is not None)
         except Exception:
-            log.exception("the committer failed in a way that was not foreseen")
-            self._pipeline.journaling.fail(None)
-        if settling is not None:
-            self._loop.call_soon_threadsafe(release, settling)
+            log.exception("unexpected error in the committer")
+            self._pipeline.writer.fail(None)
+        if barrier is not None:
+            self._loop.call_soon_threadsafe(_release, barrier)
 
-    def _answer(self, batch: Batch) -> None:
-        """Resolve all futures in one visit to the loop."""
-        self._answered += 1
-        self._loop.call_soon_threadsafe(self._hear, batch)
+    def _send(self, batch: Batch) -> None:
+        """Have the loop acknowledge the whole batch in one callback."""
+        self._sent += 1
+        self._loop.call_soon_threadsafe(self._receive, batch)
 
-    def _hear(self, batch: Batch) -> None:
-        """On the loop again."""
-        self._heard += 1
-        self._acknowledger.resolve(batch)
+    # --- on either
 
-    # --- either
-
-    def _work(self, commits: list[Commit], answer: pipeline.Answer) -> None:
+    def _work(self, commits: list[Commit], respond: Respond, inline: bool = False) -> list[Commit]:
+        """Return the commits that are left undone."""
         try:
-            self._pipeline.commit(commits, answer)
+            return self._pipeline.commit(commits, respond, inline)
         except Exception:
-            log.exception("the committer failed in a way that was not foreseen")
-            failure = self._pipeline.journaling.fail(None)
-            answer(Batch(answers=[(commit, failure) for commit in commits]))
+            log.exception("unexpected error in the committer")
+            failure = self._pipeline.writer.fail(None)
+            respond(Batch(outcomes=[(commit, failure) for commit in commits]))
+            return []
+
+
+def _release(barrier: asyncio.Future[None]) -> None:
+    if not barrier.done():
+        barrier.set_result(None)
 
 
 def _stopping() -> ShuttingDown:

@@ -1,8 +1,8 @@
-"""Edits by other programs, noticed while somebody watches those buckets.
+"""The edit watcher: finds edits by other programs while somebody watches those buckets.
 
-The kernel tells which files changed (through watchfiles); looking at such a
-bucket once more is all that is needed, and for the daemon's own writes that is
-one ``stat``.
+The kernel tells which files changed (inotify, through watchfiles); one recheck of such a bucket is
+all that is needed, and for the daemon's own writes that is one ``stat``. While the kernel's inotify
+instances or watches are used up, the watcher compares the files' status instead.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -23,21 +24,31 @@ from . import envelope, paths
 from .bucket_files import BucketFiles
 
 log = logging.getLogger(__name__)
-LOOK_SECONDS = 0.5  # for changes in what is wanted, or a directory that does not exist yet
-RETRY_SECONDS = 30.0  # after a failure, which may have taken long
-Look = Callable[[BucketKey], Awaitable[None]]
+# How often to look for other interests, for directories that do not exist yet, and for unsettled
+# files; also how often to poll.
+TICK_SECONDS = 0.5
+# How long to poll before inotify is tried again.
+RETRY_SECONDS = 30.0
+# Polling takes at most one part in so many of the time.
+POLL_SHARE = 20
+Recheck = Callable[[BucketKey], Awaitable[None]]
+Statuses = dict[str, files.StatKey]
 
 
 class EditWatcher:
-    """Works beside the event loop for as long as a listener wants any bucket; ``close`` it."""
+    """Works beside the event loop for as long as a subscriber has interests; ``close`` it.
 
-    def __init__(self, bucket_files: BucketFiles, listener: Subscriber, look: Look) -> None:
+    ``problem`` says why edits are found late, or not at all.
+    """
+
+    def __init__(self, bucket_files: BucketFiles, subscriber: Subscriber, recheck: Recheck) -> None:
         self._files, self._path = bucket_files, bucket_files.path
-        self._listener, self._look = listener, look
+        self._subscriber, self._recheck = subscriber, recheck
+        self.problem: str | None = None
         self._loop = asyncio.get_running_loop()
         self._stop, self._stopping = threading.Event(), asyncio.Event()
-        # Of its own: to begin to watch a large tree takes long, and to follow it all the time.
-        self._thread = ThreadPoolExecutor(1, "bucketd-notice")
+        # To begin to watch a large tree takes long, and watching takes a thread all the time.
+        self._thread = ThreadPoolExecutor(1, "bucketd-edits")
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -48,28 +59,32 @@ class EditWatcher:
 
     async def _run(self) -> None:
         while not self._stop.is_set():
-            wanted, places = self._listener.interests, self._places()
-            if places:
-                await self._loop.run_in_executor(self._thread, self._follow, wanted, places)
-            else:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), LOOK_SECONDS)
+            interests, places = self._subscriber.interests, self._places()
+            try:
+                if places:
+                    await self._loop.run_in_executor(self._thread, self._watch, interests, places)
+                    continue
+            except Exception as error:
+                log.exception("unexpected error while watching for edits; trying again")
+                self.problem = f"cannot watch for edits of bucket files: {type(error).__name__}"
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), TICK_SECONDS)
 
     def _places(self) -> frozenset[str]:
-        """The directories to watch now; that of all buckets with all below it."""
-        wanted = self._listener.interests
-        if wanted is None:
+        """Return the directories to watch now; that of all buckets with all below it."""
+        interests = self._subscriber.interests
+        if interests is None:
             places = {paths.DEVICES}
         else:
-            places = {"/".join(paths.parts(key)[0]) for key in wanted}
+            places = {"/".join(paths.parts(key)[0]) for key in interests}
         found = (f"{self._path}/{place}" for place in places)
         return frozenset(path for path in found if os.path.isdir(path))
 
     # --- on the thread
 
-    def _follow(self, wanted: Set[BucketKey] | None, places: frozenset[str]) -> None:
-        """Look at what changes below these, until others are wanted."""
-        # Which takes a tenth of a second, and most daemons never need.
+    def _watch(self, interests: Set[BucketKey] | None, places: frozenset[str]) -> None:
+        """Recheck what changes in these places, until others are of interest."""
+        # The import takes a tenth of a second, and most daemons never need it.
         watchfiles = import_module("watchfiles")
         changes = watchfiles.watch(
             *places,
@@ -77,35 +92,89 @@ class EditWatcher:
             watch_filter=None,
             debounce=50,
             step=10,
-            rust_timeout=int(LOOK_SECONDS * 1000),
+            rust_timeout=int(TICK_SECONDS * 1000),
             yield_on_timeout=True,
-            recursive=wanted is None,
+            recursive=interests is None,
         )
         try:
-            keys = self._files.stale(wanted)  # what changed before the watch began
+            # What changed before the watch began.
+            keys = self._files.stale(interests)
             for changed in changes:
-                self._look_at([*keys, *self._keys({path for _, path in changed})])
+                self._recheck_all([*keys, *self._keys({path for _, path in changed})])
+                if self.problem is not None:
+                    log.info("watching for edits of bucket files by inotify again")
+                    self.problem = None
                 keys = []
                 if self._places() != places:
                     return
-        except (OSError, RuntimeError, watchfiles.RustNotifyError) as error:
-            log.error(
-                "cannot notice edits of bucket files: %s; they are told of when the bucket is "
-                "next read; see fs.inotify.max_user_watches",
-                error,
-            )
-            self._stop.wait(RETRY_SECONDS)
+        # watchfiles raises a RuntimeError where the kernel grants no instance or watch.
+        except (OSError, RuntimeError) as error:
+            if not all(map(os.path.isdir, places)):
+                return
+            if self.problem is None:
+                self.problem = (
+                    f"cannot watch for edits of bucket files by inotify ({error}), so they are "
+                    "polled; raise fs.inotify.max_user_instances or fs.inotify.max_user_watches"
+                )
+                log.warning("%s", self.problem)
+            self._poll(interests, places)
 
-    def _look_at(self, keys: list[BucketKey]) -> None:
-        async def look() -> None:
-            for key in keys:
-                await self._look(key)
+    def _poll(self, interests: Set[BucketKey] | None, places: frozenset[str]) -> None:
+        """Do the same by comparing the status of files, for ``RETRY_SECONDS``."""
+        before = self._statuses(interests)
+        keys = self._files.stale(interests)
+        until, pause = time.monotonic() + RETRY_SECONDS, TICK_SECONDS
+        while True:
+            self._recheck_all(keys)
+            if time.monotonic() > until or self._stop.wait(pause) or self._places() != places:
+                return
+            began = time.monotonic()
+            now = self._statuses(interests)
+            pause = max(TICK_SECONDS, POLL_SHARE * (time.monotonic() - began))
+            differing = {path for path, _ in before.items() ^ now.items()}
+            keys, before = self._keys({f"{self._path}/{path}" for path in differing}), now
 
-        if keys:
-            asyncio.run_coroutine_threadsafe(look(), self._loop).result()
+    def _statuses(self, interests: Set[BucketKey] | None) -> Statuses:
+        if interests is None:
+            found = [
+                f"{place}/{name}" for place in self._directories() for name in self._names(place)
+            ]
+        else:
+            found = [paths.path(key) for key in interests]
+        statuses: Statuses = {}
+        for path in found:
+            # What cannot be looked at is found by whoever reads it.
+            with contextlib.suppress(OSError):
+                status = files.stat_key(self._files.root, path)
+                if status is not None:
+                    statuses[path] = status
+        return statuses
+
+    def _directories(self) -> list[str]:
+        devices = files.names(self._files.root, (paths.DEVICES,), files=False)
+        homes = [f"{paths.DEVICES}/{device}" for device in devices]
+        return [*homes, *(f"{home}/{paths.JOBS}" for home in homes)]
+
+    def _names(self, place: str) -> list[str]:
+        try:
+            names = files.names(self._files.root, tuple(place.split("/")))
+        except OSError:
+            return []
+        return [name for name in names if name.endswith(filenames.SUFFIX)]
+
+    def _recheck_all(self, keys: list[BucketKey]) -> None:
+        """Recheck these, and those that another program was working on."""
+        unsettled = self._files.take_unsettled()
+
+        async def recheck() -> None:
+            for key in {*keys, *unsettled}:
+                await self._recheck(key)
+
+        if keys or unsettled:
+            asyncio.run_coroutine_threadsafe(recheck(), self._loop).result()
 
     def _keys(self, paths: Set[str]) -> list[BucketKey]:
-        """The buckets that stand in these files."""
+        """Return the buckets whose files these are."""
         below = len(self._path) + 1
         return [key for path in paths if (key := self._key(path[below:])) is not None]
 
@@ -116,7 +185,8 @@ class EditWatcher:
         key = paths.key_of(tuple(directories), name)
         if key is not None:
             return key
-        try:  # a name that was cut: only the envelope knows
+        # A name that was cut: only the envelope knows.
+        try:
             key = envelope.read(files.read(self._files.root, tuple(directories), name)).key
         except (OSError, envelope.Unreadable):
             return None

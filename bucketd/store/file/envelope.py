@@ -1,14 +1,15 @@
 """A bucket file's text: the envelope around a bucket, read and written.
 
-Besides names, revision and times the envelope holds a ``seal``: the bucket's
-ETag, the birth of the file it was written to (inode and generation), and a
-checksum over everything but that birth. It tells three cases apart that look
-alike otherwise:
+Besides names, revision and times the envelope holds a ``seal``: the bucket's ETag, the origin (id
+of the file that the daemon wrote, and the mtime that the daemon gave it), and a checksum over
+everything but that origin. The seal tells four cases apart that look alike otherwise:
 
-- the seal holds: the file is as the daemon wrote it;
-- it does not, or there is none, and this is another file: somebody edited it by
-  write-and-rename, which they may, and need not know about seals;
-- it does not, and this is the same file: the bytes rotted in place.
+- the checksum holds: the file is as the daemon wrote it;
+- it does not, or there is none, and this is another file: somebody edited it by write-and-rename,
+  which they may, and need not know about seals;
+- it does not, this is the same file, and its mtime is another: somebody edited it in place;
+- it does not, and file and mtime are the same: the bytes rotted in place, since a failing disk
+  changes no times.
 """
 
 from __future__ import annotations
@@ -22,48 +23,48 @@ import orjson
 from ...errors import BadInput
 from ...fs import files
 from ...model import strict_json
-from ...model.bucket import BucketKey, Snapshot, check_name, is_timestamp, timestamp
+from ...model.bucket import (
+    FORMAT,
+    BucketKey,
+    Snapshot,
+    check_name,
+    envelope_fields,
+    is_timestamp,
+    timestamp,
+)
 
-FORMAT = "bucketd/1"
-LIGHT_BYTES = 64 * 1024  # of a bucket, that is simply tried
-MOST_INDENTED = 8  # times as long as the bucket
+# A bucket of at most so many bytes is simply indented to see how long it becomes.
+ALWAYS_TRIED_BYTES = 64 * 1024
+MAX_GROWTH = 8  # by indentation
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
 class Unreadable(Exception):
-    """The text is no envelope of this bucket; the argument says why, without showing values."""
+    """The text is not a valid envelope; the argument says why, without showing values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a file says, and whether its seal shows that the daemon itself wrote it."""
+    """What a file says, and whether its checksum shows that the daemon itself wrote it."""
 
     snapshot: Snapshot
     key: BucketKey
-    sealed: bool
-    base: str | None = None  # the ETag that its seal names, even where the seal is broken
+    verified: bool
+    # The ETag that the seal names, even where the checksum does not hold.
+    base: str | None = None
 
 
-def write(key: BucketKey, snapshot: Snapshot, birth: str) -> bytes:
-    """The file's whole text: indented JSON with a final newline.
+def write(key: BucketKey, snapshot: Snapshot, origin: str) -> bytes:
+    """Return the file's whole text: indented JSON with a final newline.
 
-    A bucket whose nesting would make many bytes of each stands on one line.
+    A bucket whose indentation would multiply its size is written on one line.
     """
-    envelope = {
-        "format": FORMAT,
-        "device": key.device,
-        "job": key.job,
-        "automation": snapshot.automation,
-        "revision": snapshot.revision,
-        "created_at": snapshot.created_at,
-        "updated_at": snapshot.updated_at,
-        "bucket": orjson.loads(snapshot.bucket),
-    }
-    seal = f"{snapshot.etag}.{birth}.{_checksum(envelope, snapshot.etag)}"
+    envelope = {**envelope_fields(key, snapshot), "bucket": orjson.loads(snapshot.bucket)}
+    seal = f"{snapshot.etag}.{origin}.{_checksum(envelope, snapshot.etag)}"
     bucket = envelope.pop("bucket")
     parts = {**envelope, "seal": seal}
-    most = MOST_INDENTED * len(snapshot.bucket) + LIGHT_BYTES
-    if len(snapshot.bucket) <= LIGHT_BYTES or _at_most_indented(snapshot.bucket) <= most:
+    most = MAX_GROWTH * len(snapshot.bucket) + ALWAYS_TRIED_BYTES
+    if len(snapshot.bucket) <= ALWAYS_TRIED_BYTES or _at_most_indented(snapshot.bucket) <= most:
         text = orjson.dumps({**parts, "bucket": bucket}, option=_OPTIONS)
         if len(text) <= most:
             return text
@@ -71,14 +72,14 @@ def write(key: BucketKey, snapshot: Snapshot, birth: str) -> bytes:
 
 
 def _at_most_indented(text: bytes) -> int:
-    """How long it is indented, or less; cheap, where it may be many times as long."""
+    """Return a cheap lower bound of the indented size."""
     brackets = text.count(b"[") + text.count(b"{")
     lines = text.count(b",") + 2 * brackets
     return len(text) + lines * (2 * min(brackets, strict_json.MAX_DEPTH) + 5)
 
 
 def read(content: files.Content) -> Stored:
-    """Parse a file's text; raise Unreadable for what is no envelope, or rotted."""
+    """Parse a file's text; raise Unreadable for what is not a valid envelope, or rotted."""
     text = content.text
     try:
         envelope = strict_json.loads_object(text, "the file")
@@ -86,21 +87,23 @@ def read(content: files.Content) -> Stored:
         key, snapshot = _fields(envelope)
     except BadInput as error:
         raise Unreadable(error.message) from None
-    etag, birth, checksum = _split(seal)
+    etag, origin, checksum = _split(seal)
     if etag and checksum == _checksum(envelope, etag):
-        return Stored(_with_etag(snapshot, etag), key, sealed=True, base=etag)
-    if birth == content.birth:
+        return Stored(_with_etag(snapshot, etag), key, verified=True, base=etag)
+    file_id, _, mtime_ns = origin.partition("@")
+    # Earlier versions noted no mtime, so an edit in place of their files looks like rot.
+    if file_id == content.file_id and mtime_ns in ("", str(content.stat_key.mtime_ns)):
         raise Unreadable("its checksum does not hold, so its bytes were damaged where they lie")
-    told = f"{content.birth}.{content.signature.mtime_ns}.".encode()
-    derived = hashlib.sha256(told + text).hexdigest()[:16]
+    version = f"{content.file_id}.{content.stat_key.mtime_ns}.{content.stat_key.ctime_ns}."
+    derived = hashlib.sha256(version.encode() + text).hexdigest()[:16]
     edited = _with_etag(snapshot, derived)._replace(
-        updated_at=_later(snapshot.updated_at, timestamp(content.signature.mtime_ns / 1e9))
+        updated_at=_later(snapshot.updated_at, timestamp(content.stat_key.mtime_ns / 1e9))
     )
-    return Stored(edited, key, sealed=False, base=etag or None)
+    return Stored(edited, key, verified=False, base=etag or None)
 
 
 def _later(told: str | None, edited: str) -> str:
-    """Whoever edits a file need not touch its times; what is no time of ours does not count."""
+    """Return the later time: who edits a file need not touch ``updated_at``, nor keep it valid."""
     return max(told, edited) if told is not None and is_timestamp(told) else edited
 
 
@@ -123,7 +126,7 @@ def _fields(envelope: dict[str, Any]) -> tuple[BucketKey, Snapshot]:
 def _text_or_none(envelope: dict[str, Any], name: str) -> str | None:
     value = envelope.get(name)
     if value is not None and not isinstance(value, str):
-        raise Unreadable(f'its "{name}" is not a text')
+        raise Unreadable(f'its "{name}" is not a string')
     return value
 
 
@@ -133,7 +136,7 @@ def _split(seal: Any) -> tuple[str, str, str]:
 
 
 def _checksum(envelope: dict[str, Any], etag: str | None) -> str:
-    """Of the values, not of the text: reindenting a file by hand is no edit of it."""
+    """Return the checksum of the values, not of the text: indenting a file anew is not an edit."""
     return hashlib.sha256(orjson.dumps([etag, envelope])).hexdigest()[:32]
 
 

@@ -3,121 +3,127 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ...errors import BucketdError, Internal, StorageFull
-from ...fs import errors
+from ...fs import errors, files
 from ...fs.locks import WriteLock
 from ...model.bucket import BucketKey
 from .bucket_files import BucketFiles
-from .checkpoint import Checkpoint
 from .journal import Journal
 from .journal_writer import JournalWriter
+from .records import JournalPosition
 
 log = logging.getLogger(__name__)
-MANY_FILES = 4000  # so many may wait to be durable: a start may have to write them all again
+MAX_UNSYNCED_FILES = 4000  # a start may have to write them all again
+SYNC_SECONDS = 5.0  # between two syncs of the files while little happens
 
 
 class Flusher:
     """Owns all changes of bucket files. One thread at a time.
 
-    Of the buckets that are ``corrupt`` the file goes to the quarantine before it is written.
-    ``waiting`` is asked whether commits wait; ``step`` is told of each thing that may take long.
+    The unreadable file of a bucket in ``corrupt`` is kept in the quarantine, under the name there,
+    before it is written.
+    ``has_waiting`` reports whether commits wait; ``heartbeat`` is called before each step that may
+    take long.
     """
 
     def __init__(
         self,
-        files: BucketFiles,
-        log_: Journal,
-        journaling: JournalWriter,
+        bucket_files: BucketFiles,
+        journal: Journal,
+        writer: JournalWriter,
         lock: WriteLock,
-        waiting: Callable[[], bool],
-        step: Callable[[], bool],
+        has_waiting: Callable[[], bool],
+        heartbeat: Callable[[], bool],
     ) -> None:
-        self._files, self._journal, self._journaling = files, log_, journaling
-        self._lock, self._waiting, self._step = lock, waiting, step
-        self._checkpoint = Checkpoint(files.root, log_.position)
-        self._writes_begun = 0  # files written before the newest checkpoint was begun
-        self.dirty = journaling.dirty
-        self.corrupt: set[BucketKey] = set()
-        self.behind: BucketdError | None = None  # for now: files cannot be written
+        self._files, self._journal, self._writer = bucket_files, journal, writer
+        self._lock, self._has_waiting, self._heartbeat = lock, has_waiting, heartbeat
+        self._sync = FileSync(bucket_files.root, journal.position)
+        self._synced_writes = 0  # files written before the newest sync began
+        self.dirty = writer.dirty
+        self.corrupt: dict[BucketKey, str] = {}
+        self.flush_error: BucketdError | None = None  # why files cannot be written, for now
 
-    @property
-    def open(self) -> bool:
-        """Whether anything is not durable in files yet, or is and not noted down."""
-        return self._checkpoint.open_until(self._journaling.end)
+    def has_work(self) -> bool:
+        """Report whether anything is not durable in files yet, or not recorded as durable."""
+        return self._sync.is_behind(self._writer.end)
 
     def flush(self, give_way: bool = False) -> None:
-        """Write every changed file once; ``behind`` says why where one could not be.
+        """Write every changed file once, under the lock; else ``flush_error`` says why not.
 
-        Needs the lock. With ``give_way`` it stops as soon as a commit waits, which may make
-        writing the rest of the files needless.
+        With ``give_way``, stop as soon as a commit waits, which may make the rest needless.
         """
-        full, self.behind = isinstance(self.behind, StorageFull), None
-        if self.dirty and not self._journaling.durable():
-            self.behind = self._journaling.failure
+        full, self.flush_error = isinstance(self.flush_error, StorageFull), None
+        if self.dirty and not self._writer.make_durable():
+            self.flush_error = self._writer.failure
             return
-        waiting = list(self.dirty.items())
+        changed = list(self.dirty.items())
         if full:
-            # What is removed makes space; but a damaged file needs some, to be kept.
-            waiting.sort(key=lambda item: (item[1].revision > 0, item[0] in self.corrupt))
-        for key, snapshot in waiting:
-            self._step()
+            # Removals free space; but one of an unreadable file needs some, to keep that file.
+            changed.sort(key=lambda item: (item[1].revision > 0, item[0] in self.corrupt))
+        for key, snapshot in changed:
+            self._heartbeat()
             try:
                 if key in self.corrupt:
-                    self._files.set_aside(key)
-                    self.corrupt.discard(key)
+                    self._files.quarantine(key, self.corrupt[key])
+                    del self.corrupt[key]
                 self._files.put(key, snapshot)
             except OSError as error:
                 log.error("cannot write %s: %s", self._files.name(key), error)
-                self.behind = errors.refusal(
+                self.flush_error = errors.refusal(
                     "write while files cannot be brought up to date", error
                 )
                 if snapshot.revision:
                     return
-                continue  # another removal may make the space that this one needs
+                # Another removal may free the space that this one needs.
+                continue
             del self.dirty[key]
-            if give_way and self._waiting():
+            if give_way and self._has_waiting():
                 return
 
     def advance(self, idle: bool) -> None:
-        """With all files current: begin to make them durable, note down how far that has come.
+        """With all files current, begin to make them durable; record how far that has come.
 
-        Raises OSError where the journal fails.
+        Raise OSError where the journal fails.
         """
-        if self._checkpoint.news():  # even if busy: a start reads only what comes after it
-            self._journaling.note(self._checkpoint.durable)
-        many = self._files.writes >= self._writes_begun + MANY_FILES
-        if not self._checkpoint.due(self._journaling.end, self._journal.halfway, idle, many):
+        # Also while busy: a start reads only what comes after the checkpoint.
+        if self._sync.has_moved():
+            self._journal.checkpoint(self._sync.durable)
+        many = self._files.writes >= self._synced_writes + MAX_UNSYNCED_FILES
+        if not self._sync.is_due(self._writer.end, self._journal.halfway, idle, many):
             return
-        if self._checkpoint.failed:
+        if self._sync.failed:
             self._write_again()
-        if not self.dirty and not self._checkpoint.failed:
-            self._writes_begun = self._files.writes
-            self._checkpoint.start(self._journal.position)
-            self._journaling.counters.file_syncs += 1
+        if not self.dirty and not self._sync.failed:
+            self._synced_writes = self._files.writes
+            self._sync.start(self._journal.position)
+            self._writer.counters.file_syncs += 1
 
     def recycle(self) -> None:
-        """Begin the older segment anew, once all that it holds stands durably in files.
+        """Begin the older segment anew, once everything that it holds stands durably in files.
 
-        ``behind`` says why not where files cannot be. Raises OSError where the journal fails.
+        Otherwise ``flush_error`` says why not. Raise OSError where the journal fails.
         """
-        if not self._checkpoint.includes(self._journal.older_end):
+        if self._sync.durable < self._journal.older_end:
             self.make_all_durable()
-            if self.behind is not None:
+            if self.flush_error is not None:
                 return
-        self._journaling.recycle(self._checkpoint.durable)
+        self._journal.recycle(self._sync.durable)
 
     def make_all_durable(self) -> None:
-        """Now; ``behind`` says why not where files cannot be written, or synced."""
-        self._checkpoint.settle()
-        for _ in range(2):  # what a sync has failed for is written once more
-            if self._checkpoint.failed:
+        """Write and sync all files; else ``flush_error`` says why not."""
+        self._sync.join()
+        # What a sync has failed for is written once more.
+        for _ in range(2):
+            if self._sync.failed:
                 self._write_again()
             self.flush()
-            if self.behind is not None or self._checkpoint.wait(self._journal.position):
+            if self.flush_error is not None or self._sync.reach(self._journal.position):
                 return
-        self.behind = Internal(
+        self.flush_error = Internal(
             "cannot write while files cannot be made durable (see the log); nothing was changed, "
             "look at the disk, or end the program that holds write.lock"
         )
@@ -126,10 +132,82 @@ class Flusher:
         """Make those files dirty that a failed syncfs may have lost; not while the lock is busy."""
         if not self._lock.acquire():
             return
-        for key, after in self._journal.newest_since(self._checkpoint.durable).items():
+        for key, after in self._journal.newest_since(self._sync.durable).items():
             if key not in self.dirty and after.revision and self._files.shows(key, after):
                 self.dirty[key] = after
-        self._checkpoint.failed = False
+        self._sync.failed = False
 
     def close(self) -> None:
-        self._checkpoint.close()
+        self._sync.close()
+
+
+class FileSync:
+    """``syncfs`` on a thread of its own, so that no commit waits for it."""
+
+    def __init__(self, root: int, durable: JournalPosition) -> None:
+        self._root = root
+        self._durable = self._recorded = self._target = durable
+        self._running: Future[None] | None = None
+        self._began = 0.0
+        # The kernel may have dropped what it had of the files, and says so only once.
+        self.failed = False
+        self._thread = ThreadPoolExecutor(1, "bucketd-syncfs")
+
+    @property
+    def durable(self) -> JournalPosition:
+        """Every change that was journaled before this position stands durably in its file."""
+        if self._running is not None and self._running.done():
+            error = self._running.exception()
+            self._running = None
+            if error is None:
+                self._durable = self._target
+            else:
+                self.failed, self._target = True, self._durable
+                log.error("cannot make files durable, the journal keeps their content: %s", error)
+        return self._durable
+
+    def has_moved(self) -> bool:
+        """Report whether ``durable`` has moved since this was last asked."""
+        moved = self._recorded < self.durable
+        self._recorded = self._durable
+        return moved
+
+    def is_behind(self, end: JournalPosition) -> bool:
+        """Report whether there is anything left to do for changes up to ``end``."""
+        return self.durable < end or self._recorded < self._durable
+
+    def is_due(
+        self, end: JournalPosition, halfway: JournalPosition, idle: bool, many: bool
+    ) -> bool:
+        """Report whether to begin now for changes up to ``end``.
+
+        Now and then when idle, else once a segment, or when ``many`` files wait for it.
+        """
+        if self._running is not None or not self._target < end:
+            return False
+        aged = time.monotonic() >= self._began + SYNC_SECONDS
+        if self.failed:
+            return aged
+        return many or self._target < halfway <= end or (idle and aged)
+
+    def start(self, target: JournalPosition) -> None:
+        """Begin; files must hold all changes before ``target``."""
+        self._target, self._began = target, time.monotonic()
+        self._running = self._thread.submit(files.sync_all, self._root)
+
+    def join(self) -> None:
+        """Wait for what was begun."""
+        if self._running is not None:
+            self._running.exception()
+        _ = self.durable
+
+    def reach(self, target: JournalPosition) -> bool:
+        """Make everything before ``target`` durable now; return False where that has failed."""
+        self.join()
+        if not self.failed and self.durable < target:
+            self.start(target)
+            self.join()
+        return not self.failed
+
+    def close(self) -> None:
+        self._thread.shutdown()

@@ -1,96 +1,83 @@
 """The commit journal: what is acknowledged stands here before it stands in files.
 
-Two segments below ``<state>/journal/``, preallocated and zero-filled, so that
-``fdatasync`` writes data alone; their format stands in ``records``. When one is
-full, the other is begun anew, once all that it held stands durably in files.
+Two segments below ``<state>/journal/``, preallocated and zero-filled, so that ``fdatasync`` writes
+data alone; ``records`` has their format. A full segment is followed by the other one, which is
+begun anew once everything that it held stands durably in files. A log ends at the first record
+that does not check.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from ...fs import files, logfile, unlinked
 from ...model.bucket import ABSENT, BucketKey, Snapshot
-from . import quarantine, records, segments
-from .records import HEADER_BYTES, VERSION, Mark, Position, Record
-from .segments import Log
+from . import quarantine, records
+from .records import HEADER_BYTES, VERSION, EventId, JournalPosition, Record
 
 DIRECTORY = "journal"
 NAMES = ("0.log", "1.log")
-# The state before it, as far as that is known; what was journaled; and where.
-Step = tuple[Snapshot | None, Record, Mark]
+# The state before it, where that is known; what was journaled; and its event id.
+Step = tuple[Snapshot | None, Record, EventId]
 
 
 class Journal:
-    """Append and sync. Used by one thread; raises OSError as the system gives it."""
+    """Appends and syncs. Used by one thread; raises OSError as the system gives it."""
 
     def __init__(self, root: int, segment_bytes: int) -> None:
         self._size = segment_bytes
         with files.directory(root, (DIRECTORY,), create=True) as parent:
             self._fds = [logfile.open_log(parent, name, segment_bytes) for name in NAMES]
         texts = [logfile.read_log(fd) for fd in self._fds]
-        logs = segments.read_logs(texts)
-        for name, text, log in zip(NAMES, texts, logs, strict=True):
-            if log is not None and log.damaged:
+        segments = _parse(texts)
+        for name, text, segment in zip(NAMES, texts, segments, strict=True):
+            if segment is not None and segment.damaged:
                 quarantine.keep_copy(root, f"journal-{name}", text)
-        found = sorted((log for log in logs if log is not None), key=lambda log: log.generation)
-        self.damaged = any(log.damaged for log in found)
+        found = sorted((s for s in segments if s is not None), key=lambda s: s.generation)
+        self.damaged = any(segment.damaged for segment in found)
         self.replay = _after_checkpoint(found)
         self._replays = bool(self.replay)
-        self._generation = max((log.generation for log in found), default=0)
-        newest_first = (log.last() for log in reversed(found))
-        self.last = next((_mark(*last) for last in newest_first if last), Mark())
-        newest = next((i for i, log in enumerate(logs) if log and log is found[-1]), 1)
+        self._generation = max((segment.generation for segment in found), default=0)
+        newest_first = (segment.last_event_id() for segment in reversed(found))
+        self.last_event_id = next((event_id for event_id in newest_first if event_id), EventId())
+        newest = next(
+            (i for i, segment in enumerate(segments) if found and segment is found[-1]), 1
+        )
         # The next append begins a new segment, wherever this one ends.
         self._active, self._offset = newest, max(self._size, len(texts[newest]))
         self._opened_at = self.position
 
     @property
-    def nothing_to_note(self) -> bool:
-        """Whether a stop now would leave nothing to replay, just as it is."""
-        return not self._replays and self.position == self._opened_at
-
-    @property
-    def most_at_once(self) -> int:
-        """A batch of more bytes than this should be written before more is added to it."""
+    def max_batch_bytes(self) -> int:
+        """The size from which on a batch should be written before more is added to it."""
         return self._size // 8
 
     @property
-    def halfway(self) -> Position:
+    def halfway(self) -> JournalPosition:
         """The middle of this segment."""
-        return Position(self._generation, self._size // 2)
+        return JournalPosition(self._generation, self._size // 2)
 
     @property
-    def older_end(self) -> Position:
-        """Behind everything in the segment that ``begin_segment`` would overwrite."""
-        return Position(self._generation, 0)
+    def older_end(self) -> JournalPosition:
+        """The end of everything in the segment that ``begin_segment`` overwrites."""
+        return JournalPosition(self._generation, 0)
 
     @property
-    def position(self) -> Position:
+    def position(self) -> JournalPosition:
         """Where the next record goes: everything appended so far lies before it."""
-        return Position(self._generation, self._offset)
+        return JournalPosition(self._generation, self._offset)
 
     def fits(self, length: int) -> bool:
-        """Whether so many bytes of payloads and frames still go into this segment."""
+        """Report whether so many bytes of payloads and frames still go into this segment."""
         return self._offset + length <= self._size
 
-    def begin_segment(self) -> None:
-        """Go on in the other segment; all that it held must be durable in files."""
-        self._active = 1 - self._active
-        self._generation += 1
-        logfile.shorten(self._fds[self._active], self._size)
-        header = records.header(VERSION, self._generation).ljust(HEADER_BYTES, b"\0")
-        logfile.write_at(self._fds[self._active], header, 0)
-        # On its own, so that a header which does not check has no record behind it.
-        self.sync()
-        self._offset = HEADER_BYTES
-
     def append(self, payloads: list[bytes]) -> int:
-        """Write records at the end; how many bytes. They are durable only after ``sync``.
+        """Write records at the end and return their size; they are durable only after ``sync``.
 
-        Raises OSError, also where the file has been removed: what nobody finds again is not kept.
+        Raise OSError also where the file has been removed: nobody would find the records again.
         """
-        unlinked.check_named(self._fds[self._active])
+        unlinked.check_linked(self._fds[self._active])
         text = b"".join(records.frame(self._generation, payload) for payload in payloads)
         logfile.write_at(self._fds[self._active], text, self._offset)
         self._offset += len(text)
@@ -99,64 +86,94 @@ class Journal:
     def sync(self) -> None:
         logfile.sync_data(self._fds[self._active])
 
-    def note_all(self) -> None:
-        """That all before here stands durably in files, durably: no start looks at it again."""
+    def recycle(self, durable: JournalPosition) -> None:
+        """Go on in the older segment; everything before ``durable`` stands durably in files."""
+        self.begin_segment()
+        self.append([records.encode_checkpoint(durable)])
+
+    def checkpoint(self, durable: JournalPosition) -> None:
+        """Append how far a start has to look back, if that fits; not synced."""
+        payload = records.encode_checkpoint(durable)
+        if self.fits(records.framed_size(payload)):
+            self.append([payload])
+
+    def checkpoint_all(self) -> None:
+        """Record durably that no start has to replay anything, unless the journal shows that."""
+        if not self._replays and self.position == self._opened_at:
+            return
         payload = records.encode_checkpoint(self.position)
-        if not self.fits(records.framed(payload)):
+        if not self.fits(records.framed_size(payload)):
             self.begin_segment()
         self.append([payload])
         self.sync()
         self._opened_at, self._replays = self.position, False
 
-    def find(self, key: BucketKey) -> Record | None:
-        """The newest record of a bucket that either segment still holds."""
-        found = [record for _, record in self._records_until(self.position, key)]
+    def begin_segment(self) -> None:
+        """Go on in the other segment; all that it held must be durable in files."""
+        self._active = 1 - self._active
+        self._generation += 1
+        logfile.shorten(self._fds[self._active], self._size)
+        header = records.header(VERSION, self._generation).ljust(HEADER_BYTES, b"\0")
+        logfile.write_at(self._fds[self._active], header, 0)
+        # Synced on its own, so that a header which does not check has no record behind it.
+        self.sync()
+        self._offset = HEADER_BYTES
+
+    def find(self, key: BucketKey, end: JournalPosition | None = None) -> Record | None:
+        """Return the newest record of a bucket in the log; from any thread with an ``end``."""
+        found = [record for _, record in self._records_until(end or self.position, key)]
         return found[-1] if found else None
 
-    def newest_since(self, place: Position) -> dict[BucketKey, Snapshot]:
-        """The last state of each bucket that was journaled behind that place."""
-        found = self._records_until(self.position, None)
-        return {record.key: record.after for position, record in found if not position < place}
+    def keys(self, end: JournalPosition) -> set[BucketKey]:
+        """Return the buckets in the log before ``end``, but those deleted last. From any thread."""
+        keys: set[BucketKey] = set()
+        for _, record in self._records_until(end, None):
+            (keys.add if record.after.revision else keys.discard)(record.key)
+        return keys
 
-    def changes_after(self, mark: Mark, key: BucketKey | None, end: Position) -> list[Step] | None:
-        """What was journaled after the mark and before ``end``, of one bucket or of all.
+    def newest_since(self, position: JournalPosition) -> dict[BucketKey, Snapshot]:
+        """Return the last state of each bucket that was journaled from that position on."""
+        found = self._records_until(self.position, None)
+        return {record.key: record.after for place, record in found if not place < position}
+
+    def changes_after(
+        self, event_id: EventId, key: BucketKey | None, end: JournalPosition
+    ) -> list[Step] | None:
+        """Return what was journaled after the event and before ``end``, of one bucket or of all.
 
         None where the log does not go back as far. From any thread, at any time.
         """
-        steps: list[Step] | None = [] if mark == Mark() and self._has_all else None
+        # As long as nothing was ever overwritten, the log goes back to the beginning.
+        has_all = self._generation <= len(NAMES)
+        steps: list[Step] | None = [] if event_id == EventId() and has_all else None
         known: dict[BucketKey, Snapshot] = {}
-        place = Position(mark.generation, mark.offset)
-        for position, record in self._records_until(end, key, place):
+        start = JournalPosition(event_id.generation, event_id.offset)
+        for position, record in self._records_until(end, key, start):
             if steps is not None and (key is None or record.key == key):
-                steps.append((_before(record, known), record, _mark(position, record)))
-            elif position == place and record.after.etag == mark.etag:
+                steps.append((_before(record, known), record, _event_id(position, record)))
+            elif position == start and record.after.etag == event_id.etag:
                 steps = []
             known[record.key] = record.after
         return steps
 
-    @property
-    def _has_all(self) -> bool:
-        """Whether nothing was ever overwritten."""
-        return self._generation <= len(NAMES)
-
     def _records_until(
-        self, end: Position, key: BucketKey | None, besides: Position | None = None
-    ) -> Iterator[tuple[Position, Record]]:
-        """In their order: those of the bucket, if one is named, and the one at that place."""
+        self, end: JournalPosition, key: BucketKey | None, besides: JournalPosition | None = None
+    ) -> Iterator[tuple[JournalPosition, Record]]:
+        """Yield in order the records of the bucket, if one is named, and the one ``besides``."""
         begun = []
         for fd in self._fds:
             text = logfile.read_log(fd)
             generation = records.generation_of(text)
             if generation is not None:
                 begun.append((generation, text))
-        wanted = b"" if key is None else records.beginning(key)
+        prefix = b"" if key is None else records.prefix(key)
         for generation, text in sorted(begun):
             for offset, payload in records.payloads(text, generation, HEADER_BYTES):
-                position = Position(generation, offset)
+                position = JournalPosition(generation, offset)
                 if not position < end:
                     return
                 if not payload.startswith(records.CHECKPOINT) and (
-                    payload.startswith(wanted) or position == besides
+                    payload.startswith(prefix) or position == besides
                 ):
                     yield position, records.decode(payload)
 
@@ -165,18 +182,84 @@ class Journal:
             logfile.close(fd)
 
 
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """What one segment holds; ``damaged`` where a valid record stands behind the end of its log.
+
+    A torn write does not explain such a record.
+    """
+
+    text: bytes = field(repr=False)
+    generation: int
+    offsets: list[int]  # of the changes
+    checkpoint: JournalPosition | None
+    damaged: bool
+
+    def changes_from(self, position: JournalPosition | None) -> Iterator[Record]:
+        """Yield the changes that do not lie before that position; all of them without one.
+
+        Each is decoded when it is asked for: all at once would leave a start with full journals
+        20 MiB that it never gives back.
+        """
+        for offset in self.offsets:
+            if position is None or not JournalPosition(self.generation, offset) < position:
+                yield self._record(offset)
+
+    def last_event_id(self) -> EventId | None:
+        if not self.offsets:
+            return None
+        last = self.offsets[-1]
+        return _event_id(JournalPosition(self.generation, last), self._record(last))
+
+    def _record(self, offset: int) -> Record:
+        payload = records.payload_at(self.text, self.generation, offset)
+        assert payload is not None  # noqa: S101  (it was read there before)
+        return records.decode(payload)
+
+
+def _parse(texts: list[bytes]) -> list[_Segment | None]:
+    """Parse all segments; None for one that was never begun. Raise JournalError for a version.
+
+    A segment whose header rotted is known by the records that stand behind it.
+    """
+    generations = [records.generation_of(text) for text in texts]
+    known = max((generation for generation in generations if generation is not None), default=0)
+    segments: list[_Segment | None] = []
+    for text, generation in zip(texts, generations, strict=True):
+        if generation is not None:
+            segments.append(_parse_segment(text, generation))
+            continue
+        found = (_parse_segment(text, g) for g in (known + 1, known - 1) if g > 0)
+        segments.append(next((replace(s, damaged=True) for s in found if s.offsets), None))
+    return segments
+
+
+def _parse_segment(text: bytes, generation: int) -> _Segment:
+    offsets: list[int] = []
+    checkpoint, end = None, HEADER_BYTES
+    for offset, payload in records.payloads(text, generation, HEADER_BYTES):
+        if payload.startswith(records.CHECKPOINT):
+            checkpoint = records.decode_checkpoint(payload)
+        else:
+            offsets.append(offset)
+        end = offset + records.framed_size(payload)
+    damaged = records.has_valid_after(text, generation, end)
+    return _Segment(text, generation, offsets, checkpoint, damaged)
+
+
 def _before(record: Record, known: dict[BucketKey, Snapshot]) -> Snapshot | None:
-    """The state before a change, where that is known."""
-    adopted = record.base == record.after.etag  # made by somebody else: what is known came before
-    return ABSENT if record.base is None and not adopted else known.get(record.key)
+    """Return the state before a change, where that is known."""
+    # An external edit has its own ETag as its base; what is known came before the edit.
+    ingested = record.base == record.after.etag
+    return ABSENT if record.base is None and not ingested else known.get(record.key)
 
 
-def _mark(position: Position, record: Record) -> Mark:
-    return Mark(position.generation, position.offset, record.after.etag)
+def _event_id(position: JournalPosition, record: Record) -> EventId:
+    return EventId(position.generation, position.offset, record.after.etag)
 
 
-def _after_checkpoint(logs: list[Log]) -> list[Record]:
-    """What recovery has to look at, in the order it was acknowledged."""
-    marks = [log.checkpoint for log in logs if log.checkpoint is not None]
-    since = max(marks, default=None)
-    return [record for log in logs for _, record in log.changes_after(since)]
+def _after_checkpoint(segments: list[_Segment]) -> list[Record]:
+    """Return what recovery has to look at, in the order it was acknowledged."""
+    checkpoints = [s.checkpoint for s in segments if s.checkpoint is not None]
+    newest = max(checkpoints, default=None)
+    return [record for segment in segments for record in segment.changes_from(newest)]

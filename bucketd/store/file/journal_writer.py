@@ -10,15 +10,13 @@ from ...errors import BucketdError, ReadOnly
 from ...fs import errors
 from ...model.bucket import BucketKey, Snapshot
 from ...stats import SIZES, Histogram
-from . import records
-from .applier import Batch
+from .batch import Batch
 from .journal import Journal
-from .records import Position
 
 log = logging.getLogger(__name__)
-QUICK_SECONDS = 0.001  # a sync that takes longer is none to wait for on the event loop
-QUICK_BYTES = 128 * 1024
-_FORGET = 0.9  # so much of a slow sync is left after each one that follows
+MAX_INLINE_SYNC_SECONDS = 0.001  # the event loop does not wait for longer syncs
+MAX_INLINE_BATCH_BYTES = 128 * 1024
+_DECAY = 0.9  # of the time of a slow sync, with each sync that follows
 
 
 @dataclass(slots=True)
@@ -33,39 +31,34 @@ class Counters:
 
 
 class JournalWriter:
-    """Owns what is written to the journal. One thread at a time, but for ``dirty`` and ``end``.
+    """Owns what is acknowledged and not yet in files. One thread, but for ``dirty`` and ``end``.
 
-    ``relaxed_seconds`` None is strict: what is written is durable. Else it is at the next ``sync``,
-    which is ``due`` after so long.
+    ``relaxed_seconds`` None is strict: what is written is durable. Otherwise it is at the next
+    ``sync``, which is due after so long.
     """
 
-    def __init__(self, log_: Journal, relaxed_seconds: float | None) -> None:
-        self._journal, self._relaxed = log_, relaxed_seconds
+    def __init__(self, journal: Journal, relaxed_seconds: float | None) -> None:
+        self._journal, self._relaxed = journal, relaxed_seconds
         self._unsynced_since: float | None = None
-        self._slow_sync = QUICK_SECONDS * 2  # until it is known better
-        # Acknowledged, and not yet in files: what readers must see instead of the files.
+        self._recent_sync_seconds = MAX_INLINE_SYNC_SECONDS * 2  # until one was measured
+        # Acknowledged and not yet in files: readers must see this instead of the files.
         self.dirty: dict[BucketKey, Snapshot] = {}
-        self.end = log_.position  # of the changes in the journal
+        self.end = journal.position  # of the changes in the journal
         self.failure: BucketdError | None = None  # for good: only a new process can recover
         self.counters = Counters()
         self.fsync_seconds, self.batch_sizes = Histogram(), Histogram(SIZES)
 
-    @property
-    def quick(self) -> bool:
-        """Whether a batch now would take no long sync, and no new segment."""
+    def can_write_inline(self) -> bool:
+        """Report whether a batch now would take no long sync and no new segment."""
         return (
             self.failure is None
-            and self._slow_sync <= QUICK_SECONDS
-            and self._journal.fits(min(QUICK_BYTES, self._journal.most_at_once))
+            and self._recent_sync_seconds <= MAX_INLINE_SYNC_SECONDS
+            and self._journal.fits(min(MAX_INLINE_BATCH_BYTES, self._journal.max_batch_bytes))
         )
 
-    def fits(self, batch: Batch) -> bool:
-        """Whether the batch goes into this segment; else ``recycle`` comes first."""
-        return self._journal.fits(batch.size)
-
     def write(self, batch: Batch) -> BucketdError | None:
-        """Make the batch durable; else why not, and then the outcome is open."""
-        batch.place = self._journal.position
+        """Make the batch durable; return why not, and then the outcome is unknown."""
+        batch.start = self._journal.position
         try:
             self.counters.journal_bytes += self._journal.append(batch.payloads)
             if self._relaxed is None:
@@ -75,31 +68,32 @@ class JournalWriter:
         except OSError as error:
             self.fail(error)
             return errors.refusal("write", errors.OutcomeUnknown(error.errno, error.strerror))
-        self.dirty.update(batch.after)
-        self.end = self._journal.position  # behind it: whoever is told up to there can read it
+        self.dirty.update(batch.newest)
+        # After ``dirty``: whoever is told of changes up to here can read them.
+        self.end = self._journal.position
         self.counters.batches += 1
         self.counters.commits += len(batch.payloads)
         self.batch_sizes.add(len(batch.payloads))
         return None
 
     def sync(self) -> None:
-        """Raises OSError, after which nothing on the journal's descriptor can be trusted."""
+        """Raise OSError, after which nothing on the journal's descriptor can be trusted."""
         began = time.monotonic()
         self._journal.sync()
         seconds = time.monotonic() - began
         self.fsync_seconds.add(seconds)
-        self._slow_sync = max(self._slow_sync * _FORGET, seconds)
+        self._recent_sync_seconds = max(self._recent_sync_seconds * _DECAY, seconds)
         self._unsynced_since = None
         self.counters.journal_syncs += 1
 
-    def due(self) -> float | None:
-        """In how many seconds the next sync is; 0: now; None: there is nothing to sync."""
+    def seconds_to_sync(self) -> float | None:
+        """Return in how many seconds the next sync is due; None if there is nothing to sync."""
         if self._unsynced_since is None or self._relaxed is None:
             return None
         return max(0.0, self._unsynced_since + self._relaxed - time.monotonic())
 
-    def durable(self) -> bool:
-        """Make it so, also in relaxed mode: a file renamed without may be empty after a cut."""
+    def make_durable(self) -> bool:
+        """Sync what is not synced, which a file needs before its rename; False after a failure."""
         if self._unsynced_since is not None and self.failure is None:
             try:
                 self.sync()
@@ -107,24 +101,8 @@ class JournalWriter:
                 self.fail(error)
         return self._unsynced_since is None
 
-    def recycle(self, durable: Position) -> None:
-        """Go on in the older segment, with all before ``durable`` in files. Raises OSError."""
-        self._journal.begin_segment()
-        self._journal.append([records.encode_checkpoint(durable)])
-
-    def note(self, durable: Position) -> None:
-        """Where a start has to look no further back than this, if it fits. Raises OSError."""
-        payload = records.encode_checkpoint(durable)
-        if self._journal.fits(records.framed(payload)):
-            self._journal.append([payload])
-
-    def note_the_end(self) -> None:
-        """That there is nothing to replay, durably. Raises OSError."""
-        if not self._journal.nothing_to_note:
-            self._journal.note_all()
-
     def fail(self, cause: OSError | None) -> BucketdError:
-        """After a failed write or sync nothing on that descriptor can be trusted: stop writing."""
+        """Stop writing for good: nothing on the descriptor can be trusted after a failed sync."""
         log.critical("no more writes until bucketd is started again: %s", cause or "see above")
         self.failure = self.failure or ReadOnly(
             "cannot write: the journal failed, so nothing can be promised any more; "

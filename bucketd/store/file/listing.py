@@ -5,87 +5,155 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import logging
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from ...errors import InvalidRequest
+from ...errors import BucketdError, InvalidRequest, Overloaded
 from ...fs import errors, filenames, files
+from ...model.bucket import BucketKey, Snapshot
 from ..base import BucketInfo, Filter, Page
 from . import envelope, paths, quarantine
+from .bucket_files import BucketFiles
 
-log = logging.getLogger(__name__)
-
-MAX_READ = 20_000  # files that one page may look into, so that a filter without hits ends in time
+# A filter without matches ends in time: one page reads at most so many files.
+MAX_READ = 20_000
+MAX_PROBLEMS = 20
+# What editors name beside a file that they are saving: "login.json~", ".login.json.swp".
+_BESIDE = re.compile(r"\.?(.+?\.json)")
 Place = tuple[tuple[str, ...], str]
+Keys = dict[str, BucketKey]
 
 
-def page(root: int, only: Filter, cursor: str | None, limit: int) -> Page:
-    """The next rows after ``cursor``, ordered by encoded device, device bucket first, then job."""
-    rows: list[BucketInfo] = []
-    unreadable: list[str] = []
-    after = _read_cursor(cursor)
-    for count, place in enumerate(_places(root, only, after), 1):
-        row = _row(root, place, unreadable)
-        if row is not None and _wanted(row, only):
-            rows.append(row)
-        if len(rows) >= limit or count >= MAX_READ:
-            return Page(rows, _write_cursor(place), unreadable)
-    return Page(rows, None, unreadable)
+class Lister:
+    """One page of a list: each bucket as ``get`` gives it.
 
+    ``acknowledged``: buckets, by path, that are known besides their files; ``edited``: another
+    program holds ``write.lock``, so their files may be away for a moment. ``search`` finds more of
+    them in the journal, and ``read`` is how ``get`` reads a bucket.
+    """
 
-def _places(root: int, only: Filter, after: tuple[str, str | None]) -> Iterator[Place]:
-    """Where bucket files may be, in order, beginning behind ``after``."""
-    encoded = None if only.device is None else filenames.encode(only.device)
-    devices = _devices(root) if encoded is None else [encoded]
-    for device in devices:
-        if device < after[0]:
-            continue
-        # None: the device bucket comes first; "": it was the last one given
-        behind = after[1] if device == after[0] else None
-        home = (paths.DEVICES, device)
-        if behind is None and only.job is None:
-            yield home, paths.DEVICE_FILE
-        for name in _job_files(root, home, only.job):
-            if not behind or name > behind:
-                yield (*home, paths.JOBS), name
+    def __init__(
+        self,
+        bucket_files: BucketFiles,
+        acknowledged: Keys,
+        edited: bool,
+        search: Callable[[], Keys],
+        read: Callable[[BucketKey], Snapshot],
+    ) -> None:
+        self._files, self._root = bucket_files, bucket_files.root
+        self._acknowledged, self._edited = acknowledged, edited
+        self._search, self._searched, self._read = search, False, read
+        self._gave_up = False
+        self._unreadable: list[str] = []
+
+    def page(self, only: Filter, cursor: str | None, limit: int) -> Page:
+        """Return the next rows, ordered by encoded device, device bucket first, then job."""
+        rows: list[BucketInfo] = []
+        for count, place in enumerate(self._places(only, _read_cursor(cursor)), 1):
+            row = self._row(place)
+            if row is not None and only.matches(row.device, row.job, row.automation):
+                rows.append(row)
+            if len(rows) >= limit or count >= MAX_READ:
+                return Page(rows, _write_cursor(place), self._unreadable)
+        return Page(rows, None, self._unreadable)
+
+    def _places(self, only: Filter, after: tuple[str, str | None]) -> Iterator[Place]:
+        """Yield in order where bucket files may be, beginning behind ``after``."""
+        known: dict[str, set[str]] = {}
+        for path in self._acknowledged:
+            _, device, *rest = path.split("/")
+            known.setdefault(device, set()).update(rest[1:])
+        encoded = None if only.device is None else filenames.encode(only.device)
+        devices = sorted({*_devices(self._root), *known}) if encoded is None else [encoded]
+        for device in devices:
+            if device < after[0]:
+                continue
+            # None: the device bucket comes first; "": it was the last one given.
+            behind = after[1] if device == after[0] else None
+            home = (paths.DEVICES, device)
+            if behind is None and only.job is None:
+                yield home, paths.DEVICE_FILE
+            if only.job is not None:
+                names = {filenames.encode(only.job) + filenames.SUFFIX}
+            else:
+                names = {*self._job_files(home), *known.get(device, ())}
+            for name in sorted(names):
+                if not behind or name > behind:
+                    yield (*home, paths.JOBS), name
+
+    def _job_files(self, home: tuple[str, ...]) -> list[str]:
+        try:
+            names = files.names(self._root, (*home, paths.JOBS))
+        except OSError:
+            self._unreadable.append(filenames.printable("/".join((*home, paths.JOBS))))
+            return []
+        return [*_bucket_names(names), *(self._names_beside(names) if self._edited else ())]
+
+    def _names_beside(self, names: list[str]) -> list[str]:
+        found = (_BESIDE.match(name) for name in names)
+        return [name[1] for name in found if name is not None]
+
+    def _row(self, place: Place) -> BucketInfo | None:
+        path = "/".join((*place[0], place[1]))
+        try:
+            key, now = self._stored(place, path)
+        except FileNotFoundError:
+            return None
+        except (OSError, envelope.Unreadable, BucketdError) as error:
+            self._gave_up = self._gave_up or isinstance(error, Overloaded)
+            self._unreadable.append(filenames.printable(path))
+            return None
+        if not now.revision:
+            return None
+        return BucketInfo(
+            key.device, key.job, now.automation, now.revision, len(now.bucket), now.updated_at
+        )
+
+    def _stored(self, place: Place, path: str) -> tuple[BucketKey, Snapshot]:
+        """Read one bucket as ``get`` does, which is quick for a file that the daemon wrote."""
+        try:
+            stored = envelope.read(files.read(self._root, *place))
+            if paths.parts(stored.key) != place:
+                raise envelope.Unreadable("it names another bucket")
+            entry = self._files.entry(stored.key, is_use=False)
+            is_newest = entry is None or entry.snapshot.etag == stored.snapshot.etag
+            if stored.verified and is_newest and path not in self._acknowledged:
+                return stored.key, stored.snapshot
+            key = stored.key
+        except (OSError, envelope.Unreadable) as error:
+            found = self._key(place, path, isinstance(error, FileNotFoundError))
+            if found is None or self._gave_up:
+                raise
+            key = found
+        return key, self._read(key)
+
+    def _key(self, place: Place, path: str, missing: bool) -> BucketKey | None:
+        """Return which bucket has, or had, its file there; None where there is none."""
+        key = self._acknowledged.get(path)
+        if key is not None or (missing and not self._edited):
+            return key
+        if missing and place[1] == paths.DEVICE_FILE and not self._is_beside(place):
+            return None
+        if (key := paths.key_of(*place)) is not None:
+            return key
+        # A name that was cut: only the journal knows.
+        if not self._searched:
+            self._searched = True
+            self._acknowledged = {**self._search(), **self._acknowledged}
+        return self._acknowledged.get(path)
+
+    def _is_beside(self, place: Place) -> bool:
+        return place[1] in self._names_beside(files.names(self._root, place[0]))
 
 
 def _devices(root: int) -> list[str]:
-    """The directories of devices, and what else stands there but files, which are nobody's."""
+    """Return all that is not a regular file in the place of devices; a file is nobody's."""
     return files.names(root, (paths.DEVICES,), files=False)
 
 
-def _job_files(root: int, home: tuple[str, ...], job: str | None) -> list[str]:
-    if job is not None:
-        return [filenames.encode(job) + filenames.SUFFIX]
-    names = files.names(root, (*home, paths.JOBS))
+def _bucket_names(names: list[str]) -> list[str]:
     return [n for n in names if n.endswith(filenames.SUFFIX) and not n.startswith(".")]
-
-
-def _row(root: int, place: Place, unreadable: list[str]) -> BucketInfo | None:
-    try:
-        stored = envelope.read(files.read(root, *place))
-        if paths.parts(stored.key) != place:
-            raise envelope.Unreadable("it names another bucket")
-    except FileNotFoundError:
-        return None
-    except (OSError, envelope.Unreadable):
-        unreadable.append("/".join((*place[0], place[1])))
-        return None
-    key, now = stored.key, stored.snapshot
-    revision = now.revision if stored.sealed else now.revision + 1
-    return BucketInfo(
-        key.device, key.job, now.automation, revision, len(now.bucket), now.updated_at
-    )
-
-
-def _wanted(row: BucketInfo, only: Filter) -> bool:
-    return (
-        only.device in (None, row.device)
-        and only.job in (None, row.job)
-        and only.automation in (None, row.automation)
-    )
 
 
 def _write_cursor(place: Place) -> str:
@@ -109,45 +177,62 @@ def _read_cursor(cursor: str | None) -> tuple[str, str | None]:
 class Counts:
     """How many buckets and devices there are; counting takes at most a twentieth of the time."""
 
-    def __init__(self, root: int) -> None:
-        self._root = root
+    def __init__(self, bucket_files: BucketFiles) -> None:
+        self._files, self._root = bucket_files, bucket_files.root
         self._known: dict[str, int] = {}
-        self._until = 0.0
+        self._due = 0.0
+        # What could not be counted, and what is in the quarantine, by path.
+        self.problems: list[str] = []
 
     def get(self) -> dict[str, int]:
-        if time.monotonic() >= self._until:
+        with self._files.excluding_editors() as alone:
+            pass
+        # While another program edits files, some may be away for a moment.
+        if time.monotonic() >= self._due and (alone or not self._known):
             started = time.monotonic()
-            try:
-                self._known = _count(self._root)
-            except OSError as error:  # no reason not to tell all else
-                log.warning("cannot count the buckets: %s", error.strerror)
-            self._until = time.monotonic() + 20 * (time.monotonic() - started)
+            self._known, self.problems = self._count()
+            self._due = time.monotonic() + 20 * (time.monotonic() - started)
         return self._known
 
+    def _count(self) -> tuple[dict[str, int], list[str]]:
+        devices = jobs = device_buckets = 0
+        kept: list[str] = []
+        problems: list[str] = []
+        found: list[str] = []
+        try:
+            found = _devices(self._root)
+            kept = quarantine.kept(self._root)
+        except OSError as error:
+            problems.append(f"cannot count the buckets: {error.strerror}")
+        for device in found:
+            home = (paths.DEVICES, device)
+            try:
+                of_jobs = len(_bucket_names(files.names(self._root, (*home, paths.JOBS))))
+                own = self._has_own(device)
+            except OSError as error:
+                path = filenames.printable("/".join(home))
+                problems.append(f"cannot count the buckets in {path}: {error.strerror}")
+                continue
+            # A directory stays when its last bucket goes.
+            devices += of_jobs > 0 or own
+            jobs += of_jobs
+            device_buckets += own
+        problems += [f"{path} is kept; look at it, then remove it" for path in kept]
+        if len(problems) > MAX_PROBLEMS:
+            problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more"]
+        return {
+            "devices": devices,
+            "buckets": jobs,
+            "device_buckets": device_buckets,
+            "quarantined_files": len(kept),
+        }, problems
 
-def _has_own(root: int, device: str) -> bool:
-    """Whether the device has a bucket of its own; nothing behind a link is one."""
-    try:
-        return files.signature(root, f"{paths.DEVICES}/{device}/{paths.DEVICE_FILE}") is not None
-    except OSError as error:
-        if errors.in_the_way(error):
-            return False
-        raise
-
-
-def _count(root: int) -> dict[str, int]:
-    devices = jobs = device_buckets = 0
-    for device in _devices(root):
-        home = (paths.DEVICES, device)
-        of_jobs = len(_job_files(root, home, None))
-        own = _has_own(root, device)
-        devices += of_jobs > 0 or own  # a directory stays when its last bucket goes
-        jobs += of_jobs
-        device_buckets += own
-    quarantined = quarantine.count(root)
-    return {
-        "devices": devices,
-        "buckets": jobs,
-        "device_buckets": device_buckets,
-        "quarantined_files": quarantined,
-    }
+    def _has_own(self, device: str) -> bool:
+        """Report whether the device has a bucket of its own; what is behind a link is none."""
+        path = f"{paths.DEVICES}/{device}/{paths.DEVICE_FILE}"
+        try:
+            return files.stat_key(self._root, path) is not None
+        except OSError as error:
+            if errors.is_obstacle(error):
+                return False
+            raise

@@ -1,4 +1,4 @@
-"""Where the file of a bucket stands below the state directory, and which bucket stands there."""
+"""Where the file of a bucket is below the state directory, and which bucket a file holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEVICES, JOBS, DEVICE_FILE = "devices", "jobs", "device.json"
 
 
 def parts(key: BucketKey) -> tuple[tuple[str, ...], str]:
-    """The directories below the state directory, and the file name in the last of them."""
+    """Return the directories below the state directory, and the file name in the last of them."""
     device = encode(key.device)
     if key.job is None:
         return (DEVICES, device), DEVICE_FILE
@@ -20,13 +20,13 @@ def parts(key: BucketKey) -> tuple[tuple[str, ...], str]:
 
 @lru_cache(maxsize=8192)
 def path(key: BucketKey) -> str:
-    """The same as one relative path."""
+    """Return the path of the file below the state directory."""
     directories, name = parts(key)
     return "/".join((*directories, name))
 
 
 def key_of(directories: tuple[str, ...], name: str) -> BucketKey | None:
-    """The bucket at a place, where its names can be told from that."""
+    """Return the bucket at a place; None where the file name does not show it."""
     if len(directories) < 2 or directories[0] != DEVICES:
         return None
     device = decode(directories[1])

@@ -1,12 +1,12 @@
-"""The commit pipeline: what is done with changes, step by step, by whoever's turn it is.
+"""The commit pipeline, step by step, worked by one thread at a time.
 
-    write.lock → apply in memory → journal, one fdatasync → answer
-                                        ↓ when idle, or after HOLD_SECONDS
-             release write.lock ← write each changed file once
+    write.lock → evaluate in memory → journal, one fdatasync → respond
+                                           ↓ when idle, or after MAX_LOCK_HOLD
+                release write.lock ← write each changed file once
 
-The lock is let go only when every acknowledged change stands in its file, so
-whoever gets it sees the newest state. What stands in files is made durable in
-the background, and a checkpoint in the journal says how far that has come.
+The lock is released only when every acknowledged change stands in its file, so whoever gets it
+sees the newest state. Files are made durable in the background, and a checkpoint in the journal
+says how far that has come.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from ...errors import BucketdError, Overloaded, StorageFull
 from ...fs import errors
 from ...fs.locks import WriteLock
 from ...stats import Histogram
-from .applier import Applier, Batch, Commit
+from .applier import Applier
+from .batch import Batch, Commit
 from .bucket_files import BucketFiles
 from .flusher import Flusher
 from .journal import Journal
@@ -28,192 +29,204 @@ from .journal_writer import JournalWriter
 
 log = logging.getLogger(__name__)
 
-LINGER_SECONDS = 0.01  # with changed files to write: how long to wait for one more change first
-HOLD_SECONDS = 0.2  # how long other programs may have to wait for the lock under steady load
-YIELD_SECONDS = 0.001  # and how long it is then left free, so that a waiter of flock() can wake
+# Seconds.
+FLUSH_DELAY = 0.01  # without a commit, before changed files are written
+MAX_LOCK_HOLD = 0.2  # that other programs wait for the lock under steady load
+LOCK_PAUSE = 0.001  # that it is then left free, so that a waiter of flock() can wake
 CHECKPOINT_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 
-Answer = Callable[[Batch], None]
+Respond = Callable[[Batch], None]
 
 
 class Pipeline:
-    """Judges, journals and answers commits, and has files written. One thread at a time.
+    """Evaluates, journals and responds to commits, and has files written. One thread at a time.
 
-    ``waiting`` is asked whether commits wait; ``step`` is told of each thing that may take long,
-    and says whether to give up waiting for the lock.
+    ``has_waiting`` reports whether commits wait. ``heartbeat`` is called before each step that may
+    take long; it returns whether to give up waiting for the lock.
     """
 
     def __init__(
         self,
         files: BucketFiles,
-        log_: Journal,
+        journal: Journal,
         lock: WriteLock,
         lock_timeout: float,
         relaxed_seconds: float | None,
-        waiting: Callable[[], bool],
-        step: Callable[[], bool],
+        has_waiting: Callable[[], bool],
+        heartbeat: Callable[[], bool],
     ) -> None:
-        self._files, self._journal, self._lock = files, log_, lock
-        self._lock_timeout, self._waiting, self._step = lock_timeout, waiting, step
+        self._files, self._journal, self._lock = files, journal, lock
+        self._lock_timeout = lock_timeout
+        self._has_waiting, self._heartbeat = has_waiting, heartbeat
         self._committed_at = 0.0
-        self.journaling = JournalWriter(log_, relaxed_seconds)
-        self._flusher = Flusher(files, log_, self.journaling, lock, waiting, step)
-        self.dirty = self.journaling.dirty
-        self._applier = Applier(files, log_, self.dirty, self._flusher.corrupt)
+        self.writer = JournalWriter(journal, relaxed_seconds)
+        self._flusher = Flusher(files, journal, self.writer, lock, has_waiting, heartbeat)
+        self.dirty = self.writer.dirty
+        self._applier = Applier(files, journal, self.dirty, self._flusher.corrupt)
         self.commit_seconds = Histogram()
 
     @property
     def problem(self) -> BucketdError | None:
         """Why writes are refused now, if they are."""
-        return self.journaling.failure or self._flusher.behind
+        return self.writer.failure or self._flusher.flush_error
 
-    def quick(self) -> bool:
-        """Whether a commit now would have to wait for nobody, and not for long; takes the lock."""
-        if self._flusher.behind is not None or not self.journaling.quick:
+    def can_commit_inline(self) -> bool:
+        """Report whether a commit now would wait for nobody, and not for long; take the lock."""
+        if self._flusher.flush_error is not None or not self.writer.can_write_inline():
             return False
         try:
             return self._lock.acquire()
         except OSError:
-            return False  # whoever waits for it hears why it cannot be had
+            # The thread tries again, and its refusal says why the lock cannot be had.
+            return False
 
-    def light(self, commit: Commit) -> bool:
-        """Whether it takes no reading of files, and not long."""
-        if commit.change is None or commit.change.large:
+    def fits_inline(self, commit: Commit) -> bool:
+        """Report whether the commit reads no file, and does not take long."""
+        if commit.change.offloaded:
             return False
         try:
-            now = self.dirty.get(commit.key) or self._files.peek(commit.key)
+            now = self.dirty.get(commit.key) or self._files.cached(commit.key)
         except BucketdError:
             return False
         return now is not None and len(now.bucket) <= INLINE_MAX_BYTES
 
-    def patience(self) -> float | None:
-        """Seconds without a commit after which there is something else to do; None: for ever."""
-        if self._flusher.behind is not None:
+    def poll_timeout(self) -> float | None:
+        """Return after how many seconds without a commit to call ``maintain``; None: never."""
+        if self._flusher.flush_error is not None:
             return RETRY_SECONDS
         if self._lock.held_since is not None:
-            return LINGER_SECONDS
-        due = self.journaling.due()
+            return FLUSH_DELAY
+        due = self.writer.seconds_to_sync()
         if due is not None:
             return due
-        return CHECKPOINT_SECONDS if self._flusher.open else None
+        return CHECKPOINT_SECONDS if self._flusher.has_work() else None
 
     # --- changes
 
-    def commit(self, commits: list[Commit], answer: Answer) -> None:
-        """Judge, journal and answer them, in this order."""
+    def commit(self, commits: list[Commit], respond: Respond, inline: bool = False) -> list[Commit]:
+        """Evaluate, journal and respond to them, in this order.
+
+        Return those that are left undone: with ``inline`` what needs a new segment, which may take
+        long.
+        """
         refusal = self._refusal()
         if refusal is not None:
-            commits = self._refuse(commits, refusal, answer)
+            commits = self._refuse(commits, refusal, respond)
             if not commits:
-                return
+                return []
         began = time.monotonic()
-        batch = Batch()
-        for commit in commits:
-            batch.answers.append((commit, self._applier.outcome(commit, batch)))
-            if batch.size > self._journal.most_at_once:
-                self._complete(batch, answer)
-                batch = Batch()
-        self._complete(batch, answer)
+        batch, undone = Batch(), 0
+        for number, commit in enumerate(commits, 1):
+            self._applier.apply(commit, batch)
+            if number == len(commits) or batch.size > self._journal.max_batch_bytes:
+                if inline and not self._journal.fits(batch.size):
+                    break
+                self._complete(batch, respond)
+                batch, undone = Batch(), number
         if refusal is not None:
-            self._flusher.flush()  # the removals come first
+            # The removals come first: they free space.
+            self._flusher.flush()
         self._committed_at = now = time.monotonic()
         self.commit_seconds.add(now - began)
+        return commits[undone:]
 
-    def _complete(self, batch: Batch, answer: Answer) -> None:
-        """Journal what the batch has come to, then answer it."""
-        refusal = self.journaling.failure
-        if batch.payloads and refusal is None:
-            refusal = self._write(batch)
-        if batch.payloads and refusal is not None:
-            # All of them: even a refused guard may have judged by a state that is now void.
-            batch = Batch(answers=[(commit, refusal) for commit, _ in batch.answers])
-        answer(batch)
+    def _complete(self, batch: Batch, respond: Respond) -> None:
+        """Make the batch durable, then respond to its commits."""
+        if batch.payloads:
+            refusal = self.writer.failure
+            if refusal is None and not self._journal.fits(batch.size):
+                refusal = self._next_segment()
+            if refusal is None:
+                refusal = self.writer.write(batch)
+            if refusal is not None:
+                # Every commit: even a failed precondition may come from a state that is now void.
+                batch = Batch(outcomes=[(commit, refusal) for commit, _ in batch.outcomes])
+        respond(batch)
 
     def _refusal(self) -> BucketdError | None:
-        """Why nothing can be committed now; takes the lock where nothing is in the way."""
-        if self.journaling.failure is not None:
-            return self.journaling.failure
-        if self._flusher.behind is not None:
+        """Take the lock; return why nothing can be committed now, if so."""
+        if self.writer.failure is not None:
+            return self.writer.failure
+        if self._flusher.flush_error is not None:
             self._flusher.flush()
-        return self._flusher.behind or self._take_lock()
-
-    def _refuse(self, commits: list[Commit], refusal: BucketdError, answer: Answer) -> list[Commit]:
-        """Answer them with it; those that are left over are let through, to make space."""
-        frees = isinstance(refusal, StorageFull) and refusal is self._flusher.behind
-        let: list[Commit] = []
-        refused = Batch()
-        for commit in commits:
-            if frees and commit.change is not None and commit.change.removes:
-                let.append(commit)
-            else:
-                refused.answers.append((commit, refusal))
-        answer(refused)
-        return let
-
-    def _take_lock(self) -> BucketdError | None:
-        """Hold write.lock from here on; else why not."""
+            if self._flusher.flush_error is not None:
+                return self._flusher.flush_error
         try:
-            if not self._lock.acquire(self._lock_timeout, self._step):
-                return _lock_busy(self._lock_timeout)
+            if self._lock.acquire(self._lock_timeout, self._heartbeat):
+                return None
         except OSError as error:
             log.error("cannot take write.lock: %s", error)
             return errors.refusal("write", error)
-        return None
+        return Overloaded(
+            f"cannot write: another program has held write.lock for over {self._lock_timeout:g} s; "
+            "nothing was changed, end that program or try again"
+        )
 
-    def _write(self, batch: Batch) -> BucketdError | None:
-        """Make the batch durable; else why not."""
-        refusal = None if self.journaling.fits(batch) else self._next_segment()
-        return self.journaling.write(batch) if refusal is None else refusal
+    def _refuse(
+        self, commits: list[Commit], refusal: BucketdError, respond: Respond
+    ) -> list[Commit]:
+        """Refuse the commits; return those that are let through, to free space."""
+        full = isinstance(refusal, StorageFull) and refusal is self._flusher.flush_error
+        allowed: list[Commit] = []
+        refused = Batch()
+        for commit in commits:
+            if full and commit.change.removes:
+                allowed.append(commit)
+            else:
+                refused.outcomes.append((commit, refusal))
+        respond(refused)
+        return allowed
 
     def _next_segment(self) -> BucketdError | None:
+        """Go on in the other segment; return why that cannot be, if so."""
         try:
-            self.journaling.sync()
+            self.writer.sync()
             self._flusher.recycle()
         except OSError as error:
-            self.journaling.fail(error)
+            self.writer.fail(error)
             return errors.refusal("recycle the journal", error)
-        return self._flusher.behind
+        return self._flusher.flush_error
 
     # --- files
 
-    def tidy(self, now_please: bool = False) -> None:
-        """Write files when nothing is committed any more, or it is time; then make them durable.
+    def maintain(self, flush_now: bool = False) -> None:
+        """Write files once commits pause or the lock is held for long; then make them durable.
 
-        With ``now_please`` somebody waits for it.
+        With ``flush_now`` somebody waits for the files.
         """
         now, held_since = time.monotonic(), self._lock.held_since
-        quiet = now_please or (not self._waiting() and now >= self._committed_at + LINGER_SECONDS)
-        overdue = held_since is not None and now > held_since + HOLD_SECONDS
+        quiet = flush_now or (not self._has_waiting() and now >= self._committed_at + FLUSH_DELAY)
+        overdue = held_since is not None and now > held_since + MAX_LOCK_HOLD
         if held_since is not None and (quiet or overdue):
-            self._flusher.flush(give_way=not overdue and not now_please)
+            self._flusher.flush(give_way=not overdue and not flush_now)
             if not self.dirty:
                 self._lock.release()
-                time.sleep(0 if quiet and not self._waiting() else YIELD_SECONDS)
-        if self.journaling.failure is not None:
+                time.sleep(0 if quiet and not self._has_waiting() else LOCK_PAUSE)
+        if self.writer.failure is not None:
             return
         try:
-            if self.journaling.due() == 0:
-                self.journaling.sync()
+            if self.writer.seconds_to_sync() == 0:
+                self.writer.sync()
             if not self.dirty:
                 self._flusher.advance(quiet)
         except OSError as error:
-            self.journaling.fail(error)
+            self.writer.fail(error)
 
     # --- the end
 
     def finish(self) -> None:
-        """The clean stop: files current and durable, and the journal says so."""
+        """Stop cleanly: files current and durable, and the journal says so."""
         try:
-            # Without the lock nothing is dirty: whoever has it does not matter then.
-            if self.journaling.failure is None:
+            # Without the lock nothing is dirty, so it does not matter who holds it then.
+            if self.writer.failure is None:
                 self._flusher.make_all_durable()
             else:
                 self._flusher.flush()
-            if self._flusher.behind is not None:
+            if self._flusher.flush_error is not None:
                 log.error("stopping while files are behind; the next start completes them")
-            elif self.journaling.failure is None:
-                self.journaling.note_the_end()
+            elif self.writer.failure is None:
+                self._journal.checkpoint_all()
         except OSError:
             log.exception("cannot finish the journal; the next start completes the files")
         finally:
@@ -224,10 +237,3 @@ class Pipeline:
         self._flusher.close()
         self._journal.close()
         self._lock.close()
-
-
-def _lock_busy(seconds: float) -> Overloaded:
-    return Overloaded(
-        f"cannot write: another program has held write.lock for over {seconds:g} s; "
-        "nothing was changed, end that program or try again"
-    )

@@ -8,10 +8,9 @@ Version 1, little-endian:
     tag       CRC-32 of the generation, so that a record can be searched for
     CRC-32    (RFC 1952) of generation u64, length u32 and payload
 
-The generation in the checksums makes what an earlier round left behind invalid
-without erasing it. A log ends at the first record that does not check. Only
-what comes after the newest checkpoint concerns recovery: all before it stands
-durably in files.
+The generation in the checksums invalidates what an earlier use of the segment left behind, without
+erasing it. A log ends at the first record that does not check. Only what comes after the newest
+checkpoint concerns recovery: everything before it stands durably in files.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _SEED = struct.Struct("<QI")
 
 
 class JournalError(Exception):
-    """The journal cannot be used; the message says why, and what to do."""
+    """The journal cannot be used; the message says why, and how to fix it."""
 
 
 class Record(NamedTuple):
@@ -50,14 +49,14 @@ class Record(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Position:
+class JournalPosition:
     """A place in the log; later places compare greater."""
 
     generation: int
     offset: int
 
 
-class Mark(NamedTuple):
+class EventId(NamedTuple):
     """A change in the log: where its record begins, and the ETag of the state after it.
 
     The ETag tells whether the record there is still the one that was meant.
@@ -71,17 +70,17 @@ class Mark(NamedTuple):
         return f"{self.generation}.{self.offset}.{self.etag or ''}"
 
     @classmethod
-    def read(cls, text: str) -> Mark | None:
-        """What ``str`` made of one; None for anything else."""
-        found = _MARK.fullmatch(text)
+    def read(cls, text: str) -> EventId | None:
+        """Parse what ``str`` made of one; return None for anything else."""
+        found = _EVENT_ID.fullmatch(text)
         return None if found is None else cls(int(found[1]), int(found[2]), found[3] or None)
 
 
-_MARK = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})\.([!-~]*)")
+_EVENT_ID = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})\.([!-~]*)")
 
 
-def framed(payload: bytes) -> int:
-    """How many bytes a payload takes in the journal."""
+def framed_size(payload: bytes) -> int:
+    """Return how many bytes a payload takes in the journal."""
     return _FRAME.size + len(payload) + (-len(payload) % 4)
 
 
@@ -91,7 +90,7 @@ def header(version: int, generation: int) -> bytes:
 
 
 def frame(generation: int, payload: bytes) -> bytes:
-    """One record's bytes."""
+    """Return one record's bytes."""
     text = _FRAME.pack(_tag(generation), len(payload), _crc(generation, payload)) + payload
     return text + bytes(-len(text) % 4)
 
@@ -106,7 +105,7 @@ def _tag(generation: int) -> int:
 
 
 def encode(record: Record) -> bytes:
-    """A change as a payload."""
+    """Return a change as a payload."""
     after = record.after
     state = None
     if after.revision:
@@ -119,16 +118,16 @@ def encode(record: Record) -> bytes:
             "bucket": orjson.Fragment(after.bucket),
         }
     text = orjson.dumps({"base": record.base, "after": state})
-    return beginning(record.key) + text[1:]
+    return prefix(record.key) + text[1:]
 
 
-def beginning(key: BucketKey) -> bytes:
-    """What the payload of each change of a bucket begins with."""
+def prefix(key: BucketKey) -> bytes:
+    """Return what the payload of each change of a bucket begins with."""
     return orjson.dumps({"device": key.device, "job": key.job})[:-1] + b","
 
 
 def decode(payload: bytes) -> Record:
-    """The change that ``encode`` made it of."""
+    """Return the change that ``encode`` made the payload of."""
     value = orjson.loads(payload)
     key = BucketKey(str(value["device"]), value["job"])
     state = value["after"]
@@ -138,17 +137,17 @@ def decode(payload: bytes) -> Record:
     return Record(key, value["base"], after)
 
 
-def encode_checkpoint(upto: Position) -> bytes:
-    """A mark: whatever lies before this place is durable in files."""
+def encode_checkpoint(upto: JournalPosition) -> bytes:
+    """Return a payload that says: everything before this position is durable in files."""
     return orjson.dumps({"checkpoint": [upto.generation, upto.offset]})
 
 
-def decode_checkpoint(payload: bytes) -> Position:
-    return Position(*orjson.loads(payload)["checkpoint"])
+def decode_checkpoint(payload: bytes) -> JournalPosition:
+    return JournalPosition(*orjson.loads(payload)["checkpoint"])
 
 
 def generation_of(text: bytes) -> int | None:
-    """As the header says; None where there is none that checks."""
+    """Return the generation that the header says; None where no header checks."""
     if len(text) < HEADER_BYTES:
         return None
     _, version, _, generation = _HEADER.unpack_from(text)
@@ -164,7 +163,7 @@ def generation_of(text: bytes) -> int | None:
 
 
 def payloads(text: bytes, generation: int, offset: int) -> Iterator[tuple[int, bytes]]:
-    """Where each record begins, and what is in it, as far as they check one after another."""
+    """Yield each record's offset and payload, up to the first that does not check."""
     while (payload := payload_at(text, generation, offset)) is not None:
         yield offset, payload
         offset += _FRAME.size + len(payload)
@@ -172,7 +171,7 @@ def payloads(text: bytes, generation: int, offset: int) -> Iterator[tuple[int, b
 
 
 def payload_at(text: bytes, generation: int, offset: int) -> bytes | None:
-    """Of the record that begins there; None where none does that checks."""
+    """Return the payload of the record that begins there; None where none does that checks."""
     if offset + _FRAME.size > len(text):
         return None
     tag, length, crc = _FRAME.unpack_from(text, offset)
@@ -183,8 +182,8 @@ def payload_at(text: bytes, generation: int, offset: int) -> bytes | None:
     return payload if crc == _crc(generation, payload) else None
 
 
-def valid_behind(text: bytes, generation: int, end: int) -> bool:
-    """Whether a valid record follows the end: then the end is damage, not a torn write."""
+def has_valid_after(text: bytes, generation: int, end: int) -> bool:
+    """Report whether a valid record follows the end: then the end is damage, not a torn write."""
     tag = struct.pack("<I", _tag(generation))
     place = text.find(tag, end)
     while place >= 0:

@@ -1,16 +1,16 @@
 """After a crash: bring every file to what the journal says was acknowledged.
 
-For each bucket the journal gives a chain of ETags, from the state before its
-first record to the last. What the file shows decides:
+For each bucket the journal gives a chain of ETags, from the state before its first record to the
+last. What the file shows decides:
 
     the last ETag, also below an edit made since    it is current: leave it
     an earlier one, or nothing                      it is behind: complete it
-    an edit whose taking over is the last record    the same: it has no seal yet
-    an edit made upon an earlier one                keep it in quarantine, complete the file
-    unreadable                                      the same
-    sealed by the daemon, and not in the chain      newer than the journal: leave it
+    an edit whose ingestion is the last record      it is behind: it has no checksum yet
+    an edit made upon an earlier one                quarantine it, complete the file
+    unreadable                                      quarantine it, complete the file
+    verified, and not in the chain                  newer than the journal: leave it
 
-Doing it twice is doing it once, so a crash in here is no other case.
+Recovery may run any number of times with the same result, so a crash in here is no other case.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOCK_SECONDS = 30.0
 
 @dataclass(slots=True)
 class _Chain:
-    """What one bucket went through: ``etags`` of all states but the last, and the last."""
+    """The states of one bucket: the ETags of all but the last, and the last."""
 
     etags: set[str | None] = field(default_factory=set)
     last: Snapshot = ABSENT
@@ -47,7 +47,7 @@ class _Chain:
 
 
 def replay_under(lock: WriteLock, bucket_files: BucketFiles, journal: Journal) -> int:
-    """``replay`` what the journal holds, with the lock; how many files had to be completed."""
+    """Replay what the journal holds, under the lock; return how many files were completed."""
     if not journal.replay:
         return 0
     try:
@@ -57,11 +57,13 @@ def replay_under(lock: WriteLock, bucket_files: BucketFiles, journal: Journal) -
                 f"for over {LOCK_SECONDS:g} s; end that program"
             )
         try:
-            behind = replay(bucket_files, journal.replay)
-            journal.note_all()  # else what somebody removes now would come back at the next start
-            return behind
+            completed = replay(bucket_files, journal.replay)
+            # Otherwise what somebody removes from now on would come back at the next start.
+            journal.checkpoint_all()
+            return completed
         finally:
-            journal.replay.clear()  # it may be much
+            # It may be much.
+            journal.replay.clear()
             lock.release()
     except OSError as error:
         raise JournalError(
@@ -71,13 +73,16 @@ def replay_under(lock: WriteLock, bucket_files: BucketFiles, journal: Journal) -
 
 
 def replay(bucket_files: BucketFiles, records: Iterable[Record]) -> int:
-    """Complete the files, durably; how many had to be. Raises OSError."""
+    """Complete the files durably; return how many had to be. Raise OSError."""
     chains: dict[BucketKey, _Chain] = {}
     for record in records:
         chains.setdefault(record.key, _Chain()).add(record)
     behind = [(key, chain) for key, chain in chains.items() if _is_behind(bucket_files, key, chain)]
     for key, chain in behind:
-        _complete(bucket_files, key, chain.last)
+        try:
+            bucket_files.put(key, chain.last)
+        except OSError as error:
+            raise OSError(error.errno, f"{bucket_files.name(key)}: {error.strerror}") from error
     if chains:
         files.sync_all(bucket_files.root)
     if behind:
@@ -85,31 +90,25 @@ def replay(bucket_files: BucketFiles, records: Iterable[Record]) -> int:
     return len(behind)
 
 
-def _complete(bucket_files: BucketFiles, key: BucketKey, last: Snapshot) -> None:
-    try:
-        bucket_files.put(key, last)
-    except OSError as error:
-        raise OSError(error.errno, f"{bucket_files.name(key)}: {error.strerror}") from error
-
-
 def _is_behind(bucket_files: BucketFiles, key: BucketKey, chain: _Chain) -> bool:
-    """Whether the file is to be written anew; what would be lost by that is set aside first."""
+    """Report whether to write the file anew; quarantine first what that would destroy."""
     try:
         content = files.read(bucket_files.root, *paths.parts(key))
     except FileNotFoundError:
         return chain.last.revision > 0
     except OSError as error:
-        if not errors.in_the_way(error):
+        if not errors.is_obstacle(error):
             raise
-        return _set_aside(bucket_files, key, str(error.strerror))
+        return _quarantine(bucket_files, key, str(error.strerror))
     if not content.text.strip(b"\0"):
-        return True  # what a power cut leaves of a file whose data had not been written yet
+        # A power cut leaves this of a file whose data had not been written yet.
+        return True
     try:
         stored = envelope.read(content)
         if stored.key != key:
             raise envelope.Unreadable(f"it says that it is {stored.key}")
     except envelope.Unreadable as error:
-        return _set_aside(bucket_files, key, str(error))
+        return _quarantine(bucket_files, key, str(error))
     return _is_older(bucket_files, key, chain, stored)
 
 
@@ -119,17 +118,19 @@ def _is_older(
     last, now = chain.last, stored.snapshot
     if stored.base is not None and stored.base == last.etag:
         return False
+    # The latter is an edit that was ingested, and whose file was not written yet.
     if now.etag in chain.etags or now.etag == last.etag:
-        return True  # the latter: an edit that was taken over, and not sealed yet
-    if stored.sealed:
+        return True
+    if stored.verified:
         log.warning("%s: its file is newer than the journal, so it stays", key)
         return False
     if stored.base is None and last.revision and now.revision >= last.revision:
         return False
-    return _set_aside(bucket_files, key, "it was edited upon a state that was not the newest")
+    return _quarantine(bucket_files, key, "it was edited upon a state that was not the newest")
 
 
-def _set_aside(bucket_files: BucketFiles, key: BucketKey, why: str) -> bool:
-    log.warning("%s: its file goes to the quarantine and is completed: %s", key, why)
-    bucket_files.set_aside(key)
+def _quarantine(bucket_files: BucketFiles, key: BucketKey, why: str) -> bool:
+    kept = bucket_files.quarantine_name(key)
+    log.warning("%s: its file is completed, and kept before as %s: %s", key, kept, why)
+    bucket_files.quarantine(key, kept)
     return True

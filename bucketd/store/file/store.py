@@ -17,17 +17,18 @@ from typing import Any
 from ...errors import BucketCorrupt, BucketdError
 from ...fs import errors, unlinked
 from ...fs.locks import WriteLock
-from ...model.bucket import ABSENT, BucketKey, Change, Snapshot
+from ...model.bucket import ABSENT, BucketKey, Snapshot
+from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
-from ..base import ChangeEvent, Filter, Page, Subscriber, settled
-from . import listing, recovery
-from .applier import Commit
-from .bucket_files import BucketFiles
+from ..base import ChangeEvent, Filter, Page, SharedSchemas, Subscriber, settled
+from . import listing, paths, recovery
+from .batch import INGEST, Commit
+from .bucket_files import BeingEdited, BucketFiles
 from .committer import Committer
 from .edit_watcher import EditWatcher
 from .journal import Journal
-from .records import Mark
+from .records import EventId
 
 log = logging.getLogger(__name__)
 MOST_SCANS = 64  # of the journal, one after the other
@@ -53,9 +54,10 @@ class FileStore:
 
     def __init__(self, root: int, path: str, options: FileStoreOptions) -> None:
         self._root, self._options = root, options
-        self._files = BucketFiles(root, path, options.cache_bytes)
-        self._counts = listing.Counts(root)
         self._journal, lock = Journal(root, options.journal_bytes), WriteLock(root)
+        self._files = BucketFiles(root, path, options.cache_bytes, lock)
+        self._counts = listing.Counts(self._files)
+        self._loop = asyncio.get_running_loop()
         journal = self._journal
         self._damaged = journal.damaged
         self._replayed = recovery.replay_under(lock, self._files, journal)
@@ -63,24 +65,30 @@ class FileStore:
             self._files, journal, lock, options.lock_timeout, options.relaxed_seconds
         )
         self._dirty = self._committer.dirty
-        self._noticer: EditWatcher | None = None
+        self._edit_watcher: EditWatcher | None = None
         self._scanning, self._scans = asyncio.Lock(), 0
 
     def cached(self, key: BucketKey) -> Snapshot:
-        entry = self._dirty.get(key) or self._files.cached(key)
-        return ABSENT if entry is None else entry if isinstance(entry, Snapshot) else entry.snapshot
+        dirty = self._dirty.get(key)
+        if dirty is not None:
+            return dirty
+        entry = self._files.entry(key)
+        return ABSENT if entry is None else entry.snapshot
 
     def read(self, key: BucketKey, _stale_ok: bool = False) -> Snapshot | Awaitable[Snapshot]:
-        return self._dirty.get(key) or self._files.peek(key) or self._load(key)
+        return self._dirty.get(key) or self._files.cached(key) or self._load(key)
 
     async def _load(self, key: BucketKey) -> Snapshot:
         """Read the file, and ingest what somebody else has written there."""
         try:
             loaded = await asyncio.to_thread(self._files.load, key)
+        except BeingEdited:
+            found = await asyncio.to_thread(self._acknowledged, key)
+            return found or await self._ingest(key)
         except BucketCorrupt:
-            return await self._committer.begin(Commit(key, None, Preconditions()))
-        if not loaded.sealed:
-            self._committer.adopt(key)
+            return await self._ingest(key)
+        if not loaded.verified:
+            self._committer.ingest_edit(key)
         return self._dirty.get(key, loaded.snapshot)
 
     def commit(
@@ -90,30 +98,30 @@ class FileStore:
         preconditions: Preconditions,
         automation: str | None = None,
     ) -> asyncio.Future[Snapshot]:
-        return self._committer.begin(Commit(key, change, preconditions, automation))
+        return self._committer.commit(Commit(key, change, preconditions, automation))
 
     @property
-    def mark(self) -> str:
-        return str(self._committer.mark)
+    def event_id(self) -> str:
+        return str(self._committer.event_id)
 
     def subscribe(self, listener: Subscriber) -> None:
         self._committer.subscribe(listener)
-        self._noticer = EditWatcher(self._files, listener, self._look)
+        self._edit_watcher = EditWatcher(self._files, listener, self._recheck)
 
     async def wait_until_watching(self, _key: BucketKey | None) -> None:
         """It always is."""
 
     def includes(self, _mark: str, _changed: ChangeEvent) -> bool:
-        return False  # whoever has a mark was told after the listener
+        return False  # whoever has a event_id was told after the listener
 
     async def catch_up(self) -> None:
         """A change is told before it is answered."""
 
-    async def changes_after(self, mark: str, key: BucketKey | None) -> list[ChangeEvent] | None:
-        after = Mark.read(mark)
+    async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
+        after = EventId.read(event_id)
         if after is None:
             return None
-        if after == self._committer.mark:
+        if after == self._committer.event_id:
             return []
         if self._scans >= MOST_SCANS:
             return None  # reading anew is less than to wait for so many
@@ -133,23 +141,80 @@ class FileStore:
             ChangeEvent(record.key, before, record.after, str(at)) for before, record, at in steps
         ]
 
-    async def _look(self, key: BucketKey) -> None:
-        """Take up what somebody else may have done to a bucket's file."""
+    async def _recheck(self, key: BucketKey) -> None:
+        """Ingest what another program may have done to a bucket's file."""
         try:
             await settled(self.read(key))
         except BucketdError as error:
             log.warning("%s", error.message)
 
+    def problems(self) -> list[str]:
+        """Return what a person should know and mend, each as a sentence."""
+        watcher = self._edit_watcher
+        found = [self.problem, watcher.problem if watcher is not None else None]
+        if self._damaged:
+            found.append("the journal was damaged when the daemon started; see the log")
+        return [*(problem for problem in found if problem), *self._counts.problems]
+
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
-        await self._committer.settle()
+        await self._committer.wait_until_flushed()
         try:
-            unlinked.check_named(self._root)
-            return await asyncio.to_thread(listing.page, self._root, only, cursor, limit)
+            unlinked.check_linked(self._root)
+            return await asyncio.to_thread(self._page, only, cursor, limit)
         except OSError as error:
             raise errors.refusal("list the buckets", error) from error
 
+    def _page(self, only: Filter, cursor: str | None, limit: int) -> Page:
+        """Return a page; once more where another program began to edit files meanwhile."""
+        for edited in (self._is_edited(), True):
+            keys = [*self._committer.dirty]
+            if edited:
+                keys += [*self._files.known_keys(), *self._journal.keys(self._committer.end)]
+            lister = listing.Lister(
+                self._files,
+                {paths.path(key): key for key in keys},
+                edited,
+                search=lambda: {
+                    paths.path(key): key for key in self._journal.keys(self._committer.end)
+                },
+                read=self._read_on_thread,
+            )
+            page = lister.page(only, cursor, limit)
+            if edited or not self._is_edited():
+                break
+        return page
+
+    def _is_edited(self) -> bool:
+        with self._files.excluding_editors() as alone:
+            return not alone
+
+    def _read_on_thread(self, key: BucketKey) -> Snapshot:
+        """Do what ``read`` does, from a worker thread, and without another."""
+        newest = self._dirty.get(key)
+        if newest is not None:
+            return newest
+        try:
+            loaded = self._files.load(key)
+        except (BucketCorrupt, BeingEdited) as error:
+            found = self._acknowledged(key) if isinstance(error, BeingEdited) else None
+            return found or asyncio.run_coroutine_threadsafe(self._ingest(key), self._loop).result()
+        if not loaded.verified:
+            self._loop.call_soon_threadsafe(self._committer.ingest_edit, key)
+        return self._dirty.get(key, loaded.snapshot)
+
+    def _acknowledged(self, key: BucketKey) -> Snapshot | None:
+        """Return what is known of a bucket besides its file, if anything; from any thread."""
+        entry = self._files.entry(key)
+        if entry is not None and entry.snapshot.revision:
+            return entry.snapshot
+        record = self._journal.find(key, self._committer.end)
+        return record.after if record is not None and record.after.revision else None
+
+    async def _ingest(self, key: BucketKey) -> Snapshot:
+        return await self._committer.commit(Commit(key, INGEST, Preconditions()))
+
     async def check(self) -> dict[str, Any]:
-        await self._committer.settle()
+        await self._committer.wait_until_flushed()
         cached, cached_bytes = self._files.cache_use()
         relaxed = self._options.relaxed_seconds
         return {
@@ -169,6 +234,7 @@ class FileStore:
             "journal_damaged": self._damaged,
             "replayed_files": self._replayed,
             **await asyncio.to_thread(self._counts.get),
+            "problems": self.problems(),
         }
 
     @property
@@ -187,11 +253,17 @@ class FileStore:
         problem = self._committer.problem
         return problem.message if problem else None
 
+    def shared_schemas(self) -> SharedSchemas | None:
+        return None
+
+    async def run_background(self, stop: asyncio.Event) -> None:
+        """Return at once: all work is started by requests and by the journal's writer."""
+
     async def close(self) -> None:
         try:
-            if self._noticer is not None:
-                await self._noticer.close()
+            if self._edit_watcher is not None:
+                await self._edit_watcher.close()
         except Exception:
-            log.exception("cannot stop noticing edits; all else goes on")
+            log.exception("cannot stop the edit watcher; everything else goes on")
         await self._committer.close()
         os.close(self._root)

@@ -1,7 +1,8 @@
 import { resolve } from "./context.js";
 import { BucketError } from "./errors.js";
 import { encodeObject, nameOfError } from "./json.js";
-import { type BucketRequest, requestBucket } from "./request.js";
+import { type AnyWriteOptions, writeHeaders } from "./preconditions.js";
+import { type BucketRequest, requestBucket, requestMinimal } from "./request.js";
 import type {
   BucketData,
   BucketResult,
@@ -10,6 +11,7 @@ import type {
   Failure,
   WatchOptions,
   WatchResult,
+  WriteResult,
 } from "./types.js";
 import { watch } from "./watch.js";
 
@@ -18,7 +20,9 @@ export interface AgentBucket {
   /** Read the stored bucket; `{}` if there is none yet. */
   get(): Promise<BucketResult>;
   /** Merge shallowly: keys not named stay, `null` is a value. The result holds the whole bucket. */
-  set(data: Partial<BucketData>): Promise<BucketResult>;
+  set(data: Partial<BucketData>, options?: { returning?: true | undefined }): Promise<BucketResult>;
+  /** Merge likewise; the result holds the revision and not the bucket. */
+  set(data: Partial<BucketData>, options: { returning: false }): Promise<WriteResult>;
   /** Iterate over every change from now on, whoever makes it; a failure comes last. */
   watch(options?: WatchOptions): AsyncGenerator<WatchResult<BucketData>, void, void>;
 }
@@ -26,7 +30,8 @@ export interface AgentBucket {
 /** The bucket of the environment's device, shared by its jobs. Never rejects. */
 export interface AgentDeviceBucket {
   get(): Promise<DeviceBucketResult>;
-  set(data: Partial<DeviceBucketData>): Promise<DeviceBucketResult>;
+  set(data: Partial<DeviceBucketData>, options?: { returning?: true | undefined }): Promise<DeviceBucketResult>;
+  set(data: Partial<DeviceBucketData>, options: { returning: false }): Promise<WriteResult>;
   watch(options?: WatchOptions): AsyncGenerator<WatchResult<DeviceBucketData>, void, void>;
 }
 
@@ -41,30 +46,37 @@ export interface Agent {
 export const agent: Agent = {
   utils: {
     bucket: {
-      get: () => resultOf(false, get),
-      set: (data) => resultOf(false, () => merge(data)),
+      get: () => read(false),
+      set: (data: unknown, options?: AnyWriteOptions) => merge(false, data, options),
       watch: (options) => changes(false, options),
     },
     deviceBucket: {
-      get: () => resultOf(true, get),
-      set: (data) => resultOf(true, () => merge(data)),
+      get: () => read(true),
+      set: (data: unknown, options?: AnyWriteOptions) => merge(true, data, options),
       watch: (options) => changes(true, options),
     },
   },
 };
 
-function get(): BucketRequest {
-  return { method: "GET" };
+function read(deviceBucket: boolean): Promise<any> {
+  return resultOf(() => requestBucket(resolve({ deviceBucket }), { method: "GET" }).then(({ body }) => body));
 }
 
-function merge(data: unknown): BucketRequest {
-  return { method: "PATCH", body: encodeObject(data, "set the bucket") };
+function merge(deviceBucket: boolean, data: unknown, options: AnyWriteOptions | undefined): Promise<any> {
+  const verb = "set the bucket";
+  return resultOf(() => {
+    const target = resolve({ deviceBucket });
+    const wanted: BucketRequest = { method: "PATCH", body: encodeObject(data, verb), headers: writeHeaders(options, verb) };
+    return options?.returning === false
+      ? requestMinimal(target, wanted)
+      : requestBucket(target, wanted).then(({ body }) => body);
+  });
 }
 
-async function resultOf(deviceBucket: boolean, build: () => BucketRequest): Promise<any> {
+/** Return what `call` resolves to, or its failure as a result. */
+async function resultOf(call: () => unknown): Promise<unknown> {
   try {
-    const { body } = await requestBucket(resolve({ deviceBucket }), build());
-    return body;
+    return await call();
   } catch (error) {
     return failure(error);
   }

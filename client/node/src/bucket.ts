@@ -2,9 +2,20 @@ import { sleep } from "./clock.js";
 import { type BucketOptions, quote, resolve } from "./context.js";
 import { InvalidRequestError, PreconditionFailedError } from "./errors.js";
 import { encode, encodeObject } from "./json.js";
-import { preconditionHeaders, splitOptions } from "./preconditions.js";
-import { type BucketRequest, type BucketResponse, request, requestBucket } from "./request.js";
-import type { AnyBucket, Change, Context, JsonPatchOperation, Snapshot, WatchOptions, WriteOptions } from "./types.js";
+import { type AnyWriteOptions, preconditionHeaders, splitOptions, writeHeaders } from "./preconditions.js";
+import { type BucketRequest, type BucketResponse, request, requestBucket, requestMinimal } from "./request.js";
+import type {
+  AnyBucket,
+  Change,
+  Context,
+  JsonPatchOperation,
+  MinimalWriteOptions,
+  Precondition,
+  Snapshot,
+  WatchOptions,
+  WriteOptions,
+  WriteSuccess,
+} from "./types.js";
 import { watch } from "./watch.js";
 
 export type { BucketOptions } from "./context.js";
@@ -31,47 +42,56 @@ export class Bucket<T extends object = AnyBucket> {
     return this.content({ method: "GET", query: queryOf(keys) });
   }
 
-  /** Merge shallowly; resolve to the whole bucket. */
-  async set(data: Partial<T>, options?: WriteOptions): Promise<T> {
+  /** Merge shallowly; resolve to the whole bucket, or to its revision with `returning: false`. */
+  set(data: Partial<T>, options?: WriteOptions): Promise<T>;
+  set(data: Partial<T>, options: MinimalWriteOptions): Promise<WriteSuccess>;
+  async set(data: Partial<T>, options?: AnyWriteOptions): Promise<unknown> {
     const verb = "set the bucket";
-    return this.content({ method: "PATCH", body: encodeObject(data, verb), headers: preconditionHeaders(options, verb) });
+    return this.write(verb, { method: "PATCH", body: encodeObject(data, verb) }, options);
   }
 
   /** Replace the whole bucket by `data`. */
-  async replace(data: T, options?: WriteOptions): Promise<T> {
+  replace(data: T, options?: WriteOptions): Promise<T>;
+  replace(data: T, options: MinimalWriteOptions): Promise<WriteSuccess>;
+  async replace(data: T, options?: AnyWriteOptions): Promise<unknown> {
     const verb = "replace the bucket";
-    return this.content({ method: "PUT", body: encodeObject(data, verb), headers: preconditionHeaders(options, verb) });
+    return this.write(verb, { method: "PUT", body: encodeObject(data, verb) }, options);
   }
 
   /** Remove the named keys, at least one; resolve to the remaining bucket. Options follow the keys. */
   remove(...keys: (keyof T & string)[]): Promise<T>;
   remove(...keysAndOptions: [...(keyof T & string)[], WriteOptions]): Promise<T>;
-  async remove(...given: unknown[]): Promise<T> {
+  remove(...keysAndOptions: [...(keyof T & string)[], MinimalWriteOptions]): Promise<WriteSuccess>;
+  async remove(...given: unknown[]): Promise<unknown> {
     const [keys, options] = splitOptions(given);
     // An empty list that is spread here would otherwise delete the whole bucket.
     if (keys.length === 0) {
       throw new InvalidRequestError("cannot remove keys: none is named; clear() removes the whole bucket");
     }
-    return this.content({ method: "DELETE", query: queryOf(keys), headers: preconditionHeaders(options, "remove keys") });
+    return this.write("remove keys", { method: "DELETE", query: queryOf(keys) }, options);
   }
 
   /** Remove the whole bucket. */
-  async clear(options?: WriteOptions): Promise<void> {
+  async clear(options?: Precondition): Promise<void> {
     await this.send({ method: "DELETE", headers: preconditionHeaders(options, "clear the bucket") });
   }
 
   /** Merge deeply by RFC 7396: objects are merged, `null` removes a key. */
-  async mergePatch(patch: object, options?: WriteOptions): Promise<T> {
+  mergePatch(patch: object, options?: WriteOptions): Promise<T>;
+  mergePatch(patch: object, options: MinimalWriteOptions): Promise<WriteSuccess>;
+  async mergePatch(patch: object, options?: AnyWriteOptions): Promise<unknown> {
     const verb = "merge into the bucket";
-    const headers = { ...contentType("merge-patch"), ...preconditionHeaders(options, verb) };
-    return this.content({ method: "PATCH", body: encodeObject(patch, verb), headers });
+    const headers = contentType("merge-patch");
+    return this.write(verb, { method: "PATCH", body: encodeObject(patch, verb), headers }, options);
   }
 
   /** Apply a JSON Patch (RFC 6902), all operations or none. */
-  async jsonPatch(operations: readonly JsonPatchOperation[], options?: WriteOptions): Promise<T> {
+  jsonPatch(operations: readonly JsonPatchOperation[], options?: WriteOptions): Promise<T>;
+  jsonPatch(operations: readonly JsonPatchOperation[], options: MinimalWriteOptions): Promise<WriteSuccess>;
+  async jsonPatch(operations: readonly JsonPatchOperation[], options?: AnyWriteOptions): Promise<unknown> {
     const verb = "patch the bucket";
-    const headers = { ...contentType("json-patch"), ...preconditionHeaders(options, verb) };
-    return this.content({ method: "PATCH", body: encode(operations, verb), headers });
+    const headers = contentType("json-patch");
+    return this.write(verb, { method: "PATCH", body: encode(operations, verb), headers }, options);
   }
 
   /** Read the bucket with its revision, and with the ETag that a conditional write compares. */
@@ -86,13 +106,18 @@ export class Bucket<T extends object = AnyBucket> {
    * Read the bucket, let `change` modify it (or return another object), and write the result back
    * if nobody wrote in between; otherwise start again. `change` may therefore run several times.
    */
-  async update(change: (bucket: T) => T | void | Promise<T | void>): Promise<T> {
+  update(change: (bucket: T) => T | void | Promise<T | void>, options?: { returning?: true | undefined }): Promise<T>;
+  update(change: (bucket: T) => T | void | Promise<T | void>, options: { returning: false }): Promise<WriteSuccess>;
+  async update(
+    change: (bucket: T) => T | void | Promise<T | void>,
+    options: { returning?: boolean | undefined } = {},
+  ): Promise<unknown> {
     for (let round = 1; ; round++) {
       const { bucket, etag } = await this.snapshot();
       const body = encodeObject((await change(bucket)) ?? bucket, "update the bucket");
-      const headers = preconditionHeaders({ ifMatch: etag }, "update the bucket");
       try {
-        return await this.content({ method: "PUT", body, headers });
+        const guarded = { ...options, ifMatch: etag } as AnyWriteOptions;
+        return await this.write("update the bucket", { method: "PUT", body }, guarded);
       } catch (error) {
         if (!(error instanceof PreconditionFailedError) || round >= MAX_ROUNDS) throw error;
       }
@@ -118,6 +143,12 @@ export class Bucket<T extends object = AnyBucket> {
     const { body } = await request(target, { method: "GET", path: "/v1/context" }, this.options.timeout);
     const { success: _, ...context } = body;
     return context;
+  }
+
+  private async write(verb: string, wanted: BucketRequest, options: AnyWriteOptions | undefined): Promise<unknown> {
+    const headers = { ...wanted.headers, ...writeHeaders(options, verb) };
+    if (options?.returning !== false) return this.content({ ...wanted, headers });
+    return requestMinimal(resolve(this.options), { ...wanted, headers }, this.options.timeout);
   }
 
   private async content(wanted: BucketRequest): Promise<any> {

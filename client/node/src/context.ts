@@ -150,6 +150,7 @@ function segment(name: string, what: string): string {
 
 /** Percent-encode everything but letters, digits and `-_.~`. */
 export function quote(text: string, what: string): string {
+  if (/^[\w.~-]*$/.test(text)) return text;
   try {
     const hex = (char: string) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`;
     return encodeURIComponent(text).replace(/[!'()*]/g, hex);

@@ -6,10 +6,10 @@ export interface HttpRequest {
   readonly body?: string | undefined;
 }
 
-/** A response; header names are in lower case. */
 export interface HttpResponse {
   readonly status: number;
-  readonly headers: Readonly<Record<string, string | undefined>>;
+  /** Return the value of a header field by its name in lower case. */
+  header(name: string): string | undefined;
   readonly text: string;
 }
 
@@ -18,16 +18,11 @@ export class MalformedResponse extends Error {}
 
 const MAX_HEAD_BYTES = 16 * 1024;
 const HEAD_END = Buffer.from("\r\n\r\n");
+const EMPTY: Buffer = Buffer.alloc(0);
 const PROTOCOL = "HTTP/1.";
-const STATUS_LINE = /^HTTP\/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\0]*)?$/;
-const FIELD = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*?)[ \t]*$/;
+// Field names are tokens, and no field continues on a second line.
+const HEAD = /^HTTP\/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\0]*)?(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\n\0]*)*$/;
 const CHUNK_SIZE = /^([0-9a-fA-F]{1,12})[ \t]*(?:;[^\r\n\0]*)?$/;
-
-interface Head {
-  readonly status: number;
-  readonly headers: Record<string, string | undefined>;
-  readonly keepAlive: boolean;
-}
 
 /** How a body ends: after so many bytes, after its last chunk, or with the connection. */
 type Framing = number | "chunked" | "close";
@@ -48,7 +43,7 @@ export class ResponseReader {
   private head: Head | undefined;
   private framing: Framing = "close";
   /** Received bytes that do not make a whole head or chunk yet. */
-  private rest: Buffer = Buffer.alloc(0);
+  private rest = EMPTY;
   private readonly body: Buffer[] = [];
   private bodyBytes = 0;
 
@@ -72,7 +67,7 @@ export class ResponseReader {
         this.rest = Buffer.from(data);
         return undefined;
       }
-      const head = parseHead(data.toString("latin1", 0, end));
+      const head = new Head(data.toString("latin1", 0, end));
       data = data.subarray(end + HEAD_END.length);
       // An interim response announces the final one.
       if (head.status >= 200) this.begin(head);
@@ -87,8 +82,8 @@ export class ResponseReader {
 
   private begin(head: Head): void {
     this.head = head;
-    this.framing = framingOf(head);
-    this.rest = Buffer.alloc(0);
+    this.framing = head.framing;
+    this.rest = EMPTY;
   }
 
   private takeBytes(data: Buffer): HttpResponse | undefined {
@@ -133,9 +128,9 @@ export class ResponseReader {
   }
 
   private complete(): HttpResponse {
-    const { status, headers } = this.head!;
+    const head = this.head!;
     const bytes = this.body.length === 1 ? this.body[0]! : Buffer.concat(this.body);
-    return { status, headers, text: bytes.toString("utf8") };
+    return { status: head.status, header: (name) => head.get(name), text: bytes.toString("utf8") };
   }
 }
 
@@ -145,42 +140,52 @@ function refuseOtherProtocols(data: Buffer): void {
   if (!PROTOCOL.startsWith(start) || data.length > MAX_HEAD_BYTES) throw new MalformedResponse();
 }
 
-function parseHead(text: string): Head {
-  const [statusLine, ...lines] = text.split("\r\n");
-  const found = STATUS_LINE.exec(statusLine!);
-  if (!found) throw new MalformedResponse();
-  const headers: Head["headers"] = Object.create(null);
-  for (const line of lines) {
-    const field = FIELD.exec(line);
-    if (!field) throw new MalformedResponse();
-    addField(headers, field[1]!.toLowerCase(), field[2]!);
-  }
-  const status = Number(found[2]);
-  // The client never asks for another protocol.
-  if (status === 101) throw new MalformedResponse();
-  const connection = headers.connection?.toLowerCase() ?? "";
-  const keepAlive = found[1] === "1" ? !/\bclose\b/.test(connection) : /\bkeep-alive\b/.test(connection);
-  return { status, headers, keepAlive };
-}
+/** The status line and header fields of a response. */
+class Head {
+  readonly status: number;
+  readonly keepAlive: boolean;
+  /** How the body ends. */
+  readonly framing: Framing;
+  private readonly names: string;
 
-function addField(headers: Head["headers"], name: string, value: string): void {
-  const before = headers[name];
-  if (name === "content-length" && before !== undefined && before !== value) throw new MalformedResponse();
-  if (before === undefined) headers[name] = value;
-  else if (name === "transfer-encoding" || name === "connection") headers[name] = `${before}, ${value}`;
-}
-
-function framingOf({ status, headers }: Head): Framing {
-  if (status === 204 || status === 304) return 0;
-  const [coding, length] = [headers["transfer-encoding"], headers["content-length"]];
-  if (coding !== undefined) {
-    // Two framings at once are how a response is smuggled into another.
-    if (coding.toLowerCase() !== "chunked" || length !== undefined) throw new MalformedResponse();
-    return "chunked";
+  constructor(private readonly text: string) {
+    const found = HEAD.exec(text);
+    if (!found) throw new MalformedResponse();
+    this.names = text.toLowerCase();
+    this.status = Number(found[2]);
+    // The client never asks for another protocol.
+    if (this.status === 101) throw new MalformedResponse();
+    const connection = this.get("connection") ?? "";
+    this.keepAlive = found[1] === "1" ? !/\bclose\b/i.test(connection) : /\bkeep-alive\b/i.test(connection);
+    this.framing = this.findFraming();
   }
-  if (length === undefined) return "close";
-  if (!/^[0-9]{1,15}$/.test(length)) throw new MalformedResponse();
-  return Number(length);
+
+  /** Return the value of the field with this name, which is in lower case; several are joined. */
+  get(name: string): string | undefined {
+    const start = `\r\n${name}:`;
+    let found: string | undefined;
+    for (let at = this.names.indexOf(start); at >= 0; at = this.names.indexOf(start, at + start.length)) {
+      const end = this.text.indexOf("\r\n", at + start.length);
+      const value = this.text.slice(at + start.length, end < 0 ? undefined : end).trim();
+      found = found === undefined ? value : `${found}, ${value}`;
+    }
+    return found;
+  }
+
+  private findFraming(): Framing {
+    if (this.status < 200 || this.status === 204 || this.status === 304) return 0;
+    const [coding, length] = [this.get("transfer-encoding"), this.get("content-length")];
+    if (coding !== undefined) {
+      // With two framings at once, one response can be smuggled into another.
+      if (coding.toLowerCase() !== "chunked" || length !== undefined) throw new MalformedResponse();
+      return "chunked";
+    }
+    if (length === undefined) return "close";
+    // The same length may be repeated.
+    const found = /^([0-9]{1,15})(?:, \1)*$/.exec(length);
+    if (!found) throw new MalformedResponse();
+    return Number(found[1]);
+  }
 }
 
 function parseChunkSize(line: string): number {

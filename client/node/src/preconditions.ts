@@ -1,14 +1,31 @@
 import { InvalidRequestError } from "./errors.js";
-import type { WriteOptions } from "./types.js";
+import type { MinimalWriteOptions, Precondition, WriteOptions } from "./types.js";
+
+export type AnyWriteOptions = WriteOptions | MinimalWriteOptions;
 
 // A line break would end the header.
 const HEADER = /^[\t\x20-\x7e\x80-\xff]*$/;
 
 /** Return the headers that make a write conditional on the ETag it was meant for. */
-export function preconditionHeaders(options: WriteOptions | undefined, verb: string): Record<string, string> {
+export function preconditionHeaders(options: Precondition | undefined, verb: string): Record<string, string> {
   if (options === undefined) return {};
-  refuseUnknown(options, verb);
-  const { ifMatch } = options;
+  refuseUnknown(options, verb, ["ifMatch"]);
+  return ifMatchHeaders(options, verb);
+}
+
+/** Return the headers of a write: its precondition, and whether the response may omit the bucket. */
+export function writeHeaders(options: AnyWriteOptions | undefined, verb: string): Record<string, string> {
+  if (options === undefined) return {};
+  refuseUnknown(options, verb, ["ifMatch", "returning"]);
+  const { returning } = options;
+  if (returning !== undefined && typeof returning !== "boolean") {
+    throw new InvalidRequestError(`cannot ${verb}: returning must be true or false`);
+  }
+  const prefer: Record<string, string> = returning === false ? { Prefer: "return=minimal" } : {};
+  return { ...ifMatchHeaders(options, verb), ...prefer };
+}
+
+function ifMatchHeaders({ ifMatch }: Precondition, verb: string): Record<string, string> {
   if (ifMatch === undefined) return {};
   if (ifMatch === null) return { "If-None-Match": "*" };
   if (typeof ifMatch === "string" && HEADER.test(ifMatch)) return { "If-Match": ifMatch };
@@ -16,17 +33,17 @@ export function preconditionHeaders(options: WriteOptions | undefined, verb: str
 }
 
 /** Refuse unknown options: one may be a misspelt precondition, and ignoring it would write unconditionally. */
-function refuseUnknown(options: object, verb: string): void {
+function refuseUnknown(options: object, verb: string, known: readonly string[]): void {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
     throw new InvalidRequestError(`cannot ${verb}: its options must be an object such as { ifMatch: etag }`);
   }
-  const unknown = Object.keys(options).find((name) => name !== "ifMatch");
+  const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown === undefined) return;
-  throw new InvalidRequestError(`cannot ${verb}: there is no option ${JSON.stringify(unknown)}; there is ifMatch`);
+  throw new InvalidRequestError(`cannot ${verb}: there is no option ${JSON.stringify(unknown)}; there is ${known.join(" and ")}`);
 }
 
 /** Split trailing options from the keys before them. */
-export function splitOptions(given: readonly unknown[]): [string[], WriteOptions | undefined] {
+export function splitOptions(given: readonly unknown[]): [string[], AnyWriteOptions | undefined] {
   const last = given.at(-1);
   const hasOptions = typeof last === "object" && last !== null;
   return [(hasOptions ? given.slice(0, -1) : given) as string[], hasOptions ? last : undefined];

@@ -6,6 +6,7 @@ import { MalformedResponse, serialize } from "./http1.js";
 import { QueueTimeout, enqueue } from "./keyed-queue.js";
 import { type ApiResponse, RetryLater, parseResponse } from "./response.js";
 import { permanentFailure } from "./socket-path.js";
+import type { WriteSuccess } from "./types.js";
 
 /** One call on a bucket; `query` is percent-encoded, `body` is JSON. */
 export interface BucketRequest {
@@ -48,7 +49,15 @@ export async function requestBucket(target: Target, wanted: BucketRequest, timeo
   if (typeof content !== "object" || content === null) {
     throw new StoreError(`cannot read the response: it holds no ${target.field}`, "internal");
   }
-  return { ...response, content };
+  return { body: response.body, etag: response.etag, content };
+}
+
+/** As `request`, for a write that needs no bucket back; drop the bucket of a daemon that sends it. */
+export async function requestMinimal(target: Target, wanted: BucketRequest, timeout?: number): Promise<WriteSuccess> {
+  const { body } = await request(target, wanted, timeout);
+  const { [target.field]: _, ...result } = body;
+  if (Number.isInteger(result.revision)) return result;
+  throw new StoreError("cannot read the response: it holds no revision", "internal");
 }
 
 const MIN_TRY_MS = 250;
@@ -57,7 +66,7 @@ const TIMER_ERROR_MS = 2;
 
 /** Repeat a call while it certainly changed nothing, until a response arrives or the time is over. */
 async function retry(target: Target, wanted: BucketRequest, limits: Limits): Promise<ApiResponse> {
-  let failed: unknown = new TimedOut(false);
+  let failed: unknown;
   for (let tries = 0; ; tries++) {
     const ms = limits.deadline - now();
     if (ms <= (tries > 0 ? TIMER_ERROR_MS : 0)) break;
@@ -73,7 +82,7 @@ async function retry(target: Target, wanted: BucketRequest, limits: Limits): Pro
     if (pause === undefined || left <= 0) break;
     await sleep(Math.min(pause, left));
   }
-  throw failed;
+  throw failed ?? new TimedOut(false);
 }
 
 async function attempt(target: Target, wanted: BucketRequest, ms: number): Promise<ApiResponse> {

@@ -62,10 +62,10 @@ export class RetryLater extends Error {
 /** Parse the daemon's response; throw the BucketError that it reports, or RetryLater. */
 export function parseResponse(response: HttpResponse, target: Target): ApiResponse {
   const body = parseBody(response, target);
-  if (body.success === true) return { body, etag: response.headers.etag ?? null };
+  if (body.success === true) return { body, etag: response.header("etag") ?? null };
   const refusal = errorOf(response, body);
   if (!RETRYABLE.has(refusal.code)) throw refusal;
-  throw new RetryLater(refusal, 1000 * (Number(response.headers["retry-after"]) || 0));
+  throw new RetryLater(refusal, 1000 * (Number(response.header("retry-after")) || 0));
 }
 
 function parseBody(response: HttpResponse, target: Target): any {
@@ -79,13 +79,13 @@ function parseBody(response: HttpResponse, target: Target): any {
   throw new StoreError(`cannot read the response: ${cause}`, "internal", { status: response.status });
 }
 
-function errorOf({ status, headers }: HttpResponse, body: any): BucketError {
+function errorOf(response: HttpResponse, body: any): BucketError {
   const code = String(body.code);
   const Kind = Object.hasOwn(KINDS, code) ? KINDS[code]! : BucketError;
-  const options: BucketErrorOptions = { status };
+  const options: BucketErrorOptions = { status: response.status };
   if (Array.isArray(body.details)) options.details = body.details;
   if (Number.isInteger(body.revision)) options.revision = body.revision;
-  const id = headers["x-request-id"];
-  if (typeof id === "string") options.requestId = id;
+  const id = response.header("x-request-id");
+  if (id !== undefined) options.requestId = id;
   return new Kind(String(body.error), code, options);
 }

@@ -62,6 +62,15 @@ export interface Failure {
   details?: Detail[];
 }
 
+/** The result of a write with `returning: false`: without the bucket. */
+export interface WriteSuccess {
+  success: true;
+  /** The revision after the write; 0 when no bucket is stored. */
+  revision: number;
+  recovered_from?: RecoveredFrom;
+}
+
+export type WriteResult = WriteSuccess | Failure;
 export type BucketResult<T = BucketData> = BucketSuccess<T> | Failure;
 export type DeviceBucketResult<T = DeviceBucketData> = DeviceBucketSuccess<T> | Failure;
 
@@ -86,13 +95,23 @@ export interface Snapshot<T = AnyBucket> {
   stale_seconds?: number;
 }
 
-/** Options of a write. */
-export interface WriteOptions {
+/** The precondition of a write. */
+export interface Precondition {
   /**
    * The `etag` of a snapshot: the write is refused with PreconditionFailedError if the bucket has
    * changed since. `null`, as in the snapshot of a bucket that is not stored: if there is one now.
    */
   ifMatch?: string | null | undefined;
+}
+
+/** Options of a write that resolves to the bucket. */
+export interface WriteOptions extends Precondition {
+  returning?: true | undefined;
+}
+
+/** Options of a write that resolves without the bucket: the daemon does not send a large one back. */
+export interface MinimalWriteOptions extends Precondition {
+  returning: false;
 }
 
 /** One change of a bucket, whoever made it. */

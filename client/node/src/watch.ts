@@ -188,6 +188,6 @@ async function* textOf(response: http.IncomingMessage): AsyncGenerator<string, v
 async function readResponse(response: http.IncomingMessage): Promise<HttpResponse> {
   let text = "";
   for await (const piece of textOf(response)) text += piece;
-  const headers = response.headers as HttpResponse["headers"];
-  return { status: response.statusCode!, headers, text };
+  const header = (name: string) => response.headers[name] as string | undefined;
+  return { status: response.statusCode!, header, text };
 }

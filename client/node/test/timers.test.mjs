@@ -24,13 +24,19 @@ async function run(body, socket) {
 }
 
 const FAKED = {
-  "node:test": `mock.timers.enable({ apis: ["setTimeout", "setInterval", "setImmediate", "Date"] });`,
+  "node:test": `
+    const apis = ["setTimeout", "setInterval", "setImmediate"];
+    try {
+      mock.timers.enable({ apis: [...apis, "Date"] });
+    } catch {
+      mock.timers.enable(apis); // as Node 18 has it
+    }`,
   // As sinon and vitest do it: on the global object, with a clock that nobody advances.
   "sinon and vitest": `
     for (const name of ["setTimeout", "setInterval", "setImmediate", "clearTimeout", "clearImmediate", "queueMicrotask"]) {
       globalThis[name] = () => ({ unref() {}, ref() {}, hasRef: () => true });
     }
-    performance.now = () => 0;
+    Object.defineProperty(performance, "now", { value: () => 0 });
     Date.now = () => 0;`,
 };
 

@@ -1,10 +1,10 @@
 """The bucket of your automation: state that outlives it, kept by bucketd on this host.
 
     from bucketd_client import agent            results, never exceptions
-    from bucketd_client.aio import agent        the same, awaited
+    from bucketd_client.aio import agent        the same for asyncio
     from bucketd_client import Bucket           dicts, and exceptions
 
-Names are imported when they are first used, so that importing this costs next to nothing.
+Each name is imported when it is first used, so that importing this package takes hardly any time.
 """
 
 TYPE_CHECKING = False  # type checkers read it as True; importing typing takes longer than a call
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from ._results import DeviceBucketResult as DeviceBucketResult
     from ._results import DeviceBucketSuccess as DeviceBucketSuccess
     from ._results import Failure as Failure
+    from ._results import WriteResult as WriteResult
+    from ._results import WriteSuccess as WriteSuccess
 
 __version__ = "0.1.0"
 
@@ -61,7 +63,7 @@ _HOMES = {
     ),
     "_results": (
         *("BucketResult", "BucketSuccess", "DeviceBucketResult", "DeviceBucketSuccess"),
-        "Failure",
+        *("Failure", "WriteResult", "WriteSuccess"),
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,7 +1,7 @@
 """``agent.utils.bucket`` and ``agent.utils.deviceBucket``: results, never exceptions.
 
-The context is looked up in the environment at each call, so a module may be
-imported before there is one.
+The context is read from the environment at each call, so a module may be imported before there is
+one.
 """
 
 from __future__ import annotations
@@ -10,26 +10,32 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Generic
 
-from . import _context
-from ._api import JSON, bucket_call, encode, whole
+from . import _context, _operations, _transport
+from ._api import BucketRequest, whole
 from ._errors import BucketError
+from ._http11 import Response
 from ._results import (
     BucketResult,
     BucketSuccess,
     DeviceBucketResult,
     DeviceBucketSuccess,
     Failure,
+    WriteResult,
+    WriteSuccess,
 )
 
 if TYPE_CHECKING:
+    from typing import Literal, overload
+
     from typing_extensions import TypeVar
 
     from ._events import Change
+    from ._operations import Operation
 
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
     P = TypeVar("P", bound=Mapping[str, Any], default=Mapping[str, Any])
 else:
-    from typing import TypeVar
+    from typing import TypeVar, overload
 
     B, P = TypeVar("B"), TypeVar("P")
 
@@ -37,35 +43,45 @@ S = TypeVar("S")
 Success = Callable[[Mapping[str, Any]], S]
 
 
-def json_of(data: Any) -> bytes | Failure:
-    """The data as it is now, or why it has no JSON."""
-    try:
-        return encode(whole(data))
-    except BucketError as cause:
-        return Failure.of(cause)
+class Call:
+    """One call of an agent: its request, and the result that the response becomes.
 
+    Every step raises BucketError, which ``Failure.of`` makes a result.
+    """
 
-def result(
-    kind: Success[S],
-    device_bucket: bool,
-    body: bytes | Failure | None = None,
-    began: float | None = None,
-) -> S | Failure:
-    """The bucket, after ``body`` was set in it where there is one, or what went wrong."""
-    if isinstance(body, Failure):
-        return body
-    method, media_type = ("GET", None) if body is None else ("PATCH", JSON)
-    try:
+    def __init__(self, kind: Success[Any], device_bucket: bool, operation: Operation) -> None:
         scope = _context.from_environment(os.environ, device_bucket)
         path = _context.socket_path(os.environ)
-        reply = bucket_call(scope, method, path=path, body=body, media_type=media_type, began=began)
+        self._kind = kind
+        self.request = BucketRequest(scope, path, operation)
+
+    def result(self, response: Response) -> Any:
+        if self._kind is WriteSuccess:
+            return WriteSuccess(self.request.minimal_reply(response).members)
+        return self._kind(self.request.reply(response).members)
+
+
+def get_call(kind: Success[Any], device_bucket: bool) -> Call:
+    return Call(kind, device_bucket, _operations.read())
+
+
+def set_call(kind: Success[Any], device_bucket: bool, data: Any, returning: bool) -> Call:
+    operation = _operations.merge(whole(data), {}, _operations.UNGUARDED, returning)
+    return Call(kind if returning else WriteSuccess, device_bucket, operation)
+
+
+def _result(call: Callable[..., Call], *args: Any) -> Any:
+    """Make one call, and return its result: a success, or a Failure that says what went wrong."""
+    try:
+        prepared = call(*args)
+        request = prepared.request
+        return prepared.result(_transport.exchange(request.method, request.data, request.path))
     except BucketError as cause:
         return Failure.of(cause)
-    return kind(reply.members)
 
 
 def watch(device_bucket: bool, keys: tuple[str, ...], snapshot: bool) -> Iterator[Change | Failure]:
-    """The changes; a Failure, as the last, says why there are no more."""
+    """Yield the changes; a Failure, as the last, says why there are no more."""
     from ._sync_watch import changes
     from ._watch_session import Watching
 
@@ -78,18 +94,27 @@ def watch(device_bucket: bool, keys: tuple[str, ...], snapshot: bool) -> Iterato
 
 
 class BucketOfJob(Generic[B, P]):
-    """The bucket of this job on this device; ``B`` is what it holds, ``P`` what may be set."""
+    """The bucket of this job on this device; ``B`` is its content, ``P`` what may be set."""
 
     def get(self) -> BucketResult[B]:
-        """The whole bucket, ``{}`` where none is stored yet."""
-        return result(BucketSuccess, False)
+        """Return the whole bucket, ``{}`` where none is stored yet."""
+        result: BucketResult[B] = _result(get_call, BucketSuccess, False)
+        return result
 
-    def set(self, data: P) -> BucketResult[B]:
-        """Set these keys, keep all others; the whole bucket as it is then."""
-        return result(BucketSuccess, False, json_of(data))
+    @overload
+    def set(self, data: P, *, returning: Literal[True] = True) -> BucketResult[B]: ...
+    @overload
+    def set(self, data: P, *, returning: Literal[False]) -> WriteResult: ...
+    def set(self, data: P, *, returning: bool = True) -> BucketResult[B] | WriteResult:
+        """Set these keys, keep all others, and return the whole bucket.
+
+        With ``returning=False`` the result has no bucket, which spares a large one's way back.
+        """
+        result: BucketResult[B] = _result(set_call, BucketSuccess, False, data, returning)
+        return result
 
     def watch(self, *keys: str, snapshot: bool = False) -> Iterator[Change | Failure]:
-        """Every change by whomever, from the first step on; see ``Bucket.watch``.
+        """Yield every change by whomever, from the first step on; see ``Bucket.watch``.
 
         A Failure is the last: ``success`` tells them apart.
         """
@@ -100,15 +125,28 @@ class BucketOfDevice:
     """The bucket that all jobs on this device share."""
 
     def get(self) -> DeviceBucketResult:
-        """The whole device bucket, ``{}`` where none is stored yet."""
-        return result(DeviceBucketSuccess, True)
+        """Return the whole device bucket, ``{}`` where none is stored yet."""
+        result: DeviceBucketResult = _result(get_call, DeviceBucketSuccess, True)
+        return result
 
-    def set(self, data: Mapping[str, Any]) -> DeviceBucketResult:
-        """Set these keys, keep all others; the whole device bucket as it is then."""
-        return result(DeviceBucketSuccess, True, json_of(data))
+    @overload
+    def set(
+        self, data: Mapping[str, Any], *, returning: Literal[True] = True
+    ) -> DeviceBucketResult: ...
+    @overload
+    def set(self, data: Mapping[str, Any], *, returning: Literal[False]) -> WriteResult: ...
+    def set(
+        self, data: Mapping[str, Any], *, returning: bool = True
+    ) -> DeviceBucketResult | WriteResult:
+        """Set these keys, keep all others, and return the whole device bucket.
+
+        With ``returning=False`` the result has no bucket.
+        """
+        result: DeviceBucketResult = _result(set_call, DeviceBucketSuccess, True, data, returning)
+        return result
 
     def watch(self, *keys: str, snapshot: bool = False) -> Iterator[Change | Failure]:
-        """Every change by whomever, from the first step on."""
+        """Yield every change by whomever, from the first step on."""
         return watch(True, keys, snapshot)
 
 

@@ -1,40 +1,44 @@
-"""From a scope and a verb to an answer, checked: what both faces of the client stand on."""
+"""From a scope and an operation to a checked reply: what the blocking and asyncio client share."""
 
 from __future__ import annotations
 
 from . import _json, _transport
-from ._errors import NO_ANSWER, error
-from ._http11 import encode_head
+from ._errors import NOT_BUCKETD, error
+from ._http11 import encode_head, with_body
 
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
     from ._context import Scope
+    from ._http11 import Response
+    from ._operations import Operation
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+# RFC 7240, 4.2: the response to a write need not hold the bucket.
+RETURN_MINIMAL = {"Prefer": "return=minimal"}
+_MAX_POINTER = 200
 
-
-_MOST_HEADS = 256
-_heads: dict[tuple[str, tuple[object, ...], str | None], bytes] = {}  # of few buckets, asked often
+_MAX_HEADS = 256
+# A program uses few buckets, and those often.
+_heads: dict[tuple[object, ...], bytes] = {}
 
 
 class Reply:
-    """A successful answer, and its members."""
+    """A successful response, and the members of its JSON."""
 
-    __slots__ = ("answer", "members")
+    __slots__ = ("members", "response")
 
-    def __init__(self, members: dict[str, Any], answer: _transport.Answer) -> None:
-        self.members, self.answer = members, answer
+    def __init__(self, members: dict[str, Any], response: Response) -> None:
+        self.members, self.response = members, response
 
     @property
     def etag(self) -> str | None:
         """None where no bucket is stored."""
-        return self.answer.etag
+        return self.response.etag
 
 
 def call(
@@ -45,76 +49,76 @@ def call(
     headers: dict[str, str],
     body: bytes | None = None,
     timeout: float | None = None,
-    began: float | None = None,
 ) -> Reply:
-    """The members of a success; a refusal as its BucketError."""
-    answer = _transport.request(
-        method, target, body=body, headers=headers, path=path, timeout=timeout, began=began
+    """Make one request. Raise the BucketError of a refusal."""
+    return checked(
+        _transport.request(method, target, body=body, headers=headers, path=path, timeout=timeout)
     )
-    return checked(answer)
 
 
-def checked(answer: _transport.Answer) -> Reply:
-    """The same of an answer that is there."""
-    members = _members(answer)
-    if answer.status >= 400 or members.get("success") is not True:
+def checked(response: Response) -> Reply:
+    """Return the reply in a response. Raise the BucketError of a refusal."""
+    try:
+        members = _json.loads(str(response.body, "utf-8"))
+    except (ValueError, RecursionError):
+        members = None
+    if not isinstance(members, dict):
+        raise error("internal", f"cannot read the response: {NOT_BUCKETD}", status=response.status)
+    if response.status >= 400 or members.get("success") is not True:
         raise error(
             str(members.get("code", "internal")),
-            str(members.get("error") or f"the daemon answered with status {answer.status}"),
-            status=answer.status,
+            str(members.get("error") or f"the daemon responded with status {response.status}"),
+            status=response.status,
             details=members.get("details"),
             revision=members.get("revision"),
-            request_id=answer.headers.get("x-request-id"),
+            request_id=response.headers.get("x-request-id"),
         )
-    return Reply(members, answer)
+    return Reply(members, response)
 
 
-def bucket_call(
-    scope: Scope,
-    method: str,
-    *,
-    path: str,
-    body: bytes | None = None,
-    media_type: str | None = None,
-    keys: Iterable[str] = (),
-    guard: dict[str, str] | None = None,
-    timeout: float | None = None,
-    began: float | None = None,
-) -> Reply:
-    """One verb on one bucket; its members, which hold the bucket as ``scope.label``."""
-    if guard or keys:
-        head = _head_of(method, scope, media_type, keys, guard or {})
-    else:
-        which = (method, scope.identity, media_type)
-        head = _heads.get(which) or _keep_head(which, scope)
-    end = b"\r\n" if body is None else b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-    answer = _transport.exchange(method, head + end, path=path, timeout=timeout, began=began)
-    reply = checked(answer)
-    if not isinstance(reply.members.get(scope.label), dict):
-        raise error("internal", f"cannot read the answer: it holds no {scope.label}")
-    return reply
+class BucketRequest:
+    """One operation on one bucket: the bytes to send, and what the response to them means."""
+
+    __slots__ = ("data", "method", "path", "scope", "timeout")
+
+    def __init__(
+        self, scope: Scope, path: str, operation: Operation, timeout: float | None = None
+    ) -> None:
+        method, body, *_ = operation
+        self.scope, self.method, self.path, self.timeout = scope, method, path, timeout
+        self.data = with_body(_head(scope, operation), body)
+
+    def reply(self, response: Response) -> Reply:
+        """Return the reply, which holds the bucket as ``scope.label``. Raise as ``checked``."""
+        reply = checked(response)
+        if not isinstance(reply.members.get(self.scope.label), dict):
+            raise error("internal", f"cannot read the response: it holds no {self.scope.label}")
+        return reply
+
+    def minimal_reply(self, response: Response) -> Reply:
+        """Return the reply without the bucket, also from a daemon that sends it all the same."""
+        reply = checked(response)
+        reply.members.pop(self.scope.label, None)
+        return reply
 
 
-def _head_of(
-    method: str, scope: Scope, media_type: str | None, keys: Iterable[str], guard: dict[str, str]
-) -> bytes:
-    headers = {**scope.headers(), **guard}
-    if media_type is not None:
-        headers["Content-Type"] = media_type
-    return encode_head(method, scope.target(keys), headers)
-
-
-def _keep_head(which: tuple[str, tuple[object, ...], str | None], scope: Scope) -> bytes:
-    method, _, media_type = which
-    head = _head_of(method, scope, media_type, (), {})
-    if len(_heads) >= _MOST_HEADS:
-        _heads.clear()
-    _heads[which] = head
+def _head(scope: Scope, operation: Operation) -> bytes:
+    method, _, media_type, keys, headers = operation
+    which = (method, scope.identity, media_type)
+    is_usual = not keys and not headers
+    if is_usual and (head := _heads.get(which)) is not None:
+        return head
+    content = {} if media_type is None else {"Content-Type": media_type}
+    head = encode_head(method, scope.target(keys), {**scope.headers(), **headers, **content})
+    if is_usual:
+        if len(_heads) >= _MAX_HEADS:
+            _heads.clear()
+        _heads[which] = head
     return head
 
 
 def whole(data: Any) -> dict[str, Any]:
-    """The data as a dict; InvalidRequest for what is no mapping."""
+    """Return the data as a dict. Raise InvalidRequest for data that is not a mapping."""
     if not isinstance(data, dict):
         from collections.abc import Mapping
 
@@ -123,51 +127,88 @@ def whole(data: Any) -> dict[str, Any]:
             raise error("invalid_request", f"cannot send a {kind}: the data must be a mapping")
     try:
         return dict(data)
-    except Exception as problem:  # whatever a mapping of somebody else's may raise
-        raise error("invalid_request", f"cannot send the data: {_said(problem)}") from problem
+    except Exception as problem:
+        # A mapping of another library may raise anything, and say any value in it.
+        raise error(
+            "invalid_request", f"cannot send the data: reading it raised {_kind(problem)}"
+        ) from problem
 
 
 def encode(data: Any) -> bytes:
-    """Strict JSON; InvalidRequest for what has none, or would come back as something else."""
+    """Return the data as strict JSON.
+
+    Raise InvalidRequest for data that has no JSON, or would come back as something else. The
+    error names the place and the kind of the value, and never shows the value.
+    """
     try:
         _check_keys(data, "")
         return _json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
-    except UnicodeEncodeError:
-        cause = "it has a lone surrogate"
     except RecursionError:
         cause = "it is nested too deep, or contains itself"
-    except Exception as problem:  # from the data's own methods, or changed by another thread
-        cause = _said(problem)
+    except (TypeError, ValueError) as problem:
+        cause = why_no_json(data, "") or f"encoding it raised {_kind(problem)}"
+    except Exception as problem:
+        # The data's own methods may raise anything, as may a change by another thread.
+        cause = f"encoding it raised {_kind(problem)}"
     raise error("invalid_request", f"cannot send the data as JSON: {cause}")
 
 
-def _check_keys(value: Any, place: str) -> None:
-    """``json`` makes texts of numbers and of None, so such a key would not be found again."""
+def _check_keys(value: Any, pointer: str) -> None:
+    """Raise TypeError for a key that is not a string.
+
+    ``json`` would make a string of a number or None, so the key would not be found again.
+    """
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
-                raise TypeError(f"the key {key!r} at {place!r} is no text")
+                raise TypeError
             if isinstance(inner, (dict, list, tuple)):
-                _check_keys(inner, f"{place}/{key}")
+                _check_keys(inner, pointer)
     elif isinstance(value, (list, tuple)):
-        for index, inner in enumerate(value):
+        for inner in value:
             if isinstance(inner, (dict, list, tuple)):
-                _check_keys(inner, f"{place}/{index}")
+                _check_keys(inner, pointer)
 
 
-def _said(problem: Exception) -> str:
-    return str(problem) or type(problem).__name__
+def why_no_json(value: Any, pointer: str) -> str | None:
+    """Return why there is no JSON of this value, with the JSON Pointer of the cause."""
+    where = f"at {_shown(pointer)!r}" if pointer else "at the top"
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                return f"a key {where} is a {_kind(key)}, and must be a string"
+            below = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+            if _has_surrogate(key):
+                return f"the key {_shown(below)!r} {_SURROGATE}"
+            if cause := why_no_json(inner, below):
+                return cause
+        return None
+    if isinstance(value, (list, tuple)):
+        found = (why_no_json(inner, f"{pointer}/{n}") for n, inner in enumerate(value))
+        return next(filter(None, found), None)
+    if isinstance(value, str):
+        return f"the string {where} {_SURROGATE}" if _has_surrogate(value) else None
+    if isinstance(value, float):
+        is_finite = float("-inf") < value < float("inf")
+        return None if is_finite else f"the number {where} is not finite"
+    if value is None or isinstance(value, int):
+        return None
+    return f"the value {where} is a {_kind(value)}, which JSON does not have"
 
 
-def _members(answer: _transport.Answer) -> dict[str, Any]:
-    try:
-        members = _json.loads(str(answer.body, "utf-8"))
-    except (ValueError, RecursionError):
-        members = None
-    if not isinstance(members, dict):
-        raise error(
-            "internal",
-            f"cannot read the answer: {NO_ANSWER}",
-            status=answer.status,
-        )
-    return members
+_SURROGATE = (
+    "contains a lone surrogate (U+D800 to U+DFFF), which UTF-8 cannot hold; "
+    "store it escaped, for example as json.dumps(text), and unescape it after get"
+)
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _shown(pointer: str) -> str:
+    return pointer if len(pointer) <= _MAX_POINTER else f"{pointer[:_MAX_POINTER]}…"
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

@@ -1,79 +1,163 @@
-"""``AsyncBucket``: the verbs of ``Bucket``, awaited."""
+"""``AsyncBucket``: the operations of ``Bucket``, awaited."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import time
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Literal, overload
 
 from . import _operations
+from ._async_connections import sleep
+from ._async_transport import exchange
 from ._errors import PreconditionFailed
-from ._executor import off_loop
-from ._operations import UNGUARDED, Ask, Asking, B, Rounds, Snapshot
+from ._operations import UNGUARDED, B, Backoff, BaseBucket, Snapshot
 
 if TYPE_CHECKING:
     from ._events import Change
+    from ._operations import Operation
 
 
-class AsyncBucket(Asking[B]):
-    """``Bucket`` for asyncio. Blocks no loop, and is usable from any number of them.
+class AsyncBucket(BaseBucket[B]):
+    """``Bucket`` for asyncio, on the loop itself; usable from any number of loops.
 
-    A call that is cancelled after it was sent is not taken back: read what became of it.
+    A call that is cancelled after it was sent may be done all the same: read the bucket to know.
     """
 
-    async def _await(self, ask: Ask) -> B:
-        return await off_loop(self._bucket, ask, began=time.monotonic())
-
     async def get(self, *keys: str) -> B:
-        """The bucket, ``{}`` where none is stored; with keys only those that it has."""
-        return await self._await(_operations.reading(keys))
+        """Return the bucket, ``{}`` where none is stored; with keys only those that it has."""
+        found: B = await self._run(_operations.read(keys))
+        return found
 
     async def snapshot(self) -> Snapshot[B]:
-        """The bucket with its revision and ETag."""
-        return await off_loop(self._snapshot, _operations.reading(), began=time.monotonic())
+        """Return the bucket with its revision and ETag."""
+        request = self._request(_operations.read())
+        response = await exchange(request.method, request.data, request.path, request.timeout)
+        return _operations.snapshot_of(request, request.reply(response))
 
+    @overload
     async def set(
         self,
         data: Mapping[str, Any] | None = None,
         /,
         *,
         if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
         **more: Any,
-    ) -> B:
-        """Set these keys, keep all others. A key called ``if_match`` goes into ``data``."""
-        return await self._await(_operations.setting(data, more, if_match))
+    ) -> B: ...
+    @overload
+    async def set(
+        self,
+        data: Mapping[str, Any] | None = None,
+        /,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool,
+        **more: Any,
+    ) -> B | None: ...
+    async def set(
+        self,
+        data: Mapping[str, Any] | None = None,
+        /,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool = True,
+        **more: Any,
+    ) -> Any:
+        """Set these keys, keep all others.
 
-    async def replace(self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED) -> B:
-        """The whole bucket anew."""
-        return await self._await(_operations.replacing(data, _operations.matching(if_match)))
+        A key that is called ``if_match`` or ``returning`` goes into ``data``.
+        """
+        return await self._run(_operations.merge(data, more, if_match, returning), returning)
 
-    async def remove(self, *keys: str, if_match: str | None = UNGUARDED) -> B:
-        """Remove these keys; those that are not there are no error."""
-        return await self._await(_operations.removing(keys, if_match))
+    @overload
+    async def replace(
+        self,
+        data: Mapping[str, Any],
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
+    ) -> B: ...
+    @overload
+    async def replace(
+        self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool
+    ) -> B | None: ...
+    async def replace(
+        self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool = True
+    ) -> Any:
+        """Put the data in the place of the whole bucket."""
+        headers = _operations.write_headers(if_match, returning)
+        return await self._run(_operations.replace(data, headers), returning)
+
+    @overload
+    async def remove(
+        self, *keys: str, if_match: str | None = UNGUARDED, returning: Literal[True] = True
+    ) -> B: ...
+    @overload
+    async def remove(
+        self, *keys: str, if_match: str | None = UNGUARDED, returning: bool
+    ) -> B | None: ...
+    async def remove(
+        self, *keys: str, if_match: str | None = UNGUARDED, returning: bool = True
+    ) -> Any:
+        """Remove these keys; a key that the bucket does not have is no error."""
+        return await self._run(_operations.remove(keys, if_match, returning), returning)
 
     async def clear(self, *, if_match: str | None = UNGUARDED) -> None:
         """Remove the bucket."""
-        await self._await(_operations.clearing(if_match))
+        await self._run(_operations.clear(if_match))
 
-    async def merge_patch(self, patch: Mapping[str, Any], *, if_match: str | None = UNGUARDED) -> B:
-        """RFC 7396: objects merge at every depth, ``None`` removes."""
-        return await self._await(_operations.merging(patch, if_match))
+    @overload
+    async def merge_patch(
+        self,
+        patch: Mapping[str, Any],
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
+    ) -> B: ...
+    @overload
+    async def merge_patch(
+        self, patch: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool
+    ) -> B | None: ...
+    async def merge_patch(
+        self, patch: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool = True
+    ) -> Any:
+        """Apply a merge patch (RFC 7396): objects merge at every depth, ``None`` removes."""
+        return await self._run(_operations.merge_patch(patch, if_match, returning), returning)
 
+    @overload
     async def json_patch(
-        self, operations: Iterable[Mapping[str, Any]], *, if_match: str | None = UNGUARDED
-    ) -> B:
-        """RFC 6902: all operations or none."""
-        return await self._await(_operations.patching(operations, if_match))
+        self,
+        operations: Iterable[Mapping[str, Any]],
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
+    ) -> B: ...
+    @overload
+    async def json_patch(
+        self,
+        operations: Iterable[Mapping[str, Any]],
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool,
+    ) -> B | None: ...
+    async def json_patch(
+        self,
+        operations: Iterable[Mapping[str, Any]],
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool = True,
+    ) -> Any:
+        """Apply a JSON Patch (RFC 6902): all operations or none."""
+        return await self._run(_operations.json_patch(operations, if_match, returning), returning)
 
     async def update(self, function: Callable[[B], B | Awaitable[B | None] | None]) -> B:
-        """Compare-and-swap; ``function`` runs on the loop, and may be a coroutine function.
+        """Compare and swap: ``function`` changes the bucket that it is given, or returns another.
 
-        It may run several times, each time on the newest bucket, so it should do nothing
-        else. Raises PreconditionFailed where others have been faster for 30 s.
+        ``function`` runs on the loop, and may be a coroutine function. It may run several times,
+        each time on the newest bucket, so it should have no other effect. Raise PreconditionFailed
+        where others have been faster for 30 s.
         """
-        rounds = Rounds()
+        backoff = Backoff()
         while True:
             now = await self.snapshot()
             changed = function(now.bucket)
@@ -81,26 +165,41 @@ class AsyncBucket(Asking[B]):
                 changed = await changed
             after = now.bucket if changed is None else changed
             try:
-                return await self._await(_operations.replacing(after, now.guard))
+                stored: B = await self._run(_operations.replace(after, now.guard))
+                return stored
             except PreconditionFailed:
-                if rounds.over():
+                if backoff.is_over():
                     raise
-            await asyncio.sleep(rounds.pause())
+            await sleep(backoff.pause())
 
     def watch(
         self, *keys: str, snapshot: bool = False, since: str | None = None
     ) -> AsyncGenerator[Change, None]:
-        """Every change from its first step on: ``async for change in bucket.watch():``.
+        """Yield every change from the first step on: ``async for change in bucket.watch():``.
 
-        With ``keys`` only changes of these. With ``snapshot`` the bucket as it is comes first;
-        ``since``, the ``id`` of a change, goes on behind that one. It waits for a daemon that
-        restarts and goes on where it was; where that is not known any more, a change with
-        ``gap`` has the whole bucket. Raises NoJobContext once the token is revoked or expired.
+        With ``keys`` only changes of these are yielded. With ``snapshot`` the bucket as it is comes
+        first; ``since``, the ``id`` of a change, continues after that change. A watch waits for a
+        daemon that restarts, and continues after the last change. Where the daemon no longer knows
+        what happened in between, a change with ``gap`` has the whole bucket. Raise NoJobContext
+        once the token is revoked or expired.
         """
         from ._async_watch import changes
 
         return changes(self._watching(keys, snapshot, since))
 
     async def context(self) -> dict[str, Any]:
-        """Device, job, automation and expiry; of a token also whether a schema applies."""
-        return await off_loop(self._context, began=time.monotonic())
+        """Return device, job, automation and expiry; for a token also whether a schema applies."""
+        named = self._named_context()
+        if named is not None:
+            return named
+        data = self._context_request()
+        return _operations.context_of(await exchange("GET", data, self._path(), self._timeout))
+
+    async def _run(self, operation: Operation, returning: bool = True) -> Any:
+        """Return the bucket after this operation, None unless ``returning``."""
+        request = self._request(operation)
+        response = await exchange(request.method, request.data, request.path, request.timeout)
+        if not returning:
+            request.minimal_reply(response)
+            return None
+        return request.reply(response).members[request.scope.label]

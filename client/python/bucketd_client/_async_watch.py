@@ -1,35 +1,30 @@
-"""Watching within asyncio: on its own streams, so that a watcher takes no thread."""
+"""Watch on the loop of asyncio."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 
+from ._async_connections import Connection, sleep
+from ._clock import monotonic
 from ._events import Change
 from ._watch_session import FAILURES, Watching
 
-_CHUNK = 65536
-
 
 async def changes(watching: Watching) -> AsyncGenerator[Change, None]:
-    """The changes of one bucket, from the first ``await`` on."""
+    """Yield the changes of one bucket, from the first ``await`` on."""
     while True:
-        writer = None
+        connection = None
         try:
-            reader, writer = await asyncio.wait_for(
-                asyncio.open_unix_connection(watching.path), watching.seconds
-            )
-            writer.write(watching.request())
+            connection = await Connection.open(watching.path)
+            connection.send(watching.request())
             while True:
-                chunk = await asyncio.wait_for(reader.read(_CHUNK), watching.seconds)
-                for told in watching.take(chunk):
-                    if isinstance(told, Change):
-                        yield told
-        except asyncio.TimeoutError:  # until Python 3.11 it is another
-            seconds = watching.pause(TimeoutError())
+                chunk = await connection.receive(monotonic() + watching.seconds)
+                for received in watching.take(chunk):
+                    if isinstance(received, Change):
+                        yield received
         except FAILURES as failure:
             seconds = watching.pause(failure)
         finally:
-            if writer is not None:
-                writer.close()
-        await asyncio.sleep(seconds)
+            if connection is not None:
+                connection.close()
+        await sleep(seconds)

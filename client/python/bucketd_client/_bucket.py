@@ -1,103 +1,205 @@
-"""``Bucket``: plain dicts in and out, exceptions for what goes wrong."""
+"""``Bucket``: plain dicts in and out, exceptions for failures."""
 
 from __future__ import annotations
 
 import time
 
-from . import _operations
+from . import _operations, _transport
 from ._errors import PreconditionFailed
-from ._operations import UNGUARDED, Asking, B, Rounds, Snapshot
+from ._operations import UNGUARDED, B, Backoff, BaseBucket, Snapshot
 
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
-    from typing import Any, Callable
+    from typing import Any, Callable, Literal, overload
 
     from ._events import Change
+    from ._operations import Operation
+else:
+
+    def overload(function: object) -> None:
+        """Leave the overloads to type checkers."""
 
 
-class Bucket(Asking[B]):
-    """One bucket; ``Bucket[MyTypedDict]`` types what it gives. Every write returns the whole.
+class Bucket(BaseBucket[B]):
+    """One bucket; ``Bucket[MyTypedDict]`` types its content. Every call may raise BucketError.
 
-    Raises BucketError. ``if_match`` takes the ``etag`` of a snapshot, and the write
-    is refused with PreconditionFailed where the bucket has changed since (None: where one
-    is there now).
+    A write returns the whole bucket, or None with ``returning=False``, which spares a large
+    bucket's way back. ``if_match`` takes the ``etag`` of a snapshot: the write is refused with
+    PreconditionFailed where the bucket has changed since (None: where a bucket is stored now).
     """
 
     def get(self, *keys: str) -> B:
-        """The bucket, ``{}`` where none is stored; with keys only those that it has."""
-        return self._bucket(_operations.reading(keys))
+        """Return the bucket, ``{}`` where none is stored; with keys only those that it has."""
+        found: B = self._run(_operations.read(keys))
+        return found
 
     def snapshot(self) -> Snapshot[B]:
-        """The bucket with its revision and ETag."""
-        return self._snapshot(_operations.reading())
+        """Return the bucket with its revision and ETag."""
+        request = self._request(_operations.read())
+        response = _transport.exchange(request.method, request.data, request.path, request.timeout)
+        return _operations.snapshot_of(request, request.reply(response))
 
+    @overload
     def set(
         self,
         data: Mapping[str, Any] | None = None,
         /,
         *,
         if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
         **more: Any,
-    ) -> B:
-        """Set these keys, keep all others. A key called ``if_match`` goes into ``data``."""
-        return self._bucket(_operations.setting(data, more, if_match))
+    ) -> B: ...
+    @overload
+    def set(
+        self,
+        data: Mapping[str, Any] | None = None,
+        /,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool,
+        **more: Any,
+    ) -> B | None: ...
+    def set(
+        self,
+        data: Mapping[str, Any] | None = None,
+        /,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool = True,
+        **more: Any,
+    ) -> Any:
+        """Set these keys, keep all others.
 
-    def replace(self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED) -> B:
-        """The whole bucket anew."""
-        return self._bucket(_operations.replacing(data, _operations.matching(if_match)))
+        A key that is called ``if_match`` or ``returning`` goes into ``data``.
+        """
+        return self._run(_operations.merge(data, more, if_match, returning), returning)
 
-    def remove(self, *keys: str, if_match: str | None = UNGUARDED) -> B:
-        """Remove these keys; those that are not there are no error."""
-        return self._bucket(_operations.removing(keys, if_match))
+    @overload
+    def replace(
+        self,
+        data: Mapping[str, Any],
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
+    ) -> B: ...
+    @overload
+    def replace(
+        self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool
+    ) -> B | None: ...
+    def replace(
+        self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool = True
+    ) -> Any:
+        """Put the data in the place of the whole bucket."""
+        headers = _operations.write_headers(if_match, returning)
+        return self._run(_operations.replace(data, headers), returning)
+
+    @overload
+    def remove(
+        self, *keys: str, if_match: str | None = UNGUARDED, returning: Literal[True] = True
+    ) -> B: ...
+    @overload
+    def remove(self, *keys: str, if_match: str | None = UNGUARDED, returning: bool) -> B | None: ...
+    def remove(self, *keys: str, if_match: str | None = UNGUARDED, returning: bool = True) -> Any:
+        """Remove these keys; a key that the bucket does not have is no error."""
+        return self._run(_operations.remove(keys, if_match, returning), returning)
 
     def clear(self, *, if_match: str | None = UNGUARDED) -> None:
         """Remove the bucket."""
-        self._bucket(_operations.clearing(if_match))
+        self._run(_operations.clear(if_match))
 
-    def merge_patch(self, patch: Mapping[str, Any], *, if_match: str | None = UNGUARDED) -> B:
-        """RFC 7396: objects merge at every depth, ``None`` removes."""
-        return self._bucket(_operations.merging(patch, if_match))
+    @overload
+    def merge_patch(
+        self,
+        patch: Mapping[str, Any],
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
+    ) -> B: ...
+    @overload
+    def merge_patch(
+        self, patch: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool
+    ) -> B | None: ...
+    def merge_patch(
+        self, patch: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool = True
+    ) -> Any:
+        """Apply a merge patch (RFC 7396): objects merge at every depth, ``None`` removes."""
+        return self._run(_operations.merge_patch(patch, if_match, returning), returning)
 
+    @overload
     def json_patch(
-        self, operations: Iterable[Mapping[str, Any]], *, if_match: str | None = UNGUARDED
-    ) -> B:
-        """RFC 6902: all operations or none."""
-        return self._bucket(_operations.patching(operations, if_match))
+        self,
+        operations: Iterable[Mapping[str, Any]],
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
+    ) -> B: ...
+    @overload
+    def json_patch(
+        self,
+        operations: Iterable[Mapping[str, Any]],
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool,
+    ) -> B | None: ...
+    def json_patch(
+        self,
+        operations: Iterable[Mapping[str, Any]],
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool = True,
+    ) -> Any:
+        """Apply a JSON Patch (RFC 6902): all operations or none."""
+        return self._run(_operations.json_patch(operations, if_match, returning), returning)
 
     def update(self, function: Callable[[B], B | None]) -> B:
-        """Compare-and-swap: ``function`` changes the bucket it is given, or returns another.
+        """Compare and swap: ``function`` changes the bucket that it is given, or returns another.
 
-        It may run several times, each time on the newest bucket, so it should do nothing
-        else. Raises PreconditionFailed where others have been faster for 30 s.
+        ``function`` may run several times, each time on the newest bucket, so it should have no
+        other effect. Raise PreconditionFailed where others have been faster for 30 s.
         """
-        rounds = Rounds()
+        backoff = Backoff()
         while True:
             now = self.snapshot()
             changed = function(now.bucket)
             after = now.bucket if changed is None else changed
             try:
-                return self._bucket(_operations.replacing(after, now.guard))
+                stored: B = self._run(_operations.replace(after, now.guard))
+                return stored
             except PreconditionFailed:
-                if rounds.over():
+                if backoff.is_over():
                     raise
-            time.sleep(rounds.pause())
+            time.sleep(backoff.pause())
 
     def watch(
         self, *keys: str, snapshot: bool = False, since: str | None = None
     ) -> Generator[Change, None, None]:
-        """Every change from now on, by whomever: ``for change in bucket.watch():``.
+        """Yield every change from now on, by whomever: ``for change in bucket.watch():``.
 
-        With ``keys`` only changes of these. With ``snapshot`` the bucket as it is comes first;
-        ``since``, the ``id`` of a change, goes on behind that one. It waits for a daemon that
-        restarts and goes on where it was; where that is not known any more, a change with
-        ``gap`` has the whole bucket. Raises NoJobContext once the token is revoked or expired.
+        With ``keys`` only changes of these are yielded. With ``snapshot`` the bucket as it is comes
+        first; ``since``, the ``id`` of a change, continues after that change. A watch waits for a
+        daemon that restarts, and continues after the last change. Where the daemon no longer knows
+        what happened in between, a change with ``gap`` has the whole bucket. Raise NoJobContext
+        once the token is revoked or expired.
         """
         from ._sync_watch import changes
 
         return changes(self._watching(keys, snapshot, since))
 
     def context(self) -> dict[str, Any]:
-        """Device, job, automation and expiry; of a token also whether a schema applies."""
-        return self._context()
+        """Return device, job, automation and expiry; for a token also whether a schema applies."""
+        named = self._named_context()
+        if named is not None:
+            return named
+        data = self._context_request()
+        return _operations.context_of(_transport.exchange("GET", data, self._path(), self._timeout))
+
+    def _run(self, operation: Operation, returning: bool = True) -> Any:
+        """Return the bucket after this operation, None unless ``returning``."""
+        request = self._request(operation)
+        response = _transport.exchange(request.method, request.data, request.path, request.timeout)
+        if not returning:
+            request.minimal_reply(response)
+            return None
+        return request.reply(response).members[request.scope.label]

@@ -1,143 +1,142 @@
-"""Connections that are idle, kept for the next call of any thread."""
+"""Blocking connections to the daemon, and a pool of idle ones for the next call of any thread."""
 
 from __future__ import annotations
 
-import _socket as socket  # the part in C; the other takes longer to import than to call once
+import _socket
 import os
 import sys
-import time
-from _thread import allocate_lock  # threading has much more, and takes longer to import
+
+from ._clock import monotonic
 
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
-    import select
+    from typing import Any
 
-KEPT = 8  # for each socket path; whoever comes with more closes them
+MAX_IDLE = 8
 _CHUNK = 65536
-_PRECISION = 0.01  # seconds that a wait may last longer, so that most calls need not set it anew
-_AT_ONCE = 32768  # bytes that an idle connection's buffer takes without anybody reading
-_C_LONG = sys.maxsize.bit_length() // 8 + 1  # bytes; struct knows too, and takes longer to import
-TIMED_OUT = (TimeoutError, socket.timeout)  # one and the same from Python 3.10 on
+# A wait may last so many seconds longer, so that most calls need not set the timeout anew.
+_PRECISION = 0.01
+# The longest wait in milliseconds that a C int holds, in seconds.
+_MAX_WAIT = (2**31 - 1) // 1000
+# Python 3.9 has two classes for this; from 3.10 on they are one.
+TIMED_OUT = (TimeoutError, _socket.timeout)
+
+
+def _new_socket() -> Any:
+    """Return a stream socket of the class that this program uses.
+
+    gevent and eventlet put a cooperative class into the module ``socket``. That module takes
+    longer to import than a call takes, so a program without it gets the class in C that it wraps.
+    """
+    module = sys.modules.get("socket")
+    return getattr(module, "socket", _socket.socket)(_socket.AF_UNIX, _socket.SOCK_STREAM)
 
 
 class Connection:
-    """A stream socket in blocking mode, whose waits the kernel ends.
+    """A stream socket of which each wait ends at a deadline.
 
-    A Python socket with a timeout asks the kernel before each transfer whether
-    it would block, which doubles the system calls of a call.
+    ``send`` and ``receive`` raise OSError; of these TIMED_OUT say that the deadline has passed.
     """
 
-    __slots__ = ("_poll", "_seconds", "_sock")
+    __slots__ = ("_seconds", "_sock")
 
     def __init__(self, path: str, deadline: float) -> None:
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._seconds = -1.0
-        self._poll: select.poll | None = None
+        self._sock = _new_socket()
+        self._seconds = 0.0
         try:
-            self._sock.settimeout(left(deadline))
+            self._set_timeout(deadline)
             self._sock.connect(path)
-            self._sock.settimeout(None)
         except BaseException:
             self._sock.close()
             raise
 
-    @property
-    def quiet(self) -> bool:
-        """Whether the other end neither closed an idle connection nor sent anything unasked."""
-        try:
-            if self._poll is None:
-                self._poll = _poll(self._sock)
-            return not self._poll.poll(0)
-        except (OSError, ValueError):
-            return False
+    def is_quiet(self) -> bool:
+        """Report whether the peer has neither closed the connection nor sent anything."""
+        return self._peek() is None
 
-    def send(self, text: bytes, deadline: float) -> None:
-        """All of it. Raises OSError, of which TimeoutError says that ``deadline`` has passed."""
-        if len(text) <= _AT_ONCE:
-            self._sock.sendall(text)
-            return
-        self._sock.settimeout(left(deadline))
-        self._sock.sendall(text)
-        self._sock.settimeout(None)
+    def has_data(self) -> bool:
+        """Report whether the peer has sent something."""
+        return bool(self._peek())
+
+    def send(self, data: bytes, deadline: float) -> None:
+        self._set_timeout(deadline)
+        self._sock.sendall(data)
 
     def receive(self, deadline: float) -> bytes:
-        """The next bytes, none at an orderly end. Raises OSError in the same way."""
-        seconds = left(deadline)
-        if not seconds <= self._seconds <= seconds + _PRECISION:
-            self._wait_at_most(seconds)
-        try:
-            return self._sock.recv(_CHUNK)
-        except BlockingIOError:
-            raise socket.timeout from None
-
-    def said_something(self) -> bool:
-        """Whether there is an answer, though not all was sent."""
-        try:
-            return bool(self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except OSError:
-            return False
+        """Return the next bytes, none at an orderly end."""
+        self._set_timeout(deadline)
+        received: bytes = self._sock.recv(_CHUNK)
+        return received
 
     def close(self) -> None:
         self._sock.close()
 
-    def _wait_at_most(self, seconds: float) -> None:
-        micros = max(1, int(seconds * 1e6))  # to the kernel, 0 would mean for ever
-        timeval = [n.to_bytes(_C_LONG, sys.byteorder) for n in divmod(micros, 1_000_000)]
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, b"".join(timeval))
-        self._seconds = seconds
+    def _set_timeout(self, deadline: float) -> None:
+        seconds = min(left(deadline), _MAX_WAIT)
+        if not seconds <= self._seconds <= seconds + _PRECISION:
+            self._sock.settimeout(seconds)
+            self._seconds = seconds
 
-
-def _poll(sock: socket.socket) -> select.poll:
-    import select  # which a process that makes one call has no need of
-
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return poll
+    def _peek(self) -> bytes | None:
+        """Return the first unread byte, none at an orderly end, None without any."""
+        try:
+            self._sock.settimeout(0)
+            self._seconds = 0.0
+            peeked: bytes = self._sock.recv(1, _socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+        return peeked
 
 
 class Pool:
-    """Idle connections by path. A fork leaves the child none of its parent's."""
+    """Idle connections by path. A forked child takes none of its parent's.
+
+    The pool needs no lock, since ``append`` and ``pop`` of a list are atomic. So a fork while
+    another thread uses the pool leaves nothing locked.
+    """
 
     def __init__(self) -> None:
-        self._lock = allocate_lock()
         self._idle: dict[str, list[Connection]] = {}
         self._pid = os.getpid()
 
     def take(self, path: str) -> Connection | None:
-        """A connection that the daemon has not closed; None where there is none."""
+        """Return an idle connection that the daemon has not closed, None where there is none."""
         if self._pid != os.getpid():
-            self.forget()
-        with self._lock:
-            idle = self._idle.get(path)
-            while idle:
+            # These are copies of the parent's descriptors, which stay open there.
+            self.close()
+        idle = self._idle.get(path)
+        while idle:
+            try:
                 connection = idle.pop()
-                if connection.quiet:
-                    return connection
-                connection.close()
+            except IndexError:
+                break  # Another thread was faster.
+            if connection.is_quiet():
+                return connection
+            connection.close()
         return None
 
     def give(self, path: str, connection: Connection) -> None:
-        """Keep a connection whose last answer was read to its end."""
-        with self._lock:
-            idle = self._idle.setdefault(path, [])
-            if self._pid == os.getpid() and len(idle) < KEPT:
-                idle.append(connection)
-                return
-        connection.close()
+        """Keep a connection whose last response was read to its end."""
+        idle = self._idle.setdefault(path, [])
+        if self._pid == os.getpid() and len(idle) < MAX_IDLE:
+            idle.append(connection)
+        else:
+            connection.close()
 
-    def forget(self) -> None:
-        """In a forked child: the connections are the parent's, and so may be the lock."""
-        theirs, self._idle = self._idle, {}
-        self._lock, self._pid = allocate_lock(), os.getpid()
-        for connections in theirs.values():
+    def close(self) -> None:
+        """Close all idle connections."""
+        closing, self._idle, self._pid = self._idle, {}, os.getpid()
+        for connections in closing.values():
             for connection in connections:
-                connection.close()  # our copy of the descriptor; the parent's stays open
+                connection.close()
 
 
 def left(deadline: float) -> float:
-    """Seconds until then; TimeoutError where it has passed."""
-    seconds = deadline - time.monotonic()
+    """Return the seconds until the deadline. Raise TimeoutError where it has passed."""
+    seconds = deadline - monotonic()
     if seconds <= 0:
-        raise socket.timeout
+        raise _socket.timeout
     return seconds

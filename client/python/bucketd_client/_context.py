@@ -1,4 +1,4 @@
-"""Which daemon, and which bucket: from arguments, or from the environment at call time."""
+"""Which daemon and which bucket: from arguments, or from the environment at call time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 SYSTEM_SOCKET = "/run/bucketd/bucketd.sock"
 MAX_TOKEN_FILE = 4096
-MOST_SECONDS = 1e9  # thirty years; the system's own clocks take no more than a few centuries
-HOW_TO_GET_ONE = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
+# Thirty years. The system's clocks hold no more than a few centuries.
+MAX_SECONDS = 1e9
+HOW_TO_GET_CONTEXT = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
 _BLANKS = " \t\r\n"
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.~")
 
 
 def socket_path(environ: Mapping[str, str]) -> str:
-    """``BUCKETD_SOCKET``, else the user's daemon where there is one, else the system's."""
+    """Return ``BUCKETD_SOCKET``, else the user's socket if it exists, else the system's."""
     if given := environ.get("BUCKETD_SOCKET"):
         return given
     runtime = environ.get("XDG_RUNTIME_DIR")
@@ -30,22 +31,25 @@ def socket_path(environ: Mapping[str, str]) -> str:
 
 
 def path_of(socket: str | os.PathLike[str] | None) -> str | None:
-    """The path as text, None for none; InvalidRequest for what is no path."""
+    """Return the path as a string, None for None. Raise InvalidRequest for what is not a path."""
     try:
-        return None if socket is None else os.fsdecode(socket)
+        path = None if socket is None else os.fsdecode(socket)
     except TypeError:
         raise error(
             "invalid_request", f"cannot use a {_kind(socket)} as socket: give its path"
         ) from None
+    if path is not None and "\0" in path:
+        raise error("invalid_request", "cannot use the socket: its path contains a null character")
+    return path
 
 
 def seconds(timeout: float | None) -> float | None:
-    """The same; InvalidRequest for what no wait can last."""
-    if timeout is None or (isinstance(timeout, (int, float)) and 0 < timeout <= MOST_SECONDS):
+    """Return the timeout. Raise InvalidRequest unless it is a possible number of seconds."""
+    if timeout is None or (isinstance(timeout, (int, float)) and 0 < timeout <= MAX_SECONDS):
         return timeout
     raise error(
         "invalid_request",
-        f"cannot use the timeout {timeout!r}: it must be a number of seconds over 0",
+        f"cannot use the timeout: it must be a number of seconds from 0 to {MAX_SECONDS:.0e}",
     )
 
 
@@ -54,14 +58,18 @@ def _kind(value: object) -> str:
 
 
 def escape(text: str) -> str:
-    """Percent-encode a path segment or query value; one of dots alone too, lest it be resolved."""
+    """Percent-encode a path segment or query value, also one of dots, which would be resolved."""
     if not isinstance(text, str):
-        raise error("invalid_request", f"cannot use a name or key that is a {_kind(text)}, no text")
+        raise error(
+            "invalid_request",
+            f"cannot use a name or key that is a {_kind(text)}: it must be a string",
+        )
     try:
         raw = text.encode()
     except UnicodeEncodeError:
         raise error(
-            "invalid_request", "cannot use a name or key with a lone surrogate in it"
+            "invalid_request",
+            "cannot use a name or key with a lone surrogate (U+D800 to U+DFFF): UTF-8 has none",
         ) from None
     if not raw.strip(b"."):
         return "%2E" * len(raw)
@@ -69,10 +77,10 @@ def escape(text: str) -> str:
 
 
 class Scope:
-    """One bucket: by the token that opens it, or named for an operator.
+    """One bucket: by the token that opens it, or named by an operator.
 
-    ``label`` is the member of a result that the bucket is in; two with one ``identity`` are the
-    same.
+    ``label`` is the member of a result that holds the bucket. Scopes with the same ``identity`` are
+    the same.
     """
 
     __slots__ = ("automation", "device", "device_bucket", "identity", "job", "label", "token")
@@ -92,16 +100,16 @@ class Scope:
         self.label = "deviceBucket" if of_device else "bucket"
 
     def __repr__(self) -> str:
-        """Without the token: a repr ends up in logs."""
+        """Return a text without the token, since a repr ends up in logs."""
         token = None if self.token is None else "…"
         return f"Scope(token={token}, device={self.device!r}, job={self.job!r})"
 
     def target(self, keys: Iterable[str] = ()) -> str:
-        """Path and query of its route."""
+        """Return path and query of the bucket."""
         return self._path + self._query(keys)
 
     def events(self, keys: Iterable[str] = (), snapshot: bool = False) -> str:
-        """The same of the route of its events."""
+        """Return path and query of the bucket's events."""
         return f"{self._path}/events{self._query(keys, ['snapshot=true'] if snapshot else [])}"
 
     @property
@@ -124,7 +132,7 @@ class Scope:
 
 
 def from_environment(environ: Mapping[str, str], device_bucket: bool = False) -> Scope:
-    """The context that a runner gave this process; NoJobContext where it gave none."""
+    """Return the context that this process was given. Raise NoJobContext without one."""
     token = _token(environ)
     device, job = environ.get("BUCKETD_DEVICE"), environ.get("BUCKETD_JOB")
     automation = environ.get("BUCKETD_AUTOMATION")
@@ -132,20 +140,20 @@ def from_environment(environ: Mapping[str, str], device_bucket: bool = False) ->
         return Scope(token, device, job, automation, device_bucket)
     if not device:
         raise error(
-            "no_job_context", f"no job context: this process was given none; {HOW_TO_GET_ONE}"
+            "no_job_context", f"no job context: this process was given none; {HOW_TO_GET_CONTEXT}"
         )
     if device_bucket:
         return Scope(None, device, None, None, True)
     if not job:
         raise error(
             "no_job_context",
-            f"no job context: BUCKETD_DEVICE is set, BUCKETD_JOB is not; {HOW_TO_GET_ONE}",
+            f"no job context: BUCKETD_DEVICE is set, BUCKETD_JOB is not; {HOW_TO_GET_CONTEXT}",
         )
     return Scope(None, device, job, automation or None, False)
 
 
 def named(device: str, job: str | None, automation: str | None, device_bucket: bool) -> Scope:
-    """A bucket that the caller names, as an operator."""
+    """Return the scope of a bucket that the caller names, as an operator."""
     device_bucket = device_bucket or job is None
     return Scope(
         None,
@@ -157,11 +165,11 @@ def named(device: str, job: str | None, automation: str | None, device_bucket: b
 
 
 def token_of(text: str, whence: str) -> str:
-    """The token in a text, without blanks around it; NoJobContext where that can be none."""
+    """Return the token without blanks around it. Raise NoJobContext where it cannot be one."""
     token = text.strip(_BLANKS) if isinstance(text, str) else ""
     if token and token.isascii() and token.isprintable() and " " not in token:
         return token
-    raise error("no_job_context", f"no job context: {whence} holds no token; {HOW_TO_GET_ONE}")
+    raise error("no_job_context", f"no job context: {whence} holds no token; {HOW_TO_GET_CONTEXT}")
 
 
 def _token(environ: Mapping[str, str]) -> str | None:

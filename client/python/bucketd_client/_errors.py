@@ -1,29 +1,29 @@
-"""Everything that can go wrong, as one tree.
+"""Every error, as one tree.
 
 BucketError
-├── InvalidRequest             what was asked is not a request: 400 and its kin
-│   ├── InvalidJson            data that JSON cannot hold, or that would be rounded
+├── InvalidRequest             the request is malformed: 400 and similar
+│   ├── InvalidJson            data that JSON cannot hold, or would round
 │   └── PatchFailed            a JSON Patch that does not apply
-├── NoJobContext               no token, or one that opens nothing (any more)
+├── NoJobContext               no token, or one that opens nothing (any longer)
 ├── Forbidden                  this user may not do this
 ├── NotFound                   no such thing
-├── PreconditionFailed         the bucket is another than the one you guarded; ``revision`` tells
+├── PreconditionFailed         the bucket has changed; ``revision`` is its revision now
 ├── TooLarge                   over the size limit
-├── SchemaViolation            the bucket would break its schema; ``details`` lists how
-├── Unavailable                not now; what was asked may be right
-│   ├── Overloaded             too many at once
-│   ├── ShuttingDown           the daemon is stopping, and did not do it
-│   ├── ReadOnly               the daemon writes nothing at present
-│   ├── StorageFull            no space left; nothing changed
+├── SchemaViolation            the bucket would violate its schema; ``details`` says how
+├── Unavailable                not now; the request may be right
+│   ├── Overloaded             too many requests at once
+│   ├── ShuttingDown           the daemon is stopping, and did nothing
+│   ├── ReadOnly               the daemon does not write at present
+│   ├── StorageFull            no space left; nothing was changed
 │   ├── RequestTimeout         the daemon waited too long for the request
 │   ├── DaemonUnreachable      nobody serves the socket
-│   └── Timeout                no answer in time
-├── ConnectionLost             the outcome of a write is not known: read before you repeat
+│   └── Timeout                no response in time
+├── ConnectionLost             the outcome of a write is unknown: read before you repeat it
 ├── BucketCorrupt              the stored file cannot be read
-└── InternalError              a defect, of the daemon or of what answers in its place
+└── InternalError              a defect of the daemon, or of what responds in its place
 
-``code`` is one of the closed list ``CODES``: the daemon's, and three of the client's own,
-whose docstrings are their entries in docs/errors.md.
+``code`` is one of the closed list ``CODES``: the daemon's codes, and three of the client, whose
+docstrings are their entries in docs/errors.md.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 
 
 class BucketError(Exception):
-    """``code``, ``status`` (of HTTP; None without an answer), ``details``, ``revision``.
+    """An error with ``code``, ``status`` (of HTTP; None without a response) and ``details``.
 
-    ``request_id`` is what the daemon's log calls it, where it says more.
+    ``revision`` is the bucket's after a failed precondition. ``request_id`` is the request's in the
+    daemon's log.
     """
 
     def __init__(
@@ -119,24 +120,24 @@ class RequestTimeout(Unavailable):
 
 
 class DaemonUnreachable(Unavailable):
-    """Nobody serves the socket, or whoever does closes each connection without an answer to a
-    read, and that until the time was over. Nothing was changed.
+    """Nobody serves the socket, or the daemon closes each connection without a response, until the
+    time is over. Nothing was changed.
 
-    See whether bucketd runs (``systemctl status bucketd``, ``bucketctl doctor``) and whether
+    Check that bucketd runs (``systemctl status bucketd``, ``bucketctl doctor``) and that
     ``BUCKETD_SOCKET`` names its socket."""
 
 
 class Timeout(Unavailable):
-    """No answer came in time. A write may have been done all the same.
+    """No response came in time. A write may have been done all the same.
 
     Read before you repeat a write; give a slow call a longer ``timeout``."""
 
 
 class ConnectionLost(BucketError):
-    """The connection ended after a write was sent and before its answer came, so nobody can
-    know whether it was done.
+    """The connection ended after a write was sent and before its response came, so the outcome of
+    the write is unknown.
 
-    Read the bucket and see; ``update``, or a write with ``if_match``, is safe to repeat."""
+    Read the bucket to know; ``update``, or a write with ``if_match``, is safe to repeat."""
 
 
 class BucketCorrupt(BucketError):
@@ -147,7 +148,7 @@ class InternalError(BucketError):
     pass
 
 
-NO_ANSWER = "this is no answer of bucketd; does BUCKETD_SOCKET name its socket?"
+NOT_BUCKETD = "this is not a response of bucketd; does BUCKETD_SOCKET name its socket?"
 CODES: dict[str, type[BucketError]] = {
     "bucket_corrupt": BucketCorrupt,
     "connection_lost": ConnectionLost,
@@ -177,5 +178,5 @@ CODES: dict[str, type[BucketError]] = {
 
 
 def error(code: str, message: str, **more: Any) -> BucketError:
-    """The exception that stands for a code; BucketError itself for one of a newer daemon."""
+    """Return the exception for a code; BucketError for a code of a newer daemon."""
     return CODES.get(code, BucketError)(message, code, **more)

@@ -1,4 +1,4 @@
-"""``Change``: what a watcher is told."""
+"""``Change`` and ``Notice``: what a watch yields."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ._results import Result
 class Change(Result):
     """One change of a bucket: an object, and a mapping of the same members.
 
-    ``set`` has the keys that changed with their new values, ``removed`` those that went.
+    ``set`` has the keys that changed with their new values, ``removed`` the keys that were removed.
     ``revision`` is 0 once the bucket is deleted. ``job`` is None for a device bucket.
-    ``watch(since=change.id)`` goes on behind it, in another process too.
+    ``watch(since=change.id)`` continues after this change, in another process too.
 
-    With ``gap`` what happened before it is not known any more, and ``set`` is the whole
-    bucket as it is now: what is not in it is gone.
+    With ``gap`` the changes before are unknown, and ``set`` is the whole bucket as it is now: keys
+    that are not in it have been removed.
     """
 
     __slots__ = ()
@@ -67,7 +67,7 @@ class Change(Result):
 
 
 class Notice(Result):
-    """Something else that happened, as an operator is told: ``event`` says what, ``data`` whom."""
+    """Another event, for operators: ``event`` is its kind, ``data`` says what it is about."""
 
     __slots__ = ()
 

@@ -1,23 +1,16 @@
-"""HTTP/1.1 as bytes: one request out of its parts, one answer out of a stream."""
+"""HTTP/1.1 as bytes: encode a request, parse a response."""
 
 from __future__ import annotations
 
-from ._errors import NO_ANSWER, BucketError, error
-
-TYPE_CHECKING = False  # see bucketd_client
-
-if TYPE_CHECKING:
-    from typing import Callable
+from ._errors import NOT_BUCKETD, BucketError, error
 
 MAX_HEAD = 64 * 1024
 MAX_BODY = 256 * 1024 * 1024
-_USUAL, _END = b"HTTP/1.1 200 OK\r\n", b"\r\n\r\n"
-_LENGTH, _ETAG = b"\r\nContent-Length: ", b"\r\nETag: "  # as the daemon writes them
-_UNUSUAL = (b"\r\nConnection:", b"\r\nTransfer-Encoding:")
+_LINE_END, _HEAD_END = b"\r\n", b"\r\n\r\n"
 
 
-class Answer:
-    """Status, head as it came (latin-1, without the empty line), and body."""
+class Response:
+    """Status, head (latin-1, without the empty line) and body of one response."""
 
     __slots__ = ("body", "head", "status")
 
@@ -26,133 +19,154 @@ class Answer:
 
     @property
     def headers(self) -> dict[str, str]:
-        """By name in lower case."""
-        return _fields(self.head)
+        """Return the header fields by name in lower case."""
+        lines = self.head.decode("latin-1").split("\r\n")[1:]
+        pairs = (line.partition(":") for line in lines)
+        return {name.lower(): value.strip() for name, _, value in pairs}
 
     @property
     def etag(self) -> str | None:
-        start = self.head.find(_ETAG)
-        if start < 0:
-            return self.headers.get("etag")
-        return self.head[start + len(_ETAG) :].partition(b"\r\n")[0].decode("latin-1")
+        return self.headers.get("etag")
 
 
 def encode(method: str, target: str, body: bytes | None, headers: dict[str, str]) -> bytes:
-    """Head and body in one piece; InvalidRequest for what would not stay in its place there."""
-    head = encode_head(method, target, headers)
-    return head + (b"\r\n" if body is None else b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    """Return the request as bytes. Raise InvalidRequest for a header that HTTP cannot hold."""
+    return with_body(encode_head(method, target, headers), body)
 
 
 def encode_head(method: str, target: str, headers: dict[str, str]) -> bytes:
-    """The same without length, empty line and body."""
+    """Return the request line and the headers, without Content-Length and the empty line."""
     lines = [f"{method} {target} HTTP/1.1", "Host: bucketd"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if any("\r" in line or "\n" in line for line in lines):
-        raise error("invalid_request", "cannot send the request: a header has a line break in it")
+        raise error("invalid_request", "cannot send the request: a header contains a line break")
     try:
         return "\r\n".join([*lines, ""]).encode("latin-1")
     except UnicodeEncodeError:
         raise error(
-            "invalid_request", "cannot send the request: a header is not plain text"
+            "invalid_request", "cannot send the request: a header contains a non-latin character"
         ) from None
 
 
-def usual(text: bytes) -> Answer | None:
-    """The answer that most calls get, where this is one and all of it; None: read it in full."""
-    end = text.find(_END)
-    if end < 0 or not text.startswith(_USUAL):
+def with_body(head: bytes, body: bytes | None) -> bytes:
+    """Complete a head from ``encode_head`` with the length and the body."""
+    if body is None:
+        return head + _LINE_END
+    return head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+class ResponseParser:
+    """Parse one response from the bytes of a connection, in whatever pieces they arrive."""
+
+    def __init__(self, method: str) -> None:
+        self._without_body = method == "HEAD"
+        self._pieces: list[bytes] = []
+        self._size = self._needed = 0
+        self._head: bytes | None = None
+        self._decoded: bytearray | None = None
+        self.keeps_alive = False
+
+    def feed(self, data: bytes) -> Response | None:
+        """Return the response once it is complete, None before.
+
+        ``keeps_alive`` then says whether the connection can serve another request. Raise
+        InternalError for bytes that are no response of bucketd, or have no bounds.
+        """
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size < self._needed:
+            return None
+        if len(self._pieces) > 1:
+            data = b"".join(self._pieces)
+            self._pieces = [data]
+        if self._decoded is not None:
+            return self._parse_chunks(data)
+        return self._parse(data)
+
+    def _parse(self, data: bytes) -> Response | None:
+        end = data.find(_HEAD_END)
+        if end < 0:
+            _check_head_size(data)
+            return None
+        head = data[:end]
+        if not head.startswith(b"HTTP/1.") or not head[9:12].isdigit():
+            raise _not_a_response("it is not HTTP")
+        status = int(head[9:12])
+        if 100 <= status < 200:
+            # An interim response precedes the response.
+            return self._parse(self._drop(data, end + 4))
+        fields = head.lower()
+        self.keeps_alive = (
+            head.startswith(b"HTTP/1.1") and _field(fields, b"connection") != b"close"
+        )
+        if self._without_body or status in (204, 304):
+            return self._complete(status, head, b"", len(data) > end + 4)
+        if _field(fields, b"transfer-encoding") == b"chunked":
+            self._head, self._decoded = head, bytearray()
+            return self._parse_chunks(self._drop(data, end + 4))
+        length = _field(fields, b"content-length")
+        if not length.isdigit():
+            raise _not_a_response("it does not say how long it is")
+        size = int(length)
+        if size > MAX_BODY:
+            raise _not_a_response(f"it is longer than {MAX_BODY} bytes")
+        self._needed = end + 4 + size
+        if len(data) < self._needed:
+            return None
+        return self._complete(status, head, data[end + 4 : self._needed], len(data) > self._needed)
+
+    def _parse_chunks(self, data: bytes) -> Response | None:
+        head, decoded = self._head, self._decoded
+        assert head is not None  # noqa: S101  (for type checkers)
+        assert decoded is not None  # noqa: S101
+        while (line_end := data.find(_LINE_END)) >= 0:
+            try:
+                size = int(data[:line_end].partition(b";")[0], 16)
+            except ValueError:
+                raise _not_a_response("its chunks are malformed") from None
+            if size == 0:
+                # Trailers may precede the empty line.
+                end = data.find(_HEAD_END, line_end)
+                if end < 0:
+                    break
+                return self._complete(int(head[9:12]), head, bytes(decoded), len(data) > end + 4)
+            if not 0 < size <= MAX_BODY - len(decoded):
+                raise _not_a_response(f"it is longer than {MAX_BODY} bytes")
+            end = line_end + 2 + size
+            self._needed = end + 2
+            if len(data) < self._needed:
+                return None
+            if data[end : end + 2] != _LINE_END:
+                raise _not_a_response("its chunks are malformed")
+            decoded += data[line_end + 2 : end]
+            data = self._drop(data, end + 2)
+        _check_head_size(data)
         return None
-    start = text.find(_LENGTH, 0, end) + len(_LENGTH)
-    length = text[start : text.find(b"\r\n", start)]
-    if start < len(_LENGTH) or not length.isdigit() or end + 4 + int(length) != len(text):
-        return None
-    if any(text.find(mark, 0, end) >= 0 for mark in _UNUSUAL):
-        return None
-    return Answer(200, text[:end], text[end + 4 :])
+
+    def _drop(self, data: bytes, size: int) -> bytes:
+        data = data[size:]
+        self._pieces, self._size, self._needed = [data], len(data), 0
+        return data
+
+    def _complete(self, status: int, head: bytes, body: bytes, surplus: bool) -> Response:
+        self.keeps_alive = self.keeps_alive and not surplus
+        return Response(status, head, body)
 
 
-def _fields(head: bytes) -> dict[str, str]:
-    pairs = (line.partition(":") for line in head.decode("latin-1").split("\r\n")[1:])
-    return {name.lower(): value.strip() for name, _, value in pairs}
+def _check_head_size(data: bytes) -> None:
+    if len(data) > MAX_HEAD:
+        raise _not_a_response(f"its head is longer than {MAX_HEAD} bytes")
 
 
-class Reader:
-    """One answer, that begins with ``first`` and is read on by ``receive``.
-
-    ``receive`` gives the next bytes, or raises.
-
-    Raises InternalError for what is no answer, or has no bounds.
-    """
-
-    def __init__(self, receive: Callable[[], bytes], first: bytes = b"") -> None:
-        self._receive = receive
-        self._buffer = bytearray(first)
-
-    def answer(self, method: str) -> tuple[Answer, bool]:
-        """The answer, and whether the connection can serve another call."""
-        status, head, keep = self._head()
-        while 100 <= status < 200:  # interim; the answer is still to come
-            status, head, keep = self._head()
-        body = self._body(method, status, _fields(head))
-        return Answer(status, head, body), keep and not self._buffer
-
-    def _head(self) -> tuple[int, bytes, bool]:
-        head = self._until(_END)
-        version, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
-        if not version.startswith("HTTP/1.") or not rest[:3].isdecimal():
-            raise _no_answer("it is not HTTP")
-        closes = _fields(head).get("connection", "").lower() == "close"
-        return int(rest[:3]), head, version == "HTTP/1.1" and not closes
-
-    def _body(self, method: str, status: int, headers: dict[str, str]) -> bytes:
-        if method == "HEAD" or status in (204, 304):
-            return b""
-        if headers.get("transfer-encoding", "").lower() == "chunked":
-            return self._chunks()
-        length = headers.get("content-length", "")
-        if not (length.isascii() and length.isdecimal()):
-            raise _no_answer("it does not say how long it is")
-        return self._exactly(int(length))
-
-    def _chunks(self) -> bytes:
-        body = bytearray()
-        while size := self._chunk_size():
-            body += self._exactly(size, MAX_BODY - len(body))
-            if self._exactly(2) != b"\r\n":
-                raise _no_answer("its chunks do not fit")
-        while self._until(b"\r\n"):  # trailers
-            pass
-        return bytes(body)
-
-    def _chunk_size(self) -> int:
-        try:
-            return int(self._until(b"\r\n").partition(b";")[0], 16)
-        except ValueError:
-            raise _no_answer("its chunks do not fit") from None
-
-    def _exactly(self, size: int, limit: int = MAX_BODY) -> bytes:
-        if not 0 <= size <= limit:
-            raise _no_answer(f"it is longer than {MAX_BODY} bytes")
-        while len(self._buffer) < size:
-            self._buffer += self._receive()
-        return self._taken(size)
-
-    def _until(self, mark: bytes) -> bytes:
-        """What stands before the mark; the mark is taken too."""
-        while (end := self._buffer.find(mark)) < 0:
-            if len(self._buffer) > MAX_HEAD:
-                raise _no_answer(f"its head is longer than {MAX_HEAD} bytes")
-            self._buffer += self._receive()
-        return self._taken(end + len(mark))[:end]
-
-    def _taken(self, size: int) -> bytes:
-        taken = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return taken
+def _field(head: bytes, name: bytes) -> bytes:
+    """Return the value of a field in a head in lower case, empty where there is none."""
+    start = head.find(b"\r\n" + name + b":")
+    if start < 0:
+        return b""
+    start += len(name) + 3
+    end = head.find(_LINE_END, start)
+    return head[start : len(head) if end < 0 else end].strip()
 
 
-def _no_answer(cause: str) -> BucketError:
-    return error(
-        "internal",
-        f"cannot read the answer: {cause}, so {NO_ANSWER}",
-    )
+def _not_a_response(cause: str) -> BucketError:
+    return error("internal", f"cannot read the response: {cause}, so {NOT_BUCKETD}")

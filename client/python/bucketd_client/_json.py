@@ -1,8 +1,8 @@
-"""``loads`` and ``dumps`` of ``json``, by its C part alone where this Python has one.
+"""``loads`` and ``dumps`` of ``json``, by its part in C where this Python has one.
 
-``json`` compiles regular expressions that its C part never looks at, and what those need takes
-longer to import than all else that a call of bucketctl does. Whatever is no JSON goes on to
-``json`` itself, which knows best what to say of it.
+``json`` compiles regular expressions that its part in C does not use. Importing what those need
+takes longer than the rest of a call of bucketctl. Text that is not JSON goes to ``json`` itself,
+which has the best error message.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SPACE = " \t\n\r"
 
 
 def loads(text: str) -> Any:
-    """``json.loads(text)``. Raises ValueError, or RecursionError."""
+    """Return ``json.loads(text)``. Raise ValueError or RecursionError."""
     found = _scanned(text)
     if found is None:
         from json import loads as slowly
@@ -26,7 +26,7 @@ def loads(text: str) -> Any:
 
 
 def dumps(value: Any, separators: tuple[str, str] = (", ", ": "), allow_nan: bool = True) -> str:
-    """``json.dumps(value, ensure_ascii=False, …)``. Raises as that does."""
+    """Return ``json.dumps(value, ensure_ascii=False, …)``. Raise as that does."""
     if _encoder is None:
         from json import dumps as slowly
 
@@ -43,7 +43,7 @@ def _refuse(value: object) -> Any:
 
 
 class _Reading:
-    """How the scanner reads, which it is told by attributes as ``json.JSONDecoder`` has them."""
+    """The options of the scanner, as attributes of a ``json.JSONDecoder``."""
 
     strict = True
     object_hook = object_pairs_hook = None
@@ -51,7 +51,7 @@ class _Reading:
 
 
 def _scanned(text: str) -> tuple[Any, int] | None:
-    """The value and where it ends; None where that is not all, or nothing."""
+    """Return the value and its end, None where the text is not one JSON value."""
     if _scan is None:
         return None
     text = text.strip(_SPACE)
@@ -65,7 +65,8 @@ def _scanned(text: str) -> tuple[Any, int] | None:
 _scan: Any = None
 _encoder: Any = None
 try:
-    import _json  # CPython's; another Python, or a later one, may have it in another way
+    # CPython has this module; another Python, or a later one, may have it in another form.
+    import _json
 
     _quoted = _json.encode_basestring
     _scan, _encoder = _json.make_scanner(_Reading), _json.make_encoder  # type: ignore[arg-type]

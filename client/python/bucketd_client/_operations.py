@@ -1,14 +1,25 @@
-"""What both faces of the client ask: verbs as plain data, and whose bucket they are about."""
+"""What both faces of the client ask of the daemon: operations as data, and whose bucket it is."""
 
 from __future__ import annotations
 
 import os
-import time
 
 from . import _context
-from ._api import JSON, JSON_PATCH, MERGE_PATCH, Reply, bucket_call, call, encode, whole
+from ._api import (
+    JSON,
+    JSON_PATCH,
+    MERGE_PATCH,
+    RETURN_MINIMAL,
+    BucketRequest,
+    Reply,
+    checked,
+    encode,
+    whole,
+)
+from ._clock import monotonic
 from ._context import Scope
 from ._errors import error
+from ._http11 import encode as encode_request
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -18,38 +29,40 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar
 
+    from ._http11 import Response
     from ._watch_session import Watching
 
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
-    # Method, body, media type, keys and guard: one verb, with its data as it was when asked for.
-    Ask = tuple[str, "bytes | None", "str | None", tuple[str, ...], "dict[str, str] | None"]
+    # Method, body, media type, keys and headers. The body holds the data as it was when given.
+    Operation = tuple[str, "bytes | None", "str | None", tuple[str, ...], "dict[str, str]"]
 else:
 
     class Generic:
-        """All of ``typing.Generic`` that is used while a program runs."""
+        """The part of ``typing.Generic`` that a running program uses."""
 
         __class_getitem__ = classmethod(type(list[int]))
 
     B = Any = object
-    Ask = tuple
+    Operation = tuple
 
-# What ``if_match`` is where it is not given: None is the ETag of what is not stored.
+# The default of ``if_match``, in which None stands for the ETag of a bucket that is not stored.
 UNGUARDED = str(b"no guard", "ascii")
 UPDATE_SECONDS = 30.0
-LONGEST_PAUSE = 0.05
+MAX_PAUSE = 0.05
 
 
 class Snapshot(Generic[B]):
     """A bucket at one moment.
 
-    ``etag`` is None and ``revision`` 0 where none is stored; ``recovered_from`` has revision
-    and reason where the last good generation replaced an unreadable file; ``stale_seconds`` says
-    how old at most this is, where the daemon could not ask its cluster for anything newer.
+    ``etag`` is None and ``revision`` is 0 where no bucket is stored. ``recovered_from`` has
+    revision and reason where the last good generation replaced an unreadable file.
+    ``stale_seconds`` bounds the age of the bucket where the daemon could not ask its cluster for a
+    newer one.
     """
 
     __slots__ = ("_members",)
 
-    # By hand: importing dataclasses takes longer than all else that is imported here.
+    # Importing dataclasses takes longer than all other imports here together.
     def __init__(
         self,
         bucket: B,
@@ -83,76 +96,84 @@ class Snapshot(Generic[B]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Snapshot) and self._members == other._members
 
-    __hash__ = None  # type: ignore[assignment]  # it holds a dict
+    __hash__ = None  # type: ignore[assignment]  # a snapshot holds a dict
 
     def __repr__(self) -> str:
         return f"Snapshot{self._members!r}"
 
     @property
     def guard(self) -> dict[str, str]:
-        """The header that lets a write pass only while nobody else has written."""
+        """Return the precondition that a write passes only while nobody else has written."""
         return {"If-None-Match": "*"} if self.etag is None else {"If-Match": self.etag}
 
 
-def reading(keys: tuple[str, ...] = ()) -> Ask:
-    return "GET", None, None, keys, None
+def read(keys: tuple[str, ...] = ()) -> Operation:
+    return "GET", None, None, keys, {}
 
 
-def setting(data: Any, more: dict[str, Any], if_match: str | None) -> Ask:
+def merge(
+    data: Any, more: dict[str, Any], if_match: str | None, returning: bool = True
+) -> Operation:
     merged = {**({} if data is None else whole(data)), **more}
-    return "PATCH", encode(merged), JSON, (), matching(if_match)
+    return "PATCH", encode(merged), JSON, (), write_headers(if_match, returning)
 
 
-def replacing(data: Any, guard: dict[str, str] | None) -> Ask:
-    return "PUT", encode(whole(data)), JSON, (), guard
+def replace(data: Any, headers: dict[str, str]) -> Operation:
+    return "PUT", encode(whole(data)), JSON, (), headers
 
 
-def removing(keys: tuple[str, ...], if_match: str | None) -> Ask:
+def remove(keys: tuple[str, ...], if_match: str | None, returning: bool = True) -> Operation:
     if not keys:
         raise error("invalid_request", "cannot remove: name a key, or use clear()")
-    return "DELETE", None, None, keys, matching(if_match)
+    return "DELETE", None, None, keys, write_headers(if_match, returning)
 
 
-def clearing(if_match: str | None) -> Ask:
-    return "DELETE", None, None, (), matching(if_match)
+def clear(if_match: str | None) -> Operation:
+    return "DELETE", None, None, (), write_headers(if_match, True)
 
 
-def merging(patch: Any, if_match: str | None) -> Ask:
-    return "PATCH", encode(whole(patch)), MERGE_PATCH, (), matching(if_match)
+def merge_patch(patch: Any, if_match: str | None, returning: bool = True) -> Operation:
+    body = encode(whole(patch))
+    return "PATCH", body, MERGE_PATCH, (), write_headers(if_match, returning)
 
 
-def patching(operations: Iterable[Mapping[str, Any]], if_match: str | None) -> Ask:
+def json_patch(
+    operations: Iterable[Mapping[str, Any]], if_match: str | None, returning: bool = True
+) -> Operation:
     body = encode([whole(each) for each in operations])
-    return "PATCH", body, JSON_PATCH, (), matching(if_match)
+    return "PATCH", body, JSON_PATCH, (), write_headers(if_match, returning)
 
 
-def matching(if_match: str | None) -> dict[str, str] | None:
+def write_headers(if_match: str | None, returning: bool) -> dict[str, str]:
+    """Return the precondition and the preference of a write."""
+    preference = {} if returning else RETURN_MINIMAL
     if if_match is UNGUARDED:
-        return None
-    if if_match is None:  # so says a snapshot where none was stored
-        return {"If-None-Match": "*"}
-    return {"If-Match": if_match}
+        return preference
+    if if_match is None:
+        # A snapshot says None where no bucket is stored.
+        return {"If-None-Match": "*", **preference}
+    return {"If-Match": if_match, **preference}
 
 
-class Rounds:
+class Backoff:
     """The pauses of a compare-and-swap loop."""
 
     def __init__(self) -> None:
-        self._until = time.monotonic() + UPDATE_SECONDS
+        self._until = monotonic() + UPDATE_SECONDS
         self._pause = 0.001
 
-    def over(self) -> bool:
-        return time.monotonic() > self._until
+    def is_over(self) -> bool:
+        return monotonic() > self._until
 
     def pause(self) -> float:
-        """Seconds: at random, so that rivals fall out of step, and longer from round to round."""
+        """Return seconds at random, so that rivals fall out of step, and more each time."""
         pause = os.urandom(1)[0] / 255 * self._pause
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        self._pause = min(self._pause * 2, MAX_PAUSE)
         return pause
 
 
-class Asking(Generic[B]):
-    """Whose bucket, and how to reach the daemon."""
+class BaseBucket(Generic[B]):
+    """Whose bucket it is, and how to reach the daemon."""
 
     def __init__(
         self,
@@ -165,14 +186,14 @@ class Asking(Generic[B]):
         socket: str | os.PathLike[str] | None = None,
         timeout: float | None = None,
     ) -> None:
-        """The context of the environment, of a ``token``, or of the names given.
+        """Take the context from the environment, a ``token``, or the names given.
 
         ``device`` alone, or ``device_bucket``, means the device bucket.
-        ``socket`` is the daemon's path; ``timeout`` bounds each call in seconds
-        (default: 5 to reach the daemon, 30 until its answer).
+        ``socket`` is the path of the daemon's socket. ``timeout`` bounds each call in seconds
+        (default: 5 to reach the daemon, 30 until its response).
         """
         if token is not None and any(name is not None for name in (device, job, automation)):
-            raise error("invalid_request", "cannot use a token and names: give either")
+            raise error("invalid_request", "cannot use a token and names: give one of them")
         if job is not None and device is None:
             raise error("invalid_request", "cannot use a job without its device")
         if automation is not None and job is None:
@@ -183,7 +204,7 @@ class Asking(Generic[B]):
         self._given = self._scope_given()
 
     def __repr__(self) -> str:
-        """Never with the token: a repr ends up in logs."""
+        """Return a text without the token, since a repr ends up in logs."""
         names = {"device": self._device, "job": self._job, "automation": self._automation}
         said = [f"{name}={value!r}" for name, value in names.items() if value is not None]
         said += ["token=…"] if self._token is not None else []
@@ -204,53 +225,38 @@ class Asking(Generic[B]):
     def _path(self) -> str:
         return self._socket or _context.socket_path(os.environ)
 
-    def _reply(self, ask: Ask, began: float | None) -> tuple[Scope, Reply]:
-        scope, path = self._scope(), self._path()
-        method, body, media_type, keys, guard = ask
-        return scope, bucket_call(
-            scope,
-            method,
-            path=path,
-            body=body,
-            media_type=media_type,
-            keys=keys,
-            guard=guard,
-            timeout=self._timeout,
-            began=began,
-        )
-
-    def _bucket(self, ask: Ask, began: float | None = None) -> B:
-        scope, reply = self._reply(ask, began)
-        found: B = reply.members[scope.label]
-        return found
-
-    def _snapshot(self, ask: Ask, began: float | None = None) -> Snapshot[B]:
-        scope, reply = self._reply(ask, began)
-        members = reply.members
-        return Snapshot(
-            members[scope.label],
-            members.get("revision", 0),
-            reply.etag,
-            members.get("recovered_from"),
-            members.get("stale_seconds"),
-        )
+    def _request(self, operation: Operation) -> BucketRequest:
+        return BucketRequest(self._scope(), self._path(), operation, self._timeout)
 
     def _watching(self, keys: tuple[str, ...], snapshot: bool, since: str | None) -> Watching:
-        from ._watch_session import Watching  # most programs watch nothing
+        # Most programs watch nothing.
+        from ._watch_session import Watching
 
         return Watching(self._scope(), self._path(), keys, snapshot, since, self._timeout)
 
-    def _context(self, began: float | None = None) -> dict[str, Any]:
+    def _named_context(self) -> dict[str, Any] | None:
+        """Return the context that the caller named, None for that of a token."""
         scope = self._scope()
-        if scope.token is None:
-            names = {"device": scope.device, "job": scope.job, "automation": scope.automation}
-            return {**names, "expires_at": None}
-        reply = call(
-            "GET",
-            "/v1/context",
-            path=self._path(),
-            headers=scope.headers(),
-            timeout=self._timeout,
-            began=began,
-        )
-        return {name: value for name, value in reply.members.items() if name != "success"}
+        if scope.token is not None:
+            return None
+        names = {"device": scope.device, "job": scope.job, "automation": scope.automation}
+        return {**names, "expires_at": None}
+
+    def _context_request(self) -> bytes:
+        return encode_request("GET", "/v1/context", None, self._scope().headers())
+
+
+def snapshot_of(request: BucketRequest, reply: Reply) -> Snapshot[Any]:
+    members = reply.members
+    return Snapshot(
+        members[request.scope.label],
+        members.get("revision", 0),
+        reply.etag,
+        members.get("recovered_from"),
+        members.get("stale_seconds"),
+    )
+
+
+def context_of(response: Response) -> dict[str, Any]:
+    members = checked(response).members
+    return {name: value for name, value in members.items() if name != "success"}

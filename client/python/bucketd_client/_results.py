@@ -1,4 +1,4 @@
-"""What ``agent`` gives back instead of raising: an object that is a mapping as well."""
+"""What ``agent`` returns instead of raising: an object that is a mapping as well."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ else:
 
 
 class Result(Mapping[str, Any]):
-    """The members of the daemon's answer, by name and by key."""
+    """The members of the daemon's response, as attributes and as keys."""
 
     __slots__ = ("_members",)
 
@@ -41,7 +41,8 @@ class Result(Mapping[str, Any]):
 class _Success(Result):
     __slots__ = ()
 
-    success: Literal[True] = True  # no property: by an attribute type checkers tell results apart
+    # Type checkers tell the results apart by an attribute, and not by a property.
+    success: Literal[True] = True
 
     if TYPE_CHECKING:  # see Failure.bucket
 
@@ -63,7 +64,7 @@ class _Success(Result):
 
     @property
     def stale_seconds(self) -> float | None:
-        """How old at most this is, where the daemon could not ask its cluster."""
+        """The maximum age of the bucket, where the daemon could not ask its cluster."""
         found: float | None = self._members.get("stale_seconds")
         return found
 
@@ -92,6 +93,12 @@ class DeviceBucketSuccess(_Success):
     @property
     def device_bucket(self) -> dict[str, Any]:
         return self.deviceBucket
+
+
+class WriteSuccess(_Success):
+    """A write with ``returning=False``: ``revision``, and no bucket."""
+
+    __slots__ = ()
 
 
 class Failure(Result):
@@ -125,13 +132,13 @@ class Failure(Result):
 
     @property
     def revision(self) -> int | None:
-        """That of the bucket now, where the refusal tells it."""
+        """The bucket's revision now, where the refusal says it."""
         found: int | None = self._members.get("revision")
         return found
 
     if TYPE_CHECKING:
-        # Not all type checkers tell the results apart by ``if result.success:``. To all of them
-        # "never" is no type beside the bucket's own, so the bucket keeps its type either way.
+        # Not all type checkers tell the results apart by ``if result.success:``. For all of them
+        # "never" adds nothing to the bucket's own type, so the bucket keeps its type either way.
         @property
         def bucket(self) -> NoReturn: ...
         @property
@@ -142,11 +149,13 @@ class Failure(Result):
     else:
 
         def __getattr__(self, name: str) -> Any:
-            """``result.bucket`` of a failure says what failed, not only that it has no bucket."""
-            if name.startswith("_"):  # copying and unpickling ask before there are members
+            """Raise an error that says what failed, not only that a failure has no bucket."""
+            # Copying and unpickling ask before there are members.
+            if name.startswith("_"):
                 raise AttributeError(name)
             raise AttributeError(f"the result has no {name!r}: {self._members['error']}")
 
 
 BucketResult = Union[BucketSuccess[B], Failure]
 DeviceBucketResult = Union[DeviceBucketSuccess, Failure]
+WriteResult = Union[WriteSuccess, Failure]

@@ -1,4 +1,4 @@
-"""Server-Sent Events out of bytes, as they come (WHATWG HTML, 9.2.6)."""
+"""Server-Sent Events from bytes, in whatever pieces they arrive (WHATWG HTML, 9.2.6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ._http11 import MAX_BODY
 
 
 class Event(NamedTuple):
-    """``id`` is the newest one of the stream; ``data`` is empty where only that is told."""
+    """``id`` is the newest id of the stream; ``data`` is empty in an event that has only the id."""
 
     kind: str
     id: str
@@ -17,7 +17,7 @@ class Event(NamedTuple):
 
 
 class Parser:
-    """Bytes in, events out. Lines end in LF, or CR and LF."""
+    """Bytes in, events out. A line ends in LF, or CR and LF."""
 
     def __init__(self) -> None:
         self._line = bytearray()
@@ -26,7 +26,7 @@ class Parser:
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that are whole now. Raises InternalError for what never becomes one."""
+        """Return the events that are complete now. Raise InternalError for one without bounds."""
         self._size += len(chunk)
         *lines, rest = chunk.split(b"\n")
         found: list[Event] = []
@@ -36,7 +36,7 @@ class Parser:
                 found.append(event)
         self._line += rest
         if self._size > MAX_BODY:
-            raise error("internal", f"cannot read the events: one is over {MAX_BODY} bytes")
+            raise error("internal", f"cannot read the events: one has over {MAX_BODY} bytes")
         return found
 
     def _take(self, line: str) -> Event | None:

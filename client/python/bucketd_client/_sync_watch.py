@@ -1,47 +1,48 @@
-"""Watching over blocking sockets."""
+"""Watch over blocking sockets."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator
 
+from ._clock import monotonic
 from ._connections import Connection
 from ._events import Change
-from ._watch_session import FAILURES, Told, Watching
+from ._watch_session import FAILURES, Received, Watching
 
 
 def changes(watching: Watching) -> Generator[Change, None, None]:
-    """The changes of one bucket from now on; this returns once the daemon tells of them."""
+    """Yield the changes of one bucket, all that happen after this function has returned."""
     stream = _stream(watching)
     next(stream)
     return _only_changes(stream)
 
 
-def everything(watching: Watching) -> Generator[Told, None, None]:
-    """The same, with whatever else is told."""
-    return (told for told in _stream(watching) if told is not None)
+def everything(watching: Watching) -> Generator[Received, None, None]:
+    """Yield changes and notices, from the first step on."""
+    return (received for received in _stream(watching) if received is not None)
 
 
 def _only_changes(
-    stream: Generator[Told | None, None, None],
+    stream: Generator[Received | None, None, None],
 ) -> Generator[Change, None, None]:
     try:
-        for told in stream:
-            if isinstance(told, Change):
-                yield told
+        for received in stream:
+            if isinstance(received, Change):
+                yield received
     finally:
         stream.close()
 
 
-def _stream(watching: Watching) -> Generator[Told | None, None, None]:
-    """None for each time that the daemon has taken it on."""
+def _stream(watching: Watching) -> Generator[Received | None, None, None]:
+    """Yield what the daemon sends, and None each time that it has accepted the watch."""
     while True:
         connection = None
         try:
-            connection = Connection(watching.path, time.monotonic() + watching.seconds)
-            connection.send(watching.request(), time.monotonic() + watching.seconds)
+            connection = Connection(watching.path, monotonic() + watching.seconds)
+            connection.send(watching.request(), monotonic() + watching.seconds)
             while True:
-                chunk = connection.receive(time.monotonic() + watching.seconds)
+                chunk = connection.receive(monotonic() + watching.seconds)
                 yield from watching.take(chunk)
         except FAILURES as failure:
             seconds = watching.pause(failure)

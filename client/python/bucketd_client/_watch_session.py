@@ -1,56 +1,57 @@
-"""One watch, without input and output: what is asked, what the answer means, when to ask again.
+"""One watch, without input and output: its requests, what the bytes mean, when to connect again.
 
-It outlasts its connections. Each goes on behind the last event of the one before; where the
-daemon no longer knows what lies between, the bucket is read anew, and that is told as a gap.
+A watch outlasts its connections. Each continues after the last event of the one before. Where the
+daemon no longer knows what happened in between, the bucket is read anew, as a change with ``gap``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
-import time
 from collections.abc import Iterator
 from typing import Union
 
-from . import _api, _transport
+from . import _api, _retry
+from ._clock import monotonic
+from ._connections import TIMED_OUT
 from ._context import Scope
 from ._errors import BucketError, error
 from ._events import Change, Notice
-from ._http11 import MAX_HEAD, Answer, encode_head
+from ._http11 import MAX_HEAD, Response, encode_head
 from ._sse import Event, Parser
 
-SILENT_SECONDS = 45.0  # three heartbeats of the daemon: whoever is silent longer is not there
-STEADY_SECONDS = 5.0  # a stream that lasted so long was a good one
-# A daemon that restarts is back in a second, and its backlog has an end; one that stays away
-# for longer is not asked ten times a second.
+# Three heartbeats of the daemon: a daemon that is silent for longer is not there.
+SILENT_SECONDS = 45.0
+# A stream that lasted so long was a good one, so the next pause is short again.
+STEADY_SECONDS = 5.0
+# A daemon that restarts is back within a second. One that stays away for longer is not asked ten
+# times a second.
 FIRST_PAUSE, SHORT_PAUSE, LONG_PAUSE = 0.01, 0.1, 2.0
 SHORT_SECONDS = 10.0
 _END = b"\r\n\r\n"
-Told = Union[Change, Notice]
+Received = Union[Change, Notice]
 
 
 class Again(Exception):
-    """This connection is of no more use; ``pause`` says when to make another."""
+    """This connection is of no further use; ``pause`` says when to open another."""
 
 
 class Busy(Exception):
-    """The daemon asks to come again, ``seconds`` from now."""
+    """The daemon asks for another attempt, ``seconds`` from now."""
 
     def __init__(self, refusal: BucketError, seconds: float) -> None:
         super().__init__(refusal.message)
         self.refusal, self.seconds = refusal, seconds
 
 
-_TIMEOUTS = (TimeoutError, socket.timeout)  # one and the same from Python 3.10 on
-FAILURES = (OSError, Again, Busy, _transport.Lost)
+FAILURES = (OSError, Again, Busy, _retry.Lost)
 
 
 class Watching:
-    """Of one bucket or, with ``scope`` None, as an operator of all: then gaps are only told.
+    """A watch of one bucket or, with ``scope`` None, of all: then a gap has no bucket.
 
-    ``timeout`` bounds, in seconds, how long it is tried to reach the daemon (at first 5; once
-    it was reached, without end).
+    ``timeout`` bounds the seconds of attempts to reach the daemon (at first 5; without end once
+    it was reached).
     """
 
     def __init__(
@@ -70,28 +71,29 @@ class Watching:
         self._last = since
         self._whole, self._gap = snapshot, False
         self._timeout = timeout
-        self._failing_since, self._began = time.monotonic(), 0.0
-        self._reached = False  # ever
-        self._progress = False  # on this connection
+        self._failing_since, self._began = monotonic(), 0.0
+        self._reached = False
+        # Whether this connection has brought an event.
+        self._progress = False
         self._pause = FIRST_PAUSE
         self._parser: Parser | None = None
         self._head = bytearray()
 
     @property
     def streaming(self) -> bool:
-        """Whether the daemon has taken it on."""
+        """Report whether the daemon has accepted the watch."""
         return self._parser is not None
 
     @property
     def seconds(self) -> float:
-        """How long the next step may take."""
+        """Return how long the next step may take."""
         if self.streaming:
             return SILENT_SECONDS
-        return _transport.ANSWER_SECONDS if self._timeout is None else self._timeout
+        return _retry.RESPONSE_SECONDS if self._timeout is None else self._timeout
 
     @property
     def target(self) -> str:
-        """Path and query of the next request."""
+        """Return path and query of the next request."""
         if self._scope is None:
             return f"/v1/events{self._query}"
         return self._scope.events(self._keys, self._whole)
@@ -106,20 +108,20 @@ class Watching:
         }
 
     def request(self) -> bytes:
-        """What to say on a new connection."""
+        """Return what to send on a new connection."""
         self._parser, self._head, self._progress = None, bytearray(), False
         return encode_head("GET", self.target, self.headers) + b"\r\n"
 
-    def take(self, chunk: bytes) -> Iterator[Told | None]:
-        """What these bytes of the answer tell, none at its end; None: it has been taken on.
+    def take(self, chunk: bytes) -> Iterator[Received | None]:
+        """Yield what these bytes hold, and None where the daemon accepts the watch.
 
-        Raises one of FAILURES.
+        No bytes stand for the end of the connection. Raise one of FAILURES.
         """
         if not chunk:
-            raise _transport.Lost
+            raise _retry.Lost
         parser = self._parser
         if parser is None:
-            chunk = self._answered(chunk)
+            chunk = self._parse_head(chunk)
             parser = self._parser
             if parser is None:
                 return
@@ -127,14 +129,14 @@ class Watching:
         for event in parser.feed(chunk):
             if event.data:
                 self._progress = True
-                yield self._told(event)
+                yield self._decode(event)
             self._last = event.id or self._last
 
     def pause(self, failure: BaseException) -> float:
-        """Seconds until another connection; raises BucketError where that is of no use."""
+        """Return the seconds until another connection. Raise BucketError where that has no use."""
         if isinstance(failure, Again):
             return 0.0
-        now = time.monotonic()
+        now = monotonic()
         if self.streaming:
             self._parser, self._failing_since = None, now
             if self._progress or now - self._began > STEADY_SECONDS:
@@ -144,7 +146,7 @@ class Watching:
         pause = self._pause * (0.5 + os.urandom(1)[0] / 510)
         if isinstance(failure, Busy):
             pause = max(pause, failure.seconds)
-        if not self._may_pass(failure) or now + pause - self._failing_since > self._patience:
+        if not self._is_repeatable(failure) or now + pause - self._failing_since > self._patience:
             raise self._final(failure) from None
         return pause
 
@@ -152,52 +154,57 @@ class Watching:
     def _patience(self) -> float:
         if self._timeout is not None:
             return self._timeout
-        return float("inf") if self._reached else _transport.REACH_SECONDS
+        return float("inf") if self._reached else _retry.REACH_SECONDS
 
-    def _may_pass(self, failure: BaseException) -> bool:
-        if isinstance(failure, _TIMEOUTS):
+    def _is_repeatable(self, failure: BaseException) -> bool:
+        if isinstance(failure, TIMED_OUT):
             return self._reached
-        return isinstance(failure, Busy) or _transport.may_pass(failure, "GET", self.path)
+        return isinstance(failure, Busy) or _retry.is_repeatable(failure, "GET", self.path)
 
     def _final(self, failure: BaseException) -> BucketError:
         if isinstance(failure, Busy):
             return failure.refusal
-        if isinstance(failure, _TIMEOUTS):
-            return error("timeout", f"cannot watch: no answer within {self.seconds:g} s")
-        return _transport.final(failure, "GET", self.path, self._patience)
+        if isinstance(failure, TIMED_OUT):
+            return error("timeout", f"cannot watch: no response within {self.seconds:g} s")
+        return _retry.final_error(failure, "GET", self.path, self._patience)
 
-    def _answered(self, chunk: bytes) -> bytes:
-        """What of it stands behind the head of a stream."""
+    def _parse_head(self, chunk: bytes) -> bytes:
+        """Return the bytes after the head of the stream, once the head is complete."""
         self._head += chunk
         head, end, rest = bytes(self._head).partition(_END)
         if not end:
             if len(head) > MAX_HEAD:
-                raise error("internal", f"cannot read the answer: over {MAX_HEAD} bytes of head")
+                raise error(
+                    "internal",
+                    f"cannot read the response: its head is longer than {MAX_HEAD} bytes",
+                )
             return b""
-        answer = Answer(_status(head), head, rest)
-        kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if "transfer-encoding" in answer.headers:
-            raise error("internal", "cannot read the events: they come in chunks, as of no bucketd")
-        if answer.status != 200 or kind != "text/event-stream":
-            self._refused(answer)
+        response = Response(_status(head), head, rest)
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if "transfer-encoding" in response.headers:
+            raise error(
+                "internal", "cannot read the events: they are chunked, so this is not bucketd"
+            )
+        if response.status != 200 or kind != "text/event-stream":
+            self._raise_refusal(response)
             return b""
-        self._parser, self._reached, self._began = Parser(), True, time.monotonic()
+        self._parser, self._reached, self._began = Parser(), True, monotonic()
         return rest
 
-    def _refused(self, answer: Answer) -> None:
-        """Raise what the answer says, once it is there."""
-        length = answer.headers.get("content-length", "")
-        if length.isascii() and length.isdecimal() and len(answer.body) < int(length):
+    def _raise_refusal(self, response: Response) -> None:
+        """Raise what the response says, once it is complete."""
+        length = response.headers.get("content-length", "")
+        if length.isascii() and length.isdecimal() and len(response.body) < int(length):
             return
-        if (seconds := _transport.wait_asked_for(answer)) is not None:
+        if (seconds := _retry.retry_after(response)) is not None:
             try:
-                _api.checked(answer)
+                _api.checked(response)
             except BucketError as refusal:
                 raise Busy(refusal, seconds) from None
-        _api.checked(answer)
-        raise error("internal", "cannot read the answer: it is no stream of events")
+        _api.checked(response)
+        raise error("internal", "cannot read the response: it is not a stream of events")
 
-    def _told(self, event: Event) -> Told:
+    def _decode(self, event: Event) -> Received:
         try:
             data = json.loads(event.data)
         except ValueError:
@@ -219,5 +226,5 @@ class Watching:
 def _status(head: bytes) -> int:
     version, _, rest = head.partition(b"\r\n")[0].partition(b" ")
     if not version.startswith(b"HTTP/1.") or not rest[:3].isdigit():
-        raise error("internal", "cannot read the answer: it is not HTTP, so this is not bucketd")
+        raise error("internal", "cannot read the response: it is not HTTP, so this is not bucketd")
     return int(rest[:3])

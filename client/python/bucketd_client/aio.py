@@ -1,35 +1,47 @@
-"""The same for asyncio: ``agent`` with awaitable verbs, and ``AsyncBucket``."""
+"""``agent`` with awaitable calls, and ``AsyncBucket``: the client for asyncio."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, overload
 
 from . import _context
-from ._agent import json_of, result
+from ._agent import Call, get_call, set_call
 from ._async_bucket import AsyncBucket
+from ._async_transport import exchange
 from ._errors import BucketError
-from ._executor import off_loop
 from ._results import (
     BucketResult,
     BucketSuccess,
     DeviceBucketResult,
     DeviceBucketSuccess,
     Failure,
+    WriteResult,
 )
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     from ._events import Change
 
 __all__ = ["AsyncBucket", "agent"]
 
 
+async def _result(call: Callable[..., Call], *args: Any) -> Any:
+    """Make one call, and return its result: a success, or a Failure that says what went wrong."""
+    try:
+        prepared = call(*args)
+        request = prepared.request
+        return prepared.result(await exchange(request.method, request.data, request.path))
+    except BucketError as cause:
+        return Failure.of(cause)
+
+
 async def watch(
     device_bucket: bool, keys: tuple[str, ...], snapshot: bool
 ) -> AsyncGenerator[Change | Failure, None]:
-    """The changes; a Failure, as the last, says why there are no more."""
+    """Yield the changes; a Failure, as the last, says why there are no more."""
     from ._async_watch import changes
     from ._watch_session import Watching
 
@@ -50,15 +62,28 @@ class AsyncBucketOfJob:
     """The bucket of this job on this device."""
 
     async def get(self) -> BucketResult:
-        """The whole bucket, ``{}`` where none is stored yet."""
-        return await off_loop(result, BucketSuccess, False, began=time.monotonic())
+        """Return the whole bucket, ``{}`` where none is stored yet."""
+        result: BucketResult = await _result(get_call, BucketSuccess, False)
+        return result
 
-    async def set(self, data: Mapping[str, Any]) -> BucketResult:
-        """Set these keys, keep all others; the whole bucket as it is then."""
-        return await off_loop(result, BucketSuccess, False, json_of(data), time.monotonic())
+    @overload
+    async def set(
+        self, data: Mapping[str, Any], *, returning: Literal[True] = True
+    ) -> BucketResult: ...
+    @overload
+    async def set(self, data: Mapping[str, Any], *, returning: Literal[False]) -> WriteResult: ...
+    async def set(
+        self, data: Mapping[str, Any], *, returning: bool = True
+    ) -> BucketResult | WriteResult:
+        """Set these keys, keep all others, and return the whole bucket.
+
+        With ``returning=False`` the result has no bucket, which spares a large one's way back.
+        """
+        result: BucketResult = await _result(set_call, BucketSuccess, False, data, returning)
+        return result
 
     def watch(self, *keys: str, snapshot: bool = False) -> AsyncGenerator[Change | Failure, None]:
-        """Every change by whomever, from the first step on; see ``AsyncBucket.watch``.
+        """Yield every change by whomever, from the first step on; see ``AsyncBucket.watch``.
 
         A Failure is the last: ``success`` tells them apart.
         """
@@ -69,15 +94,30 @@ class AsyncBucketOfDevice:
     """The bucket that all jobs on this device share."""
 
     async def get(self) -> DeviceBucketResult:
-        """The whole device bucket, ``{}`` where none is stored yet."""
-        return await off_loop(result, DeviceBucketSuccess, True, began=time.monotonic())
+        """Return the whole device bucket, ``{}`` where none is stored yet."""
+        result: DeviceBucketResult = await _result(get_call, DeviceBucketSuccess, True)
+        return result
 
-    async def set(self, data: Mapping[str, Any]) -> DeviceBucketResult:
-        """Set these keys, keep all others; the whole device bucket as it is then."""
-        return await off_loop(result, DeviceBucketSuccess, True, json_of(data), time.monotonic())
+    @overload
+    async def set(
+        self, data: Mapping[str, Any], *, returning: Literal[True] = True
+    ) -> DeviceBucketResult: ...
+    @overload
+    async def set(self, data: Mapping[str, Any], *, returning: Literal[False]) -> WriteResult: ...
+    async def set(
+        self, data: Mapping[str, Any], *, returning: bool = True
+    ) -> DeviceBucketResult | WriteResult:
+        """Set these keys, keep all others, and return the whole device bucket.
+
+        With ``returning=False`` the result has no bucket.
+        """
+        result: DeviceBucketResult = await _result(
+            set_call, DeviceBucketSuccess, True, data, returning
+        )
+        return result
 
     def watch(self, *keys: str, snapshot: bool = False) -> AsyncGenerator[Change | Failure, None]:
-        """Every change by whomever, from the first step on."""
+        """Yield every change by whomever, from the first step on."""
         return watch(True, keys, snapshot)
 
 

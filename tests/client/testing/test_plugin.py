@@ -154,6 +154,8 @@ def run(folder: Path, tests: str) -> tuple[int, str]:
     (folder / "automation.py").write_text(AUTOMATION)
     (folder / "test_automation.py").write_text(tests)
     command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider"]
+    # Another plugin of this environment warns without a setting of its own.
+    command += ["-o", "asyncio_default_fixture_loop_scope=function"]
     done = subprocess.run(
         [*command, "-W", "error", "test_automation.py"],
         cwd=folder, capture_output=True, text=True, timeout=60,

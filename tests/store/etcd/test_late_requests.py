@@ -21,9 +21,8 @@ from bucketd.errors import StorageFull
 from bucketd.model import changes
 from bucketd.model.bucket import BucketKey
 from bucketd.model.preconditions import Preconditions
-from bucketd.store.etcd.client import Access
+from bucketd.store.etcd import EtcdOptions, EtcdStore
 from bucketd.store.etcd.keys import StoredValue
-from bucketd.store.etcd.store import EtcdStore
 
 
 @pytest.mark.parametrize("number", range(2))
@@ -206,16 +205,16 @@ def test_what_a_full_etcd_made_all_the_same_is_told_as_made() -> None:
 
 async def _fill(url: str) -> tuple[set[BucketKey], set[BucketKey]]:
     """Until it is full: the buckets that another host has read, and those said not to be made."""
-    ours, other = (EtcdStore(Access((url,), 5.0), "/bucketd/") for _ in range(2))
-    look, seen, refused = ours._reading.load, set(), set()
+    ours, other = (EtcdStore(EtcdOptions((url,), "/bucketd/", 5.0)) for _ in range(2))
+    look, seen, refused = ours._reader.read, set(), set()
 
     async def removed_before(key: BucketKey, deadline: float) -> StoredValue:
-        if (await other._reading.load(key, deadline)).snapshot.bucket != b"{}":
+        if (await other._reader.read(key, deadline)).snapshot.bucket != b"{}":
             seen.add(key)
             await other.commit(key, changes.clear(), Preconditions())
         return await look(key, deadline)
 
-    ours._reading.load = removed_before  # type: ignore[method-assign]
+    ours._reader.read = removed_before  # type: ignore[method-assign]
     for number in range(200):
         keys = [BucketKey(f"{number}", f"{at}") for at in range(20)]
         filled = changes.replace({"pad": "x" * 20_000})

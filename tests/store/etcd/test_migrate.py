@@ -190,7 +190,7 @@ def test_a_checksum_that_differs_is_told(files: Daemon, host: Host) -> None:
     status, told, warned = migrate(files, host)
     assert (status, told["differing"]) == (1, 1)
     assert told["checksum"] != told["checksum_there"]
-    assert "phone-2, login: its checksum there is not the one" in warned
+    assert "phone-2, login: its checksum there differs from" in warned
 
 
 def test_what_cannot_be_carried_is_named(files: Daemon, host: Host) -> None:

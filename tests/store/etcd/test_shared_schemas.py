@@ -21,10 +21,10 @@ from harness import Daemon, pair
 
 from bucketd.core.schemas import replication
 from bucketd.core.schemas.registry import Registry
-from bucketd.core.schemas.replication import Shared
+from bucketd.core.schemas.replication import ReplicatedSchemas
 from bucketd.fs import files
-from bucketd.store.etcd.client import Access, Gateway
-from bucketd.store.etcd.schemas import Cluster as Clustered
+from bucketd.store.etcd import EtcdOptions, EtcdSchemas
+from bucketd.store.etcd.client import EtcdClient
 
 NUMBER = {"fields": [{"name": "n", "type": "number"}]}
 TEXT = {"fields": [{"name": "n", "type": "string"}]}
@@ -135,19 +135,19 @@ def test_a_copy_is_known_as_one_whenever_its_host_is_killed(
         done.append(words)
         return write(*words, **named)
 
-    def host() -> tuple[Registry, Shared]:
+    def host() -> tuple[Registry, ReplicatedSchemas]:
         registry = Registry(root, str(tmp_path), str(tmp_path / "etc"))
-        return registry, Shared(registry, None, "/bucketd/", 1.0)  # type: ignore[arg-type]
+        return registry, ReplicatedSchemas(registry, None)  # type: ignore[arg-type]
 
     _, shared = host()
     monkeypatch.setattr(files, "write", until_killed)
     try:
-        asyncio.run(shared._take("gone", NUMBER))
+        asyncio.run(shared._put_copy("gone", NUMBER))
     except Killed:
         assert writes < 2
     monkeypatch.setattr(files, "write", write)
     registry, shared = host()
-    asyncio.run(shared._drop("gone"))
+    asyncio.run(shared._remove_copy("gone"))
     assert not registry.entries()
     assert not shared._copied()
     os.close(root)
@@ -363,7 +363,7 @@ def test_a_watch_that_hangs_is_made_anew_and_a_quiet_one_is_not(
 ) -> None:
     root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     registry = Registry(root, str(tmp_path), str(tmp_path / "etc"))
-    monkeypatch.setattr(replication, "LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(replication, "RECHECK_SECONDS", 0.3)
     monkeypatch.setattr(replication, "RETRY_SECONDS", 0.3)
 
     async def until_in_force(automation: str) -> None:
@@ -372,10 +372,10 @@ def test_a_watch_that_hangs_is_made_anew_and_a_quiet_one_is_not(
                 await asyncio.sleep(0.05)
 
     async def follow() -> None:
-        gateway = Gateway(Access((relay.url, etcd.nodes[0].url), 3.0))
-        other = Gateway(Access((etcd.nodes[0].url,), 3.0))
-        setting, stop = Clustered(other, "/hangs/", 3.0), asyncio.Event()
-        shared = Shared(registry, gateway, "/hangs/", 3.0)
+        watching = EtcdClient(EtcdOptions((relay.url, etcd.nodes[0].url), "/hangs/", 3.0))
+        other = EtcdClient(EtcdOptions((etcd.nodes[0].url,), "/hangs/", 3.0))
+        setting, stop = EtcdSchemas(other), asyncio.Event()
+        shared = ReplicatedSchemas(registry, EtcdSchemas(watching))
         await setting.put("read", NUMBER)
         following = asyncio.create_task(shared.keep_current(stop))
         await until_in_force("read")
@@ -384,12 +384,12 @@ def test_a_watch_that_hangs_is_made_anew_and_a_quiet_one_is_not(
         relay.deaf = True
         await setting.put("looked", NUMBER)
         await until_in_force("looked")
-        monkeypatch.setattr(replication, "LOOK_SECONDS", 3600)
+        monkeypatch.setattr(replication, "RECHECK_SECONDS", 3600)
         await asyncio.sleep(1.5)
         await setting.put("told", NUMBER)
         await until_in_force("told")
         stop.set()
-        await asyncio.gather(following, gateway.close(), other.close())
+        await asyncio.gather(following, watching.close(), other.close())
 
     try:
         asyncio.run(follow())

@@ -20,7 +20,7 @@ from sse import Stream
 
 from bucketd.model.bucket import BucketKey, Snapshot
 from bucketd.store.etcd import stale_cache
-from bucketd.store.etcd.stale_cache import StaleReads
+from bucketd.store.etcd.stale_cache import StaleCache
 
 BOUND = 20.0
 TIMEOUT = 0.8
@@ -224,37 +224,37 @@ def state(number: int, size: int = 0) -> Snapshot:
     return Snapshot(b'{"x":"%b"}' % (b"x" * size), number, f"{number}")
 
 
-def noted(memory: StaleReads, key: BucketKey = KEY) -> int | None:
-    found = memory._last(key)
+def noted(memory: StaleCache, key: BucketKey = KEY) -> int | None:
+    found = memory._get(key)
     return None if found is None else found.snapshot.revision
 
 
 def test_memory_is_bounded() -> None:
-    memory = StaleReads(60, 100_000)
+    memory = StaleCache(60, 100_000)
     for number in range(1000):
-        memory.note(BucketKey(f"d{number}"), state(1, 1000), number, stale_cache.now())
+        memory.remember(BucketKey(f"d{number}"), state(1, 1000), number, stale_cache.now())
         assert memory._bytes <= 100_000
-    assert 20 < len(memory._noted) < 100
+    assert 20 < len(memory._entries) < 100
     assert noted(memory, BucketKey("d999")) == 1
-    memory.note(KEY, state(1, 200_000), 1, stale_cache.now())
-    assert (noted(memory), memory._bytes, len(memory._noted)) == (None, 0, 0)
+    memory.remember(KEY, state(1, 200_000), 1, stale_cache.now())
+    assert (noted(memory), memory._bytes, len(memory._entries)) == (None, 0, 0)
 
 
 def test_answers_that_overtake_each_other_do_not_turn_back_time() -> None:
-    memory, at = StaleReads(60, 100_000), stale_cache.now()
-    memory.note(KEY, state(2), 20, at)
-    memory.note(KEY, state(1), 10, at + 1)
-    memory.changed(KEY, state(1), 10)
+    memory, at = StaleCache(60, 100_000), stale_cache.now()
+    memory.remember(KEY, state(2), 20, at)
+    memory.remember(KEY, state(1), 10, at + 1)
+    memory.update(KEY, state(1), 10)
     assert noted(memory) == 2
-    memory.changed(KEY, state(3), 30)
+    memory.update(KEY, state(3), 30)
     assert noted(memory) == 3
-    assert memory._noted[KEY].at == at
-    memory.changed(BucketKey("nobody asked"), state(1), 40)
-    assert len(memory._noted) == 1
+    assert memory._entries[KEY].asked_at == at
+    memory.update(BucketKey("nobody asked"), state(1), 40)
+    assert len(memory._entries) == 1
 
 
 def test_off_nothing_is_kept() -> None:
-    memory = StaleReads()
-    memory.note(KEY, state(1), 1, stale_cache.now())
+    memory = StaleCache()
+    memory.remember(KEY, state(1), 1, stale_cache.now())
     assert noted(memory) is None
-    assert not memory._noted
+    assert not memory._entries

@@ -91,6 +91,13 @@ export class Request {
     throw new BucketError(`cannot read the request body: it is too long, allowed are ${limit}`, "too_large");
   }
 
+  /** Report whether the response to a write may omit the bucket (RFC 7240). */
+  get prefersMinimal(): boolean {
+    const preferences = (this.headers.get("prefer") ?? []).join(",").split(",");
+    const names = preferences.map((each) => each.split(";", 1)[0]!.trim().toLowerCase().replaceAll('"', ""));
+    return names.find((name) => name.startsWith("return=")) === "return=minimal";
+  }
+
   get preconditions(): Preconditions {
     return { ifMatch: this.tags("If-Match"), ifNoneMatch: this.tags("If-None-Match") };
   }

@@ -11,6 +11,8 @@ export interface Response {
   readonly status: number;
   readonly text: string | null;
   readonly etag?: string | null;
+  /** The preference of the request that the response honours (RFC 7240). */
+  readonly preference?: string;
   readonly stream?: Stream;
 }
 
@@ -146,7 +148,8 @@ function clear(resolved: ResolvedRequest): Response {
 function commit(resolved: ResolvedRequest, change: Change | null, named?: JsonObject): Response {
   const { state, request, key } = resolved;
   const now = state.commit(key, request.method, change, request.preconditions, automationOf(resolved), named);
-  return result(resolved, now, bucketOf(now));
+  if (!request.prefersMinimal) return result(resolved, now, bucketOf(now));
+  return { ...success({ revision: now.revision }), etag: now.etag, preference: "return=minimal" };
 }
 
 function automationOf({ context, key, query }: ResolvedRequest): string | null {

@@ -167,9 +167,10 @@ function refuse(response: http.ServerResponse, { message, code, details, revisio
   send(response, { status: STATUS[code] ?? 500, text });
 }
 
-function send(response: http.ServerResponse, { status, text, etag = null }: Response): void {
+function send(response: http.ServerResponse, { status, text, etag = null, preference }: Response): void {
   response.setHeader("Cache-Control", "no-store").setHeader("Server", "bucketd");
   if (etag !== null) response.setHeader("ETag", `"${etag}"`);
+  if (preference !== undefined) response.setHeader("Preference-Applied", preference);
   if (text !== null) {
     response.setHeader("Content-Type", "application/json");
     response.setHeader("Content-Length", Buffer.byteLength(text));

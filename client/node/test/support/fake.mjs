@@ -62,6 +62,7 @@ export class Fake {
     this.connections += 1;
     this.sockets.add(socket);
     let text = "";
+    socket.setEncoding("utf8");
     socket.on("error", () => undefined);
     socket.on("end", () => socket.destroy());
     socket.on("close", () => this.sockets.delete(socket));

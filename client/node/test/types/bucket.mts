@@ -1,5 +1,5 @@
 // The throwing face, generic.
-import { agent, Bucket, BucketError, ConnectionLostError, type BucketOptions, type Context, type Snapshot } from "bucketd-client";
+import { agent, Bucket, BucketError, ConnectionLostError, type BucketOptions, type Context, type Snapshot, type WriteSuccess } from "bucketd-client";
 
 interface Counter {
   count: number;
@@ -26,6 +26,17 @@ const cleared: void = await bucket.clear();
 await bucket.set({ label: "x" }, { ifMatch: snapshot.etag });
 await bucket.remove("label", "count", { ifMatch: snapshot.etag });
 await bucket.clear({ ifMatch: snapshot.etag });
+const minimal: WriteSuccess = await bucket.set({ label: "x" }, { returning: false });
+const writes: { revision: number }[] = [
+  await bucket.replace({ count: 1 }, { returning: false, ifMatch: snapshot.etag }),
+  await bucket.remove("label", { returning: false }),
+  await bucket.mergePatch({ label: null }, { returning: false }),
+  await bucket.jsonPatch([], { returning: false }),
+  await bucket.update((b) => b, { returning: false }),
+];
+const returned: Counter = await bucket.set({ label: "x" }, { returning: true, ifMatch: null });
+const brief = await agent.utils.bucket.set({ a: 1 }, { returning: false });
+if (brief.success) console.log(brief.revision, minimal.revision, writes, returned.count);
 console.log(all, some, snapshot.etag, context.job, cleared);
 
 const anything = await new Bucket().get();
@@ -40,6 +51,10 @@ try {
 
 // @ts-expect-error no such option
 await bucket.set({ label: "x" }, { ifmatch: snapshot.etag });
+// @ts-expect-error without the bucket there is no count
+(await bucket.set({ label: "x" }, { returning: false })).count;
+// @ts-expect-error clear resolves to nothing anyway
+await bucket.clear({ returning: false });
 // @ts-expect-error no such option
 await bucket.remove("label", { ifmatch: snapshot.etag });
 // @ts-expect-error no path

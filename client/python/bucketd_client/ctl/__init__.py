@@ -1,8 +1,8 @@
-"""``bucketctl``: buckets from a shell. ``main`` parses, calls, and tells how it went.
+"""``bucketctl``: buckets from a shell. ``main`` parses, calls, and returns the exit status.
 
-Exit status: 0 done; 1 refused by the daemon, declined by who was asked, or failed otherwise;
+Exit status: 0 done; 1 refused by the daemon, declined when asked, or failed otherwise;
 2 usage; 3 no job context; 4 daemon not reachable; 5 schema violation; 6 precondition failed.
-Nothing is imported that the command at hand does not need.
+Each command imports only what it needs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STATUS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run one command and return its exit status."""
     try:
         from .output import ReaderGone, Unwritten
 
@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(f"cannot write to standard output: {problem}{_nevertheless()}", 1)
     except (BrokenPipeError, ReaderGone):
         _stop_writing()
-        return 141  # what a shell says of SIGPIPE
+        # As a shell reports SIGPIPE.
+        return 141
     except OSError as problem:
         _stop_writing()
         where = f"{problem.filename}: " if problem.filename else ""
@@ -80,13 +81,13 @@ def _unexpected(problem: Exception) -> str:
 
 
 def _stop_writing() -> None:
-    from .output import let_go
+    from .output import abandon
 
-    let_go(sys.stdout)
+    abandon(sys.stdout)
 
 
 def _nevertheless() -> str:
-    """Lest it reads as if the daemon had refused."""
+    """Return what the daemon has done, so that the message does not read as its refusal."""
     from . import output
 
     return "; the daemon has done what was asked" if output.changed else ""
@@ -94,12 +95,13 @@ def _nevertheless() -> str:
 
 def _status_of(problem: BucketError) -> int:
     if problem.status is None and problem.code in ("invalid_request", "invalid_json"):
-        return 2  # refused before anything was sent
+        # Refused before anything was sent.
+        return 2
     return STATUS.get(problem.code, 1)
 
 
 def _in_words(problem: BucketError) -> str:
-    """With what finds it in the daemon's log, where there is a line of it."""
+    """Return the message, with the request id where the daemon's log has a line of it."""
     if problem.request_id is None or problem.code not in ("internal", "bucket_corrupt"):
         return problem.message
     return f"{problem.message} (request {problem.request_id} in its log)"
@@ -117,7 +119,7 @@ def _complain(message: str, status: int, details: list[object] | None = None) ->
 
 
 def _lines_of(detail: object) -> list[str]:
-    """One detail of a refusal in words: a violation, or the violations of one bucket."""
+    """Return one detail of a refusal in words: a violation, or the violations of one bucket."""
     if not isinstance(detail, dict):
         return [str(detail)]
     if "message" in detail:
@@ -126,7 +128,8 @@ def _lines_of(detail: object) -> list[str]:
         lines = [line for violation in detail["violations"] for line in _lines_of(violation)]
         return [f"{_bucket_of(detail)}: {line}" for line in lines]
     if "bytes" in detail:
-        return []  # what takes room is in the message itself
+        # The message itself names the largest keys.
+        return []
     return [str(detail)]
 
 

@@ -1,4 +1,4 @@
-"""Buckets out of a file: the lines of an export, a tar of bucket files, or one such file."""
+"""Buckets read from a file: the lines of an export, a tar of bucket files, or one such file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
-from .inputs import decoded, parse_json
+from .inputs import FORMAT, decoded, parse_json
 from .parser import Usage
 
-LONGEST = 64 * 1024 * 1024  # bytes of one bucket; far over what a daemon takes
-ENVELOPE = "bucketd/1"
+# Bytes of one bucket, far over what a daemon accepts.
+MAX_BYTES = 64 * 1024 * 1024
 
 
 class Envelope(NamedTuple):
@@ -48,7 +48,7 @@ class Source:
         return self._file.tell() / self._size if self._size else None
 
     def envelopes(self) -> Iterator[Envelope | Usage]:
-        """One after another; a Usage in the place of what is no bucket."""
+        """Yield the envelopes, and a Usage in place of an entry that is not valid."""
         for where, text in self._texts():
             try:
                 yield read(where, text)
@@ -61,15 +61,15 @@ class Source:
         if (
             self._begin.split(b"\n", 1)[0].strip() == b"{"
         ):  # no line of an export, but a bucket's file
-            return [(self.name, self._file.read(LONGEST))]
+            return [(self.name, self._file.read(MAX_BYTES))]
         return self._lines()
 
     def _lines(self) -> Iterator[tuple[str, bytes]]:
         number = 0
-        while line := self._file.readline(LONGEST):
+        while line := self._file.readline(MAX_BYTES):
             number += 1
-            if len(line) == LONGEST:
-                raise Usage(f"cannot read line {number}: it is longer than {LONGEST} bytes")
+            if len(line) == MAX_BYTES:
+                raise Usage(f"cannot read line {number}: it is longer than {MAX_BYTES} bytes")
             if line.strip():
                 yield f"line {number}", line
 
@@ -88,24 +88,24 @@ class Source:
 def _is_bucket(member: tarfile.TarInfo) -> bool:
     pieces = member.name.split("/")
     hidden = pieces[-1].startswith(".") or not pieces[-1].endswith(".json")
-    return member.isfile() and "devices" in pieces and not hidden and member.size <= LONGEST
+    return member.isfile() and "devices" in pieces and not hidden and member.size <= MAX_BYTES
 
 
 def read(where: str, text: bytes | str) -> Envelope:
-    """The envelope that a text is; Usage where it is none."""
+    """Return the envelope in a JSON text. Raises Usage where it is not valid."""
     return checked(
         where, parse_json(text if isinstance(text, str) else decoded(text, where), where)
     )
 
 
 def checked(where: str, value: Any) -> Envelope:
-    """The same of a parsed value."""
-    if not isinstance(value, dict) or value.get("format", ENVELOPE) != ENVELOPE:
-        raise Usage(f'cannot use {where}: it is no object of the format "{ENVELOPE}"')
+    """Return the envelope in a parsed value. Raises Usage where it is not valid."""
+    if not isinstance(value, dict) or value.get("format", FORMAT) != FORMAT:
+        raise Usage(f'cannot use {where}: it is not an object of the format "{FORMAT}"')
     device, bucket = value.get("device"), value.get("bucket")
     job, automation = value.get("job"), value.get("automation")
     if not isinstance(device, str) or not isinstance(bucket, dict):
-        raise Usage(f'cannot use {where}: it needs "device", a text, and "bucket", an object')
+        raise Usage(f'cannot use {where}: it needs "device", a string, and "bucket", an object')
     if not isinstance(job, (str, type(None))) or not isinstance(automation, (str, type(None))):
-        raise Usage(f'cannot use {where}: "job" and "automation" are texts or null')
+        raise Usage(f'cannot use {where}: "job" and "automation" must be strings or null')
     return Envelope(where, device, job, automation, bucket)

@@ -1,4 +1,4 @@
-"""Colours, where somebody sees them."""
+"""Colours on a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RED, GREEN, YELLOW, BOLD = "31", "32", "33", "1"
 
 
 def wanted() -> bool:
-    """On a terminal that has them, unless $NO_COLOR asks for none."""
+    """Report whether standard output is a terminal with colours, and $NO_COLOR is not set."""
     return (
         output.on_terminal()
         and not os.environ.get("NO_COLOR")

@@ -1,4 +1,4 @@
-"""What the daemon knows and a command line may name: devices, jobs, automations, keys, contexts."""
+"""Words of the daemon for completion: devices, jobs, automations, keys and contexts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from .parser import Usage
 from .session import Session
 from .table.daily import Options
 
-SECONDS = 1.0  # that somebody at a prompt waits gladly
+# How long a person at a prompt waits.
+SECONDS = 1.0
 Given = dict[str, str]
 
 
 def values(option: str, given: Given) -> Iterable[str]:
-    """For ``--device``, ``--job`` and their like; nothing where the daemon does not answer."""
+    """Return the values of an option; none where the daemon does not answer."""
     name = option.removeprefix("to-")
     if name in ("device", "job"):
         wanted = {"device": given.get(option.replace("job", "device"))} if name == "job" else {}
@@ -26,7 +27,7 @@ def values(option: str, given: Given) -> Iterable[str]:
 
 
 def arguments(command: str, count: int, given: Given) -> Iterable[str]:
-    """For the argument after so many others."""
+    """Return the words for the argument after ``count`` others."""
     if command in ("get", "unset", "watch"):
         return _safely(_keys, given)
     if count:
@@ -50,7 +51,7 @@ def _safely(ask: Callable[[Session], Iterable[str]], given: Given) -> Iterable[s
 
 
 def _of_buckets(session: Session, name: str, only: dict[str, str | None]) -> Iterator[str]:
-    """The names in the list of buckets, as far as it goes in that time."""
+    """Yield the names in the list of buckets, as far as it goes in ``SECONDS``."""
     query = "".join(f"&{k}={escape(v)}" for k, v in only.items() if v is not None)
     until, cursor = time.monotonic() + SECONDS, ""
     while cursor is not None and time.monotonic() < until:

@@ -9,7 +9,7 @@ from shlex import quote
 def command(
     path: str, method: str, target: str, headers: dict[str, str], body: bytes | None
 ) -> str:
-    """A line for a POSIX shell, which prints the daemon's answer."""
+    """Return a line for a POSIX shell that prints the daemon's response."""
     words = ["curl", "--silent", "--show-error", "--path-as-is", "--unix-socket", quote(path)]
     if method != "GET":
         words += ["--request", method]
@@ -23,7 +23,7 @@ def command(
 def _header(name: str, value: str) -> str:
     if name == "Authorization":
         return f'"Authorization: Bearer {_token_reference()}"'
-    # To curl a colon with nothing behind it means: leave this header out.
+    # curl leaves a header out that ends with its colon.
     return quote(f"{name}: {value}" if value else f"{name};")
 
 

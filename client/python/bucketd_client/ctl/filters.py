@@ -1,6 +1,6 @@
-"""Which buckets: names, or patterns of names. And the pages of the daemon's lists.
+"""Filters by names or patterns of names, and the pages of the daemon's lists.
 
-What is exact is left to the daemon; patterns are matched here.
+The daemon filters by exact names; patterns are matched here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from .._context import escape
 from . import output
+from .parser import Usage
 from .session import Session
 
 NAMES = ("device", "job", "automation")
@@ -28,10 +29,10 @@ class Filters:
         patterns = {n: v for n, v in given.items() if re.search(r"[*?\[]", v)}
         self.query = [f"{n}={escape(v)}" for n, v in given.items() if n not in patterns]
         self.given = bool(given)
-        self.patterns = {n: re.compile(translate(v)) for n, v in patterns.items()}
+        self.patterns = {n: _compiled(n, v) for n, v in patterns.items()}
 
     def fit(self, row: dict[str, Any]) -> bool:
-        """Whether the patterns match; a device bucket has no job that could."""
+        """Report whether all patterns match; a device bucket has no job to match."""
         return all(
             row[name] is not None and pattern.match(row[name])
             for name, pattern in self.patterns.items()
@@ -39,21 +40,30 @@ class Filters:
 
 
 def pages(session: Session, path: str, member: str, most: int | None = None) -> Pages:
-    """Answer after answer with the rows in ``member`` that fit, at most so many of them."""
+    """Yield page after page with the matching rows in ``member``, at most ``most`` in all."""
     filters = Filters(session)
     if session.options.has("curl") and filters.patterns:
-        output.warn("the daemon knows no patterns, so this request is for all that names fit")
+        output.warn(
+            "the daemon does not match patterns, so this request is for all that exact names match"
+        )
     cursor: str | None = ""
     while cursor is not None and most != 0:
         members = _page(session, filters, path, cursor, PAGE)
         places = [i for i, row in enumerate(members[member]) if filters.fit(row)]
         if most is not None and len(places) > most:
-            # Once more, to just behind the last wanted one, so that next_cursor is right.
+            # Asked again up to the last wanted row, so that next_cursor is right.
             members = _page(session, filters, path, cursor, places[most - 1] + 1)
         members[member] = [row for row in members[member] if filters.fit(row)]
         yield members
         most = None if most is None else max(0, most - len(members[member]))
         cursor = members["next_cursor"]
+
+
+def _compiled(name: str, pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(translate(pattern))
+    except re.error:  # a range whose end lies before its beginning, in some Pythons
+        raise Usage(f"cannot use --{name} {pattern!r}: it is not a valid pattern") from None
 
 
 class LeftOut:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .table.daily import Options
 
+FORMAT = "bucketd/1"  # of a bucket's file, and of one line of an export
 EXAMPLE = '{"a": 1}'
 
 
@@ -60,7 +61,7 @@ def decoded(data: bytes, what: str) -> str:
 def read_object(name: str) -> dict[str, Any]:
     """Return the JSON object in a file; of a bucket's file, the bucket in it."""
     value = parse_json(read_text(name), f"what {name} holds")
-    if isinstance(value, dict) and value.get("format") == "bucketd/1":
+    if isinstance(value, dict) and value.get("format") == FORMAT:
         value = value.get("bucket")
     if not isinstance(value, dict):
         raise Usage(f"cannot use {name}: it does not hold a JSON object")

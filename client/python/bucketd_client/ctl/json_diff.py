@@ -1,4 +1,4 @@
-"""What differs between two JSON objects, as data and as lines for people."""
+"""The differences of two JSON objects, as data and as lines for people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Change(NamedTuple):
 
 
 def changes(before: Any, after: Any, path: str = "") -> Iterator[Change]:
-    """The outermost places that differ; objects are looked into, arrays are compared whole."""
+    """Yield the outermost places that differ; objects are descended into, arrays compared whole."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in [*before, *(key for key in after if key not in before)]:
             place = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
@@ -48,7 +48,7 @@ def _beyond_integers(value: Any) -> bool:
 
 
 def lines(found: list[Change]) -> Iterator[str]:
-    """``- place: value`` in red and ``+ place: value`` in green."""
+    """Yield ``- place: value`` in red and ``+ place: value`` in green."""
     for line in plain_lines(found):
         yield colours.paint(line, colours.RED if line.startswith("-") else colours.GREEN)
 
@@ -81,7 +81,7 @@ def _kind(value: Any) -> str:
 
 
 def as_data(found: list[Change]) -> list[dict[str, Any]]:
-    """``[{path, before?, after?}]``."""
+    """Return ``[{path, before?, after?}]``."""
     return [
         {name: value for name, value in change._asdict().items() if value is not ABSENT}
         for change in found

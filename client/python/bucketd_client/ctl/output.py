@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 
 ERASE = "\r\x1b[K"
-erase = ""  # what takes away the progress bar that is shown
-changed = False  # whether the daemon has done what changes something, by the request made last
+# What removes the progress bar that is shown.
+erase = ""
+# Whether the last request has changed something.
+changed = False
 
 
 class Unwritten(Exception):
-    """Standard output did not take what it was to be told; the text says why."""
+    """Standard output could not be written; the message says why."""
 
 
 class ReaderGone(BaseException):
@@ -36,7 +38,7 @@ def on_terminal() -> bool:
 
 
 def show(value: Any) -> int:
-    """One JSON value: indented on a terminal, on one line elsewhere."""
+    """Write one JSON value: indented on a terminal, on one line elsewhere."""
     if on_terminal():
         import json
 
@@ -47,27 +49,27 @@ def show(value: Any) -> int:
 
 
 def show_line(value: Any) -> None:
-    """One JSON value of several, so on one line everywhere."""
+    """Write one of several JSON values, on one line everywhere."""
     write(_harmless(_json.dumps(value)))
 
 
 def write_json(value: Any) -> None:
-    """One JSON value on one line, as it is."""
+    """Write one JSON value on one line, unescaped."""
     write(_json.dumps(value))
 
 
 def show_answer(reply: Reply) -> int:
-    """``--json``: everything the daemon said, and the ETag."""
+    """Write the whole response and its ETag, for ``--json``."""
     return show({**reply.members, "etag": reply.etag} if reply.etag else reply.members)
 
 
 def write(text: str) -> None:
-    """A line in UTF-8, whatever the locale is."""
+    """Write a line in UTF-8, whatever the locale is."""
     put(text.encode("utf-8", "surrogateescape") + b"\n", flush=True)
 
 
 def put(data: bytes, flush: bool = False) -> None:
-    """Bytes as they are. Raises Unwritten, or BrokenPipeError where the reader has gone."""
+    """Write bytes as they are. Raises Unwritten, or BrokenPipeError where the reader has gone."""
     if sys.stdout is None:
         raise Unwritten("it is closed")
     try:
@@ -92,7 +94,8 @@ def end_with_reader() -> None:
     if sys.stdout is None or not hasattr(select, "poll"):
         return
     poller, main = select.poll(), threading.main_thread()
-    poller.register(sys.stdout.fileno(), 0)  # errors and hang-ups are told anyway
+    # Errors and hang-ups are reported for no events, too.
+    poller.register(sys.stdout.fileno(), 0)
 
     def broken(*_: object) -> None:
         raise ReaderGone
@@ -107,7 +110,7 @@ def end_with_reader() -> None:
 
 
 def warn(message: str, before: str = "bucketctl: ") -> None:
-    """One line on standard error, where there is one; in the place of a progress bar there."""
+    """Write one line to standard error, if it is open, in place of a progress bar there."""
     if sys.stderr is None:
         return
     line = erase + before + plain(message.replace("\n", " "))
@@ -115,17 +118,18 @@ def warn(message: str, before: str = "bucketctl: ") -> None:
         sys.stderr.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
         sys.stderr.buffer.flush()
     except OSError:
-        let_go(sys.stderr)  # nobody is left to be told
+        # Nobody is left to be told.
+        abandon(sys.stderr)
 
 
 def warn_of_recovery(recovered: dict[str, Any]) -> None:
-    """That the bucket may be older than what was once stored, and why."""
+    """Warn that the bucket may lack changes that were once stored, and why."""
     what = f"revision {recovered.get('revision')} took the place of a damaged file"
     warn(f"{what}, and may lack changes: {recovered.get('reason')}")
 
 
-def let_go(stream: TextIO | None) -> None:
-    """What it would not take is not tried again at the end, which would change the exit status."""
+def abandon(stream: TextIO | None) -> None:
+    """Drop what a stream has not taken: a flush at exit would change the exit status."""
     from contextlib import suppress
 
     with suppress(OSError, ValueError):
@@ -134,7 +138,7 @@ def let_go(stream: TextIO | None) -> None:
 
 
 def show_rows(rows: Iterable[dict[str, Any]], columns: Columns, empty: str) -> int:
-    """A table on a terminal (``columns``: header → row → text); else a JSON array, a row a line."""
+    """Write a table on a terminal (``columns``: header → row → text), else a JSON array."""
     if on_terminal():
         lines = [[plain(text(row)) for text in columns.values()] for row in rows]
         write(_table(list(columns), lines) if lines else empty)
@@ -156,7 +160,7 @@ def _table(headers: list[str], lines: list[list[str]]) -> str:
 
 
 def _width(text: str) -> int:
-    """How many columns of a terminal it takes."""
+    """Return how many columns of a terminal the text takes."""
     if text.isascii():
         return len(text)
     from unicodedata import combining, east_asian_width
@@ -165,12 +169,12 @@ def _width(text: str) -> int:
 
 
 def plain(text: str) -> str:
-    """A text that cannot disturb a terminal."""
+    """Return the text with everything escaped that could disturb a terminal."""
     return "".join(c if _is_harmless(c) else f"\\u{ord(c):04x}" for c in text)
 
 
 def _harmless(text: str) -> str:
-    """The same JSON, the control characters that JSON lets stand escaped as well."""
+    """Return the JSON with the control characters escaped that JSON allows."""
     return "\n".join(map(plain, text.split("\n")))
 
 
@@ -186,13 +190,17 @@ def size(count: int) -> str:
 
 
 def age(timestamp: str | None) -> str:
-    """How long ago, or how soon, in its largest unit."""
+    """Return how long ago, or how soon, in the largest unit."""
     if not timestamp:
         return "-"
     from datetime import datetime, timezone
 
-    then = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
-    seconds = (datetime.now(timezone.utc) - then).total_seconds()
+    try:
+        then = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+        seconds = (datetime.now(timezone.utc) - then).total_seconds()
+    except (ValueError, TypeError):
+        # A time written by hand must not cost the whole table.
+        return timestamp
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if abs(seconds) >= length:
             return _when(seconds / length, unit)

@@ -1,7 +1,7 @@
-"""From ``sys.argv`` to a command and its options; help and usage errors on the way.
+"""``sys.argv`` parsed into a command and its options; help and usage errors.
 
-A table and a few short functions instead of argparse, which would add some 5 ms
-to every start and suggests nothing when a word is mistyped.
+By a table instead of argparse, which would add 5 ms to every start and suggests nothing for a
+mistyped word.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # see bucketd_client
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What such commands are called elsewhere.
+# Names that other programs have for such commands.
 OTHERS = {
     "add": "set", "cat": "get", "contexts": "context list", "delete": "clear", "devices": "usage",
     "dump": "export", "health": "doctor", "load": "import", "ls": "list", "merge": "set",
@@ -24,19 +24,19 @@ OTHERS = {
 
 
 class Help(Exception):
-    """The text that was asked for."""
+    """The help that was asked for."""
 
 
 class Usage(Exception):
-    """What was typed is no command; the text says why, and what would be."""
+    """The command line is not valid; the message says why, and how to fix it."""
 
 
 class Declined(Exception):
-    """A person was asked, and said no; nothing was changed."""
+    """The person who was asked said no; nothing was changed."""
 
 
 def parse(argv: list[str]) -> tuple[Command, Options]:
-    """The command and its options. Raises Help or Usage."""
+    """Return the command and its options. Raises Help or Usage."""
     command, words = _command(argv)
     options = _options(command, words)
     _count(command, options.arguments)
@@ -48,7 +48,8 @@ def _count(command: Command, given: list[str]) -> None:
         key, equals, _ = given[command.most].partition("=")
         extra = repr(key + equals)
         if any(option.name == "data" for option in command.options):
-            extra = f"argument {command.most + 1}"  # which may be a value, so it is not repeated
+            # The word may be a value, so it is not repeated.
+            extra = f"argument {command.most + 1}"
         raise Usage(f"cannot {command.name}: it takes no {extra}; usage: {usage(command)}")
     if len(given) < command.needs:
         raise Usage(f"cannot {command.name}: something is missing; usage: {usage(command)}")
@@ -100,7 +101,8 @@ def _options(command: Command, words: list[str]) -> Options:
             options.arguments.extend(rest)
         elif word == "-" or not word.startswith("-"):
             options.arguments.append(word)
-            if command.name == "run":  # what comes behind the command belongs to it
+            # The words after the command of run belong to that command.
+            if command.name == "run":
                 options.arguments.extend(rest)
         else:
             option, value = _option(command, word, rest)
@@ -127,9 +129,9 @@ def _option(command: Command, word: str, rest: Iterator[str]) -> tuple[Option, s
 
 def _other(command: Command, name: str) -> str:
     if name == "--curl":
-        return "; it is no single request, and bucketctl api METHOD PATH --curl shows one"
+        return "; it is more than one request; bucketctl api METHOD PATH --curl shows one"
     if not name.startswith("--") and command.most:
-        return "; what begins with - and is no option goes behind --"
+        return "; a word that begins with - and is not an option goes after --"
     return _nearest(name, [f"--{option.name}" for option in command.options])
 
 
@@ -161,7 +163,8 @@ def _line(option: Option) -> str:
 
 
 def _every() -> tuple[Command, ...]:
-    from .table.all import every  # a start of what is used every day does not pay for it
+    # Imported late: the commands of every day start without it.
+    from .table.all import every
 
     return every()
 

@@ -1,4 +1,4 @@
-"""What the daemon would refuse, of a bucket or of a schema, asked before anything is written."""
+"""A preflight check: what the daemon would refuse, asked before anything is written."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from .archive import Envelope
 from .prompts import counted
 from .session import Session
 
-NAMED = 3  # stored buckets that a schema would refuse; ``bucketctl schema check`` has more
+# Stored buckets that are named; ``bucketctl schema check`` shows all.
+NAMED = 3
 
 
-class Foreseen(NamedTuple):
-    """Violations in words, without values; ``unchecked`` is why nobody knows, where that is so."""
+class Preflight(NamedTuple):
+    """Violations in words, without values; ``unchecked`` says why they are unknown, if they are."""
 
     refused: list[str]
     unchecked: str | None = None
 
 
-FINE = Foreseen([])
+FINE = Preflight([])
 
 
 def bound(session: Session, envelope: Envelope, stored: bool) -> str | None:
-    """The automation whose schema a write of it must meet; None where no schema applies."""
+    """Return the automation whose schema applies to a write; None where none does."""
     if envelope.job is None:
         return None
     if envelope.automation is not None or not stored:
@@ -34,7 +35,7 @@ def bound(session: Session, envelope: Envelope, stored: bool) -> str | None:
 
 
 def rebinding(session: Session, envelope: Envelope) -> list[json_diff.Change]:
-    """What is to change of a stored bucket whose content is as it should be: its automation."""
+    """Return the change of the automation, for a bucket whose content is as it should be."""
     wanted = envelope.automation
     if envelope.job is None or wanted is None:
         return []
@@ -48,10 +49,10 @@ def _binding(session: Session, device: str, job: str) -> str | None:
     return rows[0]["automation"] if rows else None
 
 
-def foresee(
+def check_bucket(
     session: Session, automation: str | None, bucket: Any, coming: dict[str, Any]
-) -> Foreseen:
-    """By the schema that will be in force: of those ``coming``, else that of the daemon."""
+) -> Preflight:
+    """Check a bucket by the schema that will apply: of those ``coming``, else the daemon's."""
     if automation is None:
         return FINE
     body = {"bucket": bucket}
@@ -66,35 +67,36 @@ def foresee(
         if cause is None:
             raise
         why = cause or problem.message
-        return Foreseen([], f"not checked by the schema of {automation!r}: {why}")
+        return Preflight([], f"not checked by the schema of {automation!r}: {why}")
     lines = [line for violation in said["violations"] for line in _lines_of(violation)]
-    return Foreseen([f"by the schema of {automation!r}, {line}" for line in lines])
+    return Preflight([f"by the schema of {automation!r}, {line}" for line in lines])
 
 
-# Refusals after which the plan goes on; "" where the daemon's own words say why.
+# Refusals after which the plan goes on; "" where the daemon's message says why.
 _CAUSES = {
     "not_found": "this daemon is too old for that; upgrade it",
     "too_large": "the two together are over the daemon's limit; the write will tell",
-    "invalid_request": "",  # the schema is none
+    # The schema is not valid.
+    "invalid_request": "",
 }
 
 
-def foresee_schema(session: Session, target: str, schema: Any) -> Foreseen:
-    """By what a schema may be, and by the buckets that are stored; those are named, no more."""
+def check_schema(session: Session, target: str, schema: Any) -> Preflight:
+    """Check a schema by itself and by the stored buckets, of which the first are named."""
     headers, content = {"Content-Type": _api.JSON}, _api.encode(schema)
     try:
         said = session.call("PUT", f"{target}?dry_run=true", headers=headers, body=content).members
     except BucketError as problem:
         if problem.code not in ("invalid_request", "too_large"):
             raise
-        return Foreseen([problem.message])
+        return Preflight([problem.message])
     count = said["count"]
     if not count:
         return FINE
     names = [_bucket_of(detail) for detail in said["details"][:NAMED]] + ["…"] * (count > NAMED)
-    return Foreseen(
+    return Preflight(
         [
             f"{counted(count, 'stored bucket')} would violate it ({'; '.join(names)}); "
-            "mend what bucketctl schema check shows, or set it with bucketctl schema set --force"
+            "fix what bucketctl schema check shows, or set it with bucketctl schema set --force"
         ]
     )

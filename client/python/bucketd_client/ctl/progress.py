@@ -1,4 +1,4 @@
-"""How far long work has come, on a terminal; nothing elsewhere."""
+"""The progress of long work, shown on a terminal only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EVERY_SECONDS = 0.1
 
 
 class Progress:
-    """A line on standard error that is drawn over; gone when the work is done."""
+    """A line on standard error that is redrawn, and removed when the work is done."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -28,7 +28,7 @@ class Progress:
         self._draw("")
 
     def at(self, count: int, part: float | None = None) -> None:
-        """``count`` buckets are done, which is such a part of all (None: not known)."""
+        """Show that ``count`` buckets are done, a fraction ``part`` of all (None: unknown)."""
         now = time.monotonic()
         if not self._shown or not count or now < self._next:
             return

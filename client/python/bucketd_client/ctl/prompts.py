@@ -1,4 +1,4 @@
-"""Asking a person before something that cannot be undone."""
+"""Questions to a person before something that cannot be undone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .table.daily import Options
 
 
 def ask(options: Options, what: str) -> None:
-    """Go on where ``--yes`` said so beforehand, or a person says it now. Raises Declined."""
+    """Return if ``--yes`` was given or a person agrees. Raises Declined, or Usage."""
     if options.has("yes"):
         return
     if not person_is_there():
@@ -26,11 +26,11 @@ def person_is_there() -> bool:
 
 
 def answer(question: str) -> str:
-    """Ask, and return the line that is typed, in small letters; empty at the end of the input."""
+    """Ask, and return the line that is typed, in lower case; empty at the end of the input."""
     output.warn(question, before="")
     return sys.stdin.buffer.readline().decode("utf-8", "replace").lower()
 
 
 def counted(number: int, what: str) -> str:
-    """``1 bucket``, ``2 buckets``."""
+    """Return ``1 bucket``, ``2 buckets``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

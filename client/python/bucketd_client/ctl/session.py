@@ -11,14 +11,15 @@ from .table.daily import Options
 
 
 class Shown(Exception):
-    """The curl command was printed instead; nothing was sent."""
+    """The curl command was printed; nothing was sent."""
 
 
-NEWEST = {"Cache-Control": "no-cache"}  # for a read on which a write depends: nothing stale
+# Headers of a read on which a write depends: a stale value will not do.
+NEWEST = {"Cache-Control": "no-cache"}
 
 
 class Session:
-    """Socket and time limit of one command line."""
+    """The socket and the time limit of one command line."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -26,7 +27,7 @@ class Session:
         self.timeout = seconds(options, "timeout")
 
     def scope(self) -> _context.Scope:
-        """The bucket that the options name, else the environment's context."""
+        """Return the bucket that the options name, else the environment's context."""
         device, job = self.options.get("device"), self.options.get("job")
         automation, shared = self.options.get("automation"), self.options.has("device-bucket")
         if device is None and (job is not None or automation is not None):
@@ -47,7 +48,7 @@ class Session:
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
     ) -> _api.Reply:
-        """The answer; raises BucketError, or Shown with ``--curl``."""
+        """Return the response. Raises BucketError, or Shown with ``--curl``."""
         headers = dict(headers or {})
         if self.options.has("curl"):
             from .curl import command
@@ -64,18 +65,18 @@ class Session:
 
 
 def _changes(method: str, target: str) -> bool:
-    """Whether a success changes something: a trial of a schema does not."""
+    """Report whether a success changes something, which a dry run does not."""
     return method != "GET" and not target.endswith(("?dry_run=true", "/check"))
 
 
 def seconds(options: Options, name: str) -> float | None:
-    """The value of an option in seconds; None where it is not given."""
+    """Return an option in seconds; None where it is not given. Raises Usage."""
     text = options.get(name)
     if text is None:
         return None
     try:
         number = float(text)
-        if not 0 < number <= _context.MOST_SECONDS:
+        if not 0 < number <= _context.MAX_SECONDS:
             raise ValueError
     except ValueError:
         raise Usage(f"cannot use --{name} {text}: it must be a number of seconds over 0") from None

@@ -1,4 +1,4 @@
-"""Several threads for calls that wait on the daemon; what has one key stays in order."""
+"""A thread pool for calls to the daemon; items with the same key stay in order."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ T = TypeVar("T")
 WORKERS, WAITING = 8, 32
 
 
-class Crew(Generic[T]):
-    """Does ``work`` on each item that is put; the first failure ends it, and is raised."""
+class ThreadPool(Generic[T]):
+    """Call ``work`` with each item; the first failure ends the pool, and is raised."""
 
     def __init__(self, work: Callable[[T], None]) -> None:
         self._work = work
@@ -20,17 +20,18 @@ class Crew(Generic[T]):
         self._queues: list[Queue[T | None]] = [Queue(WAITING) for _ in range(WORKERS)]
         self._threads = [threading.Thread(target=self._run, args=(q,)) for q in self._queues]
         for thread in self._threads:
-            thread.daemon = True  # Ctrl-C waits for nobody
+            # Ctrl-C does not wait for them.
+            thread.daemon = True
             thread.start()
 
     def put(self, key: object, item: T) -> None:
-        """Waits while too much is in progress."""
+        """Add an item; wait while too many are in progress."""
         if self._failure is not None:
             raise self._failure
         self._queues[hash(key) % WORKERS].put(item)
 
     def finish(self) -> None:
-        """Wait for all of it."""
+        """Wait until all items are done."""
         for queue in self._queues:
             queue.put(None)
         for thread in self._threads:

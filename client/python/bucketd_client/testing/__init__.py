@@ -1,10 +1,10 @@
-"""A bucketd for tests: in memory, on a real socket, without the daemon installed.
+"""A server for tests: bucketd's protocol on a real socket, in memory, without the daemon.
 
 With pytest nothing needs to be imported; the fixtures are there:
 
     def test_logs_in_once(bucket):          # or device_bucket, bucketd_server
         bucket.seed({"user": "ada"})
-        my_automation.main()                # uses agent.utils.bucket as ever
+        my_automation.main()                # uses agent.utils.bucket as always
         bucket.assert_set(loggedIn=True)
 
 Elsewhere: ``with Server() as server: server.bucket("phone-1", "login")``.

@@ -1,4 +1,4 @@
-"""What a handler gets and what it gives: one request that may be made, and its answer."""
+"""What a handler takes and returns: one permitted request, and its response."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._state import State
 
 
 class Call(NamedTuple):
-    """A request that may be made; ``key`` on routes about a bucket, ``context`` with a token."""
+    """A permitted request; ``key`` is set on routes of a bucket, ``context`` with a token."""
 
     state: State
     request: Request
@@ -38,13 +38,14 @@ class Call(NamedTuple):
         return None if given is None else check_name(given, parameter)
 
 
-class Answer(NamedTuple):
-    """``members`` are those of the envelope; None for an answer without a body."""
+class Response(NamedTuple):
+    """``members`` are those of the envelope; None for a response without a body."""
 
     members: dict[str, Any] | None
     status: int = 200
     etag: str | None = None
     stream: Stream | None = None
+    preference: str | None = None
 
 
-Handler = Callable[[Call], Answer]
+Handler = Callable[[Call], Response]

@@ -1,6 +1,6 @@
-"""The ways to change a bucket: functions from a dict, which they may change, to a dict.
+"""The ways to change a bucket: functions from a dict to a dict.
 
-Each is given a bucket of its own. RFC 6902 says how a JSON Patch applies.
+A function may change the dict that it is given. RFC 6902 says how a JSON Patch applies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NEEDS = {
 
 
 class _NoPlace(Exception):
-    """There is no such place."""
+    """The bucket has no such place."""
 
 
 def merge(data: Object) -> Change:
@@ -43,7 +43,7 @@ def merge_patch(patch: Object) -> Change:
 
 
 def json_patch(operations: Any, max_bytes: int) -> Change:
-    """InvalidRequest now for what is no patch, PatchFailed later for one that does not apply."""
+    """Return the change. Raise InvalidRequest for no patch; applying it may raise PatchFailed."""
     if not isinstance(operations, list):
         raise error(
             "invalid_request", "cannot read the JSON Patch: it must be an array of operations"
@@ -91,10 +91,10 @@ def _patched(bucket: Object, operations: list[Object], max_bytes: int) -> Object
                 copied += len(_strict_json.dumps(_at(document, _parts(operation["from"]))))
             if copied > max_bytes:
                 raise error("too_large", f"cannot apply the JSON Patch: operation {index}: "
-                            f"its copies alone make over {max_bytes} bytes")  # fmt: skip
+                            f"its copies alone have over {max_bytes} bytes")  # fmt: skip
             document = _applied(document, operation)
         except _NoPlace as problem:
-            cause = str(problem) or "there is no such place in the bucket"
+            cause = str(problem) or "the bucket has no such place"
             raise error(
                 "patch_failed",
                 f'cannot apply the JSON Patch: operation {index} ("{operation["op"]}" at '
@@ -113,7 +113,7 @@ def _applied(document: Any, operation: Object) -> Any:
     name, path = operation["op"], _parts(operation["path"])
     if name == "test":
         if not _strict_json.same_value(_at(document, path), operation["value"]):
-            raise _NoPlace("another value, or none, is there")
+            raise _NoPlace("the value there is another")
         return document
     if name == "replace":
         _at(document, path)
@@ -142,7 +142,7 @@ def _at(document: Any, path: list[str]) -> Any:
 
 
 def _place(holder: Any, part: str, most: int = -1) -> Any:
-    """What indexes ``holder``: a key or index that it has, or an index up to ``most``."""
+    """Return a key or index that ``holder`` has, or an index up to ``most``."""
     if isinstance(holder, dict) and (most >= 0 or part in holder):
         return part
     if isinstance(holder, list) and _INDEX.fullmatch(part):
@@ -166,7 +166,7 @@ def _put(document: Any, path: list[str], value: Any, anew: bool = True) -> Any:
 
 def _without(document: Any, path: list[str]) -> Any:
     if not path:
-        raise _NoPlace("the whole bucket cannot be removed so")
+        raise _NoPlace("the whole bucket cannot be removed this way")
     holder = _at(document, path[:-1])
     del holder[_place(holder, path[-1])]
     return document

@@ -1,4 +1,4 @@
-"""Event streams: all that happened is kept, and each stream reads on from its place in it."""
+"""Event streams: all changes are kept, and each stream reads on from its position in them."""
 
 from __future__ import annotations
 
@@ -8,57 +8,64 @@ from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from ._changes import Object
-from ._model import Context, Key, Told
+from ._model import Context, Key, Notification
 from ._state import State
 
 HEARTBEAT_SECONDS = 15.0
 
 
-class Only(NamedTuple):
-    """What a stream is about: one bucket or, with ``key`` None, all that fit the names."""
+class Filter(NamedTuple):
+    """What a stream is about: one bucket or, with ``key`` None, all that match the names."""
 
     key: Key | None
     names: dict[str, str | None]
     members: frozenset[str] | None
 
-    def frame(self, told: Told, id: str) -> bytes | None:
-        """What is said of it; None where it does not concern the stream."""
-        device, job = told.key
-        is_called = {"device": device, "job": job, "automation": told.automation}
-        if self.key not in (None, told.key) or any(
+    def frame(self, notification: Notification, id: str) -> bytes | None:
+        """Return the event of a change, None where the stream is not about it."""
+        device, job = notification.key
+        is_called = {"device": device, "job": job, "automation": notification.automation}
+        if self.key not in (None, notification.key) or any(
             value not in (None, is_called[name]) for name, value in self.names.items()
         ):
             return None
-        changed = {k: v for k, v in told.set.items() if self.members is None or k in self.members}
-        removed = [k for k in told.removed if self.members is None or k in self.members]
+        changed = {
+            k: v for k, v in notification.set.items() if self.members is None or k in self.members
+        }
+        removed = [k for k in notification.removed if self.members is None or k in self.members]
         if self.members is not None and not changed and not removed:
             return None
-        return _bucket(told.key, told.revision, changed, removed, id)
+        return _bucket(notification.key, notification.revision, changed, removed, id)
 
 
 class Stream:
-    """One stream, begun: what comes first is settled, and whatever happens from now on follows."""
+    """One stream: its first bytes are fixed when it is made, and each later change follows."""
 
     def __init__(
-        self, state: State, only: Only, context: Context | None, since: str | None, snapshot: bool
+        self,
+        state: State,
+        filter: Filter,
+        context: Context | None,
+        since: str | None,
+        snapshot: bool,
     ) -> None:
-        self._state, self._only, self._context = state, only, context
+        self._state, self._filter, self._context = state, filter, context
         with state.lock:
             self._epoch = state.epoch
-            self._at = len(state.told)
-            known = None if since is None else state.place(since)
-            # The id is behind what is still to be said, lest that be lost with the connection.
+            self._at = len(state.notifications)
+            known = None if since is None else state.position(since)
+            # The id stands after the events that are still to come, so none of them is lost.
             self._first = b"retry: 1000\n\n"
             if since is not None and known is None:
                 self._first += self._gap()
             self._at = self._at if known is None else known
             if since is None:
                 self._first = b"retry: 1000\n" + self._id()
-            if known is None and snapshot and only.key is not None:
-                self._first += self._snapshot(only.key)
+            if known is None and snapshot and filter.key is not None:
+                self._first += self._snapshot(filter.key)
 
     def frames(self) -> Generator[bytes, None, None]:
-        """Until the server stops, or its token opens nothing more."""
+        """Yield bytes until the server stops, or the token is no longer valid."""
         state = self._state
         with state.lock:
             state.streams += 1
@@ -66,7 +73,7 @@ class Stream:
             yield self._first
             beats = False
             while True:
-                alive, news = self._alive(), self._news()
+                alive, news = self._alive(), self._new_events()
                 if news or beats:
                     yield news or b": \n" + self._id()
                 if not alive:
@@ -77,25 +84,25 @@ class Stream:
                 state.streams -= 1
                 state.changed.notify_all()
 
-    def _news(self) -> bytes:
-        """What happened since; of what is not for this stream only where to go on from."""
+    def _new_events(self) -> bytes:
+        """Return the events since the last call, and advance the position."""
         with self._state.lock:
-            told = self._state.told[self._at :]
-        said = b""
-        for each in told:
+            notifications = self._state.notifications[self._at :]
+        events = b""
+        for each in notifications:
             self._at += 1
-            said += self._only.frame(each, self._state.id(self._at)) or b""
-        return said
+            events += self._filter.frame(each, self._state.id(self._at)) or b""
+        return events
 
     def _wait(self) -> bool:
-        """Whether there is something; False after so long without."""
+        """Wait for a change or the end. Return False when a heartbeat is due."""
         left = HEARTBEAT_SECONDS
         if self._context is not None:
             left = max(0.0, min(left, self._context.expires - time.time()))
         state = self._state
         with state.changed:
             return state.changed.wait_for(
-                lambda: len(state.told) > self._at or not self._alive(), left
+                lambda: len(state.notifications) > self._at or not self._alive(), left
             )
 
     def _alive(self) -> bool:
@@ -106,12 +113,12 @@ class Stream:
         return f"id: {self._state.id(self._at)}\n\n".encode()
 
     def _gap(self) -> bytes:
-        key = self._only.key
+        key = self._filter.key
         where = {} if key is None else {"device": key[0], "job": key[1]}
         return _event("gap", self._state.id(self._at), where)
 
     def _snapshot(self, key: Key) -> bytes:
-        now, members = self._state.read(key), self._only.members
+        now, members = self._state.read(key), self._filter.members
         chosen = {k: v for k, v in now.bucket.items() if members is None or k in members}
         return _bucket(key, now.revision, chosen, [], self._state.id(self._at))
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: requests in, answers out, until either side closes it."""
+"""HTTP/1.1 on one connection: requests in, responses out, until either side closes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from .._errors import BucketError, error
 from . import _strict_json
-from ._call import Answer
+from ._call import Response
 from ._events import Stream
 from ._requests import Request
 
@@ -24,11 +24,11 @@ STATUS = {
     "read_only": 503, "storage_full": 507,
 }  # fmt: skip
 RETRY_AFTER = {"too_many_requests": "1", "overloaded": "1", "shutting_down": "1", "read_only": "5"}
-Respond = Callable[[Request], Answer]
+Respond = Callable[[Request], Response]
 
 
 class Connection(http.server.BaseHTTPRequestHandler):
-    """Serves one connection to its end, in its constructor."""
+    """Serve one connection to its end, in the constructor."""
 
     protocol_version = "HTTP/1.1"
 
@@ -38,29 +38,33 @@ class Connection(http.server.BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         try:
-            answer = self._respond(self._request())
+            response = self._respond(self._request())
         except BucketError as refusal:
             return self._refuse(refusal)
-        if answer.stream is not None:
-            return self._stream(answer.stream)
-        return self._send(answer.status, answer.members, answer.etag)
+        if response.stream is not None:
+            return self._stream(response.stream)
+        applied = response.preference
+        more = {} if applied is None else {"Preference-Applied": applied}
+        return self._send(response.status, response.members, response.etag, more)
 
     do_GET = do_HEAD = do_POST = _serve  # noqa: N815  (as the base class looks for them)
     do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
 
-    def send_error(self, code: int, message: str | None = None, _: str | None = None) -> None:
-        """What is no HTTP, or no method of it."""
+    def send_error(self, code: int, _m: str | None = None, _e: str | None = None) -> None:
+        """Refuse bytes that are not HTTP, without repeating them as the base class does."""
         self.command, self.close_connection = "", True
-        self._refuse(error("invalid_request", f"cannot read the request: {message or code}"))
+        cause = f"it is not HTTP/1.1 ({HTTPStatus(code).phrase})"
+        self._refuse(error("invalid_request", f"cannot read the request: {cause}"))
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nowhere: a test shows what it asserts."""
+        """Log nothing: a test shows what it asserts."""
 
     def _request(self) -> Request:
         headers: dict[str, list[str]] = {}
         for name, value in self.headers.items():
             headers.setdefault(name.lower(), []).append(value)
-        target = self.requestline.split()[1]  # ``path`` has been tidied up
+        # The base class has changed ``path``.
+        target = self.requestline.split()[1]
         return Request(self.command, target, headers, self._body(headers))
 
     def _body(self, headers: dict[str, list[str]]) -> bytes | None:
@@ -69,9 +73,10 @@ class Connection(http.server.BaseHTTPRequestHandler):
         length = headers.get("content-length", ["0"])[0]
         if not (length.isascii() and length.isdecimal()):
             self.close_connection = True
-            raise error("invalid_request", "cannot read the request: its length is no number")
+            raise error("invalid_request", "cannot read the request: its length is not a number")
         if int(length) > self._max_bytes:
-            self.close_connection = True  # with what was sent of it unread
+            # The body stays unread.
+            self.close_connection = True
             return None
         return self.rfile.read(int(length))
 
@@ -88,7 +93,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
         except ValueError:
             self.close_connection = True
             raise error(
-                "invalid_request", "cannot read the request: its chunks do not fit"
+                "invalid_request", "cannot read the request: its chunks are malformed"
             ) from None
         return body
 

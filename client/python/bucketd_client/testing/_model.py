@@ -1,4 +1,4 @@
-"""The nouns: a bucket as it is, what was done to it, guards, contexts. Plain frozen data."""
+"""The nouns as frozen data: stored bucket, notification, write, preconditions, context."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Key = tuple[str, Optional[str]]
 
 
 class Stored(NamedTuple):
-    """One bucket as it is; ``text`` is its compact JSON."""
+    """A stored bucket; ``text`` is its compact JSON."""
 
     text: bytes = b"{}"
     revision: int = 0
@@ -25,7 +25,7 @@ class Stored(NamedTuple):
 
     @property
     def bucket(self) -> Object:
-        """A copy."""
+        """Return a copy."""
         found: Object = _strict_json.loads(self.text)
         return found
 
@@ -33,8 +33,8 @@ class Stored(NamedTuple):
 ABSENT = Stored()
 
 
-class Told(NamedTuple):
-    """One change of a bucket, for those who watch it."""
+class Notification(NamedTuple):
+    """One change of a bucket, for event streams."""
 
     key: Key
     automation: str | None
@@ -47,8 +47,8 @@ class Told(NamedTuple):
 class Write:
     """One write that was accepted.
 
-    ``set`` has the keys that it named, and those that it changed, with their values since then;
-    ``removed`` those that it took away. ``revision`` is that of the bucket afterwards.
+    ``set`` has the keys that the write named or changed, with their values afterwards; ``removed``
+    has the keys that it removed. ``revision`` is the bucket's afterwards.
     """
 
     method: str
@@ -57,47 +57,49 @@ class Write:
     revision: int
 
 
-class Tags(NamedTuple):
-    """An If-Match or If-None-Match: ``any`` for ``*``, or the tags listed."""
+class EntityTags(NamedTuple):
+    """An If-Match or If-None-Match: ``any`` for ``*``, or a list of entity tags."""
 
     any: bool
     strong: frozenset[str]
     weak: frozenset[str]
 
 
-class Guard(NamedTuple):
-    if_match: Tags | None = None
-    if_none_match: Tags | None = None
+class Preconditions(NamedTuple):
+    if_match: EntityTags | None = None
+    if_none_match: EntityTags | None = None
 
     def check(self, now: Stored) -> None:
-        """PreconditionFailed, with the revision that is stored, unless both hold."""
-        if self.matched(now) and self.unmatched(now):
+        """Raise PreconditionFailed, with the stored revision, unless both conditions hold."""
+        if self.if_match_holds(now) and self.if_none_match_holds(now):
             return
         cause = "it has changed since" if now.revision else "none is stored"
+        if self.if_match_holds(now):
+            cause = "it exists already"
         raise error(
             "precondition_failed",
-            f"cannot change the bucket: {cause if not self.matched(now) else 'it exists already'} "
-            f"(revision {now.revision}); read it again and repeat",
+            f"cannot change the bucket: {cause} (revision {now.revision}); "
+            "read it again and repeat",
             revision=now.revision,
         )
 
-    def matched(self, now: Stored) -> bool:
+    def if_match_holds(self, now: Stored) -> bool:
         tags = self.if_match
         return tags is None or (now.revision > 0 and (tags.any or now.etag in tags.strong))
 
-    def unmatched(self, now: Stored) -> bool:
+    def if_none_match_holds(self, now: Stored) -> bool:
         tags = self.if_none_match
         if tags is None or now.revision == 0:
             return True
         return not (tags.any or now.etag in tags.strong | tags.weak)
 
 
-UNGUARDED = Guard()
+NO_PRECONDITIONS = Preconditions()
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a token opens, until ``expires`` (Unix time)."""
+    """What a token opens until ``expires`` (Unix time)."""
 
     id: str
     token: str
@@ -114,18 +116,18 @@ class Context:
 
     @property
     def public(self) -> dict[str, Any]:
-        """All but the token."""
+        """Return all but the token."""
         return {"id": self.id, "created_at": timestamp(self.created), **self.scope}
 
 
 def check_name(name: Any, what: str) -> str:
-    """The name itself: 1 to 128 characters, without control characters and lone surrogates."""
+    """Return the name. Raise InvalidRequest unless it is a valid name of 1 to 128 characters."""
     if isinstance(name, str) and 1 <= len(name) <= 128:
         if not any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
             return name
         cause = "it has a control character or a lone surrogate"
     else:
-        cause = "it must be a text of 1 to 128 characters"
+        cause = "it must be a string of 1 to 128 characters"
     raise error("invalid_request", f"cannot use the {what} name: {cause}")
 
 

@@ -1,4 +1,4 @@
-"""Handlers about many buckets, and about contexts."""
+"""Handlers of the lists of buckets, and of contexts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from .._errors import error
 from . import _strict_json
-from ._call import Answer, Call
+from ._call import Call, Response
 from ._model import Key, Stored
 from ._requests import JSON
 
 _MEMBERS = ("device", "job", "automation", "ttl_seconds")
-MOST_ROWS = 1000
+MAX_ROWS = 1000
 
 
-def list_all(call: Call) -> Answer:
+def list_all(call: Call) -> Response:
     wanted = {name: call.name(name) for name in ("device", "job", "automation")}
     limit, after = _limit(call.one("limit")), _cursor(call.one("cursor"))
     with call.state.lock:
@@ -28,33 +28,33 @@ def list_all(call: Call) -> Answer:
     ]
     page = fitting[:limit]
     last = [page[-1]["device"], page[-1]["job"] or ""] if len(fitting) > limit else None
-    return Answer({"buckets": page, "next_cursor": last and json.dumps(last).encode().hex()})
+    return Response({"buckets": page, "next_cursor": last and json.dumps(last).encode().hex()})
 
 
-def own_context(call: Call) -> Answer:
-    assert call.context is not None  # noqa: S101  (the route's rule)
-    return Answer({**call.context.scope, "schema": False})
+def own_context(call: Call) -> Response:
+    assert call.context is not None  # noqa: S101  (the access rule of the route)
+    return Response({**call.context.scope, "schema": False})
 
 
-def create_context(call: Call) -> Answer:
+def create_context(call: Call) -> Response:
     call.request.media_type((JSON,))
     body = _strict_json.loads_object(call.request.content(call.state.max_bytes))
     if unknown := [name for name in body if name not in _MEMBERS]:
         raise error(
             "invalid_request",
-            f"cannot mint a context: {unknown[0]!r} is not one of {', '.join(_MEMBERS)}",
+            f"cannot mint a context: {unknown[0][:40]!r} is not one of {', '.join(_MEMBERS)}",
         )
     context = call.state.mint(*(body.get(name) for name in _MEMBERS))
-    return Answer({"id": context.id, "token": context.token, **context.scope}, 201)
+    return Response({"id": context.id, "token": context.token, **context.scope}, 201)
 
 
-def list_contexts(call: Call) -> Answer:
-    return Answer({"contexts": [each.public for each in call.state.live()]})
+def list_contexts(call: Call) -> Response:
+    return Response({"contexts": [each.public for each in call.state.live()]})
 
 
-def revoke_context(call: Call) -> Answer:
+def revoke_context(call: Call) -> Response:
     call.state.revoke(call.names["id"])
-    return Answer({"id": call.names["id"]})
+    return Response({"id": call.names["id"]})
 
 
 def _order(item: tuple[Key, Stored]) -> tuple[str, str]:
@@ -70,10 +70,10 @@ def _row(key: Key, now: Stored) -> dict[str, Any]:
 
 def _limit(text: str | None) -> int:
     if text is None:
-        return MOST_ROWS
-    if text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_ROWS:
+        return MAX_ROWS
+    if text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_ROWS:
         return int(text)
-    raise error("invalid_request", f"cannot use limit={text!r}: it must be 1 to {MOST_ROWS}")
+    raise error("invalid_request", f"cannot use limit: it must be a number from 1 to {MAX_ROWS}")
 
 
 def _cursor(text: str | None) -> list[str]:
@@ -81,4 +81,6 @@ def _cursor(text: str | None) -> list[str]:
         found: list[str] = [] if text is None else json.loads(bytes.fromhex(text))
         return found
     except ValueError:
-        raise error("invalid_request", "cannot use the cursor: it is none of this API's") from None
+        raise error(
+            "invalid_request", "cannot use the cursor: it is not a cursor of this API"
+        ) from None

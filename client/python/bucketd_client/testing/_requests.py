@@ -1,4 +1,4 @@
-"""One request as plain data: its target, query, type and guard, checked as the daemon does."""
+"""One request as plain data: target, query, media type and preconditions, checked."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from .._errors import error
-from ._model import Guard, Tags
+from ._model import EntityTags, Preconditions
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')
-_RANGES = ("*/*", "application/*", JSON)  # the more exact one decides
+_RANGES = ("*/*", "application/*", JSON)  # The last, most exact one decides.
 
 
 @dataclass(frozen=True)
 class Request:
-    """As it came. ``headers`` by name in lower case, each with all its values.
+    """A request as received. ``headers`` has all values of each name, in lower case.
 
     ``body`` is None where it is longer than a bucket may be.
     """
@@ -43,32 +43,34 @@ class Request:
         return path, query
 
     def query(self, allowed: str) -> dict[str, list[str]]:
-        """The parameters, of which only ``key`` may be repeated."""
+        """Return the parameters, of which only ``key`` may be repeated."""
         found: dict[str, list[str]] = {}
         for pair in filter(None, self._split[1].split("&")):
             name, _, value = (decode(part.replace("+", " ")) for part in pair.partition("="))
             if name not in allowed.split():
                 known = ", ".join(allowed.split()) or "none"
-                raise _bad(f"cannot use the parameter {name!r}: this route has {known}")
+                raise _bad(f"cannot use the parameter {name[:40]!r}: this route has {known}")
             if name in found and name != "key":
                 raise _bad(f"cannot use the parameter {name!r} twice")
             found.setdefault(name, []).append(value)
         return found
 
     def token(self) -> str | None:
-        """What Authorization sends, "" where that is no bearer's token; None without it."""
+        """Return the bearer token, "" for another Authorization, None without one."""
         values = self.headers.get("authorization", [])
         if len(values) > 1:
-            raise _bad("cannot tell who asks: there are several Authorization headers")
+            raise _bad("cannot identify the caller: there are several Authorization headers")
         if not values:
             return None
         scheme, _, token = values[0].partition(" ")
         return token.strip() if scheme.lower() == "bearer" else ""
 
     def media_type(self, allowed: tuple[str, ...]) -> str:
-        kind, *more = (part.strip().lower() for part in self._one("content-type", JSON).split(";"))
+        kind, *more = (
+            part.strip().lower() for part in self._first("content-type", JSON).split(";")
+        )
         charsets = {part[8:].strip('"') for part in more if part.startswith("charset=")}
-        encoding = self._one("content-encoding", "identity").lower()
+        encoding = self._first("content-encoding", "identity").lower()
         if kind not in allowed or encoding != "identity" or charsets - {"utf-8", "utf8"}:
             raise error(
                 "unsupported_media_type",
@@ -81,16 +83,16 @@ class Request:
         if "origin" in self.headers or "referer" in self.headers:
             raise error(
                 "forbidden",
-                "cannot answer a browser: a request with Origin or Referer is refused, "
+                "cannot serve a browser: a request with Origin or Referer is refused, "
                 "so that no web page can reach buckets through a proxy of this socket",
             )
 
     def accept_json(self) -> None:
         accept = ",".join(self.headers.get("accept", []))
-        if accept.strip() and not _welcome(accept):
+        if accept.strip() and not _accepts_json(accept):
             raise error(
                 "not_acceptable",
-                "cannot answer in the type asked for: this API speaks application/json",
+                "cannot respond in the requested type: this API has application/json alone",
             )
 
     def content(self, limit: int) -> bytes:
@@ -101,19 +103,27 @@ class Request:
         return self.body
 
     @property
-    def guard(self) -> Guard:
-        return Guard(self._tags("If-Match"), self._tags("If-None-Match"))
+    def prefers_minimal(self) -> bool:
+        """Report whether the response to a write may do without the bucket (RFC 7240)."""
+        preferences = ",".join(self.headers.get("prefer", [])).split(",")
+        names = [each.partition(";")[0].strip().lower().replace('"', "") for each in preferences]
+        returns = [name for name in names if name.startswith("return=")]
+        return returns[:1] == ["return=minimal"]
 
-    def _one(self, name: str, default: str) -> str:
+    @property
+    def preconditions(self) -> Preconditions:
+        return Preconditions(self._entity_tags("If-Match"), self._entity_tags("If-None-Match"))
+
+    def _first(self, name: str, default: str) -> str:
         return self.headers.get(name, [default])[0]
 
-    def _tags(self, header: str) -> Tags | None:
+    def _entity_tags(self, header: str) -> EntityTags | None:
         values = self.headers.get(header.lower())
         if values is None:
             return None
         text = ",".join(values).strip()
         if text == "*":
-            return Tags(True, frozenset(), frozenset())
+            return EntityTags(True, frozenset(), frozenset())
         found: list[re.Match[str]] = []
         at = 0
         while at < len(text) and (tag := _TAG.match(text, at)) and tag.end() > at:
@@ -122,11 +132,11 @@ class Request:
         weak = frozenset(tag[2] for tag in found if tag[2] is not None and tag[1])
         if at < len(text) or not strong | weak:
             raise _bad(f"cannot use {header}: it must be * or a list of ETags, in quotes")
-        return Tags(False, strong, weak)
+        return EntityTags(False, strong, weak)
 
 
 def decode(text: str) -> str:
-    """Percent-decoded once, as UTF-8; InvalidRequest for anything else."""
+    """Decode percent-encoded UTF-8 once. Raise InvalidRequest for anything else."""
     try:
         if _BAD_ESCAPE.search(text):
             raise ValueError
@@ -137,7 +147,7 @@ def decode(text: str) -> str:
         ) from None
 
 
-def _welcome(accept: str) -> bool:
+def _accepts_json(accept: str) -> bool:
     best = (-1, 0.0)
     for item in accept.split(","):
         kind, *more = (part.strip().lower() for part in item.split(";"))

@@ -1,4 +1,4 @@
-"""The routes of the server: what the daemon answers about buckets and contexts."""
+"""The routes of the server: buckets, events and contexts, as the daemon has them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from .._errors import error
 from . import _changes, _strict_json
-from ._call import Answer, Call, Handler
+from ._call import Call, Handler, Response
 from ._changes import Change, Object
-from ._events import Only, Stream
+from ._events import Filter, Stream
 from ._model import Context, Key, Stored, check_name
 from ._operator_handlers import create_context, list_all, list_contexts, own_context, revoke_context
 from ._requests import JSON, JSON_PATCH, MERGE_PATCH, Request, decode
@@ -17,18 +17,18 @@ from ._state import State
 GET_ONE = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
 
 
-def read(call: Call) -> Answer:
-    now, guard = call.state.read(call.key), call.request.guard
-    if not guard.unmatched(now):
-        return Answer(None, 304, now.etag)
-    guard.check(now)
+def read(call: Call) -> Response:
+    now, preconditions = call.state.read(call.key), call.request.preconditions
+    if not preconditions.if_none_match_holds(now):
+        return Response(None, 304, now.etag)
+    preconditions.check(now)
     bucket, keys = now.bucket, call.query.get("key")
     if keys is not None:
         bucket = {key: bucket[key] for key in keys if key in bucket}
     return _result(call, now, bucket)
 
 
-def patch(call: Call) -> Answer:
+def patch(call: Call) -> Response:
     kind = call.request.media_type((JSON, MERGE_PATCH, JSON_PATCH))
     text = call.request.content(call.state.max_bytes)
     if kind == JSON_PATCH:
@@ -39,42 +39,40 @@ def patch(call: Call) -> Answer:
     return _commit(call, _changes.merge(data), data)
 
 
-def put(call: Call) -> Answer:
+def put(call: Call) -> Response:
     call.request.media_type((JSON,))
     data = _strict_json.loads_object(call.request.content(call.state.max_bytes))
     return _commit(call, _changes.replace(data), data)
 
 
-def delete(call: Call) -> Answer:
+def delete(call: Call) -> Response:
     keys = call.query.get("key")
     return _commit(call, None if keys is None else _changes.remove(keys))
 
 
-def watch(call: Call) -> Answer:
-    return _streaming(call, Only(call.key, {}, _members(call)))
+def watch(call: Call) -> Response:
+    return _streaming(call, Filter(call.key, {}, _members(call)))
 
 
-def watch_all(call: Call) -> Answer:
+def watch_all(call: Call) -> Response:
     names = {name: call.name(name) for name in ("device", "job", "automation")}
-    return _streaming(call, Only(None, names, _members(call)))
+    return _streaming(call, Filter(None, names, _members(call)))
 
 
 def _members(call: Call) -> frozenset[str] | None:
     return frozenset(call.query["key"]) if "key" in call.query else None
 
 
-def _streaming(call: Call, only: Only) -> Answer:
+def _streaming(call: Call, only: Filter) -> Response:
     snapshot = call.one("snapshot")
     if snapshot not in (None, "true", "false"):
-        raise error(
-            "invalid_request", f"cannot use snapshot={snapshot!r}: it must be true or false"
-        )
+        raise error("invalid_request", "cannot use snapshot: it must be true or false")
     since = call.request.headers.get("last-event-id", [None])[0]
-    return Answer(None, stream=Stream(call.state, only, call.context, since, snapshot == "true"))
+    return Response(None, stream=Stream(call.state, only, call.context, since, snapshot == "true"))
 
 
-def ready(_call: Call) -> Answer:
-    return Answer({"status": "ready"})
+def ready(_call: Call) -> Response:
+    return Response({"status": "ready"})
 
 
 class Route(NamedTuple):
@@ -106,8 +104,8 @@ ROUTES = (
 )
 
 
-def answer(state: State, request: Request) -> Answer:
-    """What the daemon would answer; raises BucketError for what it would refuse."""
+def respond(state: State, request: Request) -> Response:
+    """Return the daemon's response. Raise the BucketError of a refusal."""
     request.refuse_browsers()
     route, names = _match(request.path)
     handler = route.handlers.get("GET" if request.method == "HEAD" else request.method)
@@ -118,7 +116,7 @@ def answer(state: State, request: Request) -> Answer:
     query = request.query(route.parameters if all_or_part else route.parameters.replace("key", ""))
     if not route.path.endswith("/events"):
         request.accept_json()
-    context = _admit(state, route, request.token())
+    context = _context_of(state, route, request.token())
     return handler(Call(state, request, query, names, _key(route, names, context), context))
 
 
@@ -132,7 +130,7 @@ def _match(path: str) -> tuple[Route, dict[str, str]]:
     raise error("not_found", f"cannot find {path[:200]!r}: the testing server has no such route")
 
 
-def _admit(state: State, route: Route, token: str | None) -> Context | None:
+def _context_of(state: State, route: Route, token: str | None) -> Context | None:
     if route.access == "anyone":
         return None
     if route.access == "operator":
@@ -169,11 +167,14 @@ def _key(route: Route, names: dict[str, str], context: Context | None) -> Key:
     return device, None if job is None else check_name(job, "job")
 
 
-def _commit(call: Call, change: Change | None, named: Object | None = None) -> Answer:
-    guard, method = call.request.guard, call.request.method
-    now = call.state.commit(call.key, method, change, guard, call.automation, named)
+def _commit(call: Call, change: Change | None, named: Object | None = None) -> Response:
+    preconditions, method = call.request.preconditions, call.request.method
+    now = call.state.commit(call.key, method, change, preconditions, call.automation, named)
+    if call.request.prefers_minimal:
+        members = {"revision": now.revision}
+        return Response(members, etag=now.etag, preference="return=minimal")
     return _result(call, now, now.bucket)
 
 
-def _result(call: Call, now: Stored, bucket: Object) -> Answer:
-    return Answer({call.label: bucket, "revision": now.revision}, etag=now.etag)
+def _result(call: Call, now: Stored, bucket: Object) -> Response:
+    return Response({call.label: bucket, "revision": now.revision}, etag=now.etag)

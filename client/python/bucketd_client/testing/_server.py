@@ -11,23 +11,26 @@ import threading
 from typing import Any
 
 from .._errors import BucketError, error
-from ._call import Answer
+from .._retry import MAX_SOCKET_PATH
+from ._call import Response
 from ._http import STATUS, Connection
 from ._requests import Request
-from ._routes import answer
+from ._routes import respond
 from ._state import State
 from ._stored_bucket import StoredBucket
 
 Socket = socket.socket
 DRAIN_SECONDS = 1.0
+# With "/bucketd.sock" the path of the socket has at most 107 bytes.
+_MAX_DIRECTORY = MAX_SOCKET_PATH - len("/bucketd.sock")
 
 
 class Server:
     """bucketd's protocol on a unix socket, with everything in memory.
 
-    Buckets, their events, contexts and lists, with the daemon's rules and limits; no schemas,
-    files, export or metrics, and no events of contexts. Whoever can connect is an operator,
-    and only this user can. ``max_bytes`` bounds each bucket.
+    The server has buckets, their events, contexts and lists, with the daemon's rules and limits. It
+    has no schemas, files, export or metrics, and no events of contexts. Whoever can connect is an
+    operator, and only this user can. ``max_bytes`` bounds each bucket.
     """
 
     def __init__(self, max_bytes: int = 1024 * 1024) -> None:
@@ -39,11 +42,11 @@ class Server:
 
     @property
     def socket(self) -> str:
-        """The path of the socket, for BUCKETD_SOCKET."""
+        """Return the path of the socket, for BUCKETD_SOCKET."""
         return f"{self._home}/bucketd.sock"
 
     def __enter__(self) -> Server:
-        self._home = tempfile.mkdtemp(prefix="bucketd-")
+        self._home = _short_directory()
         self.start()
         return self
 
@@ -52,14 +55,14 @@ class Server:
         shutil.rmtree(self._home, ignore_errors=True)
 
     def start(self) -> None:
-        """Serve, with what was stored before; within ``with`` it does already."""
+        """Serve again after ``stop``, with what was stored before."""
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listening.bind(self.socket)
         self._listening.listen(128)
         threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
 
     def stop(self) -> None:
-        """Serve nobody until ``start``, as while the daemon restarts; nothing is forgotten."""
+        """Serve nobody until ``start``, as while the daemon restarts, and keep what is stored."""
         listening, self._listening = self._listening, None
         if listening is None:
             return
@@ -69,24 +72,24 @@ class Server:
         with self._state.changed:
             self._state.epoch += 1
             self._state.changed.notify_all()
-            # Streams end by themselves, once they have told the last change.
+            # Streams end by themselves, once they have sent the last change.
             self._state.changed.wait_for(lambda: not self._state.streams, DRAIN_SECONDS)
         with self._state.lock:
             for connection in self._connections:
                 _end(connection)
 
     def bucket(self, device: str, job: str | None = None) -> StoredBucket:
-        """The bucket of this pair, or without a job that of the device; with a token for it."""
+        """Return the bucket of this pair, or without a job of the device, with a new token."""
         return StoredBucket(self._state, self.socket, device, job)
 
     def refuse(
         self, code: str, times: int = 1, message: str = "", details: list[Any] | None = None
     ) -> None:
-        """Answer the next calls on buckets with this code, as ``storage_full`` or ``read_only``."""
+        """Refuse the next calls on buckets with this code, as ``storage_full`` or ``read_only``."""
         if code not in STATUS:
             raise ValueError(f"cannot refuse with {code!r}: it must be one of {', '.join(STATUS)}")
-        said = message or f"cannot use the bucket: {code}, as the test wants it"
-        self._refusals += [error(code, said, details=details)] * times
+        message = message or f"cannot use the bucket: {code}, as the test wants it"
+        self._refusals += [error(code, message, details=details)] * times
 
     def _accept(self, listening: Socket) -> None:
         with contextlib.suppress(OSError):
@@ -94,22 +97,36 @@ class Server:
                 connection, _ = listening.accept()
                 with self._state.lock:
                     self._connections.add(connection)
-                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
-    def _talk(self, connection: Socket) -> None:
+    def _serve(self, connection: Socket) -> None:
         with connection, contextlib.suppress(OSError, ValueError):
             Connection(connection, self._respond, self._state.max_bytes)
         with self._state.lock:
             self._connections.discard(connection)
 
-    def _respond(self, request: Request) -> Answer:
+    def _respond(self, request: Request) -> Response:
         if request.path.endswith("/bucket") and self._refusals:
             raise self._refusals.pop(0)
-        return answer(self._state, request)
+        return respond(self._state, request)
 
 
 def _end(sock: Socket) -> None:
-    """Shut down, which wakes the thread that waits on it; then closed."""
+    """Close a socket; the shutdown before wakes the thread that waits on it."""
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
     sock.close()
+
+
+def _short_directory() -> str:
+    """Make a directory whose path leaves room for the name of a socket, also with a long TMPDIR."""
+    for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108  (made by mkdtemp)
+        with contextlib.suppress(OSError):
+            home = tempfile.mkdtemp(prefix="bucketd-", dir=parent)
+            if len(os.fsencode(home)) <= _MAX_DIRECTORY:
+                return home
+            os.rmdir(home)
+    raise OSError(
+        f"cannot make a socket below {tempfile.gettempdir()}: its path would have over "
+        f"{MAX_SOCKET_PATH} bytes, or the directory is not writable; set TMPDIR to a short one"
+    )

@@ -1,4 +1,4 @@
-"""What the server holds: buckets and contexts, in memory, under one lock."""
+"""The state of the server: buckets and contexts in memory, under one lock."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from . import _strict_json
 from ._changes import Change, Object
 from ._model import (
     ABSENT,
-    UNGUARDED,
+    NO_PRECONDITIONS,
     Context,
-    Guard,
     Key,
+    Notification,
+    Preconditions,
     Stored,
-    Told,
     Write,
     check_name,
     timestamp,
@@ -36,9 +36,10 @@ class State:
     buckets: dict[Key, Stored] = field(default_factory=dict)
     writes: dict[Key, list[Write]] = field(default_factory=dict)
     contexts: dict[str, Context] = field(default_factory=dict)
-    told: list[Told] = field(default_factory=list)
+    notifications: list[Notification] = field(default_factory=list)
     streams: int = 0
-    epoch: int = 0  # one more with each stop
+    # The number of stops so far.
+    epoch: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
     _mark: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
@@ -46,17 +47,17 @@ class State:
     def __post_init__(self) -> None:
         self.changed = threading.Condition(self.lock)
 
-    def id(self, place: int) -> str:
-        """Of the event behind which a stream goes on with ``told[place:]``."""
-        return f"{self._mark}.{place}"
+    def id(self, position: int) -> str:
+        """Return the event id after which a stream continues with ``notifications[position:]``."""
+        return f"{self._mark}.{position}"
 
-    def place(self, id: str) -> int | None:
-        """The place again; None for an id of another server, or of none."""
+    def position(self, id: str) -> int | None:
+        """Return the position of an event id, None for an id of another server, or none at all."""
         mark, _, number = id.partition(".")
         if mark != self._mark or not (number.isascii() and number.isdecimal()):
             return None
-        place = int(number[:9])
-        return place if place <= len(self.told) else None
+        position = int(number[:9])
+        return position if position <= len(self.notifications) else None
 
     def read(self, key: Key) -> Stored:
         with self.lock:
@@ -67,17 +68,17 @@ class State:
         key: Key,
         method: str,
         change: Change | None,
-        guard: Guard = UNGUARDED,
+        preconditions: Preconditions = NO_PRECONDITIONS,
         automation: str | None = None,
         named: Object | None = None,
     ) -> Stored:
-        """The bucket after ``change`` (None: without it); all or nothing.
+        """Apply a change, or delete the bucket where it is None. Return the bucket afterwards.
 
         ``named`` are the keys that the request itself sets.
         """
         with self.lock:
             now = self.read(key)
-            guard.check(now)
+            preconditions.check(now)
             after = None if change is None else change(now.bucket)
             if after is None:
                 new = ABSENT
@@ -89,12 +90,12 @@ class State:
                 new = self._next(now, after, automation)
             self._keep(key, new)
             if new.etag != now.etag:
-                self._tell(key, now, new)
-            self._note(key, method, now.bucket, new, named or {})
+                self._publish(key, now, new)
+            self._record_write(key, method, now.bucket, new, named or {})
             return new
 
     def mint(self, device: Any, job: Any, automation: Any, ttl: Any) -> Context:
-        """A new context; InvalidRequest for names or seconds that are none."""
+        """Mint a context. Raise InvalidRequest for invalid names or seconds."""
         check_name(device, "device")
         for name, what in ((job, "job"), (automation, "automation")):
             if name is not None:
@@ -113,14 +114,14 @@ class State:
         return context
 
     def live(self) -> list[Context]:
-        """The oldest first."""
+        """Return the contexts that have not expired, the oldest first."""
         with self.lock:
             return [each for each in self.contexts.values() if each.expires > time.time()]
 
     def revoke(self, context_id: str) -> None:
         with self.lock:
             if context_id not in {each.id for each in self.live()}:
-                raise error("not_found", "cannot revoke the context: there is none with this id")
+                raise error("not_found", "cannot revoke the context: no context has this id")
             del self.contexts[context_id]
             self.changed.notify_all()
 
@@ -139,17 +140,19 @@ class State:
         else:
             self.buckets.pop(key, None)
 
-    def _tell(self, key: Key, before: Stored, after: Stored) -> None:
+    def _publish(self, key: Key, before: Stored, after: Stored) -> None:
         old, new = before.bucket, after.bucket
         changed = {
             k: v for k, v in new.items() if k not in old or not _strict_json.equal(old[k], v)
         }
         removed = tuple(k for k in old if k not in new)
         automation = after.automation or before.automation
-        self.told.append(Told(key, automation, after.revision, changed, removed))
+        self.notifications.append(Notification(key, automation, after.revision, changed, removed))
         self.changed.notify_all()
 
-    def _note(self, key: Key, method: str, before: Object, new: Stored, named: Object) -> None:
+    def _record_write(
+        self, key: Key, method: str, before: Object, new: Stored, named: Object
+    ) -> None:
         after = new.bucket
         changed = {
             name: value

@@ -1,4 +1,4 @@
-"""One bucket of the server in the hands of a test: seed it, look at it, assert what was done."""
+"""One bucket of the server, for a test: seed it, inspect it, assert what was written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._state import State
 
 
 class StoredBucket:
-    """A bucket as the server holds it; looking at it makes no request.
+    """A bucket in the server; reading it makes no request.
 
     ``token`` opens it, and for a job also its device's bucket.
     """
@@ -28,40 +28,40 @@ class StoredBucket:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What ``bucketctl run`` would add to the environment of an automation."""
+        """Return what ``bucketctl run`` would add to the environment of an automation."""
         device, job = self._key
         names = {"BUCKETD_DEVICE": device, **({} if job is None else {"BUCKETD_JOB": job})}
         return {"BUCKETD_SOCKET": self._socket, "BUCKETD_TOKEN": self.token, **names}
 
     @property
     def data(self) -> dict[str, Any]:
-        """A copy of what is stored, ``{}`` where nothing is."""
+        """Return a copy of the bucket, ``{}`` where none is stored."""
         return self._state.read(self._key).bucket
 
     @property
     def revision(self) -> int:
-        """0 where nothing is stored."""
+        """0 where no bucket is stored."""
         return self._state.read(self._key).revision
 
     @property
     def writes(self) -> list[Write]:
-        """All writes that were accepted since ``seed``, the oldest first."""
+        """Return all writes that were accepted since ``seed``, the oldest first."""
         with self._state.lock:
             return list(self._state.writes.get(self._key, []))
 
     def seed(self, data: Mapping[str, Any]) -> None:
-        """Put this in the place of what is stored; the writes of before are forgotten."""
+        """Replace the bucket, and forget the writes before."""
         text = _strict_json.loads_object(encode(whole(data)))
         with self._state.lock:
             self._seeded = self._state.commit(self._key, "PUT", _changes.replace(text))
             self._state.writes.pop(self._key, None)
 
     def revoke(self) -> None:
-        """End the token, as an operator may at any time: from now on it opens nothing."""
+        """Revoke the token, as an operator may at any time."""
         self._state.revoke(self._context.id)
 
     def assert_set(self, expected: Mapping[str, Any] | None = None, /, **more: Any) -> None:
-        """Each of these keys was written since ``seed``, the last time with this value."""
+        """Assert that each key was written since ``seed``, the last time with this value."""
         found: dict[str, Any] = {}
         for write in self.writes:
             found.update(write.set)
@@ -72,7 +72,7 @@ class StoredBucket:
                 raise AssertionError(f"{key!r} was set to {found[key]!r}, not to {value!r}")
 
     def assert_removed(self, *keys: str) -> None:
-        """Each of these keys was taken away since ``seed``, and has not come back."""
+        """Assert that each key was removed since ``seed``, and not set again."""
         removed = {key for write in self.writes for key in write.removed}
         for key in keys:
             if key not in removed:
@@ -81,7 +81,7 @@ class StoredBucket:
                 raise AssertionError(f"{key!r} was removed, and set again to {self.data[key]!r}")
 
     def assert_unchanged(self) -> None:
-        """The bucket is as it was seeded, and was so all the time."""
+        """Assert that the bucket has not changed since ``seed``, not even to and fro."""
         now = self._state.read(self._key)
         if now.etag != self._seeded.etag:
             was = f"it was {self._seeded.bucket!r}, it is {now.bucket!r}"

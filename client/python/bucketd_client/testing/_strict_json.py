@@ -1,36 +1,41 @@
-"""JSON that is kept exactly, or refused, as the daemon does it."""
+"""JSON that is kept exactly or refused, as by the daemon."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from .._api import why_no_json
 from .._errors import error
 
 LOWEST, HIGHEST = -(2**63), 2**64 - 1
+# JavaScript prints a double below this without an exponent.
+JAVASCRIPT_EXPONENT = 10**21
 MAX_DEPTH = 250
 
 
 def loads(text: bytes) -> Any:
-    """UTF-8 JSON as a value; InvalidJson for what could not be given back as it came."""
+    """Return the value of UTF-8 JSON. Raise InvalidJson for JSON that could not be kept exactly."""
     try:
         value = json.loads(
             text.decode(), parse_int=_exact, parse_float=_finite, parse_constant=_no_constant
         )
-        dumps(value)
-    except UnicodeEncodeError:
-        cause = "it has a lone surrogate"
+    except UnicodeDecodeError as problem:
+        cause = f"it is not UTF-8 (byte {problem.start})"
     except RecursionError:
         cause = f"it is nested deeper than {MAX_DEPTH} levels"
     except ValueError as problem:
         cause = str(problem)
     else:
-        return value
+        found = why_no_json(value, "")
+        if found is None:
+            return value
+        cause = found
     raise error("invalid_json", f"cannot read the request body: {cause}")
 
 
 def loads_object(text: bytes) -> dict[str, Any]:
-    """The same for a JSON object; InvalidJson for other JSON as well."""
+    """Return the dict of a JSON object. Raise InvalidJson for any other JSON."""
     value = loads(text)
     if isinstance(value, dict):
         return value
@@ -42,12 +47,12 @@ def loads_object(text: bytes) -> dict[str, Any]:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact, as the daemon stores it and counts its size."""
+    """Return compact JSON, of which the daemon counts the size."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def kept(value: Any) -> bytes:
-    """``dumps``, but InvalidJson for what is nested deeper than a bucket may be."""
+    """Return compact JSON. Raise InvalidJson for a bucket that is nested too deep."""
     if _deeper(value, MAX_DEPTH):
         raise error(
             "invalid_json", f"cannot keep the bucket: it is nested deeper than {MAX_DEPTH} levels"
@@ -56,12 +61,12 @@ def kept(value: Any) -> bytes:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether both are the same JSON, in which 1, 1.0 and true differ and order is none."""
+    """Report whether both are the same JSON, in any order; 1, 1.0 and true differ."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """The same, but numbers by their value (RFC 6902, 4.6)."""
+    """Report whether both are equal by RFC 6902, 4.6, which compares numbers by value."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same_value(one[k], other[k]) for k in one)
     if isinstance(one, list) and isinstance(other, list):
@@ -70,7 +75,8 @@ def same_value(one: Any, other: Any) -> bool:
 
 
 def kind_of(value: Any) -> str:
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "an array"}
+    names: dict[type, str] = {bool: "a boolean", int: "a number", float: "a number"}
+    names.update({str: "a string", list: "an array"})
     return "null" if value is None else names.get(type(value), "an object")
 
 
@@ -81,19 +87,31 @@ def _deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_deeper(each, levels - 1) for each in inner)
 
 
-def _exact(digits: str) -> int:
-    value = int(digits) if len(digits) <= 40 else HIGHEST + 1
-    if not LOWEST <= value <= HIGHEST:
-        raise ValueError(
-            f"the integer {digits[:40]} is outside -2^63 … 2^64-1 and would be rounded"
-        )
-    return value
+def _exact(digits: str) -> int | float:
+    """Return an integer of 64 bits, or the double whose digits JavaScript prints."""
+    if len(digits) <= 22:
+        value = int(digits)
+        if LOWEST <= value <= HIGHEST:
+            return value
+        if abs(value) < JAVASCRIPT_EXPONENT and _javascript_digits(value) == digits:
+            return float(value)
+    raise ValueError(
+        f"an integer of {len(digits)} characters is outside -2^63 … 2^64-1 and would be rounded"
+    )
+
+
+def _javascript_digits(value: int) -> str:
+    """Return how JavaScript prints the double nearest to an integer from 2^63 to 10^21."""
+    mantissa, _, exponent = repr(float(value)).partition("e")
+    sign = "-" if value < 0 else ""
+    digits = mantissa.lstrip("-").replace(".", "")
+    return sign + digits.ljust(int(exponent) + 1, "0")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise ValueError(f"the number {text[:40]} is beyond all that can be kept")
+        raise ValueError(f"a number of {len(text)} characters is beyond what can be kept")
     return value
 
 

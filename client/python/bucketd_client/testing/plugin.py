@@ -1,7 +1,7 @@
 """The pytest plugin: ``bucket``, ``device_bucket`` and ``bucketd_server``.
 
-``@pytest.mark.bucketd(bucket={…}, device_bucket={…}, device="…", job="…")`` says what they
-hold and what they are called.
+``@pytest.mark.bucketd(bucket={…}, device_bucket={…}, device="…", job="…")`` sets their content
+and names.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _KNOWN = (*_NAMES, "bucket", "device_bucket")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "bucketd(bucket, device_bucket, device, job): what the bucket fixtures hold at first, "
-        "and whose they are",
+        "bucketd(bucket, device_bucket, device, job): the initial content and the names of the "
+        "bucket fixtures",
     )
 
 
 @pytest.fixture
 def bucketd_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A bucketd of this test alone, in memory; BUCKETD_SOCKET leads to it."""
+    """Start a server of this test alone, in memory, and set BUCKETD_SOCKET."""
     from . import Server
 
     for name in [each for each in os.environ if each.startswith("BUCKETD_")]:
@@ -43,8 +43,8 @@ def bucketd_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def bucket(
     request: pytest.FixtureRequest, bucketd_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> StoredBucket:
-    """The bucket that ``agent.utils.bucket`` uses in this test."""
-    said = _said(request)
+    """Return the bucket that ``agent.utils.bucket`` uses in this test."""
+    said = _settings(request)
     found = bucketd_server.bucket(said["device"], said["job"])
     if "bucket" in said:
         found.seed(said["bucket"])
@@ -57,23 +57,24 @@ def bucket(
 def device_bucket(
     request: pytest.FixtureRequest, bucketd_server: Server, bucket: StoredBucket
 ) -> StoredBucket:
-    """The bucket that ``agent.utils.deviceBucket`` uses in this test."""
-    _ = bucket  # whose context is in the environment, and opens this one too
-    said = _said(request)
+    """Return the bucket that ``agent.utils.deviceBucket`` uses in this test."""
+    # The context of ``bucket`` is in the environment, and opens this bucket too.
+    _ = bucket
+    said = _settings(request)
     found = bucketd_server.bucket(said["device"])
     if "device_bucket" in said:
         found.seed(said["device_bucket"])
     return found
 
 
-def _said(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What the markers say, the nearest first."""
+def _settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return what the markers set; the nearest marker wins."""
     said: dict[str, Any] = dict(_NAMES)
     for marker in reversed(list(request.node.iter_markers("bucketd"))):
         unknown = [name for name in marker.kwargs if name not in _KNOWN]
         if marker.args or unknown:
             raise pytest.UsageError(
-                f"cannot use the marker bucketd with {unknown or marker.args}: "
+                f"cannot use the marker bucketd with {unknown or 'positional arguments'}: "
                 f"it takes {', '.join(_KNOWN)}, by name"
             )
         said.update(marker.kwargs)

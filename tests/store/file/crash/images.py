@@ -76,13 +76,15 @@ class Image:
 
 
 @contextmanager
-def hold_image(kind: str, *options: str, size: int | None = None) -> Iterator[Image]:
+def hold_image(
+    kind: str, *options: str, size: int | None = None, make: tuple[str, ...] = ()
+) -> Iterator[Image]:
     """A fresh file system, mounted; skips where this machine does not allow one."""
-    make = _MAKE[kind]
+    program = [*_MAKE[kind], *make]
     if os.geteuid() != 0:
         pytest.skip("only root can mount a file system")
-    if shutil.which(make[0]) is None:
-        pytest.skip(f"{make[0]} is not here")
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"{program[0]} is not here")
     home = Path(tempfile.mkdtemp(prefix="bd-image-"))
     try:
         with hold_mounts() as mounts:
@@ -92,7 +94,7 @@ def hold_image(kind: str, *options: str, size: int | None = None) -> Iterator[Im
             image.point.mkdir()
             with image.file.open("wb") as file:
                 file.truncate(size or SIZES[kind])
-            subprocess.run([*make, str(image.file)], check=True, capture_output=True)
+            subprocess.run([*program, str(image.file)], check=True, capture_output=True)
             _mount_or_skip(image, options)
             yield image
     finally:

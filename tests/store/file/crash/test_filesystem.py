@@ -90,6 +90,48 @@ def test_without_barriers(on_image: TenantDaemon) -> None:
     is_accepted_with_a_warning(on_image, "it is mounted with nobarrier")
 
 
+def test_overlay_whose_upper_layer_is_in_memory(tenant: TenantDaemon, mounts: Mounts) -> None:
+    memory = tenant.mounted.parent / "memory"
+    mounts.run("mkdir", str(memory))
+    mounts.run("mount", "-t", "tmpfs", "none", str(memory))
+    lower, upper, work = layers = [memory / name for name in ("lower", "upper", "work")]
+    mounts.run("mkdir", *map(str, layers))
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    mounts.run("mount", "-t", "overlay", "none", "-o", options, str(tenant.mounted))
+    is_refused(tenant, "overlay with its upper layer on tmpfs: it is kept in memory")
+    is_accepted_with_a_warning(tenant, "overlay with its upper layer on tmpfs")
+
+
+@pytest.mark.parametrize("directory", [".", "devices"])
+def test_names_that_differ_in_case_are_one(
+    image: Image, on_image: TenantDaemon, directory: str
+) -> None:
+    """The probe's two names are one file, as on ext4 with casefold, and on vfat."""
+    state = on_image.state_dir
+    place = state / directory
+    run = image.mounts.run
+    run("mkdir", "-p", "-m", "700", str(state), str(place))
+
+    def make_one() -> None:
+        run("touch", str(place / ".case-probe"))
+        run("ln", "-f", str(place / ".case-probe"), str(place / ".CASE-PROBE"))
+
+    make_one()
+    is_refused(on_image, "its file system ignores case in names")
+    make_one()
+    is_accepted_with_a_warning(on_image, "its file system ignores case in names")
+
+
+@pytest.mark.parametrize("directory", ["state", "state/devices"])
+def test_a_directory_that_ignores_case(directory: str) -> None:
+    """ext4 can ignore case in single directories, which hand that on to those made in them."""
+    with hold_image("ext4", make=("-O", "casefold")) as image, hold_daemon(image) as daemon:
+        place = image.point / directory
+        image.mounts.run("mkdir", "-p", "-m", "700", str(daemon.state_dir), str(place))
+        image.mounts.run("chattr", "+F", str(place))
+        is_refused(daemon, "its file system ignores case in names")
+
+
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_a_local_disk_is_fit(kind: str) -> None:
     with hold_image(kind) as image, hold_daemon(image) as daemon:

@@ -27,7 +27,8 @@ import pytest
 from bucketd.errors import BucketdError
 from bucketd.fs import files, logfile
 from bucketd.model import changes
-from bucketd.model.bucket import ABSENT, BucketKey, Change
+from bucketd.model.bucket import ABSENT, BucketKey
+from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
 from bucketd.store.base import settled
 from bucketd.store.file import journal_writer, paths, pipeline, quarantine
@@ -140,8 +141,8 @@ def run(fault: FaultyOs) -> tuple[Witness, list[str]]:
     witness = Witness()
     # Half of the cases on the event loop, half on the thread.
     here = math.inf if fault.nth % 2 else 0.0
-    quick = mock.patch.object(journal_writer, "QUICK_SECONDS", here)
-    brisk = mock.patch.multiple(pipeline, LINGER_SECONDS=0.001, RETRY_SECONDS=0.01)
+    quick = mock.patch.object(journal_writer, "MAX_INLINE_SYNC_SECONDS", here)
+    brisk = mock.patch.multiple(pipeline, FLUSH_DELAY=0.001, RETRY_SECONDS=0.01)
     with tempfile.TemporaryDirectory(prefix="bd-") as path:
         _plant_damage(path, witness)
         with (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,6 @@ from bucketd.model.bucket import BucketKey, Snapshot, timestamp
 from bucketd.model.preconditions import Preconditions
 from bucketd.settings.sections import StoreSettings
 from bucketd.store.file import (
-    checkpoint,
     flusher,
     journal,
     journal_writer,
@@ -141,7 +142,7 @@ def test_files_are_written_again_after_a_failed_sync(root: int, tmp_path: Path, 
     interval = 0.2 if how == "idle" else 60.0
     with (
         mock.patch.object(files, "sync_all", losing.sync_all),
-        mock.patch.object(checkpoint, "INTERVAL_SECONDS", interval),
+        mock.patch.object(flusher, "SYNC_SECONDS", interval),
         mock.patch.object(pipeline, "CHECKPOINT_SECONDS", interval),
     ):
         asyncio.run(run())
@@ -170,7 +171,7 @@ def test_a_sync_that_fails_for_a_full_segment_ends_no_writes(
 
     with (
         mock.patch.object(files, "sync_all", losing.sync_all),
-        mock.patch.object(checkpoint.Checkpoint, "due", return_value=False),
+        mock.patch.object(flusher.FileSync, "is_due", return_value=False),
     ):
         asyncio.run(run())
     assert losing.lost
@@ -212,15 +213,15 @@ def test_a_start_under_steady_load_has_few_files_to_complete(root: int, tmp_path
         await store.close()
 
     with (
-        mock.patch.object(flusher, "MANY_FILES", 20),
-        mock.patch.object(pipeline, "HOLD_SECONDS", 0.0),
-        mock.patch.object(journal_writer, "QUICK_SECONDS", 0.0),
+        mock.patch.object(flusher, "MAX_UNSYNCED_FILES", 20),
+        mock.patch.object(pipeline, "MAX_LOCK_HOLD", 0.0),
+        mock.patch.object(journal_writer, "MAX_INLINE_SYNC_SECONDS", 0.0),
         mock.patch.object(files, "sync_all"),
     ):
         asyncio.run(run())
     crashed = files.open_root(str(tmp_path / "crashed"))
     log = Journal(crashed, LARGE)
-    assert log.last.offset > LARGE // 2
+    assert log.last_event_id.offset > LARGE // 2
     assert len(log.replay) < 100
     log.close()
     os.close(crashed)
@@ -245,3 +246,32 @@ def test_a_full_journal_is_replayed_in_time(root: int, tmp_path: Path) -> None:
     assert replayed == 1000
     assert spent < 2  # of the processor: others may be busy, too
     log.close()
+
+
+def test_the_event_loop_never_waits_for_a_new_segment(root: int, tmp_path: Path) -> None:
+    """What is gathered may be more than is left of a segment; then the thread commits it."""
+    threads = []
+    begin = Journal.begin_segment
+
+    def noted(self: Journal) -> None:
+        threads.append(threading.current_thread().name)
+        begin(self)
+
+    async def run() -> None:
+        size = 4 << 20
+        store = FileStore(os.dup(root), str(tmp_path), FileStoreOptions(1 << 20, 1.0, size, None))
+        for turn in range(40):
+            keys = [BucketKey("phone", f"job{number}") for number in range(12)]
+            change = changes.merge({"n": turn, "pad": "x" * 50_000})
+            commits = (store.commit(key, change, Preconditions()) for key in keys)
+            done = await asyncio.gather(*commits)
+            assert [snapshot.revision for snapshot in done] == [turn + 1] * 12
+        await store.close()
+
+    with (
+        mock.patch.object(journal_writer, "MAX_INLINE_SYNC_SECONDS", math.inf),
+        mock.patch.object(Journal, "begin_segment", noted),
+    ):
+        asyncio.run(run())
+    assert len(threads) > 3
+    assert set(threads) == {"bucketd-commit"}

@@ -1,6 +1,7 @@
 """Rot: each bit flipped and each truncation, of a bucket file and of a journal.
 
-Damage stays where it is, is reported, and is never served as data.
+Damage stays where it is, is reported, and is never served as data. Rot changes no times of a file;
+a whole text whose times have changed is an edit in place.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from bucketd.errors import BucketCorrupt
 from bucketd.fs import files
 from bucketd.model.bucket import BucketKey, Snapshot, timestamp
 from bucketd.store.file import journal, quarantine, records, recovery
-from bucketd.store.file.bucket_files import BucketFiles
+from bucketd.store.file.bucket_files import BeingEdited, BucketFiles
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.records import Record
 
@@ -61,10 +64,12 @@ def test_a_rotted_file_is_never_served_as_data(home: str, crash_scale: float) ->
     writer.put(KEY, good)
     writer.put(BESIDE, beside)
     path = Path(writer.name(KEY))
-    text = path.read_bytes()
+    text, status = path.read_bytes(), path.stat()
     tried = reported = 0
     for damaged in damages(text, crash_scale):
-        path.write_bytes(damaged)  # in place: the inode stays, as with real rot
+        # In place and with the same times, as with real rot.
+        path.write_bytes(damaged)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         bucket_files = BucketFiles(root, home, 1 << 20)
         tried += 1
         try:
@@ -79,6 +84,96 @@ def test_a_rotted_file_is_never_served_as_data(home: str, crash_scale: float) ->
         assert path.read_bytes() == damaged
     print(f"bucket file of {len(text)} bytes: {tried} damages, {reported} reported, 0 served")
     assert reported > tried * 0.9
+    os.close(root)
+
+
+@pytest.mark.timeout(1800)
+def test_what_is_half_written_in_place_is_never_served(home: str, crash_scale: float) -> None:
+    """Each truncation, with new times: refused unless it is whole, as one that lacks a newline."""
+    root, good = files.open_root(home), snapshot(3)
+    writer = BucketFiles(root, home, 1 << 20)
+    writer.put(KEY, good)
+    path = Path(writer.name(KEY))
+    text = path.read_bytes()
+    for damaged in damages(text, crash_scale):
+        if len(damaged) == len(text):
+            continue
+        path.write_bytes(damaged)
+        try:
+            now = BucketFiles(root, home, 1 << 20).load(KEY).snapshot
+        except BucketCorrupt:
+            continue
+        assert now.bucket == good.bucket
+    os.close(root)
+
+
+def test_an_edit_in_place_is_told_from_rot_by_its_times(home: str) -> None:
+    root = files.open_root(home)
+    writer = BucketFiles(root, home, 1 << 20)
+    writer.put(KEY, snapshot(3))
+    path = Path(writer.name(KEY))
+    written = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"t-3", b"t-9"))
+    for files_ in (writer, BucketFiles(root, home, 1 << 20)):
+        loaded = files_.load(KEY)
+        assert b"t-9" in loaded.snapshot.bucket
+        assert not loaded.verified
+        assert loaded.snapshot.revision == 4
+    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
+    with pytest.raises(BucketCorrupt, match="damaged where they lie"):
+        BucketFiles(root, home, 1 << 20).load(KEY)
+    os.close(root)
+
+
+def test_a_seal_without_a_time_is_still_read(home: str) -> None:
+    """As earlier versions wrote it: any change in place is rot."""
+    root = files.open_root(home)
+    writer = BucketFiles(root, home, 1 << 20)
+    writer.put(KEY, snapshot(3))
+    path = Path(writer.name(KEY))
+    path.write_bytes(re.sub(rb"@[0-9]+", b"", path.read_bytes()))
+    assert BucketFiles(root, home, 1 << 20).load(KEY).verified
+    path.write_bytes(path.read_bytes().replace(b"t-3", b"t-9"))
+    with pytest.raises(BucketCorrupt, match="damaged where they lie"):
+        BucketFiles(root, home, 1 << 20).load(KEY)
+    os.close(root)
+
+
+def test_a_text_is_not_judged_while_somebody_writes_it(home: str) -> None:
+    root = files.open_root(home)
+    writer = BucketFiles(root, home, 1 << 20)
+    writer.put(KEY, snapshot(3))
+    path = Path(writer.name(KEY))
+    text = path.read_bytes()
+    with path.open("wb") as editor:
+        editor.write(text[:100])
+        editor.flush()
+        for files_ in (writer, BucketFiles(root, home, 1 << 20)):
+            with pytest.raises(BeingEdited):
+                files_.load(KEY)
+            assert files_.take_unsettled() == {KEY}
+        editor.write(text[100:].replace(b"t-3", b"t-9"))
+    assert b"t-9" in writer.load(KEY).snapshot.bucket
+    os.close(root)
+
+
+def test_edits_with_equal_size_and_time_are_seen(home: str) -> None:
+    """Also where the second has the inode of the first, as after two moves to and fro."""
+    root = files.open_root(home)
+    writer = BucketFiles(root, home, 1 << 20)
+    writer.put(KEY, snapshot(3))
+    path = Path(writer.name(KEY))
+    written = path.stat()
+    etags = set()
+    for number in b"456789":
+        path.write_bytes(path.read_bytes().replace(b"t-%c" % (number - 1), b"t-%c" % number))
+        os.utime(path, ns=(written.st_atime_ns, 10**18))
+        loaded = writer.load(KEY)
+        assert b"t-%c" % number in loaded.snapshot.bucket
+        etags.add(loaded.snapshot.etag)
+        # The kernel's clock for the times of files has ticks.
+        time.sleep(0.01)
+    assert len(etags) == 6
     os.close(root)
 
 

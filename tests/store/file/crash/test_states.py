@@ -27,11 +27,12 @@ from bucketd.errors import BucketdError
 from bucketd.fs import files, logfile
 from bucketd.fs.locks import WriteLock
 from bucketd.model import changes
-from bucketd.model.bucket import ABSENT, BucketKey, Change, Snapshot
+from bucketd.model.bucket import ABSENT, BucketKey, Snapshot
+from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
 from bucketd.store.file import pipeline, records, recovery
 from bucketd.store.file import quarantine as quarantine_module
-from bucketd.store.file.applier import Batch
+from bucketd.store.file.batch import Batch
 from bucketd.store.file.bucket_files import BucketFiles
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.store import FileStore, FileStoreOptions
@@ -245,12 +246,12 @@ def _no_sync(_fd: int) -> None:
     """A store that forgets to make its journal durable."""
 
 
-def _early(self: pipeline.Pipeline, batch: Batch, answer: pipeline.Response) -> None:
+def _early(self: pipeline.Pipeline, batch: Batch, respond: pipeline.Respond) -> None:
     """A store that acknowledges before it journals."""
-    answer(Batch(answers=batch.answers))
-    batch.answers = []
+    respond(Batch(outcomes=batch.outcomes))
+    batch.outcomes = []
     time.sleep(0.005)
-    _complete(self, batch, answer)
+    _complete(self, batch, respond)
 
 
 _complete = pipeline.Pipeline._complete

@@ -1,4 +1,4 @@
-"""``bucketctl api``: any request, and the daemon's answer as it is."""
+"""``bucketctl api``: send any request, and print the response as it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WITH_TOKEN = ("/v1/bucket", "/v1/device/bucket", "/v1/context")
 
 
 def api(options: Options) -> int:
-    """Exit status as for every refusal; what the daemon said goes to standard output anyway."""
+    """Send the request; a refusal is printed too, and sets the exit status as usual."""
     method, target = options.arguments[0].upper(), options.arguments[1]
     if method not in METHODS:
         raise Usage(f"cannot send {method}: it must be one of {', '.join(METHODS)}")
@@ -63,7 +63,7 @@ def _headers(options: Options, target: str, body: bytes | None) -> dict[str, str
     return headers
 
 
-def _show(options: Options, answer: _transport.Answer) -> None:
+def _show(options: Options, answer: _transport.Response) -> None:
     if options.has("include"):
         output.write(answer.head.decode("latin-1").replace("\r\n", "\n") + "\n")
     if not answer.body:
@@ -74,7 +74,7 @@ def _show(options: Options, answer: _transport.Answer) -> None:
         output.write(answer.body.decode("utf-8", "surrogateescape").removesuffix("\n"))
 
 
-def _status(answer: _transport.Answer) -> int:
+def _status(answer: _transport.Response) -> int:
     try:
         return STATUS.get(json.loads(answer.body)["code"], 1)
     except (ValueError, TypeError, KeyError):

@@ -1,4 +1,4 @@
-"""``bucketctl apply``: schemas and buckets become what a directory in version control says."""
+"""``bucketctl apply``: make schemas and buckets as a directory in version control says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .. import colours, json_diff, output, prompts
 from ..archive import Envelope, Source, read
 from ..inputs import parse_json, read_text
 from ..parser import Usage
-from ..preflight import FINE, Foreseen, bound, foresee, foresee_schema, rebinding
+from ..preflight import FINE, Preflight, bound, check_bucket, check_schema, rebinding
 from ..session import NEWEST, Session
 from ..table.daily import Options
 
@@ -22,7 +22,7 @@ SIGNS = {NEW: ("+", colours.GREEN), CHANGED: ("~", colours.YELLOW), SAME: ("=", 
 
 
 class Step(NamedTuple):
-    """One thing of the plan, and the request that does it."""
+    """One change of the plan, and the request that makes it."""
 
     kind: str
     name: str
@@ -31,11 +31,11 @@ class Step(NamedTuple):
     target: str
     headers: dict[str, str]
     wanted: Any
-    foreseen: Foreseen = FINE
+    preflight: Preflight = FINE
 
     def as_data(self) -> dict[str, Any]:
         told = {"kind": self.kind, "name": self.name, "change": self.change, "places": self.places}
-        return {**told, **self.foreseen._asdict()}
+        return {**told, **self.preflight._asdict()}
 
 
 def apply(options: Options) -> int:
@@ -43,18 +43,18 @@ def apply(options: Options) -> int:
     if directory is None:
         raise Usage("cannot apply: name the directory with -f DIR")
     if not os.path.isdir(directory):
-        raise Usage(f"cannot apply {directory}: it is no directory")
+        raise Usage(f"cannot apply {directory}: it is not a directory")
     session = Session(options)
     schemas = list(_schemas(session, directory))
     plan = [*schemas, *_buckets(session, directory, schemas)]
     if not plan:
         raise Usage(f"cannot apply {directory}: it has neither schemas/*.json nor buckets/*.json")
     _show(options, plan)
-    if refused := sum(bool(step.foreseen.refused) for step in plan):
+    if refused := sum(bool(step.preflight.refused) for step in plan):
         raise error(
             "schema_violation",
             f"cannot apply {directory}: {prompts.counted(refused, 'change')} would be refused; "
-            "mend what the plan names, nothing was changed",
+            "fix what the plan names, nothing was changed",
         )
     todo = [step for step in plan if step.change != SAME]
     if todo and not options.has("dry-run"):
@@ -80,7 +80,7 @@ def _do(session: Session, step: Step) -> None:
 
 
 def _show(options: Options, plan: list[Step]) -> None:
-    """Places, no values: a plan ends up in the logs of others."""
+    """Show places without values: a plan ends up in logs."""
     if options.has("json") or not output.on_terminal():
         output.show({"plan": [step.as_data() for step in plan]})
         return
@@ -88,10 +88,10 @@ def _show(options: Options, plan: list[Step]) -> None:
         sign, colour = SIGNS[step.change]
         places = f": {', '.join(step.places)}" if step.places else ""
         output.write(colours.paint(output.plain(f"{sign} {step.kind} {step.name}{places}"), colour))
-        for line in step.foreseen.refused:
+        for line in step.preflight.refused:
             output.write(colours.paint(output.plain(f"  would be refused: {line}"), colours.RED))
-        if step.foreseen.unchecked is not None:
-            output.write(output.plain(f"  {step.foreseen.unchecked}"))
+        if step.preflight.unchecked is not None:
+            output.write(output.plain(f"  {step.preflight.unchecked}"))
 
 
 def _schemas(session: Session, directory: str) -> Iterator[Step]:
@@ -106,8 +106,8 @@ def _schemas(session: Session, directory: str) -> Iterator[Step]:
             if problem.code != "not_found":
                 raise
             change = NEW
-        foreseen = FINE if change == SAME else foresee_schema(session, target, wanted)
-        yield Step("schema", automation, change, [], target, {}, wanted, foreseen)
+        preflight = FINE if change == SAME else check_schema(session, target, wanted)
+        yield Step("schema", automation, change, [], target, {}, wanted, preflight)
 
 
 def _buckets(session: Session, directory: str, schemas: list[Step]) -> Iterator[Step]:
@@ -132,12 +132,12 @@ def _bucket(session: Session, envelope: Envelope, coming: dict[str, Any]) -> Ste
     guard = {"If-None-Match": "*"} if reply.etag is None else {"If-Match": reply.etag}
     change = NEW if reply.etag is None else CHANGED if found else SAME
     places = [place.path for place in found]
-    foreseen = FINE
+    preflight = FINE
     if change != SAME:
         automation = bound(session, envelope, stored=change == CHANGED)
-        foreseen = foresee(session, automation, after, coming)
+        preflight = check_bucket(session, automation, after, coming)
     target, wanted = scope.target(), envelope.bucket
-    return Step("bucket", envelope.name, change, places, target, guard, wanted, foreseen)
+    return Step("bucket", envelope.name, change, places, target, guard, wanted, preflight)
 
 
 def _envelopes(directory: str) -> Iterator[Envelope]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ... import _api
-from ..._errors import NO_ANSWER, error
+from ..._errors import NOT_BUCKETD, error
 from .. import output
 from ..parser import Usage
 from ..session import Session, Shown
@@ -85,7 +85,7 @@ def _ask(
     keys: list[str] | None = None,
     headers: dict[str, str] | None = None,
 ) -> tuple[_api.Reply | None, dict[str, Any]]:
-    """The answer and the bucket in it; None where a curl command was printed instead."""
+    """Return the response and its bucket; None where a curl command was printed instead."""
     session = Session(options)
     scope = session.scope()
     headers = {**scope.headers(), **(headers or {})}
@@ -101,6 +101,6 @@ def _ask(
     if not isinstance(bucket, dict):
         raise error(
             "internal",
-            f"cannot read the answer: {NO_ANSWER}",
+            f"cannot read the answer: {NOT_BUCKETD}",
         )
     return reply, bucket

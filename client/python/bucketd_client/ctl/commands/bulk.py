@@ -1,4 +1,4 @@
-"""What is done to many buckets at once: clear by filter, forget and rename a device."""
+"""The commands on many buckets: clear by filter, forget and rename a device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 def clear(options: Options) -> int:
-    """``clear --all``: every bucket that fits."""
+    """Clear every bucket that matches, for ``clear --all``."""
     if options.has("if-match") or options.has("device-bucket") or options.has("curl"):
         raise Usage("cannot clear --all with --if-match, --device-bucket or --curl")
     session = Session(options)
@@ -32,7 +32,7 @@ def clear(options: Options) -> int:
 
 
 def forget(options: Options) -> int:
-    """The buckets and contexts of a device."""
+    """Remove the buckets of a device, and revoke its contexts."""
     session, device = Session(options), options.arguments[0]
     left_out = filters.LeftOut()
     rows = _of_device(session, device, left_out)
@@ -51,7 +51,7 @@ def forget(options: Options) -> int:
 
 
 def rename(options: Options) -> int:
-    """Each bucket is first in both places, then in the new one; the same again goes on."""
+    """Move each bucket, which is in both places for a moment; a second run goes on."""
     session, (old, new) = Session(options), options.arguments
     if old == new:
         raise Usage("cannot rename a device to the name that it has")
@@ -79,7 +79,7 @@ def rename(options: Options) -> int:
 
 
 class Work(Progress):
-    """Progress over so many buckets, which tells how far it came where it fails on the way."""
+    """The progress over ``count`` buckets; a failure on the way tells how far it came."""
 
     def __init__(self, what: str, done: str, count: int) -> None:
         super().__init__(what)
@@ -109,14 +109,14 @@ def _move(session: Session, row: Row, new: str) -> bool:
     try:
         session.call("PUT", target.target(), headers=headers, body=_api.encode(bucket))
     except BucketError as problem:
-        # An earlier try may have come so far.
-        if problem.code != "precondition_failed" or not _holds(session, target, bucket):
+        # An earlier run may have written it already.
+        if problem.code != "precondition_failed" or not _is_stored(session, target, bucket):
             raise
     session.call("DELETE", source.target(), headers={"If-Match": stored.etag})
     return True
 
 
-def _holds(session: Session, scope: _context.Scope, bucket: Any) -> bool:
+def _is_stored(session: Session, scope: _context.Scope, bucket: Any) -> bool:
     reply = session.call("GET", scope.target(), headers=NEWEST)
     return json_diff.same(reply.members[scope.label], bucket)
 
@@ -152,7 +152,7 @@ def _contexts(session: Session, device: str) -> list[Row]:
 
 
 def _agreed(options: Options, what: str, rows: Iterable[Row]) -> bool:
-    """True, or Declined; with ``--dry-run`` what it would be about is shown instead: False."""
+    """Ask, and return True. Raises Declined; with ``--dry-run`` show the rows and return False."""
     if options.has("dry-run"):
         show_rows(options, rows)
         return False
@@ -161,7 +161,7 @@ def _agreed(options: Options, what: str, rows: Iterable[Row]) -> bool:
 
 
 def show_rows(options: Options, rows: Iterable[Row]) -> None:
-    """What would be done, as a list."""
+    """Show the buckets that would be changed."""
     if options.has("json"):
         output.show({"buckets": list(rows)})
         return
@@ -175,7 +175,7 @@ def show_rows(options: Options, rows: Iterable[Row]) -> None:
 
 
 def nothing(options: Options, verb: str, **counts: int) -> int:
-    """Where nothing fits, so that nobody has to be asked either."""
+    """Report that nothing matches, so that nobody has to be asked."""
     if options.has("json") or not output.on_terminal():
         return output.show(counts)
     output.write(f"there is nothing to {verb}")
@@ -183,7 +183,7 @@ def nothing(options: Options, verb: str, **counts: int) -> int:
 
 
 def told(options: Options, what: str, count: int, **more: int) -> int:
-    """How many it was done to."""
+    """Show how many buckets were changed."""
     counts = {what: count, **more}
     if options.has("json") or not output.on_terminal():
         return output.show(counts)

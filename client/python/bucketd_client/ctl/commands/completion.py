@@ -1,7 +1,7 @@
 """Shell completion: the scripts, and the words that they ask for.
 
-The scripts know nothing: they ask ``bucketctl completion words`` each time, so
-they stay right when commands change, and offer the devices and jobs that there are.
+The scripts ask ``bucketctl completion words`` each time, so they stay right when commands
+change, and offer the devices and jobs that exist.
 """
 
 from __future__ import annotations
@@ -73,16 +73,17 @@ def completion(options: Options) -> int:
 
 
 def fitting(words: list[str]) -> list[str]:
-    """What the last word may become; none where files are meant, or anything."""
+    """Return what the last word may become; nothing where a file or free text is meant."""
     begun = words[-1] if words else ""
     known = _candidates(words[:-1], begun)
     return [word for word in dict.fromkeys(known) if word.startswith(begun) and "\n" not in word]
 
 
 def fitting_line(line: str) -> list[str]:
-    """The same for bash: quoted, and without what stands before bash's own breaks in the word."""
+    """Return the completions for bash: quoted, without the part before bash's own word breaks."""
     words, in_quotes = _split(line)
-    while words and "=" in words[0]:  # variables that are set for this command alone
+    # Variables may be set before the command.
+    while words and "=" in words[0]:
         words = words[1:]
     found = fitting(words[1:])
     if in_quotes:
@@ -93,7 +94,7 @@ def fitting_line(line: str) -> list[str]:
 
 
 def _split(line: str) -> tuple[list[str], bool]:
-    """The words before the cursor, and whether the last stands in quotes that are still open."""
+    """Return the words before the cursor, and whether the last is in quotes that are still open."""
     for closing in ("", '"', "'"):
         lexer = shlex.shlex(line + closing, posix=True)
         lexer.whitespace_split, lexer.commenters = True, ""
@@ -134,7 +135,7 @@ def _command(before: list[str]) -> tuple[Command | None, list[str]]:
 
 
 def _names(before: list[str]) -> Iterator[str]:
-    """The next word of the commands that begin so."""
+    """Yield the next word of the commands that begin with these words."""
     if before[:1] == ["help"]:
         before = before[1:]
     elif not before:
@@ -178,6 +179,6 @@ def _belongs_to_option(command: Command, rest: list[str], index: int) -> bool:
 
 
 def _given(command: Command, rest: list[str]) -> dict[str, str]:
-    """The options with values that are on the line already."""
+    """Return the options with values that are on the line already."""
     takes = {f"--{option.name}": option.name for option in command.options if option.value}
     return {takes[word]: value for word, value in zip(rest, rest[1:]) if word in takes}

@@ -10,7 +10,7 @@ from ..table.daily import Options
 
 
 def mint(session: Session) -> _api.Reply:
-    """A new context for the names given."""
+    """Create a context for the names given."""
     options = session.options
     device = options.get("device")
     if device is None:

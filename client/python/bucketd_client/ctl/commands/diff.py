@@ -1,4 +1,4 @@
-"""``bucketctl diff``: a bucket beside a file, or beside another bucket."""
+"""``bucketctl diff``: a bucket compared with a file, or with another bucket."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""``bucketctl edit``: the bucket in an editor, put back only onto the state that was read.
+"""``bucketctl edit``: edit the bucket in an editor, and replace only the state that was read.
 
-The text is never lost: whatever refuses it, it stays in a file that is named.
+The text is never lost: if it is refused, it stays in a file that is named.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..table.daily import Options
 
 
 class Refused(Exception):
-    """Why the text cannot be stored; ``problem`` is what the daemon said, if it was asked."""
+    """The text cannot be stored; ``problem`` is the daemon's refusal, if it was asked."""
 
     def __init__(self, lines: list[str], problem: BucketError | None = None) -> None:
         super().__init__(lines[0])
@@ -33,7 +33,7 @@ class Refused(Exception):
 
 
 class Stored:
-    """The bucket as it was read, and the guard that lets a write replace just that."""
+    """The bucket as it was read, and the precondition that lets a write replace just that."""
 
     def __init__(self, session: Session) -> None:
         self._scope = scope = session.scope()
@@ -64,7 +64,7 @@ def edit(options: Options) -> int:
 
 
 def _check_guard(options: Options, stored: Stored) -> None:
-    """So that a text from before is not put over what nobody has seen since."""
+    """Refuse to store an old text over changes that nobody has seen."""
     wanted = options.get("if-match")
     if wanted is not None and wanted != stored.etag:
         raise error(
@@ -94,7 +94,7 @@ def _until_stored(options: Options, session: Session, stored: Stored, path: str)
 
 
 def _tell_still_open(options: Options, stored: Stored, path: str) -> None:
-    """An editor that returns at once may still show the text, so that the file has to stay."""
+    """Explain why the file stays: an editor that returns at once may still show the text."""
     output.warn(
         "the editor ended without saving; if the text is still open in it, name one that waits, "
         "such as EDITOR='code --wait'; remove the file once it is not needed"
@@ -118,7 +118,7 @@ def _done(options: Options, stored: Stored, reply: _api.Reply | None) -> int:
 
 
 def _store(stored: Stored, text: str) -> _api.Reply | None:
-    """None where the text says what is stored already."""
+    """Store the text; None where it equals what is stored. Raises Refused."""
     try:
         bucket = parse_json(text, "the text")
     except Usage as problem:
@@ -135,7 +135,7 @@ def _store(stored: Stored, text: str) -> _api.Reply | None:
 
 
 def _newer(session: Session, stored: Stored, refused: Refused) -> Stored:
-    """After a conflict the state that is stored now, and in the message what changed meanwhile."""
+    """Return the state to replace next; after a conflict tell what has changed meanwhile."""
     if not isinstance(refused.problem, PreconditionFailed):
         return stored
     now = Stored(session)
@@ -156,7 +156,7 @@ def _tell(refused: Refused, path: str) -> None:
 
 
 def _go_on() -> bool:
-    """Whether to open the editor again; only a person at a terminal can say so."""
+    """Ask whether to open the editor again; without a terminal, do not."""
     # At the end of the input the answer is empty, which means no.
     return prompts.person_is_there() and prompts.answer("edit again? [Y/n]") in (
         "y\n",
@@ -179,7 +179,7 @@ def _tell_how_to_go_on(options: Options, stored: Stored, path: str) -> None:
 
 
 def _which(options: Options) -> list[str]:
-    """The options that name the bucket, as they were given."""
+    """Return the options that name the bucket, as they were given."""
     words = ["--device-bucket"] if options.has("device-bucket") else []
     for name in ("device", "job", "automation", "socket"):
         if (value := options.get(name)) is not None:
@@ -192,7 +192,7 @@ def _text_of(bucket: dict[str, Any]) -> str:
 
 
 def _keep(text: str) -> str:
-    """A file that only this user can read."""
+    """Write the text to a file that only this user can read; return its path."""
     descriptor, path = tempfile.mkstemp(prefix="bucket-", suffix=".json")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
@@ -204,9 +204,10 @@ def _open_editor(path: str) -> bool:
     before = _state_of(path)
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     try:
-        with _left_to_it():
+        with _interrupts_left_to_editor():
             status = subprocess.run([*shlex.split(editor), path], check=False).returncode
-    except (OSError, ValueError) as problem:  # not there; or quotes that do not close
+    # ValueError: quotes that are not closed.
+    except (OSError, ValueError) as problem:
         os.unlink(path)
         cause = getattr(problem, "strerror", None) or str(problem).lower()
         raise error(
@@ -230,10 +231,11 @@ def _state_of(path: str) -> tuple[int, int, int] | None:
 
 
 @contextmanager
-def _left_to_it() -> Iterator[None]:
-    """Ctrl-C is the editor's: what vi makes of it is no reason to end vi and lose the text."""
+def _interrupts_left_to_editor() -> Iterator[None]:
+    """Leave Ctrl-C to the editor: ending the editor would lose the text."""
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN:  # which the editor would inherit; a handler it does not
+    # The editor would inherit an ignored signal, but not a handler.
+    if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda *_: None)
     try:
         yield

@@ -1,4 +1,4 @@
-"""``bucketctl export``: stored buckets as lines, or as a tar of their files; page by page."""
+"""``bucketctl export``: stored buckets as lines, or as a tar of their files, page by page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMATS = ("ndjson", "tar")
 
 
 def export(options: Options) -> int:
-    """Exit status 1 where a bucket had to be left out."""
+    """Write all matching buckets; return 1 where one had to be left out."""
     kind = options.get("format") or FORMATS[0]
     if kind not in FORMATS:
         raise Usage(f"cannot export as {kind!r}: --format is ndjson or tar")
@@ -40,7 +40,7 @@ def export(options: Options) -> int:
 
 
 def _export(session: Session, kind: str) -> tuple[int, int]:
-    """How many were written, and how many could not be read."""
+    """Return how many were written, and how many could not be read."""
     if session.options.get("output") is None:
         output.end_with_reader()
     whole, count, left_out = total(session), 0, LeftOut()
@@ -59,7 +59,7 @@ def _export(session: Session, kind: str) -> tuple[int, int]:
 
 
 def total(session: Session) -> int:
-    """How many there will be; 0 where filters make that unknown, or the daemon has not counted."""
+    """Return how many buckets there are; 0 where filters, or the daemon, leave that unknown."""
     if Filters(session).given:
         return 0
     counts = session.call("GET", "/v1/status").members.get("counts", {})
@@ -67,7 +67,7 @@ def total(session: Session) -> int:
 
 
 class _StandardOutput:
-    """What it does not take is told as such."""
+    """Standard output as a file; a failed write raises Unwritten."""
 
     def write(self, data: bytes) -> int:
         output.put(data)
@@ -76,12 +76,13 @@ class _StandardOutput:
 
 @contextmanager
 def _output(options: Options) -> Iterator[IO[bytes]]:
-    """Standard output, or a file that is there only once it is whole; for its owner alone."""
+    """Yield standard output, or a file of mode 0600 that appears once it is complete."""
     path = options.get("output")
     if path is None:
         if output.on_terminal() and options.get("format") == "tar":
             raise Usage("cannot write a tar to a terminal: give --output FILE")
-        yield cast("IO[bytes]", _StandardOutput())  # of which no more is asked than to write
+        # Only its write method is used.
+        yield cast("IO[bytes]", _StandardOutput())
         output.put(b"", flush=True)
         return
     part = f"{path}.part"
@@ -114,4 +115,5 @@ def _add(tar: tarfile.TarFile, envelope: dict[str, Any]) -> None:
     member = tarfile.TarInfo(bucket_paths.path(envelope["device"], envelope["job"]))
     member.size, member.mode = len(text), 0o600
     tar.addfile(member, io.BytesIO(text))
-    tar.members = []  # type: ignore[attr-defined]  # which it keeps for a listing that nobody asks for
+    # The list of members would grow with each bucket.
+    tar.members = []  # type: ignore[attr-defined]

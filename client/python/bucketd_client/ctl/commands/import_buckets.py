@@ -1,4 +1,4 @@
-"""``bucketctl import``: what an export holds, put in place. Doing it twice changes nothing more."""
+"""``bucketctl import``: store the buckets of an export. A second run changes nothing."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from ..archive import Envelope, Source
 from ..parser import Usage
 from ..preflight import rebinding
 from ..progress import Progress
+from ..prompts import counted
 from ..session import NEWEST, Session
 from ..table.daily import Options
-from ..thread_pool import Crew
+from ..thread_pool import ThreadPool
 
-# The daemon says these of one bucket; anything else is no reason to try the next one.
+# Refusals of one bucket, after which the others are still tried.
 OF_ONE = {"schema_violation", "too_large", "invalid_request", "invalid_json", "bucket_corrupt"}
 Outcome = tuple[str, list[json_diff.Change]]
 OUTCOMES = ("created", "changed", "unchanged", "refused")
 
 
 class Importer:
-    """Puts buckets in place from several threads, and counts what became of them."""
+    """Stores buckets from several threads, and counts the outcomes."""
 
     def __init__(self, session: Session, dry_run: bool, as_json: bool) -> None:
         self.counts = Counter(dict.fromkeys(OUTCOMES, 0))
-        self.status = 0  # of the first refusal
+        # Exit status of the first refusal.
+        self.status = 0
         self._session, self._dry_run, self._as_json = session, dry_run, as_json
         self._lock = threading.Lock()
 
@@ -62,7 +64,8 @@ class Importer:
                 self._write(scope, envelope.bucket, {"If-None-Match": "*"})
                 return "created", []
             except (PreconditionFailed, BucketCorrupt):
-                pass  # there is one already
+                # There is one already.
+                pass
         outcome, found = self._compared(scope, envelope)
         if outcome != "unchanged" and not self._dry_run:
             self._write(scope, envelope.bucket, {})
@@ -72,7 +75,8 @@ class Importer:
         wanted = envelope.bucket
         try:
             reply = self._session.call("GET", scope.target(), headers=NEWEST)
-        except BucketCorrupt:  # which the daemon keeps in its quarantine
+        # The daemon keeps the unreadable file in its quarantine.
+        except BucketCorrupt:
             return "changed", list(json_diff.changes({}, wanted))
         found = list(json_diff.changes(reply.members[scope.label], wanted))
         if reply.etag is None:
@@ -87,26 +91,32 @@ class Importer:
 
 
 def import_(options: Options) -> int:
-    """Exit status of the first bucket that was refused, once all others are in place."""
+    """Store all buckets; return the exit status of the first refusal, or 0."""
     source = Source(options.arguments[0] if options.arguments else "-")
     session, dry_run = Session(options), options.has("dry-run")
     as_json = options.has("json") or not output.on_terminal()
     importer = Importer(session, dry_run, as_json)
-    crew = Crew(importer.take)
-    with Progress("import") as progress:
-        for envelope in source.envelopes():
-            if isinstance(envelope, Usage):
-                importer.refuse(str(envelope))
-            else:
-                crew.put((envelope.device, envelope.job), envelope)
-            progress.at(importer.done, source.part)
-        crew.finish()
+    pool = ThreadPool(importer.take)
+    try:
+        with Progress("import") as progress:
+            for envelope in source.envelopes():
+                if isinstance(envelope, Usage):
+                    importer.refuse(str(envelope))
+                else:
+                    pool.put((envelope.device, envelope.job), envelope)
+                progress.at(importer.done, source.part)
+            pool.finish()
+    except (BucketError, Usage):
+        # The error is about one bucket, and others may be stored already.
+        if (made := importer.counts["created"] + importer.counts["changed"]) and not dry_run:
+            output.warn(f"{counted(made, 'bucket')} stored, then:")
+        raise
     _summary(importer, dry_run, as_json)
     return importer.status
 
 
 def _show(envelope: Envelope, outcome: str, found: list[json_diff.Change], as_json: bool) -> None:
-    """Names and places, no values: those may be secrets."""
+    """Show names and places without values, which may be secrets."""
     places = [change.path for change in found]
     if not as_json:
         sign = "+" if outcome == "created" else "~"

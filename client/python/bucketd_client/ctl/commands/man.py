@@ -22,7 +22,7 @@ ENVIRONMENT = (
 
 
 def pages() -> dict[str, str]:
-    """File name to text: one page for each command, and one that lists them."""
+    """Return file names and texts: one page for each command, and one that lists them."""
     found = {f"bucketctl.{SECTION}": _text(_overview())}
     for command in every():
         found[f"{_name(command)}.{SECTION}"] = _text(_page(command))
@@ -79,7 +79,7 @@ def _foot() -> Iterator[str]:
 
 
 def _line(text: str) -> str:
-    """Text as it is; a dot or apostrophe that begins a line would be a request."""
+    """Return a line of text; a dot or apostrophe at its beginning would be a request."""
     return ("\\&" if text[:1] in (".", "'") else "") + _plain(text)
 
 

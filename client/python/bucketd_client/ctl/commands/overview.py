@@ -1,4 +1,4 @@
-"""The commands that look at the whole daemon: list, status."""
+"""The commands on the whole daemon: list, status."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COLUMNS: output.Columns = {
 
 
 def _joined(pages: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """All pages as one answer, in the form of the last."""
+    """Return all pages as one response, in the form of the last."""
     joined: dict[str, Any] = {}
     for members in pages:
         for name in ("buckets", "unreadable"):
@@ -53,7 +53,7 @@ def _limit(options: Options) -> int | None:
     text = options.get("limit")
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) > 0):
         raise Usage(f"cannot use --limit {text}: it must be a whole number over 0")
     return int(text)
 
@@ -74,7 +74,8 @@ def status(options: Options) -> int:
         if isinstance(value, dict):
             output.write(f"{name}:")
             for inner, inner_value in value.items():
-                if inner not in reply.members:  # as durability, which is told above
+                # Members such as durability are shown above already.
+                if inner not in reply.members:
                     _line(f"  {inner}", inner_value)
         elif name != "success":
             _line(name, value)
@@ -82,7 +83,7 @@ def status(options: Options) -> int:
 
 
 def _show_settings(settings: dict[str, Any], as_json: bool) -> int:
-    """Each with its value in force, and where that came from."""
+    """Show each setting with its value in force and its origin."""
     if as_json:
         return output.show(settings)
     for name, setting in settings.items():

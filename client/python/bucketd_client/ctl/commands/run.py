@@ -15,7 +15,7 @@ from ..session import Session
 from ..table.daily import Options
 from .contexts import mint
 
-PASSED_ON = {
+FORWARDED = {
     signal.SIGINT,
     signal.SIGTERM,
     signal.SIGHUP,
@@ -23,9 +23,10 @@ PASSED_ON = {
     signal.SIGUSR1,
     signal.SIGUSR2,
 }
-ENDING = PASSED_ON - {signal.SIGUSR1, signal.SIGUSR2}
+ENDING = FORWARDED - {signal.SIGUSR1, signal.SIGUSR2}
 FROM_KEYBOARD = {signal.SIGINT, signal.SIGQUIT}
-SENT_BY_KERNEL = 128  # si_code of a signal that a terminal raised
+# The si_code of a signal that a terminal raised.
+SENT_BY_KERNEL = 128
 _OURS = {
     *("BUCKETD_SOCKET", "BUCKETD_TOKEN", "BUCKETD_TOKEN_FILE"),
     *("BUCKETD_DEVICE", "BUCKETD_JOB", "BUCKETD_AUTOMATION"),
@@ -33,14 +34,16 @@ _OURS = {
 
 
 def run(options: Options) -> int:
-    """The exit status of the command; 128+n where signal n ended it, 127 or 126 like a shell."""
+    """Return the exit status of the command; 128+n after signal n, 127 or 126 like a shell."""
     if options.get("device") is None:
         raise Usage("cannot run: name the context with --device D --job J")
     session = Session(options)
-    session.reach()  # a wait for the daemon happens here, where Ctrl-C still ends it
-    # From before there is a context until it is revoked: no signal may end us in between.
-    mask: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, signal.SIGCHLD})
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would never come
+    # A wait for the daemon happens here, where Ctrl-C still ends it.
+    session.reach()
+    # No signal may end this process between the creation of the context and its revocation.
+    mask: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, {*FORWARDED, signal.SIGCHLD})
+    # SIGCHLD would never arrive if it was inherited as ignored.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     context = mint(session).members
     try:
         if early := ENDING & set(signal.sigpending()):
@@ -53,13 +56,13 @@ def run(options: Options) -> int:
 
 @contextmanager
 def _token_for(options: Options, token: str) -> Iterator[dict[str, str]]:
-    """The variable that hands on the token; with ``--token-file`` through a file of its own."""
+    """Yield the variable that passes the token, or with ``--token-file`` the path of its file."""
     if not options.has("token-file"):
         yield {"BUCKETD_TOKEN": token}
         return
     from tempfile import TemporaryDirectory
 
-    # In a directory that only this user may enter, and in memory where there is such a place.
+    # The directory may be entered by this user alone, and is in memory where possible.
     with TemporaryDirectory(prefix="bucketd-", dir=os.environ.get("XDG_RUNTIME_DIR")) as home:
         path = os.path.join(home, "token")
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -96,8 +99,8 @@ def _run_child(command: list[str], environ: dict[str, str], mask: set[int]) -> i
         output.warn(f"cannot run {command[0]}: {problem.strerror}")
         return 126
     while not _has_ended(child):
-        arrived = signal.sigwaitinfo({*PASSED_ON, signal.SIGCHLD})
-        if arrived.si_signo != signal.SIGCHLD and not _has_it(child.pid, arrived):
+        arrived = signal.sigwaitinfo({*FORWARDED, signal.SIGCHLD})
+        if arrived.si_signo != signal.SIGCHLD and not _child_has_received(child.pid, arrived):
             child.send_signal(arrived.si_signo)
     status = child.returncode
     return 128 - status if status < 0 else status
@@ -118,10 +121,10 @@ def _has_ended(child: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def _has_it(child: int, arrived: signal.struct_siginfo) -> bool:
-    """Whether the terminal sent it to the child as well: to its whole foreground group.
+def _child_has_received(child: int, arrived: signal.struct_siginfo) -> bool:
+    """Report whether the terminal has sent the signal to the child too, as to its whole group.
 
-    Not so a hang-up, which may come to the leader of the session alone.
+    A hang-up may come to the leader of the session alone.
     """
     from_keyboard = arrived.si_code == SENT_BY_KERNEL and arrived.si_signo in FROM_KEYBOARD
     return from_keyboard and os.getpgid(child) == os.getpgrp()
@@ -131,6 +134,7 @@ def _revoke(session: Session, context_id: str) -> None:
     try:
         session.call("DELETE", f"/v1/contexts/{context_id}")
     except NotFound:
-        pass  # it ended before its command did
+        # It ended before its command did.
+        pass
     except BucketError as problem:
         output.warn(f"the context was not revoked and ends by itself: {problem}")

@@ -1,4 +1,4 @@
-"""``bucketctl types``: what an automation's bucket holds, for editors and type checkers.
+"""``bucketctl types``: the types of an automation's bucket, for editors and type checkers.
 
 The schema goes through the generators that each language's users know; what is
 added here binds their result to this client.
@@ -47,7 +47,7 @@ _BESIDE = {"$schema", "$id", "$defs", "$comment", "title", "description"}  # of 
 
 
 def _at_root(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema with its members at the root, which a ``$ref`` there may have elsewhere.
+    """Return the schema with its keywords at the root, following a ``$ref`` there.
 
     The generators would give the name to an alias, or stop.
     """
@@ -68,7 +68,7 @@ def _at_root(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place(schema: Any, reference: str) -> dict[str, Any] | None:
-    """What ``#/…`` points at, where that is an object."""
+    """Return the object that ``#/…`` points at, else None."""
     root, *names = reference.split("/")
     for name in names:
         key = unquote(name).replace("~1", "/").replace("~0", "~")
@@ -77,7 +77,7 @@ def _place(schema: Any, reference: str) -> dict[str, Any] | None:
 
 
 def type_name(automation: str) -> str:
-    """``login-session`` is LoginSessionBucket."""
+    """Return the name of the type: LoginSessionBucket for ``login-session``."""
     words = re.findall(r"[A-Za-z0-9]+", automation)
     name = "".join(word[0].upper() + word[1:] for word in words) + "Bucket"
     return name if not name[0].isdigit() else f"Job{name}"
@@ -92,7 +92,7 @@ def _deliver(options: Options, text: str) -> int:
     path = options.get("check")
     if path is not None:
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8", errors="replace") as file:
                 current = file.read() == text
         except OSError as problem:
             raise Usage(f"cannot read {path}: {problem.strerror}") from None
@@ -148,7 +148,7 @@ def _agent(name: str) -> list[ast.stmt]:
 
 
 def _part(tree: ast.Module, name: str) -> list[ast.stmt]:
-    """The same with no key required: what ``set`` takes."""
+    """Return the type with no key required, which ``set`` takes."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             fields = [_optional(f) for f in node.body if isinstance(f, ast.AnnAssign)]
@@ -166,7 +166,7 @@ def _part(tree: ast.Module, name: str) -> list[ast.stmt]:
                     [ast.keyword("total", ast.Constant(False))],
                 )
                 return [ast.Assign([ast.Name(f"{name}Part")], part)]
-    raise error("invalid_request", "cannot write types: the schema describes no object")
+    raise error("invalid_request", "cannot write types: the schema does not describe an object")
 
 
 def _class(
@@ -181,7 +181,7 @@ def _optional(field: ast.AnnAssign) -> ast.stmt:
 
 
 def _bare(annotation: ast.expr) -> ast.expr:
-    """Without ``NotRequired[…]``."""
+    """Return the annotation without ``NotRequired[…]``."""
     if isinstance(annotation, ast.Subscript) and getattr(annotation.value, "id", "") == (
         "NotRequired"
     ):
@@ -207,7 +207,7 @@ def _generate(
 
 
 def _find(program: str) -> str | None:
-    """On the path, beside this Python, or in node_modules here or further up."""
+    """Return where the program is: on PATH, beside this Python, or in a node_modules above."""
     beside = os.path.join(os.path.dirname(sys.executable), program)
     places = [beside]
     here = os.getcwd()

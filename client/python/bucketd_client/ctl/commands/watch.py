@@ -1,4 +1,4 @@
-"""``bucketctl watch``: changes as they happen, as a diff for people or lines of JSON."""
+"""``bucketctl watch``: changes as they happen, as a diff for people or as lines of JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ... import _context
 from ..._events import Change, Notice
 from ..._sync_watch import everything
-from ..._watch_session import Told, Watching
+from ..._watch_session import Received, Watching
 from .. import colours, json_diff, output
 from ..filters import NAMES, Filters
 from ..parser import Usage
@@ -31,8 +31,8 @@ def watch(options: Options) -> int:
     return 0
 
 
-def _fits(filters: Filters, told: Told) -> bool:
-    """Whether it is among what --all was narrowed to; of notices the daemon sends all."""
+def _fits(filters: Filters, told: Received) -> bool:
+    """Report whether the filters of --all match; the daemon sends all notices."""
     if isinstance(told, Change):
         return told.gap or filters.fit(dict(told))
     exact = {f"{name}={_context.escape(str(told.data.get(name)))}" for name in NAMES}
@@ -55,7 +55,7 @@ def _watching(session: Session) -> Watching:
         query = [*Filters(session).query, *(f"key={_context.escape(key)}" for key in keys)]
         more = "?" + "&".join(query) if query else ""
         return Watching(None, session.path, since=since, timeout=session.timeout, query=more)
-    # On a terminal the bucket comes first anyway, since what was there before is shown, too.
+    # On a terminal the bucket always comes first, since a diff shows what was there before.
     shown = output.on_terminal() and not options.has("json") and since is None
     whole = options.has("snapshot") or shown
     return Watching(session.scope(), session.path, keys, whole, since, session.timeout)
@@ -72,7 +72,7 @@ def _show_curl(session: Session, watching: Watching) -> int:
 def _lines(options: Options) -> Any:
     whole = options.has("json")
 
-    def show(told: Told) -> None:
+    def show(told: Received) -> None:
         members = dict(told)
         id = members.pop("id")
         if isinstance(told, Notice):
@@ -86,18 +86,18 @@ def _lines(options: Options) -> Any:
 
 
 class Screen:
-    """For people: what was there in red, what is there now in green.
+    """Shows changes to people: what was there in red, what is there now in green.
 
-    What was there is known of the one bucket that is watched from a snapshot on.
+    What was there is known only of one bucket, watched from a snapshot on.
     """
 
     def __init__(self, options: Options) -> None:
-        self._first = options.has("snapshot")  # whether what comes first is shown
+        self._first = options.has("snapshot")
         one = not options.has("all") and options.get("since") is None
         self._before: dict[str, Any] | None = {} if one else None
         self._begun = not one
 
-    def __call__(self, told: Told) -> None:
+    def __call__(self, told: Received) -> None:
         if isinstance(told, Notice):
             self._head(_in_words(told))
             return

@@ -1,1 +1,1 @@
-"""``bucketctl doctor``: what it looks at, and how it says what it found."""
+"""``bucketctl doctor``: its checks and its report."""

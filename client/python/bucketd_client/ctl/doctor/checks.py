@@ -1,4 +1,4 @@
-"""The single examinations of ``bucketctl doctor``."""
+"""The single checks of ``bucketctl doctor``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import socket as sockets
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ... import __version__, _context
 from ..._errors import BucketError
+from .. import bucket_paths
+from ..clock import jump_seconds, parse_time
+from ..filters import described
 from ..prompts import counted
 from ..session import Session
 from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
@@ -21,11 +25,12 @@ from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
 LOW_SPACE, LOW_PART = 256 * 1024 * 1024, 0.05
 SKEW = timedelta(seconds=60)
 SYSTEMD = "/run/systemd/system"
-AWAY = "majority of etcd"  # as the daemon's problem then has it
+# Part of the daemon's own words for a cluster that is unavailable.
+AWAY = "majority of etcd"
 
 
 def environment(session: Session) -> Iterator[Finding]:
-    """Whether the token that this process was given opens anything."""
+    """Check the token that this process was given."""
     try:
         scope = _context.from_environment(os.environ, device_bucket=True)
     except BucketError as problem:
@@ -47,12 +52,12 @@ def environment(session: Session) -> Iterator[Finding]:
 
 
 def unit() -> Iterator[Finding]:
-    """Whether systemd starts the service, on a host where it could."""
+    """Check that systemd starts the service, on a host that runs systemd."""
     if not os.path.isdir(SYSTEMD) or shutil.which("systemctl") is None:
         return
     enabled, active = _systemctl("is-enabled"), _systemctl("is-active")
     if enabled in ("", "not-found"):
-        yield Finding(UNKNOWN, "unit", "bucketd is no service of this host", "make install")
+        yield Finding(UNKNOWN, "unit", "bucketd is not a service of this host", "make install")
     elif active != "active":
         fix = "systemctl status bucketd; systemctl start bucketd"
         yield Finding(PROBLEM, "unit", f"bucketd.service is {active}", fix)
@@ -74,24 +79,47 @@ def _systemctl(verb: str) -> str:
 
 
 def socket(path: str) -> Finding:
-    """Whether there is one that this user may connect to."""
+    """Check that there is a socket that this user may connect to."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             fix = "set BUCKETD_SOCKET to the daemon's socket"
-            return Finding(PROBLEM, "socket", f"{path} is no socket", fix)
+            return Finding(PROBLEM, "socket", f"{path} is not a socket", fix)
         with sockets.socket(sockets.AF_UNIX) as probe:
             probe.settimeout(5)
             probe.connect(path)
     except (FileNotFoundError, NotADirectoryError):
         fix = "start bucketd, or set BUCKETD_SOCKET to the socket of the one that runs"
-        return Finding(PROBLEM, "socket", f"{path} is not there", fix)
+        what = f"{path} is not there"
+        if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+            what += ", nor is its directory"
+            fix += (
+                "; what is below /run/user goes at logout, unless loginctl enable-linger keeps it"
+            )
+        return Finding(PROBLEM, "socket", what, fix)
     except PermissionError:
         fix = "its directory needs mode 0755, itself 0666 ([socket] mode)"
-        return Finding(PROBLEM, "socket", f"{path} lets you not connect", fix)
+        return Finding(PROBLEM, "socket", f"{path} does not let you connect", fix)
     except OSError as problem:
         fix = "the daemon that made it is gone: start bucketd"
+        if _is_mount_point(path):
+            fix = (
+                "the socket alone is mounted here, and the daemon has made another one since: "
+                "mount its directory instead, and start this container again"
+            )
         return Finding(PROBLEM, "socket", f"{path}: {problem.strerror or problem}", fix)
     return Finding(OK, "socket", path)
+
+
+def _is_mount_point(path: str) -> bool:
+    """Report whether something is mounted on just this file, as Linux tells it."""
+    place = os.path.realpath(path)
+    with (
+        suppress(OSError),
+        open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file,
+    ):
+        # The fifth field, in which a blank is \\040.
+        return any(line.split(" ")[4].replace("\\040", " ") == place for line in file)
+    return False
 
 
 def version(status: dict[str, Any]) -> Iterator[Finding]:
@@ -99,7 +127,7 @@ def version(status: dict[str, Any]) -> Iterator[Finding]:
     if theirs.split(".")[:2] == __version__.split(".")[:2]:
         yield Finding(OK, "version", f"daemon {theirs}, bucketctl {__version__}")
     else:
-        fix = "bring both to one version; restart the daemon after an upgrade"
+        fix = "install the same version of both; restart the daemon after an upgrade"
         yield Finding(WARNING, "version", f"daemon {theirs}, bucketctl {__version__}", fix)
 
 
@@ -115,18 +143,18 @@ def store(status: dict[str, Any]) -> Iterator[Finding]:
 
 
 def is_away(status: dict[str, Any]) -> bool:
-    """Whether the store is on other hosts, and too few of these answer."""
+    """Report whether the store is on other hosts of which too few answer."""
     return AWAY in str(status["store"]["problem"])
 
 
 def _mended(store: dict[str, Any]) -> str:
-    """The way out; of a full disk the daemon comes back by itself, as its problem then says."""
+    """Return how to fix the store; after a full disk the daemon recovers by itself."""
     if AWAY in str(store["problem"]):
         return "bring a majority of its nodes up; all then goes on by itself, without a restart"
     if any(os.strerror(code) in str(store["problem"]) for code in (errno.ENOSPC, errno.EDQUOT)):
         place = store.get("state_dir") or "the disk"
         return f"free space on {place}; writes then go on by themselves, without a restart"
-    return "mend the cause, then restart the daemon; what was acknowledged is kept"
+    return "fix the cause, then restart the daemon; what was acknowledged is kept"
 
 
 def file_system(status: dict[str, Any]) -> Iterator[Finding]:
@@ -162,29 +190,58 @@ def permissions(status: dict[str, Any]) -> Iterator[Finding]:
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode) if path else None
     except OSError:
-        return  # told with the disk
+        # The check of the disk reports it.
+        return
     if mode is not None and mode & 0o077:
         fix = f"chmod 0700 {path}"
-        yield Finding(WARNING, "permissions", f"{path} has mode {mode:04o}, others see in", fix)
+        yield Finding(WARNING, "permissions", f"{path} has mode {mode:04o}, others may enter", fix)
 
 
 def quarantine(status: dict[str, Any]) -> Iterator[Finding]:
     if count := status.get("counts", {}).get("quarantined_files"):
         place = f"{status['store'].get('state_dir') or '<state>'}/quarantine"
-        fix = f"look at {place}; what was put right, or nobody needs, may be removed"
+        fix = f"look at {place}; remove what was restored, or is not needed"
         yield Finding(WARNING, "quarantine", f"{counted(count, 'damaged file')} kept", fix)
 
 
-def unreadable(path: str) -> Finding:
-    """One bucket whose file is no bucket, as the daemon's lists name it."""
-    fix = "put a good copy there, or bucketctl replace (or clear) that bucket"
-    return Finding(PROBLEM, "bucket", f"{path} cannot be read", fix)
+def unreadable(session: Session, entry: object) -> Finding:
+    """Tell of an entry that the daemon's lists could not contain, once it was asked for by name.
+
+    What a list cannot read a request may still recover; only what is lost may be replaced.
+    """
+    path = described(entry)
+    names = bucket_paths.names(str(entry.get("path") if isinstance(entry, dict) else entry))
+    fix = "nothing else of it is known to the daemon: restore that file, or move it out of devices/"
+    if names is None:
+        return Finding(PROBLEM, "bucket", f"{path} cannot be read", fix)
+    scope = _context.named(*names, None, False)
+    try:
+        members = session.call("GET", scope.target()).members
+    except BucketError as problem:
+        if problem.code == "bucket_corrupt":
+            fix = "put a good copy there, or bucketctl replace (or clear) that bucket"
+        return Finding(PROBLEM, "bucket", f"{path} cannot be read", fix)
+    revision = members.get("revision")
+    if not revision:
+        return Finding(PROBLEM, "bucket", f"{path} cannot be read", fix)
+    fix = "nothing has to be done; the damaged file is kept in <state>/quarantine"
+    return Finding(WARNING, "bucket", f"{path} was damaged: recovered, revision {revision}", fix)
+
+
+def problems(status: dict[str, Any]) -> Iterator[Finding]:
+    """Tell what the daemon itself found wrong, such as a background task that has ended."""
+    for entry in status.get("problems") or []:
+        told = entry if isinstance(entry, dict) else {"problem": entry}
+        what = told.get("problem") or told.get("message") or told.get("error") or told
+        about = told.get("about") or told.get("task") or told.get("code") or "background"
+        fix = told.get("fix") or "look into the daemon's log, then restart the daemon"
+        yield Finding(PROBLEM, str(about), str(what), str(fix))
 
 
 def schemas(status: dict[str, Any]) -> Iterator[Finding]:
     problems = status["schemas"]["problems"]
     for problem in problems:
-        fix = "mend the file; until then the last good one is used"
+        fix = "fix the file; until then the last good one is used"
         yield Finding(WARNING, "schemas", _of_schema(problem), fix)
     if not problems:
         yield Finding(OK, "schemas", f"{status['schemas']['count']} in force")
@@ -195,23 +252,21 @@ def _of_schema(problem: object) -> str:
 
 
 def clock(rows: list[dict[str, Any]], status: dict[str, Any]) -> Iterator[Finding]:
-    """Whether it runs behind what the daemon has already written."""
+    """Check the clock against the times that the daemon has written, and its uptime."""
     now = datetime.now(timezone.utc)
-    known = [row["updated_at"] for row in rows if row["updated_at"]]
-    try:
-        newest = max(map(_time, [*known, status["started_at"]]))
-    except ValueError:
-        return  # a time that somebody wrote by hand
+    newest = now - SKEW
+    for text in [status["started_at"], *(row["updated_at"] for row in rows)]:
+        with suppress(ValueError, TypeError, AttributeError):  # written by hand, or not at all
+            newest = max(newest, parse_time(text))
     if newest > now + SKEW:
-        fix = "set the clock (timedatectl set-ntp true); contexts expire by it"
+        fix = "set the clock (timedatectl set-ntp true)"
         yield Finding(PROBLEM, "clock", f"it is {now:%F %T} UTC, but buckets are newer", fix)
+    elif jump := jump_seconds(status):
+        fix = "restart the daemon once the clock is right; until then nothing is swept"
+        what = f"it was set by {jump:+,.0f} seconds since the daemon started"
+        yield Finding(WARNING, "clock", what, fix)
     else:
         yield Finding(OK, "clock", f"{now:%F %T} UTC")
 
 
-def _time(text: str) -> datetime:
-    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
-
-
-OF_STATUS = (version, store, file_system, disk, permissions, quarantine, schemas)
+OF_STATUS = (version, store, problems, file_system, disk, permissions, quarantine, schemas)

@@ -1,4 +1,4 @@
-"""``bucketctl doctor``: what may be wrong, from the socket to the disk, and how to mend it."""
+"""``bucketctl doctor``: check everything from the socket to the disk, and say how to fix it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ UNREACHABLE = 4
 
 
 def doctor(options: Options) -> int:
-    """Exit status 0 without problems, 4 without a daemon, else 1."""
+    """Return 0 without problems, 4 without a daemon, else 1."""
     session = Session(options)
     as_json = options.has("json") or not output.on_terminal()
     found = []
     for finding in _examine(session):
         found.append(finding)
-        if not as_json:  # at once: the next one may have to wait for a store that is gone
+        # Shown at once: the next check may wait for a store that does not answer.
+        if not as_json:
             _tell(finding)
     if as_json:
         output.show({"findings": [finding._asdict() for finding in found]})
-    problems = {finding.about for finding in found if finding.level == PROBLEM}
-    return UNREACHABLE if {"socket", "daemon"} & problems else 1 if problems else 0
+    if not any(finding.about == "daemon" and finding.level == OK for finding in found):
+        return UNREACHABLE
+    return 1 if any(finding.level == PROBLEM for finding in found) else 0
 
 
 def _tell(finding: Finding) -> None:
@@ -49,7 +51,7 @@ def _examine(session: Session) -> Iterator[Finding]:
     try:
         session.reach()
     except BucketError as problem:
-        yield Finding(PROBLEM, "daemon", problem.message, "look into its log, then start it again")
+        yield Finding(PROBLEM, "daemon", problem.message, "read its log, then restart it")
         return
     yield Finding(OK, "daemon", "answers")
     try:
@@ -65,15 +67,16 @@ def _no_operator(problem: BucketError) -> Finding:
     if problem.code != "forbidden":
         return failed("status", problem)
     fix = "for more, run this as root or as an operator ([access] in its settings)"
-    return Finding(UNKNOWN, "access", f"user {os.geteuid()} is no operator of this daemon", fix)
+    return Finding(UNKNOWN, "access", f"user {os.geteuid()} is not an operator of this daemon", fix)
 
 
 def _of_status(session: Session, status: dict[str, Any]) -> Iterator[Finding]:
     for check in checks.OF_STATUS:
         yield from check(status)
-    if checks.is_away(status):  # each request would wait for it in vain
-        fix = "mend the store, then look again"
-        yield Finding(UNKNOWN, "buckets", "not looked at, as the store does not answer", fix)
+    # Each request would wait in vain for a store that is unavailable.
+    if checks.is_away(status):
+        fix = "repair the store, then run doctor again"
+        yield Finding(UNKNOWN, "buckets", "not checked, since the store does not answer", fix)
         return
     page: dict[str, Any] = {"buckets": []}
     try:
@@ -90,4 +93,5 @@ def _of_buckets(session: Session, page: dict[str, Any]) -> Iterator[Finding]:
 
         yield from stored_buckets.examine(session)
     else:
-        yield from map(checks.unreadable, page.get("unreadable", []))
+        for entry in page.get("unreadable", []):
+            yield checks.unreadable(session, entry)

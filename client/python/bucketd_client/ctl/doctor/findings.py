@@ -1,4 +1,4 @@
-"""What ``bucketctl doctor`` finds."""
+"""A finding of ``bucketctl doctor``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at; ``fix`` is what to do about it, empty where all is well."""
+    """The result of one check; ``fix`` is what to do about it, empty where all is well."""
 
     level: str
     about: str
@@ -20,12 +20,12 @@ class Finding(NamedTuple):
 
 
 def failed(about: str, problem: BucketError) -> Finding:
-    """A request of the doctor's own that was not answered."""
+    """Return the finding for a request of doctor's own that failed."""
     return Finding(PROBLEM, about, problem.message, "look into the daemon's log")
 
 
 def guarded(about: str, found: Iterator[Finding]) -> Iterator[Finding]:
-    """The same; what fails on the way is found too, lest all others are lost with it."""
+    """Yield the findings, and a failed request as one of them, so that the others are kept."""
     try:
         yield from found
     except BucketError as problem:

@@ -1,4 +1,4 @@
-"""``bucketctl doctor --buckets``: every stored bucket, read and held against its schema."""
+"""``bucketctl doctor --buckets``: every stored bucket, read and validated by its schema."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from ..session import Session
 from .checks import unreadable
 from .findings import OK, PROBLEM, WARNING, Finding, guarded
 
-SHOWN = 20  # of a kind; whoever has more begins with these
+# Findings of one kind that are shown; the rest is counted.
+SHOWN = 20
 
 
 def examine(session: Session) -> Iterator[Finding]:
-    """What cannot be read, and what its schema would refuse; the first of each, and how many."""
-    damaged: list[str] = []
+    """Yield what cannot be read and what its schema refuses: the first of each, and how many."""
+    damaged: list[object] = []
     yield from guarded("buckets", _read(session, damaged))
-    yield from map(unreadable, damaged[:SHOWN])
+    for entry in damaged[:SHOWN]:
+        yield unreadable(session, entry)
     yield from _further(PROBLEM, "bucket", len(damaged), "cannot be read")
     yield from guarded("schemas", _against_schemas(session))
 
 
-def _read(session: Session, damaged: list[str]) -> Iterator[Finding]:
-    """All buckets; the places of those that cannot be read are added to ``damaged``."""
+def _read(session: Session, damaged: list[object]) -> Iterator[Finding]:
+    """Read all buckets; entries that cannot be read are added to ``damaged``."""
     total, count = export.total(session), 0
     with Progress("check") as progress:
         for members in filters.pages(session, "/v1/export", "envelopes"):
@@ -46,14 +48,15 @@ def _against_schemas(session: Session) -> Iterator[Finding]:
 
 
 def _violations(session: Session, automation: str) -> Iterator[Finding]:
-    """What a trial of the schema in force says; nothing is set."""
+    """Yield the violations of the schema in force, by a dry run that sets nothing."""
     target = f"/v1/schemas/{_context.escape(automation)}"
     try:
         schema = session.call("GET", target).members["schema"]
     except BucketError as problem:
         if problem.code != "not_found":
             raise
-        return  # none that was ever good; told with the schemas
+        # No version of it was ever valid, which is reported with the schemas.
+        return
     body, headers = _api.encode(schema), {"Content-Type": _api.JSON}
     said = session.call("PUT", f"{target}?dry_run=true", headers=headers, body=body).members
     for row in islice(said["details"], SHOWN):
@@ -71,4 +74,4 @@ def _violation(row: dict[str, Any], automation: str) -> Finding:
 def _further(level: str, about: str, count: int, what: str) -> Iterator[Finding]:
     if count > SHOWN:
         more = counted(count - SHOWN, "further bucket")
-        yield Finding(level, about, f"{more} {what}", "mend those above, then look again")
+        yield Finding(level, about, f"{more} {what}", "fix those above, then run doctor again")

@@ -1,1 +1,1 @@
-"""``bucketctl migrate``: buckets moved to a daemon on another engine."""
+"""``bucketctl migrate``: copy buckets to a daemon on another engine."""

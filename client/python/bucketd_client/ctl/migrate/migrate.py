@@ -1,4 +1,4 @@
-"""``bucketctl migrate``: carry all buckets to a daemon on another engine, while both are in use."""
+"""``bucketctl migrate``: copy all buckets to a daemon on another engine, while both are in use."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from ..parser import Usage
 from ..prompts import counted
 from ..session import Session
 from ..table.daily import Options
-from .state_file import Note
-from .transfer import Move, Plan, name_of
+from .state_file import StateFile
+from .transfer import Plan, Transfer, name_of
 from .verify import Verified
 
 ENGINES = ("file", "etcd")
-OWN = "api"  # where a schema comes from that is not an operator's file
+# The source of a schema that is not an operator's file.
+OWN = "api"
 
 
 def migrate(options: Options) -> int:
-    """Exit status 0 where both hold the same; else 1, or that of the first bucket refused."""
+    """Return 0 where both hold the same; else 1, or the exit status of the first refusal."""
     source, target = _sides(options)
     if options.has("dry-run"):
-        return _show_plan(options, Move(source, target, Note(options.get("note"), keep=False)))
-    move = Move(source, target, Note(options.get("note")))
-    plan = move.carry()
+        return _show_plan(
+            options, Transfer(source, target, StateFile(options.get("note"), keep=False))
+        )
+    move = Transfer(source, target, StateFile(options.get("note")))
+    plan = _copy_all(move)
     verified = Verified(move, plan.newer)
-    differ = verified.look(move.devices if options.has("quick") else None)
+    differ = verified.differing(move.devices if options.has("quick") else None)
     plan = move.plan()
-    schemas, kept = _carry_schemas(source, target)
+    schemas, kept = _copy_schemas(source, target)
     _tell(plan, verified, kept)
     found: dict[str, Any] = {**move.counts, "refused": len(move.refused), "newer": len(plan.newer)}
     found |= {"pending": plan.size, "schemas": schemas, "verified": verified.count - len(differ)}
@@ -41,13 +44,23 @@ def migrate(options: Options) -> int:
     return move.status or int(bool(wrong))
 
 
+def _copy_all(move: Transfer) -> Plan:
+    """Copy all that differs; where that fails on the way, tell how far it came."""
+    try:
+        return move.copy_all()
+    except BucketError:
+        if made := sum(move.counts.values()):
+            output.warn(f"{counted(made, 'bucket')} copied or removed, then:")
+        raise
+
+
 def _sides(options: Options) -> tuple[Session, Session]:
-    """The two daemons, which must be on the engines that were named."""
+    """Return the sessions of both daemons, which must be on the engines that were named."""
     engines, there = (options.get("from"), options.get("to")), options.get("to-socket")
     if sorted(map(str, engines)) != sorted(ENGINES):
         raise Usage("cannot migrate: give --from file --to etcd, or --from etcd --to file")
     if there is None:
-        raise Usage("cannot migrate: name the socket of the daemon to carry to with --to-socket")
+        raise Usage("cannot migrate: name the socket of the daemon to copy to with --to-socket")
     source = Session(options)
     target = Session(Options({**options.given, "socket": there}, options.arguments))
     for session, engine in zip((source, target), engines):
@@ -55,13 +68,13 @@ def _sides(options: Options) -> tuple[Session, Session]:
         if found != engine:
             raise Usage(
                 f"cannot migrate: the daemon at {session.path} is on {found}, not on {engine}; "
-                "--socket is the one to carry from, --to-socket the one to carry to"
+                "--socket is the daemon to copy from, --to-socket the one to copy to"
             )
     return source, target
 
 
-def _carry_schemas(source: Session, target: Session) -> tuple[int, list[str]]:
-    """How many were set that had been set through the API; whose is another one there."""
+def _copy_schemas(source: Session, target: Session) -> tuple[int, list[str]]:
+    """Copy schemas set through the API; return how many, and whose the target has differently."""
     count, kept = 0, []
     for row in source.call("GET", "/v1/schemas").members["schemas"]:
         if row["source"] != OWN or row["problem"]:
@@ -71,7 +84,7 @@ def _carry_schemas(source: Session, target: Session) -> tuple[int, list[str]]:
         stored = _schema_at(target, path)
         if stored is None:
             headers = {"Content-Type": _api.JSON}
-            # Buckets that violate it were stored nevertheless, and have been carried.
+            # Buckets that violate it were stored nevertheless, and have been copied.
             target.call("PUT", f"{path}?force=true", headers=headers, body=_api.encode(wanted))
             count += 1
         elif not same(stored, wanted):
@@ -89,13 +102,13 @@ def _schema_at(session: Session, path: str) -> Any:
 
 
 def _tell(plan: Plan, verified: Verified, kept: list[str]) -> None:
-    """What is not as it should be, and what to do about it."""
+    """Warn of what is not as it should be, and say what to do about it."""
     for key in plan.newer:
         output.warn(f"{name_of(key)}: it was written later there, so that one stays")
     for key in verified.mismatched(plan):
         output.warn(
-            f"{name_of(key)}: its checksum there is not the one it was carried with; find out what "
-            "else writes there, remove it there, and run this again"
+            f"{name_of(key)}: its checksum there differs from the one it was copied with; find "
+            "out what else writes there, remove it there, and run this again"
         )
     for automation in kept:
         output.warn(f"the schema of {automation} is another one there, which stays; set the right")
@@ -105,8 +118,8 @@ def _tell(plan: Plan, verified: Verified, kept: list[str]) -> None:
         )
 
 
-def _show_plan(options: Options, move: Move) -> int:
-    """Names, and no values: those may be secrets."""
+def _show_plan(options: Options, move: Transfer) -> int:
+    """Show names without values, which may be secrets."""
     plan = move.plan()
     signs = {
         key: "+" if held is None else "~"

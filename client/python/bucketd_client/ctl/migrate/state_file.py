@@ -1,4 +1,4 @@
-"""What ``bucketctl migrate`` has carried, for its later runs."""
+"""The record of what ``bucketctl migrate`` has copied, for its later runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Key = tuple[str, "str | None"]  # device and job; no job for a device bucket
 HEAD = "bucketctl migrate, format 1\n"
 
 
-class Note:
-    """Which state of each bucket was carried; in a file too, where one is named.
+class StateFile:
+    """The state of each bucket when it was copied; also in a file, if one is named.
 
-    Only that tells a bucket that was removed at the source from one of another host.
+    Only this distinguishes a bucket that was removed at the source from another host's.
     """
 
     def __init__(self, path: str | None, keep: bool = True) -> None:
-        self.carried: dict[Key, str] = {}
+        self.copied: dict[Key, str] = {}
         self._lock = threading.Lock()
         self._file: IO[str] | None = None
         try:
@@ -40,14 +40,15 @@ class Note:
             if (beginning := file.readline()) and beginning != HEAD:
                 raise Usage(f"cannot use the note {path}: bucketctl migrate has not written it")
             for line in file:
-                with suppress(ValueError):  # a kill cut it: that bucket was not carried yet
+                # A kill may have cut the last line: that bucket was not copied yet.
+                with suppress(ValueError, TypeError):
                     device, job, at = json.loads(line)
-                    self.carried[device, job] = at
+                    self.copied[device, job] = at
 
     def add(self, key: Key, at: str) -> None:
-        """Before it is carried, so that a kill in between leaves nothing unknown."""
+        """Record a bucket before it is copied, so that a kill in between leaves nothing unknown."""
         with self._lock:
-            self.carried[key] = at
+            self.copied[key] = at
             self._append(json.dumps([*key, at]) + "\n")
 
     def _append(self, text: str) -> None:

@@ -1,7 +1,7 @@
-"""One store's buckets carried to another's while both are in use, until both hold the same.
+"""The buckets of one daemon copied to another while both are in use, until both hold the same.
 
-Two daemons, two lists: what differs in revision or times is carried, and that is done again until
-nothing does. So a run that was ended in the middle needs no memory: the next one carries the rest.
+The lists of both daemons are compared; buckets that differ in revision or times are copied, until
+none does. So a run that was interrupted needs no memory: the next one copies the rest.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from .. import _status_of, filters, json_diff, output
 from ..commands.import_buckets import OF_ONE
 from ..progress import Progress
 from ..session import NEWEST, Session
-from ..thread_pool import Crew
-from .state_file import Key, Note
+from ..thread_pool import ThreadPool
+from .state_file import Key, StateFile
 
-ROUNDS = 10  # of carrying what changed meanwhile; under writers without end there is always some
+# Rounds of copying what changed meanwhile; under steady writes there is always some.
+ROUNDS = 10
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
-BEGINNING = "1970-01-01T00:00:00.000Z"  # of files written by hand that name no time
+# The time of files written by hand without one.
+EPOCH = "1970-01-01T00:00:00.000Z"
 
 
 class Row(NamedTuple):
-    """What a list tells of a bucket; where this is equal, both sides hold the same state."""
+    """A bucket as a list shows it; equal rows mean that both sides hold the same state."""
 
     revision: int
     updated_at: str
@@ -36,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What differs. ``put``: by device, the buckets to carry and what is in their place now."""
+    """The differences. ``put``: by device, the buckets to copy and what is in their place now."""
 
     put: dict[str, dict[Key, Row | None]]
     remove: dict[Key, Row]
@@ -48,18 +50,20 @@ class Plan(NamedTuple):
         return sum(map(len, self.put.values())) + len(self.remove)
 
 
-class Move:
-    """From one daemon to another; counts what it does, and names what it cannot."""
+class Transfer:
+    """Copy from one daemon to another; count what is done, and name what cannot be."""
 
-    def __init__(self, source: Session, target: Session, note: Note) -> None:
+    def __init__(self, source: Session, target: Session, note: StateFile) -> None:
         self.source, self.target, self.note = source, target, note
         self.counts: Counter[str] = Counter(carried=0, again=0, removed=0)
         self.refused: dict[Key, str] = {}
         self.left_out = filters.LeftOut()
-        self.status = 0  # of the first refusal
-        self.devices: set[str] = set()  # that something was carried of
+        # Exit status of the first refusal.
+        self.status = 0
+        # Devices of which something was copied.
+        self.devices: set[str] = set()
         self._same: dict[Key, tuple[Row, Row | None]] = {}
-        self._carried: set[Key] = set()
+        self._copied: set[Key] = set()
         self._lock = threading.Lock()
 
     def plan(self) -> Plan:
@@ -76,35 +80,35 @@ class Move:
                 plan.newer.append(key)
             elif key not in self.refused:
                 plan.put.setdefault(key[0], {})[key] = held
-        for key in self.note.carried.keys() - here.keys():
+        for key in self.note.copied.keys() - here.keys():
             if key in there and self._ours(key, there[key]):
                 plan.remove[key] = there[key]
         return plan
 
-    def carry(self) -> Plan:
-        """All that differs, and again what changed meanwhile; what still differs then."""
+    def copy_all(self) -> Plan:
+        """Copy all that differs, and again what changed meanwhile; return what still differs."""
         plan = self.plan()
         for _ in range(ROUNDS):
             if not plan.size:
                 break
-            self._carry(plan)
+            self._copy(plan)
             plan = self.plan()
         return plan
 
-    def _carry(self, plan: Plan) -> None:
+    def _copy(self, plan: Plan) -> None:
         before = self._done
         with Progress("migrate") as progress:
 
-            def carry(device: str) -> None:
+            def copy(device: str) -> None:
                 self._device(device, plan.put[device])
                 with self._lock:
                     done = self._done - before
                     progress.at(done, done / plan.size)
 
-            crew: Crew[str] = Crew(carry)
+            pool: ThreadPool[str] = ThreadPool(copy)
             for device in plan.put:
-                crew.put(device, device)
-            crew.finish()
+                pool.put(device, device)
+            pool.finish()
             for key, held in plan.remove.items():
                 self._remove(key, held)
 
@@ -127,16 +131,17 @@ class Move:
             self.devices.add(key[0])
             self._write(key, envelope, guard)
         except PreconditionFailed:
-            return  # changed there since it was listed: the next round looks at it
+            # It has changed there since it was listed: the next round compares it again.
+            return
         except BucketError as problem:
             self._refuse(key, problem)
             return
         with self._lock:
-            self.counts["again" if key in self._carried else "carried"] += 1
-            self._carried.add(key)
+            self.counts["again" if key in self._copied else "carried"] += 1
+            self._copied.add(key)
 
     def _guard(self, key: Key, envelope: dict[str, Any], held: Row | None) -> dict[str, str] | None:
-        """Under which condition to write; None where that is not needed, or not now."""
+        """Return the precondition of the write; None where no write is needed, or not now."""
         if held is None:
             return {"If-None-Match": "*"}
         scope = _scope(key)
@@ -177,8 +182,8 @@ class Move:
         self.counts["removed"] += 1
 
     def _ours(self, key: Key, held: Row) -> bool:
-        """Whether nobody has written it there since it was carried."""
-        return self.note.carried.get(key) == held.updated_at
+        """Report whether nobody has written the bucket there since it was copied."""
+        return self.note.copied.get(key) == held.updated_at
 
     def _rows(self, session: Session) -> Iterator[tuple[Key, Row]]:
         for members in filters.pages(session, "/v1/buckets", "buckets"):
@@ -188,7 +193,7 @@ class Move:
 
 
 def envelopes(session: Session, device: str) -> Iterator[dict[str, Any]]:
-    """All buckets of a device, whole."""
+    """Yield all buckets of a device with their contents."""
     path, cursor = f"/v1/export?device={_context.escape(device)}", ""
     while cursor is not None:
         members = session.call("GET", path + (f"&cursor={cursor}" if cursor else "")).members
@@ -201,8 +206,8 @@ def row_of(row: dict[str, Any], size: int) -> Row:
 
 
 def time_of(text: str | None) -> str:
-    """The time itself, or a stand-in for one that a daemon would not take."""
-    return text if text is not None and _TIME.fullmatch(text) else BEGINNING
+    """Return the time, or the epoch for one that a daemon would refuse."""
+    return text if text is not None and _TIME.fullmatch(text) else EPOCH
 
 
 def name_of(key: Key) -> str:

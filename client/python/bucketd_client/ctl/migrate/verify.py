@@ -1,4 +1,4 @@
-"""Whether two daemons hold the same buckets: their number, and a checksum of their contents."""
+"""The check that two daemons hold the same buckets: their number and a checksum of the contents."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from .. import filters
 from ..progress import Progress
 from ..session import Session
 from .state_file import Key
-from .transfer import Move, Plan, envelopes
+from .transfer import Plan, Transfer, envelopes
 
-AGAIN = 5  # times that what changed while it was read is carried and read again
+# How often buckets that changed while they were read are copied and read again.
+AGAIN = 5
 
 Digests = dict[Key, bytes]
 
 
 class Verified:
-    """What each side holds: SHA-256 of each bucket, with its names and its automation."""
+    """The SHA-256 of each bucket on both sides, with its names and its automation."""
 
-    def __init__(self, move: Move, left_out: Iterable[Key]) -> None:
+    def __init__(self, move: Transfer, left_out: Iterable[Key]) -> None:
         self._move, self._left_out = move, {*left_out, *move.refused}
         self.here: Digests = {}
         self.there: Digests = {}
 
-    def look(self, devices: Iterable[str] | None) -> list[Key]:
-        """Read these devices (None: all) on both sides; the buckets that differ at last."""
+    def differing(self, devices: Iterable[str] | None) -> list[Key]:
+        """Read these devices (None: all) on both sides; return the buckets that still differ."""
         differ: list[Key] = []
         for _ in range(AGAIN):
             self._read(devices)
             differ = self._differing()
             if not differ or not self._move.plan().size:
                 break
-            self._move.carry()  # they changed between the two reads
+            # They changed between the two reads.
+            self._move.copy_all()
             devices = {key[0] for key in differ}
         return differ
 
@@ -49,7 +51,7 @@ class Verified:
                     progress.at(len(digests))
 
     def _differing(self) -> list[Key]:
-        """Of those that are to be on both sides; others may be there of other hosts."""
+        """Return the buckets that should be the same and differ; the target may hold others'."""
         return [
             key
             for key, found in self.here.items()
@@ -57,7 +59,7 @@ class Verified:
         ]
 
     def mismatched(self, plan: Plan) -> list[Key]:
-        """Those that differ although by their revisions they should not."""
+        """Return the buckets that differ although their revisions are equal."""
         changing = {key for keys in plan.put.values() for key in keys} | plan.remove.keys()
         return [key for key in self._differing() if key not in changing]
 
@@ -66,7 +68,7 @@ class Verified:
         return len(self.here.keys() - self._left_out)
 
     def checksum(self, digests: Digests) -> str:
-        """One for all, in whatever order they were read."""
+        """Return one checksum for all, independent of the order of reading."""
         total = 0
         for key in self.here.keys() - self._left_out:
             total ^= int.from_bytes(digests.get(key, b""), "big")
@@ -74,7 +76,7 @@ class Verified:
 
 
 def digest(envelope: dict[str, Any]) -> bytes:
-    """Revision and times are not in it: a side may have had a higher revision already."""
+    """Return the SHA-256 without revision and times: the target may have a higher revision."""
     members = [envelope[name] for name in ("device", "job", "automation", "bucket")]
     text = json.dumps(members, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).digest()

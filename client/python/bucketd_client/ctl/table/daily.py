@@ -1,4 +1,4 @@
-"""The commands of every day, as one table: what each takes, what it is for, where its code is.
+"""The commands of every day, as one table: their options, their help, where their code is.
 
 The others are in ``occasional``, so that a start does not load them; ``all`` has both.
 """
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 class Option:
     """``--name``; ``value`` is the placeholder of its argument, empty for a switch.
 
-    One that may be given ``often`` comes as its values with line breaks between;
-    ``short`` is the letter of another way to write it.
+    The values of an option that may be given ``often`` are joined by line breaks;
+    ``short`` is its one-letter form.
     """
 
     __slots__ = ("help", "name", "often", "short", "value")
 
-    # By hand: NamedTuple would have typing imported, which takes longer than all commands here.
+    # NamedTuple would import typing, which takes longer than all commands here.
     def __init__(
         self, name: str, value: str, help: str, often: bool = False, short: str = ""
     ) -> None:
@@ -29,12 +29,12 @@ class Option:
 
     @property
     def forms(self) -> str:
-        """As a page of help shows it."""
+        """Return the option as the help shows it."""
         return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
 
 
 class Command:
-    """One row. ``place`` is module:function; ``arguments`` as the usage line shows them.
+    """One row. ``place`` is package.module:function; ``arguments`` are those of the usage line.
 
     ``example`` and ``notes`` may have several lines; ``needs`` and ``most`` count arguments.
     """
@@ -57,7 +57,7 @@ class Command:
 
     def function(self) -> Callable[[Options], int]:
         module, _, name = self.place.partition(":")
-        # Not by importlib: it imports warnings, and both take longer than the call.
+        # importlib would import warnings, and both take longer than the call.
         found: Callable[[Options], int] = getattr(
             __import__(module, globals(), None, (name,), 2), name
         )
@@ -65,7 +65,7 @@ class Command:
 
 
 class Options:
-    """What was typed: option values by name (switches: ""), and the rest in order."""
+    """The option values by name (switches: ""), and the other words in order."""
 
     def __init__(self, given: dict[str, str], arguments: list[str]) -> None:
         self.given, self.arguments = given, arguments
@@ -99,7 +99,7 @@ FILTER = (
     Option("device", "D", "only of this device; a name or a pattern"),
     Option("job", "J", "only of this job; a name or a pattern"),
     Option("automation", "A", "only of this automation; a name or a pattern"),
-    Option("limit", "N", "at most so many"),
+    Option("limit", "N", "at most N"),
 )
 SCHEMA_NOTES = """\
 FILE is a JSON Schema (2020-12), or the field form: {"fields": [{"name", "type", …}]};
@@ -109,31 +109,32 @@ TypeScript: a .d.ts that types agent.utils.bucket without a cast (needs json2ts,
 package json-schema-to-typescript). Python: a module with a TypedDict and a typed agent
 (needs datamodel-codegen, of the package datamodel-code-generator)."""
 TTL = (Option("ttl", "SECONDS", "how long the context lives (the daemon's default: a day)"),)
-TOKEN_FILE = (Option("token-file", "", "hand on the token in a file that only you may read"),)
+TOKEN_FILE = (Option("token-file", "", "pass the token in a file that only you may read"),)
 
 SURE = (
     Option("dry-run", "", "show what would be done, and do nothing"),
     Option("yes", "", "do not ask"),
 )
 CLEAR_NOTES = """\
-With --all the names may be patterns: *, ?, [a-z] ([*] is a star), and without any of them all
-buckets are meant, device buckets too. You are asked first; a script gives --yes."""
+With --all the names may be patterns: *, ?, [a-z] ([*] is a star); without names all buckets are
+cleared, device buckets too. You are asked first; a script gives --yes."""
 
 SET_NOTES = """\
-KEY ends at the first = of the word: what follows is a text. Where := comes first it is
-JSON. So a key may hold dots, slashes, blanks, or nothing at all; one that holds = or ends
-in a colon goes into --data. A text stays a text: n=1 sets "1", n:=1 sets 1.
-With --data (or -) the words come on top of it."""
+KEY ends at the first = of the word, and a string follows; := is followed by JSON. So a key may
+hold dots, slashes, blanks, or nothing at all; a key that holds = or ends in a colon goes into
+--data. A string stays a string: n=1 sets "1", n:=1 sets 1. With --data (or -) the words are set
+on top of it."""
 GET_NOTES = """\
-One KEY prints its value, and exit status 1 says that the bucket has no such key. Several
-print an object of those that are there. A bucket that was never written is {}."""
+One KEY prints its value; exit status 1 says that the bucket has no such key. Several print an
+object of those that exist. A bucket that was never written is {}."""
 LIST_NOTES = """\
-A pattern has *, ? or [a-z] in it; [*] is a star. Device buckets have no job that could fit.
-Not on a terminal: one JSON array, a bucket a line (bucketctl list | jq '.[].job')."""
+A pattern has *, ? or [a-z] in it; [*] is a star. Device buckets have no job to match.
+Not on a terminal: one JSON array, a bucket a line (bucketctl list | jq '.[].job'). Exit status
+1: an entry could not be read; it is named on standard error."""
 CONTEXTS_NOTES = """\
 Not on a terminal: one JSON array, a context a line (bucketctl context list | jq '.[].id')."""
 NO_JOB = """\
-Without --job only the device bucket can be used in the context: what asks for the bucket of a
+Without --job only the device bucket can be used in the context: a request for the bucket of a
 job is refused with no_job_context."""
 RUN_NOTES = f"""\
 The command finds its bucket through BUCKETD_SOCKET and BUCKETD_TOKEN; it also gets
@@ -146,10 +147,10 @@ logged or read in /proc then holds the token. The file goes with the context."""
 
 COMMANDS = (
     Command(
-        "clear", "", "remove the whole bucket, or all that fit",
+        "clear", "", "remove the whole bucket, or all that match",
         (
             *TARGET, *GUARD,
-            Option("all", "", "every bucket that --device, --job and --automation fit"),
+            Option("all", "", "every bucket that --device, --job and --automation match"),
             *SURE,
         ),
         "bucketctl clear --device phone-1 --job login\n"
@@ -163,7 +164,7 @@ COMMANDS = (
         ".token)", "commands.contexts:create", most=0, notes=NO_JOB,
     ),
     Command(
-        "context list", "", "all live contexts, without their tokens", DAEMON,
+        "context list", "", "list all live contexts, without their tokens", DAEMON,
         "bucketctl context list", "commands.contexts:show", most=0, notes=CONTEXTS_NOTES,
     ),
     Command(
@@ -172,19 +173,19 @@ COMMANDS = (
     ),
     Command(
         "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
-        (*TARGET, Option("raw", "", "with one KEY: a text without its quotes")),
+        (*TARGET, Option("raw", "", "with one KEY: print a string without its quotes")),
         "bucketctl get --device phone-1 --job login\n"
         "bucketctl get --device phone-1 --job login sessionToken --raw", "commands.buckets:get",
         notes=GET_NOTES,
     ),
     Command(
-        "list", "", "all stored buckets", FILTER + DAEMON,
+        "list", "", "list all stored buckets", FILTER + DAEMON,
         "bucketctl list --device phone-1\n"
         "bucketctl list --device 'phone-*' --job 'log[io]*'", "commands.overview:show",
         most=0, notes=LIST_NOTES,
     ),
     Command(
-        "replace", "[-]", "put a whole new bucket in place", TARGET + GUARD + DATA,
+        "replace", "[-]", "replace the whole bucket", TARGET + GUARD + DATA,
         "bucketctl replace --device phone-1 --job login --data '{\"loggedIn\": false}'\n"
         "bucketctl replace --device phone-1 --job login - < bucket.json",
         "commands.buckets:replace", most=1,
@@ -198,7 +199,7 @@ COMMANDS = (
     ),
     Command(
         "schema check", "AUTOMATION FILE",
-        "tell which stored buckets a schema would refuse, and change nothing", DAEMON,
+        "show which stored buckets a schema would refuse, and change nothing", DAEMON,
         "bucketctl schema check login login.json", "commands.schemas:check", 2, 2,
         notes=SCHEMA_NOTES + "\nExit status 5 says that there are some.",
     ),
@@ -207,7 +208,7 @@ COMMANDS = (
         "bucketctl schema get login > login.json", "commands.schemas:get", 1, 1,
     ),
     Command(
-        "schema list", "", "all schemas, and what is wrong with any", DAEMON,
+        "schema list", "", "list all schemas, and their problems", DAEMON,
         "bucketctl schema list", "commands.schemas:show", most=0,
     ),
     Command(
@@ -228,7 +229,7 @@ COMMANDS = (
         "commands.buckets:set_keys", notes=SET_NOTES,
     ),
     Command(
-        "status", "", "how the daemon is",
+        "status", "", "show how the daemon is",
         (Option("settings", "", "only the settings in force, and where each came from"), *DAEMON),
         "bucketctl status\nbucketctl status --settings", "commands.overview:status", most=0,
     ),

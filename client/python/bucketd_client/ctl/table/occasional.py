@@ -1,4 +1,4 @@
-"""The commands that are needed now and then: to look closer, to mend, to move."""
+"""The commands that are needed now and then: to inspect, to repair, to move buckets."""
 
 from __future__ import annotations
 
@@ -8,74 +8,78 @@ CALLS = tuple(option for option in DAEMON if option.name != "curl")
 ONE_BUCKET = tuple(option for option in TARGET if option.name != "curl")
 
 API_NOTES = """\
-PATH begins with /v1 and has its names escaped. KEY=TEXT, KEY:=JSON, --data TEXT or - make
-the body, which is JSON unless a Content-Type is given. The answer is printed as it is, a
-refusal too; its exit status is that of every command. Inside `bucketctl run` the token goes
-with /v1/bucket, /v1/device/bucket and /v1/context."""
+PATH begins with /v1, with its names escaped. KEY=TEXT, KEY:=JSON, --data TEXT or - make the
+body, which is JSON unless a Content-Type is given. The response is printed as it is, a refusal
+too; the exit status is that of every command. Inside `bucketctl run` the token is sent with
+/v1/bucket, /v1/device/bucket and /v1/context."""
 APPLY_NOTES = """\
 DIR/schemas/AUTOMATION.json are schemas. DIR/buckets/ has, at any depth, .json files with one
-{"device", "job", "automation", "bucket"} each, or .ndjson with one a line. Their keys are set;
-keys, buckets and schemas that are not named stay. The plan is shown first, and you are asked;
-a script gives --yes. A bucket that changes between plan and write is refused, not overwritten.
-What a schema, there or on its way, would refuse is named in the plan, and a schema that stored
-buckets would violate; then nothing is changed, and the exit status is 5."""
+{"device", "job", "automation", "bucket"} each, or .ndjson files with one a line. Their keys are
+set; keys, buckets and schemas that are not named stay. The plan is shown first, and you are
+asked; a script gives --yes. A bucket that changes between plan and write is refused, not
+overwritten. The plan names what a schema, stored or in DIR, would refuse, and each schema that
+stored buckets would violate; then nothing is changed, and the exit status is 5."""
 COMPLETION_NOTES = """\
-Commands and options are completed, and, where you are an operator, the names of devices, jobs
-and automations, keys, and contexts. The scripts ask `bucketctl completion words -- WORD…`."""
+The scripts complete commands and options and, where you are an operator, the names of devices,
+jobs and automations, keys, and contexts. They ask `bucketctl completion words -- WORD…`."""
 DIFF_NOTES = """\
 A line begins with - for what the bucket has, with + for what the other side has instead;
 places are JSON Pointers. FILE holds a JSON object, or is a bucket's file or one line of an
 export; - is standard input."""
 DOCTOR_NOTES = """\
-Looks at context, systemd unit, socket, daemon, access, versions, store, file system, disk,
-permissions, quarantine, schemas and clock, and at the first thousand buckets; with --buckets at
-each bucket, whether it can be read and its schema allows it. Exit status 0 says that there is no
-problem (there may be warnings), 1 that there is one, 4 that the daemon cannot be reached."""
+Checks context, systemd unit, socket, daemon, access, versions, store, file system, disk,
+permissions, quarantine, schemas and clock, what the daemon itself reports as a problem, and the
+first thousand buckets; with --buckets each bucket, whether it can be read and its schema allows
+it. Exit status 0: no problem (there may be warnings); 1: a problem; 4: the daemon cannot be
+reached."""
 EDIT_NOTES = """\
-The editor is $VISUAL, else $EDITOR, else vi. The bucket is replaced only if nobody has
-changed it meanwhile and its schema allows the new one. Otherwise you may edit again, or
-stop: the text stays in a file that is named, and --from goes on with it; --if-match then sees
-to it that nothing newer than you were shown is overwritten."""
+The editor is $VISUAL, else $EDITOR, else vi; it must wait until the text is closed. The bucket
+is replaced only if nobody has changed it meanwhile and its schema allows the new one. Otherwise
+you may edit again, or stop: the text stays in a file that is named, and --from goes on with it;
+--if-match then refuses to overwrite a change that you were not shown. The text also stays if
+the editor ends without saving, since it may still be open."""
 EXPORT_NOTES = """\
-One bucket a line, as its file has it: {"format", "device", "job", "automation", "revision",
-"created_at", "updated_at", "bucket"}. Each is whole, and as acknowledged when its turn came;
-all of one moment are the files under write.lock. The names may be patterns: *, ?, [a-z]
-([*] is a star). A tar holds the files as below the state directory. Exit status 1 says that
-a bucket could not be read and was left out."""
+One bucket a line, as in its file: {"format", "device", "job", "automation", "revision",
+"created_at", "updated_at", "bucket"}. Each bucket is whole, and the newest acknowledged one when
+its turn comes; the files under write.lock are all of one moment. The names may be patterns: *,
+?, [a-z] ([*] is a star). A tar holds the files as below the state directory. Exit status 1: a
+bucket could not be read and was left out."""
 IMPORT_NOTES = """\
 FILE is what export wrote, lines or tar, or the file of one bucket; without it, or with -,
-standard input. Buckets are replaced, unreadable ones too, and others left alone; the same
-again changes nothing. Revisions and times are the daemon's own. A bucket that the daemon
-refuses is named, and the rest goes on; the exit status is that of the first one."""
+standard input. Buckets are replaced, unreadable ones too, and others left alone; a second run
+changes nothing. Revisions and times are the daemon's own. A bucket that the daemon refuses is
+named, and the rest goes on; the exit status is that of the first refusal."""
 FORGET_NOTES = """\
-All buckets of the device are removed, its device bucket too, and its contexts revoked. You are
-asked first; a script gives --yes."""
+Removes all buckets of the device, its device bucket too, and revokes its contexts. You are
+asked first; a script gives --yes. Exit status 1: a bucket could not be read and was left alone."""
 RENAME_NOTES = """\
 Each bucket gets the new device, with a revision that begins at 1; a bucket that the new name
-has already is not overwritten. After a failure the same command goes on where it stopped. A
+already has is not overwritten. After a failure the same command goes on where it stopped. A
 device with live contexts is refused, because its jobs would go on under the old name."""
 MIGRATE_NOTES = """\
-Both daemons go on serving. What a bucket is, with its revision, times and automation, is carried;
-what changes meanwhile is carried again, and schemas set through the API come last. Then both
-sides are read, and counted and compared by checksum. Exit status 0 says that all is there; 1 that
-something changed since, or could not be carried. The same again carries the rest, also after a
-kill. A bucket that was written later there, or another schema, stays there and is named.
---note keeps what was carried, so that a later run can carry what was removed at the source, too:
-give all runs of one move the same. docs/fleet.md has the whole way of a farm."""
+Both daemons go on serving. Each bucket is copied with its revision, times and automation; what
+changes meanwhile is copied again, and schemas set through the API come last. Then both sides are
+read, counted and compared by checksum. Exit status 0: all is there; 1: something has changed
+since, or could not be copied. A second run copies the rest, also after a kill. A bucket that was
+written later on the target, or a different schema there, stays and is named. --note records
+what was copied, so that a later run can also remove what was removed at the source: give all
+runs of one move the same file. docs/fleet.md describes the move of a whole farm."""
 SWEEP_NOTES = """\
-What is removed is gone: export first what may be wanted again. A bucket that is written
-meanwhile stays. You are asked first; a script gives --yes. The daemon does the same by itself
-where [retention] days is set; --dry-run with as many days shows what that would be."""
+What is removed cannot be had back: export first what may be wanted again. A bucket that is
+written meanwhile stays. You are asked first; a script gives --yes. The daemon does the same by
+itself where [retention] days is set; --dry-run with that number shows what would go. Both refuse
+to work while the clock has jumped since the daemon started."""
 USAGE_NOTES = """\
-The sizes are those of the buckets as compact JSON, which [limits] max_device_bytes bounds for
-each device; --over with that number shows the devices that could not grow any more."""
+Sizes are those of the buckets as compact JSON, which [limits] max_device_bytes bounds for each
+device; --over with that number shows the devices that cannot grow any more."""
 WATCH_NOTES = """\
-On a terminal what was there has a -, what is there now a +. Elsewhere each change is one line of
+On a terminal - marks what was there, + what is there now. Elsewhere each change is one line of
 JSON: {"device", "job", "revision", "set", "removed"}, with revision 0 once the bucket is deleted;
-with --json {"event", "id", "data"}. With KEYs only changes of these are told. A daemon that
-restarts is waited for. If it no longer knows what happened meanwhile, the line has "gap": true,
-and in "set" the whole bucket (with --all nothing: read again what you need). --all tells of
-contexts that begin and end as well. Ctrl-C ends it."""
+with --json {"event", "id", "data"}. With KEYs only changes of these are told. watch waits for a
+daemon that restarts. If the daemon no longer knows what happened meanwhile, the line has
+"gap": true, and in "set" the whole bucket (with --all nothing: read again what you need). --all
+also tells of contexts that begin and end. Ctrl-C ends it, and so does the end of its reader, as
+in `bucketctl watch … | head -1`."""
 
 COMMANDS = (
     Command(
@@ -92,14 +96,14 @@ COMMANDS = (
         "commands.api:api", 2, notes=API_NOTES,
     ),
     Command(
-        "apply", "", "bring schemas and buckets to what a directory says, with a plan first",
+        "apply", "", "make schemas and buckets as a directory says, with a plan first",
         (Option("file", "DIR", "the directory", short="f"), *SURE, *CALLS),
         "bucketctl apply -f fleet --dry-run\nbucketctl apply -f fleet --yes",
         "commands.apply:apply",
         most=0, notes=APPLY_NOTES,
     ),
     Command(
-        "completion", "bash|zsh|fish", "print what teaches a shell to complete bucketctl",
+        "completion", "bash|zsh|fish", "print the completion script of a shell",
         (Option("line", "LINE", "with words: the command line up to the cursor, as bash has it"),),
         "bucketctl completion bash > ~/.local/share/bash-completion/completions/bucketctl\n"
         "bucketctl completion zsh > ~/.zfunc/_bucketctl   # a directory of your $fpath\n"
@@ -117,7 +121,7 @@ COMMANDS = (
         "commands.bulk:rename", 2, 2, notes=RENAME_NOTES,
     ),
     Command(
-        "diff", "[FILE]", "tell what differs between a bucket and a file or another bucket",
+        "diff", "[FILE]", "show what differs between a bucket and a file or another bucket",
         (
             Option("to-device", "D", "compare with the bucket of this device (else the same)"),
             Option("to-job", "J", "compare with the bucket of this job"),
@@ -130,8 +134,8 @@ COMMANDS = (
         notes=DIFF_NOTES,
     ),
     Command(
-        "doctor", "", "look for what is wrong, and say how to mend it",
-        (Option("buckets", "", "read each bucket as well, and hold it against its schema"), *CALLS),
+        "doctor", "", "look for problems, and say how to fix them",
+        (Option("buckets", "", "also read each bucket, and validate it by its schema"), *CALLS),
         "bucketctl doctor\nbucketctl doctor --buckets",
         "doctor.doctor:doctor", most=0, notes=DOCTOR_NOTES,
     ),
@@ -151,7 +155,7 @@ COMMANDS = (
         (
             *FILTER[:3],
             Option("format", "FORMAT", "ndjson (the default), or tar"),
-            Option("output", "FILE", "write there; the file appears when it is whole"),
+            Option("output", "FILE", "write to FILE, which appears once it is complete"),
             *DAEMON[:2],
             Option("json", "", "with --output: the counts as JSON, on a terminal too"),
             DAEMON[3],
@@ -169,13 +173,13 @@ COMMANDS = (
         notes=IMPORT_NOTES,
     ),
     Command(
-        "migrate", "", "carry all buckets to a daemon on another engine, while both are in use",
+        "migrate", "", "copy all buckets to a daemon on another engine, while both are in use",
         (
-            Option("from", "ENGINE", "what the daemon at --socket is on: file or etcd"),
-            Option("to", "ENGINE", "what the daemon at --to-socket is on: etcd or file"),
-            Option("to-socket", "PATH", "the socket of the daemon to carry to"),
-            Option("note", "FILE", "keep there what was carried, for a later run"),
-            Option("quick", "", "read and compare only what is carried now, the rest by revision"),
+            Option("from", "ENGINE", "the engine of the daemon at --socket: file or etcd"),
+            Option("to", "ENGINE", "the engine of the daemon at --to-socket: etcd or file"),
+            Option("to-socket", "PATH", "the socket of the daemon to copy to"),
+            Option("note", "FILE", "record there what was copied, for a later run"),
+            Option("quick", "", "read and compare only what is copied now, the rest by revision"),
             *FILTER[:3], SURE[0], *CALLS,
         ),
         "bucketctl migrate --from file --to etcd --to-socket /run/bucketd-etcd/bucketd.sock \\\n"
@@ -185,13 +189,13 @@ COMMANDS = (
     ),
     Command(
         "sweep", "", "remove buckets that nobody has written for long",
-        (Option("days", "N", "last written over so many days ago"), *FILTER[:3], *SURE, *CALLS),
+        (Option("days", "N", "last written over N days ago"), *FILTER[:3], *SURE, *CALLS),
         "bucketctl sweep --days 90 --dry-run\n"
         "bucketctl sweep --days 30 --device 'emulator-*' --yes", "commands.sweep:sweep", most=0,
         notes=SWEEP_NOTES,
     ),
     Command(
-        "usage", "", "tell how much each device has stored",
+        "usage", "", "show how much each device has stored",
         (Option("over", "BYTES", "only devices with more than that"), *FILTER[:1], *CALLS),
         "bucketctl usage\nbucketctl usage --over 1000000 --json", "commands.sweep:usage", most=0,
         notes=USAGE_NOTES,
@@ -202,7 +206,7 @@ COMMANDS = (
             *TARGET,
             Option("all", "", "of all buckets that --device, --job and --automation fit"),
             Option("snapshot", "", "begin with the bucket as it is"),
-            Option("since", "ID", "go on behind this event (--json shows its id)"),
+            Option("since", "ID", "go on after this event (--json shows its id)"),
         ),
         "bucketctl watch --device phone-1 --job login\n"
         "bucketctl watch --device phone-1 --job login loggedIn | jq .set\n"

@@ -1,0 +1,124 @@
+"""Where the daemon is reached: its runtime directory and socket, made anew if they disappear.
+
+A user's runtime directory is removed at logout, while the daemon may live on. It would hold its
+locks and serve nobody; so it binds its socket again, or stops where it cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+
+from . import startup
+from .core.contexts import Contexts
+from .errors import BucketdError
+from .server import Server, SocketError, bind, unbind
+from .settings.sections import Settings
+from .startup import StartError
+
+log = logging.getLogger(__name__)
+CHECK_SECONDS = 1.0
+UNREACHABLE_SECONDS = 30.0  # after which a daemon that nobody can reach stops
+
+
+class Unreachable(Exception):
+    """The daemon has stopped, since its socket is gone and cannot be bound again."""
+
+
+class Endpoint:
+    """The runtime directory and the listening socket; ``problem`` says why nobody can connect."""
+
+    def __init__(self, settings: Settings, inherited: socket.socket | None) -> None:
+        self._settings = settings
+        self.runtime = startup.take_runtime_dir(settings)
+        self.problem: str | None = None
+        self._failing_since: float | None = None
+        self._bound: os.stat_result | None = None  # None: the socket belongs to systemd
+        if inherited is None:
+            self._sock = self._bind()
+        else:
+            self._sock = inherited
+            if inherited.getsockname() != settings.socket.path:
+                log.warning("serving the inherited socket, and not %s", settings.socket.path)
+        self.path: str = self._sock.getsockname()
+
+    async def serve(self, server: Server) -> None:
+        """Accept connections from now on."""
+        self._server = server
+        self._listening = await server.serve(self._sock)
+
+    def close(self) -> None:
+        """Accept no more connections, and remove the socket if it is ours."""
+        self._listening.close()
+        if self._bound is not None:
+            unbind(self.path, self._bound)
+
+    def check_reachable(self) -> None:
+        """Raise Unreachable if the daemon has stopped because nobody could connect."""
+        if self._has_given_up:
+            raise Unreachable(f"stopped, as nobody could connect any more: {self.problem}")
+
+    async def keep_reachable(self, contexts: Contexts, stop: asyncio.Event) -> None:
+        """Make the runtime directory and the socket anew if they disappear, until ``stop``.
+
+        Set ``stop`` where that fails for too long.
+        """
+        while not stop.is_set():
+            try:
+                await self._restore(contexts)
+                self.problem = self._failing_since = None
+            except (BucketdError, OSError, SocketError, StartError) as error:
+                self._note(str(error))
+            if self._has_given_up:
+                log.error("stopping, as nobody can connect any more: %s", self.problem)
+                stop.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), CHECK_SECONDS)
+
+    async def _restore(self, contexts: Contexts) -> None:
+        if not _is_same(self._settings.paths.runtime_dir, os.fstat(self.runtime)):
+            runtime = startup.take_runtime_dir(self._settings)
+            try:
+                await asyncio.to_thread(contexts.move, runtime)
+            except BaseException:
+                os.close(runtime)
+                raise
+            os.close(self.runtime)
+            self.runtime = runtime
+            log.warning("the runtime directory was removed, and has been made anew")
+        elif not contexts.are_stored():
+            await asyncio.to_thread(contexts.move, self.runtime)
+        if self._bound is not None and not _is_same(self.path, self._bound):
+            sock = self._bind()
+            listening = await self._server.serve(sock)
+            self._listening.close()
+            self._sock, self._listening = sock, listening
+            log.warning("the socket was removed, and has been bound anew: %s", self.path)
+
+    def _bind(self) -> socket.socket:
+        sock = bind(self._settings.socket.path, self._settings.socket_mode)
+        self._bound = os.stat(self._settings.socket.path)
+        return sock
+
+    def _note(self, cause: str) -> None:
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+            log.error("the socket or the runtime directory is gone: %s; trying again", cause)
+        self.problem = cause
+
+    @property
+    def _has_given_up(self) -> bool:
+        since = self._failing_since
+        return since is not None and time.monotonic() - since >= UNREACHABLE_SECONDS
+
+
+def _is_same(path: str, known: os.stat_result) -> bool:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (known.st_dev, known.st_ino)

@@ -1,0 +1,68 @@
+"""The status document: what ``GET /v1/status`` and ``GET /metrics`` are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from . import __version__, metrics
+from .api.services import Services
+from .core.retention import Retention
+from .model.bucket import timestamp
+from .server.server import Server
+from .settings.sections import Settings, shown
+from .store.base import Store
+
+_STORE_COUNTS = ("devices", "buckets", "device_buckets", "quarantined_files")
+
+
+class Status:
+    """Reports how the daemon is. ``problems`` gives what is wrong beside the store's health."""
+
+    def __init__(self, settings: Settings, problems: Callable[[], Iterable[str]]) -> None:
+        self.settings = settings
+        self._problems = problems
+        self._started, self._started_at = time.monotonic(), timestamp()
+
+    def attach(
+        self, store: Store, services: Services, server: Server, retention: Retention
+    ) -> None:
+        """Name the parts to report on, once they exist."""
+        self._store, self._services = store, services
+        self._server, self._retention = server, retention
+
+    async def document(self) -> dict[str, Any]:
+        """Return the status document."""
+        store = await self._store.check()
+        counts = {name: store.pop(name) for name in list(store) if name in _STORE_COUNTS}
+        schemas = self._services.schemas
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self._started_at,
+            "uptime_seconds": round(time.monotonic() - self._started, 3),
+            "durability": store["durability"],
+            "problems": list(self._problems()),
+            "store": store,
+            "schemas": {"count": len(schemas.entries()), "problems": schemas.problems()},
+            "socket": self.settings.socket.path,
+            "settings": shown(self.settings),
+            "counts": {
+                **counts,
+                "contexts": len(self._services.contexts),
+                "connections": len(self._server.connections),
+                "watchers": len(self._services.events),
+                "swept": self._retention.swept,
+                "requests": self._server.requests_count,
+            },
+        }
+
+    async def exposition(self) -> bytes:
+        """Return the metrics as Prometheus text."""
+        figures = metrics.Figures(
+            await self.document(), self._services.tally, self._store.histograms
+        )
+        return await asyncio.to_thread(metrics.exposition, figures)

@@ -1,0 +1,230 @@
+"""What goes on beside requests: its failure is told, and what disappears is made anew."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import REPO, Daemon, pair
+
+from bucketd import supervisor
+from bucketd.supervisor import Supervisor
+
+NO_INOTIFY = 'echo 0 > /proc/sys/user/max_inotify_instances; exec "$@"'
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except OSError:
+            pass
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
+
+
+def problems(daemon: Daemon) -> list[str]:
+    found: list[str] = daemon.request("GET", "/v1/status").json["problems"]
+    return found
+
+
+def test_a_task_that_fails_is_told_and_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(supervisor, "MAX_PAUSE", 0.01)
+    monkeypatch.setattr(supervisor, "STABLE_SECONDS", 0.2)
+
+    async def run() -> None:
+        stop, runs = asyncio.Event(), 0
+
+        async def task(stop: asyncio.Event) -> None:
+            nonlocal runs
+            runs += 1
+            if runs <= 3:
+                raise AttributeError("a defect")
+            await stop.wait()
+
+        watched = Supervisor(stop)
+        watched.start("example", task)
+        assert (watched.problems(), watched.healthy) == ([], True)
+        while runs < 4:
+            await asyncio.sleep(0.01)
+        assert "'example' has failed (AttributeError)" in watched.problems()[0]
+        assert watched.healthy
+        await asyncio.sleep(0.3)
+        assert watched.problems() == []
+        stop.set()
+        await watched.wait()
+
+    asyncio.run(run())
+
+
+def test_a_task_that_cannot_be_kept_alive_ends_the_watchdog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(supervisor, "MAX_PAUSE", 0.001)
+
+    async def run() -> None:
+        async def fails(_stop: asyncio.Event) -> None:
+            raise ValueError
+
+        async def is_cancelled(_stop: asyncio.Event) -> None:
+            raise asyncio.CancelledError
+
+        for task in (fails, is_cancelled):
+            stop = asyncio.Event()
+            watched = Supervisor(stop)
+            watched.start("example", task)
+            while watched.healthy:
+                await asyncio.sleep(0.005)
+            assert watched.problems()
+            stop.set()
+            await watched.wait()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("gone", ["directory", "socket", "contexts"])
+def test_what_disappears_of_the_runtime_directory_is_made_anew(daemon: Daemon, gone: str) -> None:
+    token = daemon.mint("d", "j")
+    daemon.request("PUT", pair("d", "j"), {"a": 1})
+    mode = stat.S_IMODE(os.stat(daemon.socket).st_mode)
+    if gone == "directory":
+        shutil.rmtree(daemon.runtime_dir)
+    elif gone == "socket":
+        os.unlink(daemon.socket)
+    else:
+        shutil.rmtree(daemon.runtime_dir / "contexts")
+    eventually(lambda: daemon.request("GET", "/v1/bucket", token=token).bucket == {"a": 1})
+    eventually(lambda: len(list((daemon.runtime_dir / "contexts").iterdir())) == 1)
+    assert stat.S_IMODE(os.stat(daemon.socket).st_mode) == mode
+    assert problems(daemon) == []
+    daemon.restart()
+    assert daemon.request("GET", "/v1/bucket", token=token).bucket == {"a": 1}
+    assert daemon.stop() == 0
+    assert not os.path.exists(daemon.socket)
+
+
+@pytest.fixture
+def without_inotify(stopped_daemon: Daemon) -> Daemon:
+    """A daemon whose user has no inotify instances left."""
+    command = ["unshare", "-r", "sh", "-c", NO_INOTIFY, "sh"]
+    if subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("user namespaces are not allowed here")
+    daemon = stopped_daemon
+    (daemon.home / "schemas").mkdir()
+    daemon.config.touch()
+    with (daemon.home / "log").open("ab") as log:
+        daemon.process = subprocess.Popen(
+            [*command, sys.executable, "-m", "bucketd", "serve", *daemon.options()],
+            cwd=REPO, stderr=log, stdout=log, env=daemon.environ(),
+        )  # fmt: skip
+    daemon.wait_ready()
+    return daemon
+
+
+def test_without_inotify_schema_files_are_polled(without_inotify: Daemon) -> None:
+    daemon = without_inotify
+    schema = {"fields": [{"name": "n", "type": "number"}]}
+    (daemon.home / "schemas" / "a.json").write_text(json.dumps(schema))
+    target = pair("d", "j") + "?automation=a"
+    eventually(lambda: daemon.request("PUT", target, {"n": "x"}).status == 422)
+    (daemon.home / "schemas" / "a.json").unlink()
+    eventually(lambda: daemon.request("PUT", target, {"n": "x"}).status == 200)
+    assert daemon.log.count("by inotify") == 1
+    assert "Traceback" not in daemon.log
+    assert problems(daemon) == []
+
+
+def test_a_schema_behind_a_directory_link(stopped_daemon: Daemon) -> None:
+    """The link is re-pointed, as deployments do; neither its target nor its directory changes."""
+    daemon = stopped_daemon
+    daemon.config.touch()
+    (daemon.home / "schemas").mkdir()
+    for name, kind in (("one", "number"), ("two", "string")):
+        (daemon.home / name).mkdir()
+        schema = {"fields": [{"name": "n", "type": kind}]}
+        (daemon.home / name / "a.json").write_text(json.dumps(schema))
+        os.utime(daemon.home / name / "a.json", (0, 0))
+    current = daemon.home / "current"
+    current.symlink_to("one")
+    (daemon.home / "schemas" / "a.json").symlink_to(current / "a.json")
+    daemon.start()
+    target = pair("d", "j") + "?automation=a"
+    assert daemon.request("PUT", target, {"n": 1}).status == 200
+    (daemon.home / "new").symlink_to("two")
+    os.rename(daemon.home / "new", current)
+    eventually(lambda: daemon.request("PUT", target, {"n": "x"}).status == 200)
+    assert daemon.request("PUT", target, {"n": 1}).status == 422
+
+
+def test_a_reload_loads_schema_files(stopped_daemon: Daemon) -> None:
+    daemon = stopped_daemon
+    daemon.config.touch()
+    daemon.start()
+    (daemon.home / "schemas").mkdir()
+    schema = {"fields": [{"name": "n", "type": "number"}]}
+    (daemon.home / "schemas" / "a.json").write_text(json.dumps(schema))
+    os.kill(daemon.pid, signal.SIGHUP)
+    target = pair("d", "j") + "?automation=a"
+    eventually(lambda: daemon.request("PUT", target, {"n": "x"}).status == 422)
+
+
+def test_schema_files_that_cannot_be_used_are_named(stopped_daemon: Daemon) -> None:
+    daemon = stopped_daemon
+    daemon.config.touch()
+    (daemon.home / "schemas").mkdir()
+    good = json.dumps({"fields": [{"name": "n", "type": "number"}]})
+    (daemon.home / "schemas" / "a.json").write_text(good)
+    Path(os.fsdecode(bytes(daemon.home / "schemas") + b"/\xff.json")).write_text(good)
+    (daemon.home / "schemas" / "lost.json").symlink_to("nowhere")
+    daemon.start()
+    told = " ".join(problems(daemon))
+    assert "\\xff.json: its name is not UTF-8" in told
+    assert "lost.json: the link leads nowhere" in told
+    assert daemon.request("GET", "/v1/schemas").status == 200
+    assert daemon.request("PUT", pair("d", "j") + "?automation=a", {"n": "x"}).status == 422
+
+
+def test_of_two_that_start_at_once_one_names_the_other(stopped_daemon: Daemon) -> None:
+    code = (
+        "import sys\nfrom bucketd.fs import files, locks\n"
+        "root = files.open_root(sys.argv[1])\n"
+        "sys.stdin.read(1)\n"
+        "held, holder = locks.hold_daemon_lock(root)\n"
+        "print('held' if held is not None else holder, flush=True)\n"
+        "sys.stdin.read(1)\n"
+    )
+    command = [sys.executable, "-c", code, str(stopped_daemon.state_dir)]
+    for _ in range(30):
+        both = [
+            subprocess.Popen(
+                command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(2)
+        ]
+        for process in both:
+            assert process.stdin is not None
+            process.stdin.write("x")
+            process.stdin.flush()
+        said = []
+        for process in both:
+            assert process.stdout is not None
+            said.append(process.stdout.readline().strip())
+        for process in both:
+            process.communicate("x")
+        assert said.count("held") == 1
+        assert said[1 - said.index("held")] == str(both[said.index("held")].pid)
