@@ -242,7 +242,10 @@ class Connection(asyncio.Protocol):
             self._respond(reply)
             return
         self._state = HANDLING
-        outcome, self._render = reply if isinstance(reply, Deferred) else (reply, None)
+        if isinstance(reply, Deferred):
+            outcome, self._render = reply.outcome, reply.render
+        else:
+            outcome, self._render = reply, None
         asyncio.ensure_future(outcome).add_done_callback(self._respond_with)
 
     # --- responses out
