@@ -34,7 +34,12 @@ def resolve(method: str, target: str, fields: Headers) -> ResolvedRequest:
     if len(values) > 1:
         raise InvalidRequest("cannot tell who asks: there are several Authorization headers")
     scheme, _, token = values[0].partition(" ") if values else ("", "", "")
-    preconditions = headers.preconditions(fields) if route.of_bucket else NO_PRECONDITIONS
+    preconditions, malformed = NO_PRECONDITIONS, None
+    if route.of_bucket:
+        try:
+            preconditions = headers.preconditions(fields)
+        except InvalidRequest as error:
+            malformed = error
     return ResolvedRequest(
         route=route,
         names=names,
@@ -43,6 +48,7 @@ def resolve(method: str, target: str, fields: Headers) -> ResolvedRequest:
         media_type=headers.media_type(fields, route.accepts),
         conditional=bool(preconditions),
         preconditions=preconditions,
+        malformed=malformed,
         minimal=headers.prefers_minimal(fields),
         stale_ok=headers.accepts_stale(fields) and not preconditions,
         head_only=method == "HEAD",
@@ -75,6 +81,8 @@ def admit(
     context = None if token_hash is None else services.contexts.find(token_hash)
     caller = access.Caller(services.operators.include(peer), resolved.has_authorization, context)
     route.access(caller)
+    if resolved.malformed is not None:
+        raise resolved.malformed
     if route.accepts and resolved.media_type is None:
         raise headers.unsupported_media_type(route.accepts)
     if length > services.buckets.max_bytes:

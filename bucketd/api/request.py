@@ -46,7 +46,8 @@ class ResolvedRequest:
 
     ``names`` from the path and ``query`` are decoded; ``target`` is the bucket that the path names.
     ``media_type`` of the body is None where the route does not accept it. A ``conditional``
-    request has ``preconditions``; ``minimal``: respond to a write without the bucket; ``stale_ok``:
+    request has ``preconditions``; ``malformed`` refuses those that cannot be read, to a caller who
+    may ask at all. ``minimal``: respond to a write without the bucket; ``stale_ok``:
     a read may give what was stored before. ``about``: path and method of the route, for metrics.
     """
 
@@ -57,6 +58,7 @@ class ResolvedRequest:
     media_type: str | None
     conditional: bool
     preconditions: Preconditions
+    malformed: InvalidRequest | None
     minimal: bool
     stale_ok: bool
     head_only: bool
