@@ -1,16 +1,20 @@
-"""Refuses a schema that could take time without bound, before anything is validated with it.
+"""Bounds the work that a schema causes: of itself before it is used, then of each bucket.
 
 Two things can make validation exponential in the size of a schema or of a
 bucket. One is a subschema that is applied to the same place of a bucket in very
 many ways (``allOf`` of two references to an ``allOf`` of two references, and
-so on). The other is recursion that branches at one place: then each level of
-nesting multiplies. Both are counted here on the graph of subschemas; what
-recurses once for each child, such as a tree, is linear and passes.
+so on): such a schema is refused. The other is recursion that branches at one
+place: then each level of nesting multiplies. The library finds the verdict in
+linear time all the same, since it remembers which reference holds where. To
+list the violations it remembers nothing, so a Branching bounds that by the bucket.
+Both are counted here on the graph of subschemas; what recurses once for each
+child, such as a tree, is linear.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ...errors import InvalidRequest
@@ -24,14 +28,48 @@ _HERE = ""  # the label of an edge that stays at the same place of the bucket
 Edge = tuple[str, int]
 
 
-def check(schema: Any) -> None:
-    """Raise InvalidRequest for a schema whose work has no reasonable bound."""
-    graph = _Graph(schema)
-    if graph.count_ways() > MAX_WAYS:
-        raise InvalidRequest(
-            f"cannot use the schema: it would be applied to one place in over {MAX_WAYS} ways; "
-            "use fewer references within references"
-        )
+@dataclass(frozen=True, slots=True)
+class Branching:
+    """How a recursive schema multiplies with the nesting of a bucket, and where it does so most."""
+
+    place: str  # JSON Pointer into the schema
+    subschemas: int  # that one evaluation applies to one place, at most
+    by_key: dict[str, int]  # evaluations of a child for one of its parent; "[n]" is an item
+    of_key: int  # of a child by any other key
+    of_item: int  # of any other item
+
+    def bound(self, bucket: Any, limit: int) -> int:
+        """Return at most how many repeated evaluations tell all violations; stop over ``limit``.
+
+        One counts as often as the value has parts: a violation carries a copy of its value.
+        """
+        work = 0
+        waiting: list[tuple[Any, int, int]] = [(bucket, 1, 0)]
+        while waiting and work <= limit:
+            value, times, repeated = waiting.pop()
+            work += repeated * self.subschemas
+            children: Iterator[tuple[int, Any]]
+            if isinstance(value, dict):
+                children = ((self.by_key.get(f".{k}", self.of_key), v) for k, v in value.items())
+            elif isinstance(value, list):
+                factors = (self.by_key.get(f"[{n}]", self.of_item) for n in range(len(value)))
+                children = zip(factors, value, strict=True)
+            else:
+                continue
+            for factor, child in children:
+                below = max(1, times * factor)
+                waiting.append((child, below, repeated + below - 1))
+        return work
+
+
+def check(schema: Any) -> Branching | None:
+    """Return how the schema branches, if so; raise InvalidRequest where no bucket bounds it."""
+    try:
+        graph = _Graph(schema)
+        graph.check_ways()
+        return graph.branching()
+    except RecursionError:
+        raise InvalidRequest("cannot use the schema: it is nested too deeply") from None
 
 
 class _Graph:
@@ -44,36 +82,72 @@ class _Graph:
         self._resource: dict[int, Any] = {}  # of each node: the nearest one above it with an $id
         self._named: dict[str, Any] = {}  # those, by $id
         self._collect(root)
+        self._factors: dict[str, int] = {}  # by step: evaluations of a child for one of its parent
+        self._worst: tuple[int, int] | None = None  # the subschema that branches most, and how much
+        self._branching: set[int] = set()
+        self._expansions: dict[int, int] = {}
         self._edges = {number: list(self._edges_of(node)) for number, node in self._nodes.items()}
 
-    def count_ways(self) -> int:
-        """In how many ways one place may be looked at; raises where that grows with the nesting."""
+    def check_ways(self) -> None:
+        """Raise InvalidRequest where one place would be looked at in too many ways, or for ever."""
         if not isinstance(self._root, dict):
-            return 1
-        component = _components(self._edges)
+            return
         ways = dict.fromkeys(self._edges, 0)
         ways[id(self._root)] = 1
-        for members in component:  # in topological order
-            self._refuse_branching(set(members))
-            total = sum(ways[number] for number in members)
+        for members in _components(self._edges):  # in topological order
+            multiplier = self._measure_recursion(members)
+            total = sum(ways[number] for number in members) * multiplier
+            if total > MAX_WAYS:
+                raise InvalidRequest(
+                    f"cannot use the schema: {self._place(members[0])}: it would be applied to one "
+                    f"place in over {MAX_WAYS} ways; use fewer references within references"
+                )
             for number in members:
-                ways[number] = total
                 for _, target in self._edges[number]:
                     if target not in members:
                         ways[target] = min(ways[target] + total, MAX_WAYS + 1)
-        return max(ways.values())
 
-    def _refuse_branching(self, members: set[int]) -> None:
+    def branching(self) -> Branching | None:
+        """Return how the recursive subschemas multiply; None where each comes back once."""
+        if self._worst is None:
+            return None
+        by_key = {label: n for label, n in self._factors.items() if label[0] in ".["}
+        any_item = by_key.pop("[]", 0)
+        any_key = self._factors.get("*", 0) + self._factors.get("{rest}", 0)
+        return Branching(
+            place=self._place(self._worst[0]),
+            subschemas=min(max(self._expansion(n) for n in self._branching), MAX_WAYS),
+            by_key={
+                label: n + (any_item if label[0] == "[" else any_key) for label, n in by_key.items()
+            },
+            of_key=any_key,
+            of_item=any_item,
+        )
+
+    def _measure_recursion(self, members: list[int]) -> int:
+        """Return in how many ways at most the subschemas that recurse together look at a child."""
         memo: dict[int, dict[str, int]] = {}
+        together_with = set(members)
+        most = 1
         for number in members:
-            exits = self._exits(number, members, memo, set())
+            exits = self._exits(number, together_with, memo, set())
             every = exits.get("*", 0)
-            if any(count + (every if label != "*" else 0) > 1 for label, count in exits.items()):
-                raise InvalidRequest(
-                    f"cannot use the schema: {self._place(number)}: it refers to itself twice at "
-                    "the same place, so a nested bucket could take for ever; let each place refer "
-                    "back once"
-                )
+            for label, count in exits.items():
+                self._factors[label] = max(self._factors.get(label, 0), count)
+                together = count + (every if label != "*" else 0)
+                most = max(most, together)
+                if together > 1 and (self._worst is None or together > self._worst[1]):
+                    self._worst = (number, together)
+        if most > 1:
+            self._branching.update(members)
+        return most
+
+    def _expansion(self, number: int) -> int:
+        """Return how many subschemas one evaluation of this one applies to the same place."""
+        if number not in self._expansions:
+            here = (target for label, target in self._edges[number] if label == _HERE)
+            self._expansions[number] = 1 + sum(self._expansion(target) for target in here)
+        return self._expansions[number]
 
     def _exits(
         self, number: int, members: set[int], memo: dict[int, dict[str, int]], above: set[int]

@@ -17,6 +17,7 @@ DRAFTS = (field_form.DIALECT, f"{field_form.DIALECT}#")
 MAX_BYTES = 4 * 1024 * 1024
 MAX_BACKTRACKS = 10_000
 MAX_KEYS_AND_ITEMS = 2500  # of a bucket of which all violations are told
+MAX_EVALUATIONS = 20_000  # repeated ones, to tell all violations of a bucket
 OUTSIDE = "leads outside, and nothing is ever fetched"
 Violation = dict[str, Any]
 
@@ -29,6 +30,7 @@ class Validator:
     json_schema: Any
     _validator: Any
     _secrets: frozenset[str]
+    _branching: complexity.Branching | None = None
 
     @property
     def form(self) -> str:
@@ -38,11 +40,16 @@ class Validator:
         """All, each ``{"path": JSON Pointer, "message", "keyword"}``; [] where it is valid.
 
         Of a bucket (as JSON) with over MAX_KEYS_AND_ITEMS the first alone: each of them may be one.
+        Of a bucket nested too deeply for a schema that branches, only that it is not valid.
         ``secret``: all values are, so none is told.
         """
         bucket = orjson.loads(text)
         if self._validator.is_valid(bucket):
             return []
+        # Unlike the verdict, telling why takes time that grows exponentially with the nesting.
+        branching = self._branching
+        if branching and branching.bound(bucket, MAX_EVALUATIONS) > MAX_EVALUATIONS:
+            return [_too_deep(branching.place)]
         # The library finds all of them in one go, during which nothing else in the process runs.
         if text.count(b",") < MAX_KEYS_AND_ITEMS or not _is_large(bucket):
             return [self._violation(error, secret) for error in self._validator.iter_errors(bucket)]
@@ -83,6 +90,19 @@ class Validator:
         return False
 
 
+def _too_deep(place: str) -> Violation:
+    return {
+        "path": "",
+        "message": (
+            "is nested too deeply for its schema, which refers back to itself several times at "
+            f"{place or 'its root'}: it is not valid, and finding all that is wrong would take too "
+            "long; fix: correct or simplify what is nested deepest, or let the schema refer back "
+            "once at each place"
+        ),
+        "keyword": "$ref",
+    }
+
+
 def _is_large(bucket: Any) -> bool:
     """Whether there are over MAX_KEYS_AND_ITEMS in it, at any depth."""
     waiting, found = [bucket], 0
@@ -103,12 +123,14 @@ def compile_schema(document: Any) -> Validator:
     if len(orjson.dumps(document)) > MAX_BYTES:
         raise InvalidRequest(f"cannot use the schema: it has over {MAX_BYTES} bytes")
     schema: Any = document
+    branching = None
     if isinstance(document, dict):
         if field_form.is_field_form(document):
             schema = field_form.to_json_schema(document)
         _check_dialect(schema)
-        complexity.check(schema)
-    return Validator(document, schema, _validator(schema), frozenset(_secret_names(schema)))
+        branching = complexity.check(schema)
+    secrets = frozenset(_secret_names(schema))
+    return Validator(document, schema, _validator(schema), secrets, branching)
 
 
 def _check_dialect(schema: dict[str, Any]) -> None:
