@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.buckets import Buckets
 from ..core.contexts import Contexts
-from ..core.events.hub import Hub
+from ..core.events import Hub
 from ..core.schemas.registry import Registry
 from ..core.schemas.replication import SchemaWriter
 from ..stats import RequestCounter
