@@ -111,6 +111,7 @@ class Daemon:
             Hub(self._store, settings.limits.max_watchers, settings.limits.heartbeat_seconds),
             self._schemas,
             ReplicatedSchemas(self._schemas, shared) if shared else LocalSchemas(self._schemas),
+            self._retention,
             operators(settings),
             settings.limits.body_timeout_seconds,
             self._status.document,
