@@ -6,15 +6,17 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__, metrics
 from .api.services import Services
 from .core.retention import Retention
 from .model.bucket import timestamp
-from .server.server import Server
 from .settings.sections import Settings, shown
 from .store.base import Store
+
+if TYPE_CHECKING:
+    from .server import Server
 
 _STORE_COUNTS = ("devices", "buckets", "device_buckets", "quarantined_files")
 

@@ -12,7 +12,6 @@ import os
 import pwd
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ..core.contexts import Context
 from ..errors import Forbidden, NoJobContext
@@ -55,7 +54,8 @@ def _number(kind: str, name: str, find: Callable[[str], int]) -> int:
         raise KeyError(kind, name) from None
 
 
-class Caller(NamedTuple):
+@dataclass(slots=True)
+class Caller:
     """Who sends one request; ``context`` is what its token opens, if it sent a valid one."""
 
     operator: bool

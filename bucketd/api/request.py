@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..concurrency import INLINE_MAX_BYTES, offload
 from ..errors import InvalidRequest
@@ -14,7 +14,7 @@ from ..model.bucket import BucketKey, check_name
 from ..model.preconditions import Preconditions
 from .access import Caller
 from .headers import Headers
-from .responses import Reply
+from .responses import BUCKET, DEVICE_BUCKET, Reply, ResponseTemplate
 from .services import Services
 from .target import Query
 
@@ -24,11 +24,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Target(NamedTuple):
-    """The bucket that a request is about, and the automation whose schema applies to it."""
+@dataclass(slots=True)
+class Target:
+    """The bucket that a request is about, and the automation whose schema applies to it.
+
+    ``template``: of responses about it.
+    """
 
     key: BucketKey
     automation: str | None
+    template: ResponseTemplate = BUCKET
+
+    def __post_init__(self) -> None:
+        if self.key.job is None:
+            self.template = DEVICE_BUCKET
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,8 @@ class ResolvedRequest:
     about: tuple[str, str]
 
 
-class Request(NamedTuple):
+@dataclass(slots=True)  # three times as fast to make as a NamedTuple, and made for each request
+class Request:
     """What a handler gets: what the head asks for, who asks, and the whole body.
 
     ``target``: the bucket, on a route that is about one.

@@ -7,11 +7,12 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from math import ceil
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import orjson
 
@@ -61,7 +62,8 @@ class Stream(Protocol):
         """End the stream."""
 
 
-class Response(NamedTuple):
+@dataclass(slots=True)
+class Response:
     """What is sent back. ``head``: status line and header fields but Date and Connection.
 
     ``parts`` are joined to the body.
@@ -73,7 +75,8 @@ class Response(NamedTuple):
     stream: Stream | None = None
 
 
-class Deferred(NamedTuple):
+@dataclass(slots=True)
+class Deferred:
     """A response to come, which ``render`` makes of the outcome of a future or coroutine."""
 
     outcome: Awaitable[Any]

@@ -99,6 +99,8 @@ class WriteLock:
         self._fd = self._open()
         self._guard = threading.Lock()
         self.held_since: float | None = None
+        # By the wall clock, as the times of files are; 0 before the first time.
+        self.released_ns = 0
 
     def acquire(self, timeout: float = 0.0, give_up: Callable[[], bool] = lambda: True) -> bool:
         """Wait at most ``timeout`` seconds, or until ``give_up()``; return whether it is held now.
@@ -151,6 +153,7 @@ class WriteLock:
 
     def release(self) -> None:
         with self._guard:
+            self.released_ns = time.time_ns()
             portalocker.unlock(self._fd)
             self.held_since = None
 

@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._writable = True
         self._scheduled = False  # the next request is taken in the next turn of the event loop
         # Of the request that is received or handled:
-        self._began, self._about = 0.0, UNROUTED
+        self._began = 0.0
         self._parser: RequestParser | None = None
         self._raw_head = b""  # where it may be cached
         self._resolved: ResolvedRequest | None = None
@@ -173,15 +173,17 @@ class Connection(asyncio.Protocol):
         """
         data = self._received
         if self._state is IDLE:
-            self._began, self._about = perf_counter(), UNROUTED
+            self._began, self._resolved, self._raw_head = perf_counter(), None, b""
             end = data.find(END, 0, MAX_HEAD_BYTES) + len(END)
-            self._raw_head = data[:end] if end >= len(END) else b""
-            cached = self._server.heads.find(self._raw_head) if self._raw_head else None
-            if cached is not None:
-                self._received, self._raw_head = data[end:], b""
-                self._resolved, self._length = cached
-                self._about, self._head_only = cached.resolved.about, cached.resolved.head_only
-                return True
+            if end >= len(END):
+                raw_head = data[:end]
+                cached = self._server.heads.find(raw_head)
+                if cached is not None:
+                    self._received = data[end:]
+                    self._resolved, self._length = cached
+                    self._head_only = self._resolved.head_only
+                    return True
+                self._raw_head = raw_head
             self._parser, self._length, self._head_only = RequestParser(), None, False
         assert self._parser is not None  # noqa: S101  (made when the request began)
         head, self._received = self._parser.feed_head(data)
@@ -196,7 +198,6 @@ class Connection(asyncio.Protocol):
         self._keep_alive = head.keep_alive
         self._keep_alive_field = b"\r\nConnection: keep-alive" if head.is_http_1_0 else b""
         self._resolved = resolve(head.method, head.target, head.headers)
-        self._about = self._resolved.about
         return True
 
     def _start_body(self) -> None:
@@ -242,7 +243,10 @@ class Connection(asyncio.Protocol):
             self._respond(reply)
             return
         self._state = HANDLING
-        outcome, self._render = reply if isinstance(reply, Deferred) else (reply, None)
+        if isinstance(reply, Deferred):
+            outcome, self._render = reply.outcome, reply.render
+        else:
+            outcome, self._render = reply, None
         asyncio.ensure_future(outcome).add_done_callback(self._respond_with)
 
     # --- responses out
@@ -266,7 +270,7 @@ class Connection(asyncio.Protocol):
             if stream is not None:
                 stream.close()
             return
-        if self._server.slow_readers.is_full and _is_large(response) and self._about[1] == "GET":
+        if self._server.slow_readers.is_full and self._is_large_read(response):
             response = refusal(
                 Overloaded("cannot answer: too many clients do not read responses; try again")
             )
@@ -288,6 +292,10 @@ class Connection(asyncio.Protocol):
         if self._received or not self._reading:
             self._go_on()
 
+    def _is_large_read(self, response: Response) -> bool:
+        is_read = self._resolved is not None and self._resolved.route.method == "GET"
+        return is_read and sum(map(len, response.parts)) > INLINE_MAX_BYTES
+
     def _refuse(self, error: BucketdError) -> None:
         """Refuse a request that is not complete, or whose head is reason enough."""
         if self._body is None and self._length is not None and len(self._received) >= self._length:
@@ -300,9 +308,9 @@ class Connection(asyncio.Protocol):
     def _count(self, status: int) -> None:
         services, seconds = self._services, perf_counter() - self._began
         self._server.requests_count += 1
-        services.tally.add(*self._about, status, seconds)
+        path, method = UNROUTED if self._resolved is None else self._resolved.about
+        services.tally.add(path, method, status, seconds)
         if seconds > services.slow_seconds:
-            path, method = self._about
             log.warning("slow: %s %s took %.3f s, status %d", method, path, seconds, status)
 
     # --- what follows a response
@@ -433,7 +441,3 @@ def _incomplete() -> InvalidRequest:
 
 def _too_slow(what: str, seconds: float) -> RequestTimeout:
     return RequestTimeout(f"cannot read the {what} was not complete after {seconds:g} s")
-
-
-def _is_large(response: Response) -> bool:
-    return sum(map(len, response.parts)) > INLINE_MAX_BYTES

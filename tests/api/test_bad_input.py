@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -249,3 +250,53 @@ def test_a_dense_text_that_begins_as_an_indented_one_is_json(shared_daemon: Daem
     body = b'{\n  "a": [' + b",".join([b"1"] * 200_000) + b"]\n}\n"
     answer = shared_daemon.request("PUT", target, body, {"Content-Type": "application/json"})
     assert (answer.status, answer.bucket) == (200, {"a": [1] * 200_000})
+
+
+SECRET = "hunter2-secret"
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        (f"limit={SECRET}", {}),
+        (f"cursor={SECRET}", {}),
+        ("", {"Accept": f"text/{SECRET}"}),
+        ("", {"X-Bad\x01": SECRET}),
+        ("", {"X": f"{SECRET}\0"}),
+        ("", {"Content-Length": SECRET}),
+        ("", {"Transfer-Encoding": SECRET}),
+        ("", {"X": SECRET * 1000}),
+        ("", {"Host": f"b\r\nHost: {SECRET}"}),
+        ("", {"Origin": SECRET}),
+    ],
+)
+def test_a_refusal_repeats_no_value(
+    shared_daemon: Daemon, query: str, headers: dict[str, str]
+) -> None:
+    head = "".join(f"{name}: {value}\r\n" for name, value in ({"Host": "b"} | headers).items())
+    said = shared_daemon.raw(
+        f"GET /v1/buckets?{query} HTTP/1.1\r\nConnection: close\r\n{head}\r\n".encode()
+    )
+    assert re.match(rb"HTTP/1.1 4\d\d ", said), said
+    assert SECRET.encode() not in said
+
+
+def test_a_refused_write_repeats_no_value(shared_daemon: Daemon) -> None:
+    target = pair("d", "values")
+    for headers in (
+        {"If-Match": SECRET},
+        {"Content-Type": SECRET},
+        {"Content-Encoding": SECRET},
+        {"Content-Type": f"application/json; charset={SECRET}"},
+    ):
+        answer = shared_daemon.request("PUT", target, {"a": SECRET}, headers)
+        assert answer.status in (400, 415), headers
+        assert SECRET.encode() not in answer.body
+    for query in (f"revision={SECRET}", f"created_at={SECRET}", f"updated_at={SECRET}"):
+        answer = shared_daemon.request("PUT", f"{target}?{query}", {"a": 1})
+        assert answer.status == 400
+        assert SECRET.encode() not in answer.body
+    for flag in ("force", "dry_run"):
+        answer = shared_daemon.request("PUT", f"/v1/schemas/values?{flag}={SECRET}", {})
+        assert answer.status == 400
+        assert SECRET.encode() not in answer.body

@@ -208,3 +208,34 @@ def test_pages_of_a_list_are_the_whole(daemon: Daemon, limit: int) -> None:
     assert {row["size"] for row in rows} == {len(json.dumps({"n": 1}).replace(" ", ""))}
     assert daemon.request("GET", "/v1/buckets?limit=0").status == 400
     assert daemon.request("GET", "/v1/buckets?cursor=nonsense").status == 400
+
+
+@pytest.mark.parametrize("target", [pair("d", "minimal"), pair("minimal")])
+def test_a_write_may_be_answered_without_the_bucket(shared_daemon: Daemon, target: str) -> None:
+    """``Prefer: return=minimal``; also where the head is repeated, and the bucket is large."""
+    minimal = {"Prefer": 'respond-async, Return="minimal"; x=1'}
+    writes: tuple[tuple[str, Any, int], ...] = (
+        ("PUT", {"a": 1}, 1),
+        ("PATCH", {"b": 1}, 2),
+        ("PATCH", {"b": 2}, 3),
+        ("PATCH", {"pad": "x" * 200_000}, 4),
+        ("PATCH", {"pad": "x" * 200_000}, 4),
+    )
+    for method, body, revision in writes:
+        answer = shared_daemon.request(method, target, body, minimal)
+        assert answer.json == {"success": True, "revision": revision}
+        assert answer.headers["preference-applied"] == "return=minimal"
+        assert answer.etag == shared_daemon.request("GET", target).etag
+    answer = shared_daemon.request("DELETE", f"{target}?key=pad", None, minimal)
+    assert answer.json == {"success": True, "revision": 5}
+    answer = shared_daemon.request("DELETE", target, None, minimal)
+    assert (answer.json, answer.etag) == ({"success": True, "revision": 0}, None)
+
+
+@pytest.mark.parametrize("prefer", ["return=representation", "return=maximal", "respond-async", ""])
+def test_any_other_preference_gives_the_bucket(shared_daemon: Daemon, prefer: str) -> None:
+    answer = shared_daemon.request("PUT", pair("d", "prefer"), {"a": 1}, {"Prefer": prefer})
+    assert answer.bucket == {"a": 1}
+    assert "preference-applied" not in answer.headers
+    read = shared_daemon.request("GET", pair("d", "prefer"), None, {"Prefer": "return=minimal"})
+    assert read.bucket == {"a": 1}

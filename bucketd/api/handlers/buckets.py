@@ -17,8 +17,8 @@ from ...model.changes import Change, Metadata
 from ...model.strict_json import as_object
 from ...store.base import BucketInfo, Filter, Page
 from .. import headers, responses
-from ..request import Request, Target
-from ..responses import Deferred, Reply, Response, ResponseTemplate
+from ..request import Request
+from ..responses import Deferred, Reply, Response
 
 MAX_PAGE = 1000
 MAX_DAYS = 36525  # 100 years, as for [retention]
@@ -45,16 +45,12 @@ def _shown(request: Request, now: Snapshot) -> Response | Coroutine[Any, Any, Re
         if not head.preconditions.if_none_match_holds(now):
             return responses.not_modified(now)
         head.preconditions.check(now, target.key, "read")
-    keys, template = head.query.get("key"), _template(target)
+    keys, template = head.query.get("key"), target.template
     if keys is None:
         return template.fill(now)
     if len(now.bucket) > INLINE_MAX_BYTES:
         return offload(lambda: template.fill(_selected(now, keys)))
     return template.fill(_selected(now, keys))
-
-
-def _template(target: Target) -> ResponseTemplate:
-    return responses.DEVICE_BUCKET if target.key.job is None else responses.BUCKET
 
 
 def _selected(now: Snapshot, keys: list[str]) -> Snapshot:
@@ -85,7 +81,7 @@ def delete(request: Request) -> Reply:
 
 def _commit(request: Request, change: Change) -> Deferred:
     target, head = request.bucket, request.head
-    template = responses.MINIMAL if head.minimal else _template(target)
+    template = responses.MINIMAL if head.minimal else target.template
     buckets = request.services.buckets
     outcome = buckets.commit(target.key, change, head.preconditions, target.automation)
     return Deferred(outcome, template.fill)
@@ -96,8 +92,8 @@ async def _commit_offloaded(request: Request, change_of: ChangeOf) -> Response:
     change = await offload(lambda: change_of(request, strict_json.loads(request.body)))
     if len(request.body) > INLINE_MAX_BYTES:
         change = change._replace(offloaded=True)
-    outcome, render = _commit(request, change)
-    return render(await outcome)
+    deferred = _commit(request, change)
+    return deferred.render(await deferred.outcome)
 
 
 def _merge(_request: Request, body: object) -> Change:

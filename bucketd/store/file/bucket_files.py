@@ -167,6 +167,25 @@ class BucketFiles:
         self._remember_read(key, Entry(ABSENT, None, verified=False, before=before), changes)
         return Loaded(ABSENT, verified=False, before=before)
 
+    def may_be_away(self, key: BucketKey) -> bool:
+        """Report whether an editor may have moved the file away. Raises BucketdError.
+
+        An absent bucket is absent also while another program holds the lock: unless something
+        beside its place has its name, or its directory has changed since the daemon let go of the
+        lock.
+        """
+        parts, name = paths.parts(key)
+        try:
+            with files.directory(self.root, parts) as parent:
+                names, mtime_ns = os.listdir(parent), os.fstat(parent).st_mtime_ns
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self.unreadable(key, error) from error
+        return any(name in other for other in names) or (
+            self._lock is not None and mtime_ns > self._lock.released_ns
+        )
+
     def _being_edited(self, key: BucketKey, how: str) -> BeingEdited:
         self._note_unsettled(key)
         return BeingEdited(

@@ -204,12 +204,17 @@ class FileStore:
         return self._dirty.get(key, loaded.snapshot)
 
     def _acknowledged(self, key: BucketKey) -> Snapshot | None:
-        """Return what is known of a bucket besides its file, if anything; from any thread."""
+        """Return what is known of a bucket while its file is edited; None: its editor knows.
+
+        From any thread.
+        """
         entry = self._files.entry(key)
         if entry is not None and entry.snapshot.revision:
             return entry.snapshot
         record = self._journal.find(key, self._committer.end)
-        return record.after if record is not None and record.after.revision else None
+        if record is not None and record.after.revision:
+            return record.after
+        return None if self._files.may_be_away(key) else ABSENT
 
     async def _ingest(self, key: BucketKey) -> Snapshot:
         return await self._committer.commit(Commit(key, INGEST, Preconditions()))

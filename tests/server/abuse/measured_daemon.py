@@ -82,6 +82,8 @@ if __name__ == "__main__":
     kind = connection.Connection
     kind.connection_made = timed(_connection_made, "connection_made")  # type: ignore[method-assign]
     kind.data_received = timed(kind.data_received, "data_received")  # type: ignore[method-assign]
+    kind._take_request = timed(kind._take_request, "next request")  # type: ignore[method-assign]
+    kind._respond_with = timed(kind._respond_with, "response")  # type: ignore[method-assign]
     commits = timed(committer.Committer._commit_gathered, "commit on the loop")
     committer.Committer._commit_gathered = commits  # type: ignore[method-assign]
     beats = timed(hub.Hub._send_heartbeats, "heartbeats")

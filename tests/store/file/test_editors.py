@@ -283,3 +283,16 @@ def test_the_removal_of_a_file_is_told_once_the_lock_is_free(daemon: Daemon) -> 
             path.unlink()
             time.sleep(1)
         assert stream.next().data["revision"] == 0
+
+
+def test_an_absent_bucket_is_absent_also_under_a_foreign_lock(daemon: Daemon) -> None:
+    path = make_bucket(daemon, token="kept")
+    with write_lock(daemon):
+        begun = time.monotonic()
+        assert daemon.request("GET", pair("phone", "other")).bucket == {}
+        assert daemon.request("GET", pair("new", "other")).bucket == {}
+        assert time.monotonic() - begun < 2
+        # A program that keeps its copies elsewhere.
+        path.rename(daemon.home / "job.json")
+        assert daemon.request("GET", TARGET).bucket == {"token": "kept"}
+        (daemon.home / "job.json").rename(path)
