@@ -100,7 +100,7 @@ def test_a_daemon_that_does_not_know_the_parameter(ctl: Shell) -> None:
         "from bucketd_client.ctl.session import Session\n"
         "real = Session.call\n"
         "def call(self, method, target, **more):\n"
-        "    return real(self, method, target.replace('older_than_days', 'unknown'), **more)\n"
+        "    return real(self, method, target.replace('/v1/buckets', '/v1/status'), **more)\n"
         "Session.call = call\n"
         "sys.exit(main())\n"
     )
@@ -178,6 +178,13 @@ def test_a_failure_on_the_way_tells_how_far_it_came(ctl: Shell) -> None:
     )
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.startswith("bucketctl: 1 of 3 buckets cleared, then:\n")
+
+
+def test_another_refusal_is_not_taken_for_an_old_daemon(ctl: Shell) -> None:
+    done = ctl("sweep", "--days", "90", "--device", "x" * 129, "--yes")
+    assert done.returncode == 1
+    assert "upgrade" not in done.stderr
+    assert "129 characters" in done.stderr
 
 
 def test_usage(ctl: Shell) -> None:

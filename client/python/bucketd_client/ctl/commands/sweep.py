@@ -86,8 +86,8 @@ def _older(session: Session, left_out: filters.LeftOut, days: int) -> list[Row]:
     try:
         return list(filters.buckets(session, left_out, days))
     except BucketError as problem:
-        # What is sent is valid for every daemon that knows the parameter.
-        if problem.code != "invalid_request":
+        # A daemon refuses a parameter that it does not know by its name.
+        if problem.code != "invalid_request" or "older_than_days" not in str(problem):
             raise
         raise error(
             "invalid_request",
