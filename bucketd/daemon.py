@@ -15,7 +15,7 @@ from .api.services import Services
 from .core.buckets import Buckets
 from .core.clock_record import ClockRecord
 from .core.contexts import Contexts
-from .core.events.hub import Hub
+from .core.events import Hub
 from .core.quota import Quota
 from .core.retention import Retention
 from .core.schemas.file_watcher import FileWatcher
@@ -111,6 +111,7 @@ class Daemon:
             Hub(self._store, settings.limits.max_watchers, settings.limits.heartbeat_seconds),
             self._schemas,
             ReplicatedSchemas(self._schemas, shared) if shared else LocalSchemas(self._schemas),
+            self._retention,
             operators(settings),
             settings.limits.body_timeout_seconds,
             self._status.document,
@@ -180,7 +181,7 @@ class Daemon:
             self._services.events.end(None)
         self._services.body_timeout = new.limits.body_timeout_seconds
         self._server.take_limits(new.limits)
-        self._services.events.most = new.limits.max_watchers
+        self._services.events.max_subscriptions = new.limits.max_watchers
         self._services.events.heartbeat_seconds = new.limits.heartbeat_seconds
         self._services.slow_seconds = new.log.slow_request_seconds
         for section in AT_START:

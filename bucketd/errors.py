@@ -1,4 +1,4 @@
-"""Everything that can be refused, as one tree.
+"""Every error that the daemon can respond with, as one tree.
 
 BucketdError
 ├── BadInput: InvalidJson, InvalidRequest, SchemaViolation
@@ -6,13 +6,12 @@ BucketdError
 ├── NotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType, RequestTimeout
 ├── Conflict: PatchFailed, SchemaConflict, PreconditionFailed
 ├── TooLarge
-├── Unavailable (worth another try later): TooManyRequests, Overloaded, ShuttingDown, ReadOnly
+├── Unavailable (try again later): TooManyRequests, Overloaded, ShuttingDown, ReadOnly
 └── Failure: BucketCorrupt, StorageFull, Internal
 
-Each leaf has a ``code``, one of the closed list that clients rely on; what
-HTTP status a code has is not known here (see ``api.wire``). A leaf's docstring
-is its entry in docs/errors.md: the cause, and after an empty line the cure.
-A message reads "cannot <verb> <thing>: <cause>", and the way out.
+Each leaf has a ``code`` of the closed list that clients rely on; ``api.responses`` maps a code to
+an HTTP status. The docstring of a leaf is its entry in docs/errors.md: the cause, then, after an
+empty line, how to fix it. A message reads "cannot <verb> <thing>: <cause>; <how to fix it>".
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any, ClassVar
 
 
 class BucketdError(Exception):
-    """A refusal with a sentence a person can act on; ``extra`` goes into the answer as it is."""
+    """Carries a sentence that a person can act on; ``extra`` has further fields of the response."""
 
     code: ClassVar[str] = "internal"
 
@@ -37,30 +36,34 @@ class BadInput(BucketdError):
 
 
 class InvalidJson(BadInput):
-    """The body is not JSON that can be kept exactly: a syntax error, NaN or Infinity, a lone
-    surrogate, or a whole number outside of 64 bits whose digits a double would lose.
+    """The body is not JSON that can be stored exactly: a syntax error, NaN or Infinity, a lone
+    surrogate, or an integer beyond 64 bits that would lose digits as a double.
 
-    Send UTF-8 JSON; the message names the value by its JSON Pointer, or the line and column.
-    Send such a number as a string, and a lone surrogate escaped."""
+    Send UTF-8 JSON. The message names the value by its JSON Pointer, or by line and column. Send
+    such an integer as a string, and escape a lone surrogate.
+    """
 
     code = "invalid_json"
 
 
 class InvalidRequest(BadInput):
-    """A name, parameter, header, schema or JSON Patch that is not one, or a body that is no
+    """A name, parameter, header, schema or JSON Patch is not valid, or the body is not an
     object.
 
-    Correct what the message names; the reference of routes says what each takes."""
+    Correct what the message names; the reference of routes lists what each route accepts.
+    """
 
     code = "invalid_request"
 
 
 class SchemaViolation(BadInput):
-    """The merged bucket would break the schema of its automation; ``details`` has every
-    violation with its path (of a bucket with over 2,500 members the first). Nothing was changed.
+    """The merged bucket would violate the schema of its automation. ``details`` has every
+    violation with its path (only the first for a bucket with over 2,500 keys and items). Nothing
+    was changed.
 
-    Send what the schema allows, or change the schema (``bucketctl schema check`` tells first
-    whom a new one would refuse)."""
+    Send what the schema allows, or change the schema (``bucketctl schema check`` shows
+    beforehand which stored buckets a new schema would refuse).
+    """
 
     code = "schema_violation"
 
@@ -70,54 +73,60 @@ class Denied(BucketdError):
 
 
 class NoJobContext(Denied):
-    """The request has no token, or one that is unknown, revoked or expired, or one of a
-    device alone where a job's is needed.
+    """The request has no token, or its token is unknown, revoked or expired, or the token is for
+    a device alone and the route needs a job.
 
     Start the automation with ``bucketctl run --device D --job J -- COMMAND``; as an operator,
-    name device and job."""
+    name the device and the job.
+    """
 
     code = "no_job_context"
 
 
 class Forbidden(Denied):
-    """The peer is no operator and the route is for operators, or the request has ``Origin``
-    or ``Referer`` and so comes from a web page.
+    """The route is for operators and the caller is not one, or the request has ``Origin`` or
+    ``Referer`` and so comes from a web page.
 
-    Use the job's own token, or let the operator add the user to ``[access]`` and reload."""
+    Use the job's own token, or let the operator add the user to ``[access]`` and reload.
+    """
 
     code = "forbidden"
 
 
 class NotFound(BucketdError):
-    """There is no such route, context or schema. (A bucket that was never written is no
+    """There is no such route, context or schema. (A bucket that was never written is not an
     error: it is ``{}``.)
 
-    Look at the path, or at what there is: ``bucketctl context list``, ``schema list``."""
+    Check the path, or list what exists: ``bucketctl context list``, ``bucketctl schema list``.
+    """
 
     code = "not_found"
 
 
 class MethodNotAllowed(BucketdError):
-    """The route exists and does not take this method.
+    """The route exists, but does not accept this method.
 
-    Use one of those in the message and in the ``Allow`` header."""
+    Use one of the methods in the message and in the ``Allow`` header.
+    """
 
     code = "method_not_allowed"
 
 
 class NotAcceptable(BucketdError):
-    """``Accept`` rules out JSON, and this route answers in nothing else.
+    """``Accept`` rules out JSON, and this route responds with nothing else.
 
-    Leave ``Accept`` out, or let it allow ``application/json``."""
+    Leave ``Accept`` out, or let it allow ``application/json``.
+    """
 
     code = "not_acceptable"
 
 
 class UnsupportedMediaType(BucketdError):
-    """The body's ``Content-Type`` or ``Content-Encoding`` is none that this route takes.
+    """The route does not accept the body's ``Content-Type`` or ``Content-Encoding``.
 
-    Send ``application/json``; to ``PATCH`` also ``application/merge-patch+json`` and
-    ``application/json-patch+json``. Do not compress."""
+    Send ``application/json``; ``PATCH`` also accepts ``application/merge-patch+json`` and
+    ``application/json-patch+json``. Do not compress the body.
+    """
 
     code = "unsupported_media_type"
 
@@ -125,8 +134,9 @@ class UnsupportedMediaType(BucketdError):
 class RequestTimeout(BucketdError):
     """The header or the body was not complete in time.
 
-    Send it at once; for slow callers raise ``header_timeout_seconds`` and
-    ``body_timeout_seconds`` in ``[limits]``."""
+    Send the request without pauses; for slow clients raise ``header_timeout_seconds`` and
+    ``body_timeout_seconds`` in ``[limits]``.
+    """
 
     code = "request_timeout"
 
@@ -136,42 +146,46 @@ class Conflict(BucketdError):
 
 
 class PatchFailed(Conflict):
-    """A JSON Patch does not apply: a place is missing, or a ``test`` fails. None of its
+    """The JSON Patch does not apply: a path does not exist, or a ``test`` fails. None of its
     operations was applied.
 
-    Read the bucket again and make the patch for what is there."""
+    Read the bucket again, and make a patch for its current state.
+    """
 
     code = "patch_failed"
 
 
 class SchemaConflict(Conflict):
-    """Stored buckets violate the new schema; ``details`` has the first 100 with their
-    violations, ``count`` says how many. The old schema stays in force.
+    """Stored buckets violate the new schema. ``details`` has the first 100 of them with their
+    violations, ``count`` their number. The old schema stays in force.
 
-    Mend those buckets or the schema, or set it all the same with ``--force`` (``?force=true``):
-    they stay readable, and their next write must be valid."""
+    Correct those buckets or the schema, or set the schema with ``--force`` (``?force=true``):
+    the buckets stay readable, and their next write must be valid.
+    """
 
     code = "schema_conflict"
 
 
 class PreconditionFailed(Conflict):
-    """``If-Match`` or ``If-None-Match`` does not hold: the bucket has changed since it was
-    read. ``revision`` is the current one. Nothing was changed.
+    """``If-Match`` or ``If-None-Match`` does not hold: the bucket has changed since it was read.
+    ``revision`` is the current revision. Nothing was changed.
 
-    Read it again, decide anew, and write with the new ETag; ``update`` of the clients does that
-    by itself."""
+    Read the bucket again, decide anew, and write with the new ETag; ``update`` of the clients
+    repeats these steps by itself.
+    """
 
     code = "precondition_failed"
 
 
 class TooLarge(BucketdError):
-    """The body, or the bucket as it would be after the change, is over ``max_bucket_bytes``; or
-    all buckets of its device would be over ``max_device_bytes`` together. The message has size,
-    limit and the largest keys or buckets. Nothing was changed.
+    """The body or the changed bucket would exceed ``max_bucket_bytes``, or the buckets of the
+    device would together exceed ``max_device_bytes``. The message has the size, the limit, and
+    the largest keys or buckets. Nothing was changed.
 
-    Keep large things in files and their paths in the bucket, remove keys or buckets that are no
-    longer needed (``bucketctl usage`` tells what each device has), or raise the limit in
-    ``[limits]``."""
+    Store large data in files and only their paths in the bucket, remove keys or buckets that are
+    no longer needed (``bucketctl usage`` shows the size of each device), or raise the limit in
+    ``[limits]``.
+    """
 
     code = "too_large"
 
@@ -181,38 +195,42 @@ class Unavailable(BucketdError):
 
 
 class TooManyRequests(Unavailable):
-    """As many contexts are live as ``max_live`` in ``[contexts]`` allows.
+    """The number of live contexts has reached ``max_live`` in ``[contexts]``.
 
-    Revoke those that nobody needs (``bucketctl context list``), give them a shorter
-    ``ttl_seconds``, or raise the limit."""
+    Revoke contexts that are no longer needed (``bucketctl context list``), give them a shorter
+    ``ttl_seconds``, or raise the limit.
+    """
 
     code = "too_many_requests"
 
 
 class Overloaded(Unavailable):
-    """Connections, waiting writes, descriptors or the lock are all taken at the moment, or
-    etcd cannot be reached. Nothing was changed.
+    """The limit of connections, waiting writes or file descriptors is reached, another program
+    holds a lock or a bucket's file, or etcd is unavailable. Nothing was changed.
 
-    Try again after ``Retry-After``, as the clients do. If it stays, the message names what is
-    taken: another program that holds ``write.lock``, say."""
+    Try again after ``Retry-After``, as the clients do. If the error persists, the message names
+    the cause, such as another program that holds ``write.lock``.
+    """
 
     code = "overloaded"
 
 
 class ShuttingDown(Unavailable):
-    """The daemon is stopping and did not act on the request.
+    """The daemon is stopping and has not handled the request.
 
-    Try again: after a restart it is there in a moment, and the clients wait for that."""
+    Try again: a restart takes a moment, and the clients wait for it.
+    """
 
     code = "shutting_down"
 
 
 class ReadOnly(Unavailable):
-    """The journal failed, or the daemon may not write to the file system, so no write can be
-    promised. Reads go on. Nothing was changed.
+    """The journal has failed, or the daemon may not write to the file system, so no write would
+    be durable. Reads still work. Nothing was changed.
 
-    Look for the cause in the log and the kernel's log, mend it, and restart bucketd; it
-    recovers what was acknowledged."""
+    Find the cause in the daemon's log and in the kernel's log, remove it, and restart bucketd:
+    it recovers every acknowledged write.
+    """
 
     code = "read_only"
 
@@ -222,31 +240,35 @@ class Failure(BucketdError):
 
 
 class BucketCorrupt(Failure):
-    """The bucket's file is damaged and no good generation of it is known. It was left
+    """The bucket's file is damaged, and no good generation of it is known. The file was left
     untouched where it is, and the message names it.
 
-    Put a good file in its place (from a backup, under ``write.lock``), or replace or delete the
-    bucket; the damaged file is then kept in ``quarantine/``."""
+    Replace the file by a good one (from a backup, under ``write.lock``), or replace or delete
+    the bucket; the damaged file is then moved to ``quarantine/``.
+    """
 
     code = "bucket_corrupt"
-    damage = ""  # the file and what is wrong with it, without what became of that
+    # The file and what is wrong with it, without what was done about it.
+    damage = ""
 
 
 class StorageFull(Failure):
-    """There is no space for the write, or a quota is used up. Nothing was changed, and what
-    was acknowledged before is kept.
+    """There is no space for the write, or a disk quota is used up. Nothing was changed, and
+    every acknowledged write is kept.
 
-    Free some space; writes go on by themselves. Whole buckets can be deleted meanwhile, which frees
-    their files."""
+    Free some space; writes then work again without a restart. Whole buckets can be deleted
+    meanwhile, which frees their files.
+    """
 
     code = "storage_full"
 
 
 class Internal(Failure):
-    """A defect of the daemon, or a device that fails. Where the outcome of a write cannot be
-    known, the message says so.
+    """The daemon has a defect, or a device fails. If the outcome of a write is unknown, the
+    message says so.
 
-    Find the ``X-Request-Id`` of the answer in the daemon's log, which says more. Where the
-    outcome is unknown, read before you repeat."""
+    Look up the ``X-Request-Id`` of the response in the daemon's log, which has the details. If
+    the outcome is unknown, read the bucket before you repeat the write.
+    """
 
     code = "internal"

@@ -1,4 +1,4 @@
-"""The daemon's own log, on standard error: for people, or one JSON object a line for journald."""
+"""The daemon's log on standard error: lines for people, or JSON objects for journald."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ import sys
 from collections.abc import Mapping
 
 HUMAN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-# What sd-daemon(3) puts before a line, so that journald knows how bad it is.
+# Priorities of syslog, which journald reads at the beginning of a line: see sd-daemon(3).
 _PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
 
 
-class Journal(logging.Formatter):
-    """A priority, then ``level``, ``logger``, ``message``, and a ``traceback`` of an exception."""
+class JournaldFormatter(logging.Formatter):
+    """Formats a record as a priority and an object: level, logger, message, perhaps traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        members = {
+        fields = {
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
         if record.exc_info:
-            members["traceback"] = self.formatException(record.exc_info)
+            fields["traceback"] = self.formatException(record.exc_info)
         priority = _PRIORITIES.get(record.levelname, 6)
-        return f"<{priority}>{json.dumps(members, ensure_ascii=False)}"
+        return f"<{priority}>{json.dumps(fields, ensure_ascii=False)}"
 
 
 def to_stderr(level: str, environ: Mapping[str, str]) -> None:
-    """Log there from this level on, in the form for whoever reads it."""
+    """Log to standard error from this level on, as JSON if journald reads it."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Journal() if _is_journal(environ) else logging.Formatter(HUMAN))
+    handler.setFormatter(JournaldFormatter() if _is_journald(environ) else logging.Formatter(HUMAN))
     logging.basicConfig(handlers=[handler], level=level.upper())
-    logging.getLogger("watchfiles").setLevel("WARNING")  # it tells of each file that changes
+    # Below that, watchfiles logs each file that changes.
+    logging.getLogger("watchfiles").setLevel("WARNING")
 
 
-def _is_journal(environ: Mapping[str, str]) -> bool:
-    """Whether standard error is the stream to journald that the service manager made."""
+def _is_journald(environ: Mapping[str, str]) -> bool:
+    """Report whether standard error is the stream to journald that the service manager opened."""
     status = os.fstat(2)
     return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

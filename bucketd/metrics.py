@@ -1,6 +1,6 @@
-"""The text of ``GET /metrics``: the daemon's figures as Prometheus metrics, made when asked for.
+"""Prometheus text for ``GET /metrics``, rendered at each scrape.
 
-Nothing here runs between two scrapes, and prometheus_client is imported by the first.
+Nothing here runs between two scrapes, and only the first one imports prometheus_client.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ from .stats import Histogram, RequestCounter
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-# Name, what it tells, and where in the status it stands.
+# Name, help text, and path in the status document.
 GAUGES = (
     ("bucketd_uptime_seconds", "Time since the daemon started.", "uptime_seconds"),
     ("bucketd_contexts", "Live job contexts.", "counts.contexts"),
     ("bucketd_connections", "Open connections.", "counts.connections"),
-    ("bucketd_devices", "Devices with something stored.", "counts.devices"),
+    ("bucketd_devices", "Devices with a stored bucket.", "counts.devices"),
     ("bucketd_buckets", "Stored buckets of jobs.", "counts.buckets"),
     ("bucketd_device_buckets", "Stored device buckets.", "counts.device_buckets"),
-    ("bucketd_quarantined_files", "Files kept in the quarantine.", "counts.quarantined_files"),
+    ("bucketd_quarantined_files", "Files in the quarantine.", "counts.quarantined_files"),
     ("bucketd_watchers", "Open event streams.", "counts.watchers"),
     ("bucketd_cached_buckets", "Buckets in the cache.", "store.cached_buckets"),
-    ("bucketd_cache_bytes", "Memory that the cache takes.", "store.cache_bytes"),
-    ("bucketd_store_healthy", "1 while writes are taken.", "store.healthy"),
-    ("bucketd_journal_damaged", "1 if the start found a damaged journal.", "store.journal_damaged"),
+    ("bucketd_cache_bytes", "Size of the cache in memory.", "store.cache_bytes"),
+    ("bucketd_store_healthy", "1 while the store accepts writes.", "store.healthy"),
+    (
+        "bucketd_journal_damaged",
+        "1 if the journal was damaged at the start.",
+        "store.journal_damaged",
+    ),
     ("bucketd_schemas", "Schemas in force.", "schemas.count"),
 )
 COUNTERS = (
@@ -37,62 +41,69 @@ COUNTERS = (
     ("bucketd_journal_syncs_total", "Calls of fdatasync on the journal.", "store.journal_syncs"),
     ("bucketd_file_syncs_total", "Calls of syncfs for bucket files.", "store.file_syncs"),
     ("bucketd_file_writes_total", "Bucket files written.", "store.file_writes"),
-    ("bucketd_cache_hits_total", "Reads that the cache answered.", "store.cache_hits"),
-    ("bucketd_cache_misses_total", "Reads that took a look into the file.", "store.cache_misses"),
+    ("bucketd_cache_hits_total", "Reads served by the cache.", "store.cache_hits"),
+    ("bucketd_cache_misses_total", "Reads that had to read the file.", "store.cache_misses"),
     ("bucketd_swept_buckets_total", "Buckets removed by retention.", "counts.swept"),
-    ("bucketd_replayed_files_total", "Files completed at the start.", "store.replayed_files"),
+    (
+        "bucketd_replayed_files_total",
+        "Files restored from the journal at the start.",
+        "store.replayed_files",
+    ),
 )
 HISTOGRAMS = {
-    "bucketd_commit_seconds": "Time from taking up a batch of changes until it is answered.",
+    "bucketd_commit_seconds": "Time to commit a batch of changes, until it is acknowledged.",
     "bucketd_commit_batch_size": "Changes that shared one append to the journal.",
-    "bucketd_fsync_seconds": "Time of one fdatasync of the journal.",
+    "bucketd_fsync_seconds": "Duration of one fdatasync of the journal.",
 }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Figures:
-    """All that is known at one moment: the status page, requests, and histograms by name."""
+class Collector:
+    """Collects the metrics of one moment: the status document, requests, histograms by name."""
 
     status: Mapping[str, Any]
     requests: RequestCounter
     histograms: Mapping[str, Histogram]
 
     def collect(self) -> Iterator[Metric]:
-        """What prometheus_client asks of a collector."""
+        """Yield every metric; prometheus_client calls this at a scrape."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        info = GaugeMetricFamily("bucketd_info", "Which daemon this is.", None, ("version",))
+        info = GaugeMetricFamily("bucketd_info", "Version of the daemon.", None, ("version",))
         info.add_metric((self.status["version"],), 1)
         yield info
-        for name, text, place in GAUGES:
-            if (value := self._at(place)) is not None:
+        for name, text, path in GAUGES:
+            if (value := self._value(path)) is not None:
                 yield GaugeMetricFamily(name, text, value)
-        for name, text, place in COUNTERS:
-            if (value := self._at(place)) is not None:
+        for name, text, path in COUNTERS:
+            if (value := self._value(path)) is not None:
                 yield CounterMetricFamily(name, text, value)
         for name, text in HISTOGRAMS.items():
             if name in self.histograms:
                 yield _family(name, text, (), {(): self.histograms[name]})
-        yield from self._of_requests()
+        yield from self._request_metrics()
 
-    def _of_requests(self) -> Iterator[Metric]:
+    def _request_metrics(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily
 
         rows = list(self.requests.rows.items())
         requests = CounterMetricFamily(
-            "bucketd_requests", "Requests answered.", None, ("route", "method", "status")
+            "bucketd_requests",
+            "Requests by route, method and status.",
+            None,
+            ("route", "method", "status"),
         )
         seconds: dict[tuple[str, ...], Histogram] = {}
-        for (path, method, status), row in rows:
-            requests.add_metric((path, method, str(status)), sum(row.counts))
-            seconds.setdefault((path, method), Histogram()).include(row)
+        for (route, method, status), row in rows:
+            requests.add_metric((route, method, str(status)), sum(row.counts))
+            seconds.setdefault((route, method), Histogram()).include(row)
         yield requests
-        text = "Time from a request's head to its answer."
+        text = "Time from a request's head to its response."
         yield _family("bucketd_request_seconds", text, ("route", "method"), seconds)
 
-    def _at(self, place: str) -> float | None:
+    def _value(self, path: str) -> float | None:
         found: Any = self.status
-        for part in place.split("."):
+        for part in path.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
         return None if found is None else float(found)
 
@@ -110,10 +121,10 @@ def _family(
     return family
 
 
-def exposition(figures: Figures) -> bytes:
-    """Prometheus text; takes milliseconds, and the first time some tens of them."""
+def exposition(collector: Collector) -> bytes:
+    """Render Prometheus text. This takes milliseconds, and tens of them the first time."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry()
-    registry.register(figures)
+    registry.register(collector)
     return generate_latest(registry)

@@ -64,7 +64,7 @@ class Status:
 
     async def exposition(self) -> bytes:
         """Return the metrics as Prometheus text."""
-        figures = metrics.Figures(
+        collector = metrics.Collector(
             await self.document(), self._services.tally, self._store.histograms
         )
-        return await asyncio.to_thread(metrics.exposition, figures)
+        return await asyncio.to_thread(metrics.exposition, collector)

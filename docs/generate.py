@@ -166,12 +166,12 @@ def _metrics() -> Iterator[str]:
     requests = RequestCounter()
     requests.add("/", "GET", 200, 0.0)
     histograms = {name: Histogram() for name in metrics.HISTOGRAMS}
-    figures = metrics.Figures(_Everything(), requests, histograms)
+    collector = metrics.Collector(_Everything(), requests, histograms)
     yield from ("# Metrics", "")
     yield "`GET /metrics`, for an operator, in Prometheus' text format. A dashboard and alert rules"
     yield "over these are in [config/monitoring](../config/monitoring)."
     yield ""
-    rows = sorted(figures.collect(), key=lambda family: family.name)
+    rows = sorted(collector.collect(), key=lambda family: family.name)
     yield from table(("metric", "type", "labels", "tells"), map(_metric, rows))
 
 

@@ -55,7 +55,7 @@ class Stream(Protocol):
 
     ended: asyncio.Future[None]
 
-    def begin(self, send: Callable[[bytes], None]) -> None:
+    def start(self, send: Callable[[bytes], None]) -> None:
         """Send what there is, and from now on whatever comes, until ``close``."""
 
     def close(self) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..core.buckets import Buckets
 from ..core.contexts import Contexts
-from ..core.events.hub import Hub
+from ..core.events import Hub
+from ..core.retention import Retention
 from ..core.schemas.registry import Registry
 from ..core.schemas.replication import SchemaWriter
 from ..stats import RequestCounter
@@ -24,6 +25,7 @@ class Services:
     events: Hub
     schemas: Registry
     schema_writer: SchemaWriter
+    retention: Retention
     operators: Operators
     body_timeout: float
     status: Callable[[], Awaitable[dict[str, Any]]]

@@ -339,7 +339,7 @@ class Connection(asyncio.Protocol):
         if stream is not None and not self._head_only:
             self._state, self._stream = STREAMING, stream
             stream.ended.add_done_callback(lambda _ended: self.close())
-            stream.begin(self._send_event)
+            stream.start(self._send_event)
             self._resume_reading()
         elif linger and not self._ended and self._transport is not None:
             self._state = LINGERING

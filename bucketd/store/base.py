@@ -1,4 +1,4 @@
-"""The seam: what the layers above need of a store, and nothing more."""
+"""The interface of a store: what the layers above need, and nothing more."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class BucketInfo:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some rows in the store's own stable order, and where to go on (None at the end).
+    """Some rows in the store's own stable order, and the cursor of the next page (None at the end).
 
-    ``unreadable`` names the files that stand where a bucket should be but are none.
+    ``unreadable`` names what is stored in place of a bucket, but is not a valid one.
     """
 
     rows: list[BucketInfo]
@@ -55,11 +55,11 @@ class Page:
 
 
 class ChangeEvent(NamedTuple):
-    """A bucket has changed. ``before`` None: what it was before is not known.
+    """Describe one change of a bucket; ``before`` is None where the state before is unknown.
 
-    ``event_id`` names this place in the order of all changes; ``since`` goes on from there, in a
-    later process too. Of one ``shard`` changes are told in their order, and ``number`` says which
-    this is; of several in any.
+    ``event_id`` is the position in the order of all changes, from which ``changes_after`` goes on,
+    in a later process too. The changes of one ``shard`` are published in order, and ``number``
+    identifies a change among them; there is no order between shards.
     """
 
     key: BucketKey
@@ -71,7 +71,7 @@ class ChangeEvent(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The same for the same change of one shard, and for no other."""
+        """Return what identifies this change among those of its shard."""
         return self.number or self.event_id
 
 
@@ -98,7 +98,8 @@ class FeedInterrupted(Exception):
 class SharedSchemas(Protocol):
     """Schemas that all hosts of a store share. Each method raises ``BucketdError``."""
 
-    problem: str | None  # of the task that follows the changes, for ``Store.check``
+    # Why the task that follows the changes fails, for ``Store.check``.
+    problem: str | None
 
     async def put(self, automation: str, document: Any) -> SchemaChange:
         """Set a schema on all hosts; Internal where the outcome is unknown."""
@@ -114,32 +115,32 @@ class SharedSchemas(Protocol):
 
 
 class Subscriber(Protocol):
-    """Who is told of changes, on the event loop. It must not wait, and not raise."""
+    """Receives changes, on the event loop. Its methods must not block, and not raise."""
 
-    def tell(self, changed: ChangeEvent) -> None:
-        """One change, once it is durable; in the order of all changes."""
+    def publish(self, changed: ChangeEvent) -> None:
+        """Receive one change, once it is durable; changes come in the order of a shard."""
 
-    def lost(self) -> None:
-        """Changes were made of which nothing is known."""
+    def gap(self) -> None:
+        """Receive the news that changes were made that the store does not know."""
 
     @property
     def interests(self) -> Set[BucketKey] | None:
-        """The buckets of which changes made by somebody else should be looked for; None: all."""
+        """Return the buckets for which the store should watch for edits by others; None: all."""
 
 
 class Store(Protocol):
-    """Snapshots out, changes in; every method raises only ``BucketdError``."""
+    """Reads snapshots and commits changes; every method raises only ``BucketdError``."""
 
     def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot | Awaitable[Snapshot]:
-        """Return what is stored under the key, ``ABSENT`` when nothing is; awaitable if it takes
-        waiting, as ``settled`` does.
+        """Return what is stored under the key, ``ABSENT`` for nothing; an awaitable of it if the
+        store has to wait (see ``settled``).
 
-        ``stale_ok``: where the store cannot be asked, what was stored not long ago, with
-        ``stale_seconds``.
+        ``stale_ok`` allows a value read earlier, with its ``stale_seconds``, while the store is
+        unavailable.
         """
 
     def cached(self, key: BucketKey) -> Snapshot | None:
-        """Return what was known last, without looking: a guess, from any thread; None: unknown."""
+        """Return the last known value without a read, on any thread; None: unknown."""
 
     def commit(
         self,
@@ -150,62 +151,63 @@ class Store(Protocol):
     ) -> asyncio.Future[Snapshot]:
         """Read, check the preconditions, change and write as one step; done once it is durable.
 
-        Commits of one bucket happen one after another. ``automation`` is recorded with it.
+        Commits of one bucket happen in order. ``automation`` is recorded with the bucket.
         """
 
     @property
     def event_id(self) -> str:
-        """Of the newest change that the listener was told of, once it has returned from that."""
+        """Return the event id of the newest change that the subscriber has received."""
 
-    def subscribe(self, listener: Subscriber) -> None:
-        """From here on tell this one of every change, and of edits by others, too."""
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Publish every change from now on to this subscriber, edits by others included."""
 
     async def wait_until_watching(self, key: BucketKey | None) -> None:
-        """Return once the listener is told of all that changes from then on, of one or of all."""
+        """Return once every later change of one bucket, or of all, will be published."""
 
     async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
-        """The changes of one bucket, or of all, after that event id; None where that is not known.
+        """Return the changes of one bucket, or of all, after an event id; None where unknown.
 
-        All those that ``event_id`` of this moment covers, and maybe some that are still to be told.
+        The result has every change that was published before the call, and may have some that
+        will be published later.
         """
 
     def includes(self, event_id: str, changed: ChangeEvent) -> bool:
-        """Whether who goes on from that event id, by ``since``, was told of this change before.
+        """Report whether a client that resumes after an event id has this change already.
 
-        Then it was told so by another way than this listener, which hears of it only now.
+        That is so where another host published the change earlier than this one.
         """
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
-        """At most ``limit`` rows after the cursor; fewer, with a cursor, on a long search."""
+        """Return up to ``limit`` rows after the cursor; fewer, with a cursor, on a long search."""
 
     async def catch_up(self) -> None:
-        """Return once the listener is told of all that has changed by now, where that can be."""
+        """Return once every change made by now is published, where that is possible."""
 
     async def check(self) -> dict[str, Any]:
-        """Health and counts, for the status page."""
+        """Return health and counts, for the status document."""
 
     def shared_schemas(self) -> SharedSchemas | None:
         """Return the schemas that the hosts of this store share; None for a store of one host."""
 
     async def run_background(self, stop: asyncio.Event) -> None:
-        """Do what the store has to do beside requests, until ``stop``."""
+        """Run the store's background work until ``stop``."""
 
     @property
     def histograms(self) -> Mapping[str, Histogram]:
-        """Return how long commits took and how many came together, by the names of metrics."""
+        """Return the histograms of commits, by the names of their metrics."""
 
     @property
     def stalled_seconds(self) -> float:
-        """Return how long the engine has been at one step; it is stuck if that keeps growing."""
+        """Return how long the engine's current step has taken; it hangs if that keeps growing."""
 
     @property
     def problem(self) -> str | None:
         """Return why the store refuses requests now, if it does."""
 
     async def close(self) -> None:
-        """Finish what was accepted, then let go of everything."""
+        """Finish the accepted commits, then release everything."""
 
 
 async def settled(found: Snapshot | Awaitable[Snapshot]) -> Snapshot:
-    """Return what ``Store.read`` has found, after waiting where that takes waiting."""
+    """Return the snapshot of ``Store.read``; wait for it if the store has to."""
     return found if isinstance(found, Snapshot) else await found

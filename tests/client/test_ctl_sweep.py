@@ -6,11 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from bucketd_client.ctl.commands import sweep
 from ctl_shell import Shell
 from harness import Daemon, pair
 
@@ -54,25 +52,65 @@ def test_what_is_old_is_removed(ctl: Shell) -> None:
     assert ctl.json("sweep", "--days", "90", "--dry-run") == []
 
 
-@pytest.mark.parametrize("days", ["0", "-1", "x", "nan", "inf", "", "1e6", "999999999", "1e300"])
+@pytest.mark.parametrize(
+    "days", ["0", "-1", "x", "nan", "inf", "", "1e6", "0.5", "36526", "999999999", "1e300"]
+)
 def test_days_that_are_none(ctl: Shell, days: str) -> None:
     assert ctl("sweep", "--days", days, "--yes").returncode == 2
     assert ctl("sweep", "--yes").returncode == 2
     assert len(left(ctl)) == 3
 
 
-@pytest.mark.parametrize("days", ["700000", "36500", "3000"])
+@pytest.mark.parametrize("days", ["36525", "36500", "3000"])
 def test_days_beyond_any_bucket_remove_nothing(ctl: Shell, days: str) -> None:
     """The first day is in the first century: compared as text, each bucket would be older."""
     assert ctl.json("sweep", "--days", days, "--yes") == {"removed": 0}
     assert len(left(ctl)) == 3
 
 
-@pytest.mark.parametrize("text", ["2020-02-31T00:00:00.000Z", "2020-01-01", "then", "", None, 5])
-def test_what_is_no_time_is_never_old(text: object) -> None:
-    now = datetime.now(UTC)
-    assert not sweep.is_older({"updated_at": text}, now)
-    assert sweep.is_older({"updated_at": "0900-01-01T00:00:00.000Z"}, now)
+def test_an_invalid_time_is_never_old(ctl: Shell) -> None:
+    age(ctl.daemon, "a", "old", "2020-02-31T00:00:00.000Z")
+    shown = ctl.json("sweep", "--days", "1", "--dry-run")
+    assert [(row["device"], row["job"]) for row in shown] == [("b", "old")]
+
+
+def test_the_daemon_decides_what_is_older(ctl: Shell) -> None:
+    """Whatever the wall clock of the command says."""
+    script = (
+        "import datetime, sys, time\n"
+        "from bucketd_client.ctl import clock, main\n"
+        "real = time.time\n"
+        "time.time = lambda: real() + 400 * 86400\n"
+        "clock.jump_seconds = lambda status: 0.0\n"
+        "sys.exit(main())\n"
+    )
+    words = ["sweep", "--days", "90", "--dry-run", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], env=ctl.environ, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"new"' not in done.stdout
+    assert done.stdout.count('"old"') == 2
+
+
+def test_a_daemon_that_does_not_know_the_parameter(ctl: Shell) -> None:
+    script = (
+        "import sys\n"
+        "from bucketd_client.ctl import main\n"
+        "from bucketd_client.ctl.session import Session\n"
+        "real = Session.call\n"
+        "def call(self, method, target, **more):\n"
+        "    return real(self, method, target.replace('/v1/buckets', '/v1/status'), **more)\n"
+        "Session.call = call\n"
+        "sys.exit(main())\n"
+    )
+    words = ["sweep", "--days", "90", "--yes"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], env=ctl.environ, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "upgrade bucketd" in done.stderr
+    assert len(left(ctl)) == 3
 
 
 @pytest.mark.parametrize("days", [200, -200, 1, -1])
@@ -81,15 +119,14 @@ def test_a_clock_that_jumps_removes_nothing(ctl: Shell, days: int) -> None:
     script = (
         "import datetime, sys\n"
         "from bucketd_client.ctl import clock, main\n"
-        "from bucketd_client.ctl.commands import sweep\n"
         "class Clock(datetime.datetime):\n"
         "    @classmethod\n"
         "    def now(cls, zone=None):\n"
         f"        return super().now(zone) + datetime.timedelta(days={days})\n"
-        "sweep.datetime = clock.datetime = Clock\n"
+        "clock.datetime = Clock\n"
         "sys.exit(main())\n"
     )
-    words = ["sweep", "--days", "0.1", "--yes"]
+    words = ["sweep", "--days", "1", "--yes"]
     done = subprocess.run(
         [sys.executable, "-c", script, *words], env=ctl.environ, capture_output=True, text=True
     )
@@ -141,6 +178,13 @@ def test_a_failure_on_the_way_tells_how_far_it_came(ctl: Shell) -> None:
     )
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.startswith("bucketctl: 1 of 3 buckets cleared, then:\n")
+
+
+def test_another_refusal_is_not_taken_for_an_old_daemon(ctl: Shell) -> None:
+    done = ctl("sweep", "--days", "90", "--device", "x" * 129, "--yes")
+    assert done.returncode == 1
+    assert "upgrade" not in done.stderr
+    assert "129 characters" in done.stderr
 
 
 def test_usage(ctl: Shell) -> None:

@@ -21,6 +21,7 @@ from ..request import Request
 from ..responses import Deferred, Reply, Response
 
 MAX_PAGE = 1000
+MAX_DAYS = 36525  # 100 years, as for [retention]
 _ROW = tuple(field.name for field in dataclasses.fields(BucketInfo))
 ChangeOf = Callable[[Request, object], Change]
 
@@ -141,9 +142,17 @@ _REVISION = re.compile(r"[1-9][0-9]{0,14}")
 
 async def list_all(request: Request) -> Response:
     only = Filter(request.name("device"), request.name("job"), request.name("automation"))
-    limit = _limit(request.one("limit"))
+    limit, days = _limit(request.one("limit")), _days(request.one("older_than_days"))
     page = await request.services.buckets.list(only, request.one("cursor"), limit)
-    return await _paged(page, lambda: {"buckets": [_listed(row) for row in page.rows]})
+    is_over = request.services.retention.is_over
+    return await _paged(
+        page,
+        lambda: {
+            "buckets": [
+                _listed(row) for row in page.rows if days is None or is_over(row.updated_at, days)
+            ]
+        },
+    )
 
 
 async def export(request: Request) -> Response:
@@ -168,6 +177,19 @@ def _listed(row: BucketInfo) -> dict[str, Any]:
 
 def _envelope(key: BucketKey, now: Snapshot) -> dict[str, Any]:
     return {**envelope_fields(key, now), "bucket": orjson.Fragment(now.bucket)}
+
+
+def _days(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (
+        text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_DAYS and len(text) < 10
+    ):
+        raise InvalidRequest(
+            f"cannot use the parameter older_than_days: it must be a whole number from 1 to "
+            f"{MAX_DAYS}"
+        )
+    return int(text)
 
 
 def _limit(text: str | None) -> int:

@@ -1,9 +1,9 @@
-"""Who watches which bucket, and how changes get to them.
+"""All subscriptions of one daemon, and how changes get to them.
 
-    store ── tell ──→ Hub: one pump, in the order of all changes ──→ Watcher ── send ──→ connection
+    store ── publish ──→ Hub: one task, in the order of all changes ──→ Subscription ──→ connection
 
-A comment now and then shows that a stream lives; its id moves on what a watcher resumes from,
-past changes that do not concern it.
+A heartbeat shows that a stream lives. It carries the newest event id, so that a client resumes
+after changes that its filter left out, too.
 """
 
 from __future__ import annotations
@@ -15,38 +15,40 @@ from collections import deque
 from collections.abc import Iterator, Set
 from typing import Any
 
-import orjson
-
 from ...concurrency import offload
 from ...errors import Overloaded
 from ...model.bucket import BucketKey
 from ...store.base import ChangeEvent, Store
 from . import sse
-from .sse import Notification
-from .subscription import Only, Watcher
+from .notification import Notification
+from .subscription import EventFilter, Subscription
 
 log = logging.getLogger(__name__)
-AT_ONCE = 64  # events written before others get a turn
-# And then none are for a moment, unless more changes wait: those who were told have to run as
-# well, and whoever asks for another bucket meanwhile would get no core of a few.
+# After so many events, or so long, other tasks of the loop run.
+BATCH_SIZE = 64
+TURN_SECONDS = 0.005
+# Between the batches of one change, unless others wait: the clients that got their event have to
+# run as well, and on a few cores requests for other buckets would find no core.
 PAUSE_SECONDS = 0.001
-TURN_SECONDS = 0.005  # after which others get one as well
-MOST_PENDING = 2000  # changes that nobody was told of yet
-MOST_PENDING_BYTES = 64 * 1024 * 1024
+MAX_PENDING = 2000  # changes that are not delivered yet
+MAX_PENDING_BYTES = 64 * 1024 * 1024
 
 
 class Hub:
-    """All watchers of one daemon, of whom there may be ``most``. Use on its event loop."""
+    """All subscriptions of one daemon, at most ``max_subscriptions``. Use on its event loop."""
 
-    def __init__(self, store: Store, most: int, heartbeat_seconds: float) -> None:
-        self.store, self.most, self.heartbeat_seconds = store, most, heartbeat_seconds
-        self._watchers: dict[BucketKey | None, dict[Watcher, None]] = {}
+    def __init__(self, store: Store, max_subscriptions: int, heartbeat_seconds: float) -> None:
+        self.store, self.max_subscriptions = store, max_subscriptions
+        self.heartbeat_seconds = heartbeat_seconds
+        # By the bucket that they select, in the order of their opening.
+        self._subscriptions: dict[BucketKey | None, dict[Subscription, None]] = {}
         self._count = 0
         self._pending: deque[ChangeEvent] = deque()
         self._pending_bytes = 0
-        self._pump: asyncio.Task[None] | None = None
-        self._beat: asyncio.TimerHandle | None = None
-        self._told = ""  # while the pump runs: the event id of what all have been told
+        self._delivery: asyncio.Task[None] | None = None
+        self._heartbeat: asyncio.TimerHandle | None = None
+        # While the delivery runs: the event id of the newest change that it has delivered.
+        self._delivered = ""
         store.subscribe(self)
 
     def __len__(self) -> int:
@@ -54,144 +56,155 @@ class Hub:
 
     @property
     def event_id(self) -> str:
-        """Of the newest change that all watchers have been told of."""
-        return self.store.event_id if self._pump is None else self._told
+        """Return the event id of the newest change that all subscriptions have got."""
+        return self.store.event_id if self._delivery is None else self._delivered
 
     @property
     def interests(self) -> Set[BucketKey] | None:
-        if None in self._watchers:
+        """Return the buckets that subscriptions select; None: all."""
+        if None in self._subscriptions:
             return None
-        return frozenset(self._watchers)  # type: ignore[arg-type]  # as None is not among them
+        return frozenset(self._subscriptions)  # type: ignore[arg-type]  # None is not among them
 
-    def open(self, only: Only) -> Watcher:
-        """One more, from this moment on; Overloaded where there are too many."""
-        if self._count >= self.most:
+    @property
+    def watched_by_operators(self) -> bool:
+        """Report whether a subscription selects all buckets."""
+        return None in self._subscriptions
+
+    def open(self, only: EventFilter) -> Subscription:
+        """Return a subscription to all changes from now on; raise Overloaded over the limit."""
+        if self._count >= self.max_subscriptions:
             raise Overloaded(
                 f"cannot watch: there are {self._count} event streams, which is all that "
                 "[limits] max_watchers allows; end one, or try again"
             )
-        watcher = Watcher(only, self.store, lambda: self.event_id, self.remove)
-        self._watchers.setdefault(only.key, {})[watcher] = None
+        subscription = Subscription(only, self.store, lambda: self.event_id, self.remove)
+        self._subscriptions.setdefault(only.key, {})[subscription] = None
         self._count += 1
-        if self._beat is None:
-            self._beat_later()
-        return watcher
+        if self._heartbeat is None:
+            self._schedule_heartbeat()
+        return subscription
 
-    def remove(self, watcher: Watcher) -> None:
-        among = self._watchers.get(watcher.only.key, {})
-        if watcher in among:
-            del among[watcher]
+    def remove(self, subscription: Subscription) -> None:
+        """Forget a subscription; a second call does nothing."""
+        key = subscription.only.key
+        same_key = self._subscriptions.get(key, {})
+        if subscription in same_key:
+            del same_key[subscription]
             self._count -= 1
-            if not among:
-                del self._watchers[watcher.only.key]
+            if not same_key:
+                del self._subscriptions[key]
 
-    def tell(self, changed: ChangeEvent) -> None:
-        if not self._watchers or (changed.key not in self._watchers and None not in self._watchers):
+    def publish(self, change: ChangeEvent) -> None:
+        """Deliver a change soon to the subscriptions that select it."""
+        if change.key not in self._subscriptions and None not in self._subscriptions:
             return
-        if changed.before is not None and changed.before.etag == changed.after.etag:
-            return  # what could not be read was healed: nobody has seen anything else
-        if self._pump is None:
-            self._told = self.store.event_id
-            self._pump = asyncio.get_running_loop().create_task(self._deliver())
-        self._pending.append(changed)
-        self._pending_bytes += len(changed.after.bucket)
-        if len(self._pending) > MOST_PENDING or self._pending_bytes > MOST_PENDING_BYTES:
-            log.warning(
-                "changes come faster than watchers can be told of them: they get a gap instead"
-            )
-            self.lost()
+        # An unreadable file was restored to the state that everybody knows.
+        if change.before is not None and change.before.etag == change.after.etag:
+            return
+        if self._delivery is None:
+            self._delivered = self.store.event_id
+            self._delivery = asyncio.get_running_loop().create_task(self._deliver())
+        self._pending.append(change)
+        self._pending_bytes += len(change.after.bucket)
+        if len(self._pending) > MAX_PENDING or self._pending_bytes > MAX_PENDING_BYTES:
+            log.warning("changes come faster than they can be delivered: watchers get a gap")
+            self.gap()
 
-    def lost(self) -> None:
+    def gap(self) -> None:
+        """Drop the changes that wait, and send all subscriptions a gap."""
         self._pending.clear()
         self._pending_bytes = 0
-        for watcher in self._all():
-            watcher.miss()
+        for subscription in self._all():
+            subscription.send_gap()
 
     def end(self, context: str | None) -> None:
-        """Close the streams that were opened with this context, or (None) by operators."""
-        for watcher in self._all():
-            if watcher.context == context:
-                watcher.close()
+        """Close the streams that were opened with this context or, with None, by operators."""
+        for subscription in self._all():
+            if subscription.context == context:
+                subscription.close()
 
-    def announce(self, what: str, members: dict[str, Any]) -> None:
-        """Tell those who watch everything of something else than a bucket, with its names."""
-        frame = b"event: %b\ndata: %b\n\n" % (what.encode(), orjson.dumps(members))
-        names = (members["device"], members["job"], members["automation"])
-        for watcher in list(self._watchers.get(None, ())):
-            if watcher.only.names(*names):
-                watcher.send(frame)
-
-    @property
-    def watched_by_operators(self) -> bool:
-        """Whether anybody watches everything."""
-        return None in self._watchers
+    def announce(self, event: str, data: dict[str, Any]) -> None:
+        """Send an event that is not a change to those who watch all buckets, by its names."""
+        encoded = sse.announcement(event, data)
+        names = (data["device"], data["job"], data["automation"])
+        for subscription in list(self._subscriptions.get(None, ())):
+            if subscription.only.names.matches(*names):
+                subscription.send(encoded)
 
     async def close(self) -> None:
-        """Tell what is still to be told, then end all streams."""
+        """Deliver the changes that wait, then end all streams."""
         if self._count:
             await self.store.catch_up()
-        if self._pump is not None:
-            await self._pump
-        for watcher in self._all():
-            watcher.close()
-        if self._beat is not None:
-            self._beat.cancel()
+        if self._delivery is not None:
+            await self._delivery
+        for subscription in self._all():
+            subscription.close()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
 
     async def _deliver(self) -> None:
         try:
             await self._deliver_pending()
         except Exception:
-            log.exception("telling of changes failed in a way that was not foreseen")
-            self.lost()
+            log.exception("unexpected error while delivering changes; watchers get a gap")
+            self.gap()
         finally:
-            self._pump = None
+            self._delivery = None
 
     async def _deliver_pending(self) -> None:
-        offered = 0
+        delivered = 0
         while self._pending:
-            changed = self._pending[0]
-            told = Notification(changed)
-            if told.large:
-                await offload(told.prepare)
+            change = self._pending[0]
+            notification = Notification(change)
+            offloaded = notification.offloaded
+            if offloaded:
+                await offload(notification.prepare)
             else:
-                told.prepare()
-            watchers = self._concerned(changed)
-            rest = PAUSE_SECONDS if len(watchers) > AT_ONCE and not told.large else 0
+                notification.prepare()
+            subscriptions = self._selecting(change)
+            pause = PAUSE_SECONDS if len(subscriptions) > BATCH_SIZE and not offloaded else 0
             began = time.monotonic()
-            for watcher in watchers:
-                watcher.offer(told)
-                offered += 1
-                long = time.monotonic() - began > TURN_SECONDS  # each may want other members of it
-                if told.large or long or offered % AT_ONCE == 0:
-                    await asyncio.sleep(rest if len(self._pending) == 1 else 0)
+            for subscription in subscriptions:
+                subscription.deliver(notification)
+                delivered += 1
+                # Each may want other keys, which have to be rendered.
+                is_over = time.monotonic() - began > TURN_SECONDS
+                if offloaded or is_over or delivered % BATCH_SIZE == 0:
+                    await asyncio.sleep(pause if len(self._pending) == 1 else 0)
                     began = time.monotonic()
-            self._told = changed.event_id
-            if self._pending and self._pending[0] is changed:
+            self._delivered = change.event_id
+            # A gap may have emptied the queue meanwhile.
+            if self._pending and self._pending[0] is change:
                 self._pending.popleft()
-                self._pending_bytes -= len(changed.after.bucket)
+                self._pending_bytes -= len(change.after.bucket)
 
-    def _concerned(self, changed: ChangeEvent) -> list[Watcher]:
-        own = self._watchers.get(changed.key, ())
-        return [*own, *(w for w in self._watchers.get(None, ()) if w.only.matches(changed))]
+    def _selecting(self, change: ChangeEvent) -> list[Subscription]:
+        """Return the subscriptions to the bucket of a change, then those to many buckets."""
+        to_many = self._subscriptions.get(None, ())
+        return [
+            *self._subscriptions.get(change.key, ()),
+            *(subscription for subscription in to_many if subscription.only.matches(change)),
+        ]
 
-    def _all(self) -> list[Watcher]:
-        return [watcher for among in self._watchers.values() for watcher in among]
+    def _all(self) -> list[Subscription]:
+        return [one for same_key in self._subscriptions.values() for one in same_key]
 
-    def _beat_later(self) -> None:
+    def _schedule_heartbeat(self) -> None:
         loop = asyncio.get_running_loop()
-        self._beat = loop.call_later(self.heartbeat_seconds, self._beat_now)
+        self._heartbeat = loop.call_later(self.heartbeat_seconds, self._start_heartbeat)
 
-    def _beat_now(self) -> None:
-        self._beat = None
+    def _start_heartbeat(self) -> None:
+        self._heartbeat = None
         if self._count:
-            self._beat_later()
-            self._beat_some(iter(self._all()))
+            self._schedule_heartbeat()
+            self._send_heartbeats(iter(self._all()))
 
-    def _beat_some(self, watchers: Iterator[Watcher]) -> None:
-        frame = b": \n" + sse.here(self.event_id)
-        for count, watcher in enumerate(watchers, 1):
-            watcher.send(frame)
-            if count == AT_ONCE:
+    def _send_heartbeats(self, subscriptions: Iterator[Subscription]) -> None:
+        heartbeat = sse.HEARTBEAT + sse.event_id_only(self.event_id)
+        for count, subscription in enumerate(subscriptions, 1):
+            subscription.send(heartbeat)
+            if count == BATCH_SIZE:
                 later = asyncio.get_running_loop().call_later
-                later(PAUSE_SECONDS, self._beat_some, watchers)
+                later(PAUSE_SECONDS, self._send_heartbeats, subscriptions)
                 return

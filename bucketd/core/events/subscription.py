@@ -1,4 +1,4 @@
-"""One stream of events: how it begins, goes on where another broke off, and ends."""
+"""One event stream: its filter, its start, its resumption after an event id, and its end."""
 
 from __future__ import annotations
 
@@ -6,183 +6,171 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-import orjson
-
 from ...concurrency import offload
 from ...model.bucket import BucketKey, Snapshot
 from ...store.base import ChangeEvent, Filter, Store, settled
 from . import sse
-from .sse import Difference, Notification
+from .diff import Difference
+from .notification import Keys, Notification, render_all
 
-MOST_HELD = 1000
-MOST_MISSED = 2 * 1024 * 1024  # bytes of events; whoever missed more is told of a gap
+MAX_BUFFERED = 1000  # notifications that wait for the stream to start
+MAX_RESUMED_BYTES = 2 * 1024 * 1024  # of events; a client that has missed more gets a gap
 
 
-class Only(NamedTuple):
-    """What a watcher wants to hear of: one bucket or, with ``key`` None, those that match.
+class EventFilter(NamedTuple):
+    """Select changes: of one bucket or, with ``key`` None, of all buckets that ``names`` selects.
 
-    ``members``: changes of these keys of the bucket alone.
+    ``keys`` selects only changes of these keys of a bucket.
     """
 
     key: BucketKey | None = None
-    device: str | None = None
-    job: str | None = None
-    automation: str | None = None
-    members: frozenset[str] | None = None
+    names: Filter = Filter()
+    keys: Keys = None
 
-    def matches(self, changed: ChangeEvent) -> bool:
-        automation = changed.after.automation
-        if automation is None and changed.before is not None:
-            automation = changed.before.automation
-        return self.names(*changed.key, automation)
-
-    def names(self, device: str, job: str | None, automation: str | None) -> bool:
-        """Whether it wants to hear of these."""
-        return Filter(self.device, self.job, self.automation).matches(device, job, automation)
+    def matches(self, change: ChangeEvent) -> bool:
+        """Report whether the change is of a selected bucket."""
+        # A deleted bucket has no automation any more.
+        automation = change.after.automation
+        if automation is None and change.before is not None:
+            automation = change.before.automation
+        return self.names.matches(*change.key, automation)
 
 
-class Watcher:
-    """One stream. Until ``begin`` it holds what it is told; from then on it sends it.
+class Subscription:
+    """One event stream. It buffers notifications until ``start``, and sends them from then on.
 
-    ``event_id`` gives that of the newest change that all were told of; ``leave`` is called once
-    there is nothing more to come, and then ``ended`` is done.
+    ``event_id`` returns the event id of the newest published change. ``remove`` takes a closed
+    subscription out of the hub; then ``ended`` is done.
     """
 
     def __init__(
         self,
-        only: Only,
+        only: EventFilter,
         store: Store,
         event_id: Callable[[], str],
-        leave: Callable[[Watcher], None],
+        remove: Callable[[Subscription], None],
     ) -> None:
-        self.only, self._store, self._event_id, self._leave = only, store, event_id, leave
-        self.context: str | None = None  # whose end is the stream's, too
+        self.only, self._store, self._event_id, self._remove = only, store, event_id, remove
+        # The stream ends with this job context.
+        self.context: str | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.first: list[bytes] = []
-        self._held: list[Notification] | None = []
-        self._missed = False
-        self._send: Callable[[bytes], None] = self.first.append
-        # Whether this is told already, by what the stream began with; None: not any more.
-        self._known: Callable[[ChangeEvent], bool | None] | None = None
-        self._since: str | None = None  # where it has resumed
-        self._seen: dict[int, set[str]] = {}  # by shard: what was told of it on resuming
-        self._new: set[int] = set()  # the shards of which something was told that came after that
+        self._head: list[bytes] = []
+        self._buffer: list[Notification] | None = []
+        self._has_gap = False
+        self._send: Callable[[bytes], None] = self._head.append
+        # The snapshot at the head, until a change arrives that is not part of it.
+        self._snapshot: Snapshot | None = None
+        # The client's Last-Event-ID, where the stream has resumed after it.
+        self._resumed_after: str | None = None
+        # By shard: the changes that the head has, and the shards whose later changes have begun.
+        self._resumed: dict[int, set[str]] = {}
+        self._caught_up: set[int] = set()
 
-    async def sync(self, since: str | None, snapshot: bool) -> None:
-        """Prepare how the stream begins. Raises BucketdError where it cannot."""
+    async def prepare(self, last_event_id: str | None, snapshot: bool) -> None:
+        """Prepare the head of the stream. Raise BucketdError where that is impossible."""
         key = self.only.key
         await self._store.wait_until_watching(key)
-        self.first.append(sse.RETRY)
-        if since is None:
-            self.first.append(sse.here(self._event_id()))
-        elif await self._resume(since):
+        self._head.append(sse.RETRY)
+        if last_event_id is None:
+            self._head.append(sse.event_id_only(self._event_id()))
+        elif await self._resume(last_event_id):
             return
         else:
-            self.first.append(sse.gap(self._event_id(), key))
+            self._head.append(sse.gap(self._event_id(), key))
         if snapshot and key is not None:
-            now = await settled(self._store.read(key))
-            self._known = lambda changed: _covers(now, changed)
+            now = self._snapshot = await settled(self._store.read(key))
             event_id = self._event_id()
-            self.first.append(await offload(self._snapshot, event_id, key, now))
+            self._head.append(await offload(self._snapshot_event, event_id, key, now))
 
-    def _snapshot(self, event_id: str, key: BucketKey, now: Snapshot) -> bytes:
-        """The whole bucket as an event; beside the loop, for it may be large."""
-        found = Difference(orjson.loads(now.bucket), [])
-        if self.only.members is not None:
-            found = found.among(self.only.members)
-        return sse.event(event_id, key, now.revision, found)
+    def _snapshot_event(self, event_id: str, key: BucketKey, now: Snapshot) -> bytes:
+        difference = Difference.from_nothing(now)
+        if self.only.keys is not None:
+            difference = difference.restricted_to(self.only.keys)
+        return sse.bucket(event_id, key, now.revision, difference)
 
-    async def _resume(self, since: str) -> bool:
-        """What happened after ``since``; False where that is not known, or too much."""
-        changes = await self._store.changes_after(since, self.only.key)
+    async def _resume(self, last_event_id: str) -> bool:
+        """Add the changes after an event id; return False if they are unknown or too large."""
+        changes = await self._store.changes_after(last_event_id, self.only.key)
         if changes is None:
             return False
-        wanted = (Notification(changed) for changed in changes if self.only.matches(changed))
-        missed = await offload(sse.prepare_all, wanted, self.only.members, MOST_MISSED)
+        matching = (Notification(change) for change in changes if self.only.matches(change))
+        missed = await offload(render_all, matching, self.only.keys, MAX_RESUMED_BYTES)
         if missed is None:
             return False
-        self.first += missed
-        self._since = since
-        for changed in changes:
-            self._seen.setdefault(changed.shard, set()).add(changed.place)
+        self._head += missed
+        self._resumed_after = last_event_id
+        for change in changes:
+            self._resumed.setdefault(change.shard, set()).add(change.place)
         if changes:
-            self.first.append(sse.here(changes[-1].event_id))
+            self._head.append(sse.event_id_only(changes[-1].event_id))
         return True
 
-    def begin(self, send: Callable[[bytes], None]) -> None:
-        """Send what was prepared and held, and all that follows."""
-        held, self._held = self._held or [], None
-        send(b"".join(self.first))
-        self.first.clear()
+    def start(self, send: Callable[[bytes], None]) -> None:
+        """Send the head and what was buffered, and from now on each notification."""
+        buffered, self._buffer = self._buffer or [], None
+        send(b"".join(self._head))
+        self._head.clear()
         self._send = send
-        for told in held:
-            self.offer(told)
-        if self._missed:
+        for notification in buffered:
+            self.deliver(notification)
+        if self._has_gap:
             send(sse.gap(self._event_id(), self.only.key))
 
-    def offer(self, told: Notification) -> None:
-        """Send it, unless it does not concern this watcher."""
+    def deliver(self, notification: Notification) -> None:
+        """Send a change, unless the head has it or it touches none of the keys."""
         if self.ended.done():
             return
-        if self._held is not None:
-            self._hold(told)
+        if self._buffer is not None:
+            if len(self._buffer) < MAX_BUFFERED:
+                self._buffer.append(notification)
+            else:
+                self._has_gap = True
             return
-        if self._since is not None and self._told_before(self._since, told.changed):
+        if self._is_resumed(notification.change) or self._is_in_snapshot(notification.change):
             return
-        if self._known is not None:
-            known = self._known(told.changed)
-            if known is not True:
-                self._known = None
-            if known is not None:
-                return
-        frame = told.frame(self.only.members)
-        if frame is not None:
-            self._send(frame)
+        event = notification.render(self.only.keys)
+        if event is not None:
+            self._send(event)
 
-    def _told_before(self, since: str, changed: ChangeEvent) -> bool:
-        """On resuming, or until then. In the order of its shard, what follows is new."""
-        shard = changed.shard
-        if shard in self._new:
+    def _is_resumed(self, change: ChangeEvent) -> bool:
+        """Report whether the client has the change: from this head, or from its last stream."""
+        after, shard = self._resumed_after, change.shard
+        # The changes of a shard arrive in order: after the first new one, all are new.
+        if after is None or shard in self._caught_up:
             return False
-        if changed.place in self._seen.get(shard, ()) or self._store.includes(since, changed):
+        if change.place in self._resumed.get(shard, ()) or self._store.includes(after, change):
             return True
-        self._new.add(shard)
-        self._seen.pop(shard, None)
+        self._caught_up.add(shard)
+        self._resumed.pop(shard, None)
         return False
 
-    def send(self, frame: bytes) -> None:
-        """Something that is no change; nothing while the stream has not begun."""
-        if self._held is None and not self.ended.done():
-            self._send(frame)
+    def _is_in_snapshot(self, change: ChangeEvent) -> bool:
+        """Report whether the snapshot has the change; changes may be published after a read."""
+        now, before, after = self._snapshot, change.before, change.after
+        if now is None:
+            return False
+        if after.etag == now.etag:
+            self._snapshot = None
+            return True
+        if before is None or before.etag == now.etag or after.revision > now.revision:
+            self._snapshot = None
+            return False
+        return True
 
-    def miss(self) -> None:
-        """Changes were made that it cannot be told of."""
-        self._missed = True
+    def send(self, event: bytes) -> None:
+        """Send something that is not a change; drop it if the stream has not started."""
+        if self._buffer is None and not self.ended.done():
+            self._send(event)
+
+    def send_gap(self) -> None:
+        """Send a gap: changes were made that cannot be delivered."""
+        self._has_gap = True
         self.send(sse.gap(self._event_id(), self.only.key))
 
     def close(self) -> None:
-        """Nothing more is to come. Again is no harm."""
-        self._leave(self)
-        self._send = self.first.append  # so that this is no cycle with its connection
+        """End the stream. A second call does nothing."""
+        self._remove(self)
+        # A reference to the connection would be a cycle.
+        self._send = self._head.append
         if not self.ended.done():
             self.ended.set_result(None)
-
-    def _hold(self, told: Notification) -> None:
-        assert self._held is not None  # noqa: S101  (as it was asked before)
-        if len(self._held) < MOST_HELD:
-            self._held.append(told)
-        else:
-            self._missed = True
-
-
-def _covers(now: Snapshot, changed: ChangeEvent) -> bool | None:
-    """Whether a snapshot has this change: True, or False for the last one; None: it comes after.
-
-    Changes may be told of a moment after they can be read.
-    """
-    before, after = changed.before, changed.after
-    if after.etag == now.etag:
-        return False
-    if before is None or before.etag == now.etag or after.revision > now.revision:
-        return None
-    return True

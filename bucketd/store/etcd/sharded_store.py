@@ -54,9 +54,9 @@ class ShardedStore:
     def event_id(self) -> str:
         return ".".join(store.event_id for store in self._stores)
 
-    def subscribe(self, listener: Subscriber) -> None:
+    def subscribe(self, subscriber: Subscriber) -> None:
         for number, store in enumerate(self._stores):
-            store.subscribe(_ShardSubscriber(self, number, listener))
+            store.subscribe(_ShardSubscriber(self, number, subscriber))
 
     async def run_background(self, stop: asyncio.Event) -> None:
         await asyncio.gather(*(store.run_background(stop) for store in self._stores))
@@ -163,21 +163,21 @@ class ShardedStore:
 class _ShardSubscriber:
     """Subscribe to one shard, and publish its changes as changes of all shards."""
 
-    def __init__(self, shards: ShardedStore, number: int, listener: Subscriber) -> None:
-        self._shards, self._number, self._listener = shards, number, listener
+    def __init__(self, shards: ShardedStore, number: int, subscriber: Subscriber) -> None:
+        self._shards, self._number, self._subscriber = shards, number, subscriber
 
-    def tell(self, changed: ChangeEvent) -> None:
+    def publish(self, changed: ChangeEvent) -> None:
         event_ids = self._shards.event_id.split(".")
         event_ids[self._number] = changed.event_id
-        self._listener.tell(_of_all_shards(changed, self._number, ".".join(event_ids)))
+        self._subscriber.publish(_of_all_shards(changed, self._number, ".".join(event_ids)))
 
-    def lost(self) -> None:
-        self._listener.lost()
+    def gap(self) -> None:
+        self._subscriber.gap()
 
     @property
     def interests(self) -> Set[BucketKey] | None:
         """Return all interests, or none where none of them is in this shard."""
-        keys = self._listener.interests
+        keys = self._subscriber.interests
         if keys is None or any(self._shards.number_of(key) == self._number for key in keys):
             return keys
         return frozenset()

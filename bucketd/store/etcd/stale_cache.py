@@ -125,11 +125,11 @@ class StaleCacheUpdater:
 
     def __init__(self, subscriber: Subscriber, cache: StaleCache) -> None:
         self._subscriber, self._cache = subscriber, cache
-        self.lost = subscriber.lost
+        self.gap = subscriber.gap
 
-    def tell(self, changed: ChangeEvent) -> None:
+    def publish(self, changed: ChangeEvent) -> None:
         self._cache.update(changed.key, changed.after, int(changed.event_id))
-        self._subscriber.tell(changed)
+        self._subscriber.publish(changed)
 
     @property
     def interests(self) -> Set[BucketKey] | None:

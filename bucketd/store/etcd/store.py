@@ -55,8 +55,8 @@ class EtcdStore:
     def event_id(self) -> str:
         return self._watch.event_id
 
-    def subscribe(self, listener: Subscriber) -> None:
-        self._watch.subscribe(StaleCacheUpdater(listener, self._stale_cache))
+    def subscribe(self, subscriber: Subscriber) -> None:
+        self._watch.subscribe(StaleCacheUpdater(subscriber, self._stale_cache))
 
     def shared_schemas(self) -> EtcdSchemas:
         return self._schemas

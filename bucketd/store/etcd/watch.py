@@ -172,7 +172,7 @@ class Watch:
             except Compacted as error:
                 log.warning("watchers have missed changes: etcd has compacted its history")
                 self._revision = error.revision
-                subscriber.lost()
+                subscriber.gap()
             except (BucketdError, Unavailable, TimeoutError) as error:
                 cause = str(error) or "it is silent"
                 level = logging.DEBUG if self.problem else logging.WARNING
@@ -210,14 +210,14 @@ class Watch:
                 key = keys.bucket_of_event(self._prefix, event)
                 change = None if key is None else self._change(key, event)
                 if change is not None:
-                    subscriber.tell(change)
+                    subscriber.publish(change)
                 elif key is not None:
                     log.warning("watchers have missed a change: the value of %s is not valid", key)
-                    subscriber.lost()
+                    subscriber.gap()
             except Exception:
                 # One event that cannot be published must not stop all later ones.
                 log.exception("unexpected error while publishing a change; watchers have missed it")
-                subscriber.lost()
+                subscriber.gap()
             self._revision = max(self._revision, _revision(event))
 
     async def _put_heartbeats(self) -> None:

@@ -28,7 +28,10 @@ WRITER_TRIES, WRITER_SECONDS = 4, 0.005
 
 
 class BeingEdited(Overloaded):
-    """Another program is working on the file, so what is in it says nothing yet."""
+    """Another program is writing the bucket's file, so its content is not final yet.
+
+    Try again after ``Retry-After``, once that program has finished.
+    """
 
 
 class Loaded(NamedTuple):

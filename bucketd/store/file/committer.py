@@ -226,7 +226,7 @@ class Committer:
         for (key, before, after), payload in zip(batch.transitions, batch.payloads, strict=True):
             event_id = EventId(generation, offset, after.etag)
             if self._subscriber is not None:
-                self._subscriber.tell(ChangeEvent(key, before, after, str(event_id)))
+                self._subscriber.publish(ChangeEvent(key, before, after, str(event_id)))
             self.event_id = event_id
             offset += framed_size(payload)
 

@@ -104,18 +104,19 @@ class FileStore:
     def event_id(self) -> str:
         return str(self._committer.event_id)
 
-    def subscribe(self, listener: Subscriber) -> None:
-        self._committer.subscribe(listener)
-        self._edit_watcher = EditWatcher(self._files, listener, self._recheck)
+    def subscribe(self, subscriber: Subscriber) -> None:
+        self._committer.subscribe(subscriber)
+        self._edit_watcher = EditWatcher(self._files, subscriber, self._recheck)
 
     async def wait_until_watching(self, _key: BucketKey | None) -> None:
-        """It always is."""
+        """Return at once: every change is published."""
 
-    def includes(self, _mark: str, _changed: ChangeEvent) -> bool:
-        return False  # whoever has a event_id was told after the listener
+    def includes(self, _event_id: str, _changed: ChangeEvent) -> bool:
+        # Nobody gets an event id before the subscriber has got its change.
+        return False
 
     async def catch_up(self) -> None:
-        """A change is told before it is answered."""
+        """Return at once: a change is published when it is acknowledged."""
 
     async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
         after = EventId.read(event_id)

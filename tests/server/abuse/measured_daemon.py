@@ -86,6 +86,6 @@ if __name__ == "__main__":
     kind._respond_with = timed(kind._respond_with, "response")  # type: ignore[method-assign]
     commits = timed(committer.Committer._commit_gathered, "commit on the loop")
     committer.Committer._commit_gathered = commits  # type: ignore[method-assign]
-    beats = timed(hub.Hub._beat_some, "heartbeats")
-    hub.Hub._beat_some = beats  # type: ignore[method-assign]
+    beats = timed(hub.Hub._send_heartbeats, "heartbeats")
+    hub.Hub._send_heartbeats = beats  # type: ignore[method-assign]
     sys.exit(main())

@@ -27,7 +27,7 @@ class Failing(Exception):
     """What no code foresees."""
 
 
-class Watcher:
+class FailingSubscriber:
     """Want everything, and fail at the first change."""
 
     interests = None
@@ -36,13 +36,13 @@ class Watcher:
         self.published: list[ChangeEvent] = []
         self.gaps = self.failures = 0
 
-    def tell(self, changed: ChangeEvent) -> None:
+    def publish(self, changed: ChangeEvent) -> None:
         if not self.failures:
             self.failures += 1
             raise Failing
         self.published.append(changed)
 
-    def lost(self) -> None:
+    def gap(self) -> None:
         self.gaps += 1
 
 
@@ -91,7 +91,7 @@ async def test_a_session_that_fails_is_told_and_goes_on(
 
 
 async def test_a_change_that_cannot_be_published_is_a_gap_and_later_ones_are(etcd: Cluster) -> None:
-    one, watcher = store(etcd, "/watch/"), Watcher()
+    one, watcher = store(etcd, "/watch/"), FailingSubscriber()
     one.subscribe(watcher)
     await one.wait_until_watching(None)
     for number in range(2):

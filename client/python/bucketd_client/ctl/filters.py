@@ -6,7 +6,7 @@ The daemon filters by exact names; patterns are matched here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import translate
 from typing import Any
 
@@ -39,9 +39,16 @@ class Filters:
         )
 
 
-def pages(session: Session, path: str, member: str, most: int | None = None) -> Pages:
+def pages(
+    session: Session,
+    path: str,
+    member: str,
+    most: int | None = None,
+    extra: Sequence[str] = (),
+) -> Pages:
     """Yield page after page with the matching rows in ``member``, at most ``most`` in all."""
     filters = Filters(session)
+    filters.query += extra
     if session.options.has("curl") and filters.patterns:
         output.warn(
             "the daemon does not match patterns, so this request is for all that exact names match"
@@ -103,9 +110,12 @@ def rows(found: Pages, member: str, left_out: LeftOut) -> Iterator[dict[str, Any
         left_out.note(members)
 
 
-def buckets(session: Session, left_out: LeftOut) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all stored buckets that fit."""
-    return rows(pages(session, "/v1/buckets", "buckets"), "buckets", left_out)
+def buckets(
+    session: Session, left_out: LeftOut, older_than_days: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all stored buckets that fit; the daemon decides which are older."""
+    extra = [] if older_than_days is None else [f"older_than_days={older_than_days}"]
+    return rows(pages(session, "/v1/buckets", "buckets", extra=extra), "buckets", left_out)
 
 
 def _page(session: Session, filters: Filters, path: str, cursor: str, limit: int) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ... import _context
@@ -17,15 +15,15 @@ from ..table.daily import Options
 from . import bulk
 
 Row = dict[str, Any]
-_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+MAX_DAYS = 36525  # 100 years, as the daemon allows
 
 
 def sweep(options: Options) -> int:
     """Remove what was last written over ``--days`` ago, unless it is written meanwhile."""
-    before, session = _before(options), Session(options)
+    days, session = _days(options), Session(options)
     _check_clock(session)
     left_out = filters.LeftOut()
-    rows = [row for row in filters.buckets(session, left_out) if is_older(row, before)]
+    rows = _older(session, left_out, days)
     if options.has("dry-run"):
         bulk.show_rows(options, rows)
         return left_out.status
@@ -35,7 +33,7 @@ def sweep(options: Options) -> int:
     removed = 0
     with bulk.Work("sweep", "removed", len(rows)) as work:
         for row in rows:
-            if _remove(session, row, before):
+            if _remove(session, row, days):
                 removed += 1
                 work.changed += 1
             work.next()
@@ -69,10 +67,10 @@ COLUMNS: output.Columns = {
 }
 
 
-def _remove(session: Session, row: Row, before: datetime) -> bool:
+def _remove(session: Session, row: Row, days: int) -> bool:
     scope = _context.named(row["device"], row["job"], None, False)
     stored = session.call("GET", scope.target())
-    if stored.etag is None or not is_older(_listed(session, row), before):
+    if stored.etag is None or not _is_older(session, row, days):
         return False
     try:
         session.call("DELETE", scope.target(), headers={"If-Match": stored.etag})
@@ -83,41 +81,40 @@ def _remove(session: Session, row: Row, before: datetime) -> bool:
     return True
 
 
-def _listed(session: Session, row: Row) -> Row:
-    """Return the row of a bucket as it is now."""
-    path = f"/v1/buckets?device={_context.escape(row['device'])}"
+def _older(session: Session, left_out: filters.LeftOut, days: int) -> list[Row]:
+    """Return the rows that the daemon calls older, by the rule of its own retention."""
+    try:
+        return list(filters.buckets(session, left_out, days))
+    except BucketError as problem:
+        # A daemon refuses a parameter that it does not know by its name.
+        if problem.code != "invalid_request" or "older_than_days" not in str(problem):
+            raise
+        raise error(
+            "invalid_request",
+            "cannot sweep: the daemon does not know how to list buckets by age; upgrade bucketd "
+            f"({problem})",
+            status=400,
+        ) from None
+
+
+def _is_older(session: Session, row: Row, days: int) -> bool:
+    """Ask whether a bucket is still older now."""
+    path = f"/v1/buckets?device={_context.escape(row['device'])}&older_than_days={days}"
     if row["job"] is not None:
         path += f"&job={_context.escape(row['job'])}"
     found = session.call("GET", path).members["buckets"]
-    return next((now for now in found if now["job"] == row["job"]), {})
+    return any(now["job"] == row["job"] for now in found)
 
 
-def _before(options: Options) -> datetime:
-    """Return the time before which a bucket must have been written last to be removed."""
+def _days(options: Options) -> int:
+    """Return how many days ago a bucket must have been written last to be removed."""
     text = options.get("days")
     if text is None:
         raise Usage("cannot sweep: say with --days N how old what is removed has to be")
-    try:
-        days = float(text)
-        if not days > 0:
-            raise ValueError
-        return datetime.now(timezone.utc) - timedelta(days=days)
-    except ValueError:
-        raise Usage(f"cannot sweep --days {text}: give how many, a number over 0") from None
-    except OverflowError:
-        raise Usage(f"cannot sweep --days {text}: that is before the first year of dates") from None
-
-
-def is_older(row: Row, before: datetime) -> bool:
-    """Compare as times; what the daemon would not take for a time of its own is never older."""
-    at = row.get("updated_at")
-    if not isinstance(at, str) or not _TIMESTAMP.fullmatch(at):
-        return False
-    try:
-        return datetime.fromisoformat(at.replace("Z", "+00:00")) < before
-    # Such as the 31st of February.
-    except ValueError:
-        return False
+    digits = text.isascii() and text.isdecimal()
+    if not (digits and len(text) < 10 and 1 <= int(text) <= MAX_DAYS):
+        raise Usage(f"cannot sweep --days {text}: it must be a whole number from 1 to {MAX_DAYS}")
+    return int(text)
 
 
 def _check_clock(session: Session) -> None:
