@@ -253,16 +253,20 @@ class Connection(asyncio.Protocol):
 
     def _respond_with(self, outcome: asyncio.Future[Any]) -> None:
         """Respond with the outcome that a request has waited for."""
-        try:
-            response = outcome.result()
-            if self._render is not None:
-                response = self._render(response)
-        except asyncio.CancelledError:
+        if outcome.cancelled():
             self.abort()
+            return
+        # Raising the error here would make a cycle: its traceback holds this frame, which holds the
+        # future, which holds the error.
+        failure = outcome.exception()
+        if failure is not None:
+            self._respond(refusal(failure))
+            return
+        try:
+            response = outcome.result() if self._render is None else self._render(outcome.result())
         except Exception as error:
-            self._respond(refusal(error))
-        else:
-            self._respond(response)
+            response = refusal(error)
+        self._respond(response)
 
     def _respond(self, response: Response, linger: bool = False) -> None:
         transport, stream = self._transport, response.stream

@@ -24,7 +24,8 @@ def files(daemon: Daemon) -> set[Path]:
         return {Path(key) for key in daemon.files()}
     with (daemon.state_dir / "write.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # when it is free, the files are current
-        found = {path for path in daemon.home.rglob("*.json") if path.is_file()}
+        devices = daemon.state_dir / "devices"
+        found = {path for path in devices.rglob("*.json") if path.is_file()}
         return {path for path in found if path.parent != daemon.runtime_dir / "contexts"}
 
 

@@ -97,7 +97,7 @@ def test_buckets_that_cannot_be_read_or_break_their_schema(daemon: Daemon) -> No
     before = (daemon.state_dir / "schemas" / "a.json").stat()
     rows = json.loads(ctl("doctor", "--buckets").stdout)["findings"]
     told = [(row["level"], row["what"], row["fix"]) for row in rows[-4:]]
-    refused = "the schema of a refuses d, {}: /n must be at most 4, got the number 5"
+    refused = "the schema of a refuses d, {}: /n must be at most 4, got a number"
     edit = "bucketctl edit --device d --job "
     assert told[0][:2] == ("ok", "2 can be read")
     assert told[1][:2] == ("problem", "devices/d/jobs/rot.json cannot be read")

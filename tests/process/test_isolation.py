@@ -162,7 +162,7 @@ def test_files_that_are_no_contexts_are_left_alone(daemon: Daemon) -> None:
     assert daemon.request("GET", "/v1/bucket", token=token).status == 200
     contexts = daemon.request("GET", "/v1/contexts").json["contexts"]
     assert [context["id"] for context in contexts] == [found["id"]]
-    assert daemon.log.count("cannot take up the context") == 5
+    assert daemon.log.count("cannot load the context") == 5
 
 
 def test_contexts_are_not_taken_through_a_link(stopped_daemon: Daemon) -> None:
