@@ -233,7 +233,7 @@ class EtcdClient:
                     error = message.get("error")
                     raise self._refusal(error if isinstance(error, dict) else message)
                 yield message["result"]
-            raise Unavailable("etcd ended the stream")
+            raise Unavailable("cannot follow changes in etcd: it ended the stream")
         except GeneratorExit:
             raise  # The reader has left, and the endpoint is as good as it was.
         except BaseException as error:
@@ -304,7 +304,7 @@ class EtcdClient:
         name = _GRPC_CODES[code] if known and code is not None else "UNKNOWN"
         if self._token and (name == "UNAUTHENTICATED" or _OLD_TOKEN in message):
             self._token = ""
-            return Unavailable("etcd asks for another login", maybe_applied=False)
+            return Unavailable("cannot call etcd: it asks for another login", maybe_applied=False)
         if "space exceeded" in message:
             return StorageFull(
                 "cannot write the bucket: etcd is at its space limit; nothing was changed; "

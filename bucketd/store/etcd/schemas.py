@@ -170,7 +170,7 @@ class EtcdSchemas:
             if writer == transaction.id:
                 return {"header": {"revision": revision}}
             if transaction.maybe_applied and revision != transaction.compared:
-                raise Unavailable("it was changed since")
+                raise Unavailable("cannot confirm the change: the schema was changed since")
             transaction.compared = revision
             try:
                 answer = await self._client.call(
