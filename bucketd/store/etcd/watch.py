@@ -60,7 +60,7 @@ async def watch(
                 raise Compacted(compacted)
             if answer.get("canceled"):
                 client.forget_token()
-                raise Unavailable("etcd cancelled the watch")
+                raise Unavailable("cannot follow changes in etcd: it cancelled the watch")
             events = incomplete + answer.get("events", [])
             last = _revision(events[-1]) if events else 0
             incomplete = []

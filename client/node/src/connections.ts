@@ -38,7 +38,7 @@ export function exchange(socketPath: string, bytes: string, ms: number): Promise
 
 /** Throw NotSent for a path that the system would cut to that of another socket. */
 export function refuseLongPath(socketPath: string): void {
-  if (!fits(socketPath)) throw new NotSent(Object.assign(new Error("path too long"), { code: "ENAMETOOLONG" }));
+  if (!fits(socketPath)) throw new NotSent(Object.assign(new Error("cannot connect: the path of the socket is too long"), { code: "ENAMETOOLONG" }));
 }
 
 /** One request that is to be answered in its time; the pool gives it a connection. */
