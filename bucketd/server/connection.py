@@ -25,6 +25,7 @@ from ..api import (
     Stream,
     admit,
     body_too_large,
+    check_not_stopping,
     handle,
     http_date,
     refusal,
@@ -151,6 +152,8 @@ class Connection(asyncio.Protocol):
                 if not self._take_head():
                     self._wait_for_more()
                     return
+                assert self._resolved is not None  # noqa: S101  (from the head)
+                check_not_stopping(self._services, self._resolved)
                 length, received = self._length, self._received
                 if length is not None and len(received) >= length:
                     self._received = received[length:]
@@ -287,8 +290,8 @@ class Connection(asyncio.Protocol):
         self._state, self._parser, self._body = IDLE, None, None
         parts = () if self._head_only else response.parts
         field = b"\r\nConnection: close" if closes else self._keep_alive_field
-        transport.write(b"".join((response.head, http_date(), field, END, *parts)))
         self._count(response.status)
+        transport.write(b"".join((response.head, http_date(), field, END, *parts)))
         if closes:
             self._finish(stream, linger)
             return
