@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 LARGEST_SHOWN = 3
 PAGE = 1000
-TRIES = 5  # to work out a slow change while others change the bucket
-EXPORT_BYTES = 4 * 1024 * 1024  # of buckets in one page
+# How often to prepare a slow change anew while others change the bucket.
+TRIES = 5
+# Bytes of buckets in one page of an export.
+EXPORT_BYTES = 4 * 1024 * 1024
 Stored = list[tuple[BucketKey, Snapshot]]
 Rows = list[dict[str, Any]]
 
@@ -45,7 +47,7 @@ class Buckets:
     _slow_changes: KeyedLocks = field(default_factory=KeyedLocks)
 
     def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot | Awaitable[Snapshot]:
-        """Return what is stored, or an awaitable of it where that takes waiting."""
+        """Return the snapshot, or an awaitable of it if the store has to wait for it."""
         return self.store.read(key, stale_ok)
 
     def commit(
@@ -55,7 +57,7 @@ class Buckets:
         preconditions: Preconditions,
         automation: str | None = None,
     ) -> Awaitable[Snapshot]:
-        """Commit a change; raise TooLarge or SchemaViolation for what a bucket may not become."""
+        """Commit a change; raise TooLarge or SchemaViolation if its result is not allowed."""
         checked = self._checked(key, change)
         if change.prepared_only:
             return self._commit_slow(key, checked, preconditions, automation)
@@ -83,16 +85,17 @@ class Buckets:
     async def _commit_once_measured(
         self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
     ) -> Snapshot:
-        """Commit once it is known how much the device holds."""
-        assert self.quota is not None  # noqa: S101  (its caller has asked)
+        """Measure how much the device stores, then commit."""
+        assert self.quota is not None  # noqa: S101  (the caller has checked)
         await self.quota.measure(key.device)
         return await self._commit_within_quota(key, change, preconditions, automation)
 
     async def _commit_slow(
         self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
     ) -> Snapshot:
-        """Commit a change that takes too long for others to wait: again if the bucket has moved."""
-        # One at a time for each bucket: of two that are prepared together one is so in vain.
+        """Prepare a slow change off the event loop and commit it; retry if the bucket changed."""
+        # Two slow changes prepared from the same state cannot both be committed, so each bucket
+        # has one at a time.
         async with self._slow_changes.lock(key):
             for tries_left in reversed(range(TRIES)):
                 try:
@@ -105,7 +108,7 @@ class Buckets:
     async def _commit_offloaded(
         self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
     ) -> Snapshot:
-        """Commit a change that was applied beforehand to what is known, in a worker thread."""
+        """Apply a change to the cached state in a worker thread, then commit the result."""
         prepared = await offload(self._prepared, key, change, automation)
         return await self._commit_within_quota(key, prepared, preconditions, automation)
 
@@ -122,12 +125,12 @@ class Buckets:
 
     def _checked(self, key: BucketKey, change: Change) -> Change:
         def check(before: bytes | None, after: bytes, bound: str | None) -> None:
-            # One that is over a limit lowered since may still shrink or stay.
+            # The limit may have been lowered: a bucket over it may keep its size or shrink.
             if len(after) > max(self.max_bytes, len(before or b"")):
                 raise self._too_large(key, after)
-            if (
-                change.metadata is None
-            ):  # what is carried here was stored before, and stays readable
+            # An import brings its own metadata. Its bucket was accepted before, and is copied
+            # even if the schema has changed since.
+            if change.metadata is None:
                 self._check_schema(key, after, bound)
 
         return change.checked(check)
@@ -136,7 +139,7 @@ class Buckets:
         return await self.store.list(only, cursor, limit)
 
     async def export(self, only: Filter, cursor: str | None, limit: int) -> tuple[Stored, Page]:
-        """A page with its buckets as acknowledged; shorter where they are large, lest it grow."""
+        """Return a page of rows with their buckets; large buckets make the page shorter."""
         page = await self.store.list(only, cursor, limit)
         fitting = bisect_right(list(accumulate(row.size for row in page.rows)), EXPORT_BYTES)
         if fitting < len(page.rows):
@@ -146,7 +149,8 @@ class Buckets:
             key = BucketKey(row.device, row.job)
             try:
                 now = await settled(self.store.read(key))
-            except BucketCorrupt:  # since it was listed
+            except BucketCorrupt:
+                # The file was damaged after it was listed.
                 page.unreadable.append(str(key))
                 continue
             if now.revision:
@@ -156,7 +160,7 @@ class Buckets:
     async def violations_of(
         self, automation: str, schema: Validator, most: int
     ) -> tuple[Rows, int]:
-        """Which stored buckets of an automation a schema would refuse: the first, and how many."""
+        """Return the first ``most`` buckets that a schema would refuse, and the number of all."""
         details: Rows = []
         count, cursor = 0, None
         while True:
@@ -174,7 +178,8 @@ class Buckets:
         try:
             now = await settled(self.store.read(key))
         except BucketdError:
-            return []  # unreadable: that is reported elsewhere, and no schema mends it
+            # An unreadable bucket is reported in the status, and no schema can repair it.
+            return []
         if not now.revision:
             return []
         return await offload(schema.violations, now.bucket)

@@ -1,20 +1,21 @@
-"""How old a time stamp really is, although the wall clock may be set to anything at any moment.
+"""The true age of a time stamp, even if somebody sets the wall clock.
 
 A board without a battery clock boots years in the past until NTP sets its clock; another clock
-jumps months ahead for a few seconds. Nothing may be removed for that. So the daemon counts elapsed
-time, which nobody can set, in ``<state>/clock.json``, and notes beside it what the wall clock said:
-one *era* for as long as wall clock and elapsed time go on together, another after each jump.
+jumps months ahead for a few seconds. Neither may make retention remove a bucket. So the daemon
+counts elapsed time, which nobody can set, in ``<state>/clock.json``, and records what the wall
+clock said: one *era* for as long as wall clock and elapsed time advance together, and another era
+after each jump.
 
-A time stamp is as old as the youngest of what these readings make of it:
+The age of a time stamp is the smallest that these readings give:
 
     the wall clock now                    now - stamp
     an era that the stamp lies in         the time elapsed since that moment of the era
     an era of the last time (``within``)  what its clock would say now - stamp
 
 The third is for stamps older than the record: after a jump ahead, the new reading counts only once
-that much time has elapsed under it. An era whose clock was behind an earlier one has no say in
-this, as the clock was certainly wrong then.
-Time for which the host was off does not elapse here: it cannot be told from a jump.
+that much time has elapsed under it. An era whose clock was behind that of an earlier era is not
+used here, since its clock was certainly wrong.
+Time for which the host was off is not counted, since nothing distinguishes it from a jump.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ log = logging.getLogger(__name__)
 FILE = "clock.json"
 OBSERVE_SECONDS = 1.0
 SAVE_SECONDS = 3600.0
-JUMP_SECONDS = 5.0  # More than this is a jump; less is a clock that runs fast or slow.
-# A kill may lose what was not saved, so an era may have begun earlier and ended later than noted.
+# A larger difference is a jump; a smaller one comes from a clock that runs fast or slow.
+JUMP_SECONDS = 5.0
+# A kill loses what was not saved, so an era may have begun earlier and ended later than recorded.
 SLACK_SECONDS = 86400.0
 MAX_ERAS = 1000
 
@@ -62,20 +64,22 @@ class ClockRecord:
         self._lock = threading.Lock()
         self._problem: str | None = None
         self._eras: list[Era] = []
-        # Elapsed time is what the machine's boot time says, plus this.
+        # The elapsed time of earlier boots, to add to the time since this boot.
         self._base = 0.0
         self._saved_at = float("-inf")
-        self._observed = False  # in this process
+        # Whether this process has read the clocks yet.
+        self._observed = False
         self._load()
         self.observe()
 
     def age(self, stamp: float, within: float) -> float:
-        """Return how many seconds ago a Unix time was, at least, by all readings of the clock."""
+        """Return the smallest age of a Unix time, in seconds, by all readings of the clock."""
         with self._lock:
             self._observe()
             now = self._elapsed()
             ages = [time.time() - stamp]
-            latest = float("-inf")  # what the wall clock had reached before this era
+            # The latest time that the wall clock had shown before the era.
+            latest = float("-inf")
             for era in self._eras:
                 behind = era.end + era.offset < latest
                 latest = max(latest, era.end + era.offset)
@@ -87,16 +91,16 @@ class ClockRecord:
             return min(ages)
 
     def observe(self) -> None:
-        """Read the clocks, and begin another era if the wall clock has jumped."""
+        """Read the clocks, and start another era if the wall clock has jumped."""
         with self._lock:
             self._observe()
 
     def problems(self) -> list[str]:
-        """Return why the record cannot be kept, if it cannot."""
+        """Return why the record cannot be saved, if so."""
         return [] if self._problem is None else [self._problem]
 
     async def keep(self, stop: asyncio.Event) -> None:
-        """Observe the clocks until ``stop``, and save the record now and then, and at the end."""
+        """Observe the clocks until ``stop``; save the record at intervals and at the end."""
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), OBSERVE_SECONDS)
@@ -116,7 +120,7 @@ class ClockRecord:
             newest.end = now
             return
         if newest is not None:
-            # Between two runs of the daemon, the host may just have been off.
+            # A jump between two runs of the daemon may only mean that the host was off.
             level = logging.WARNING if observed else logging.DEBUG
             log.log(level, "the wall clock has jumped by %.0f s", offset - newest.offset)
         self._eras.append(Era(now, now, offset))

@@ -1,11 +1,12 @@
 """Job contexts: mint a token, find its context, revoke it.
 
-A token is 256 random bits and is shown once, to whoever minted it. Only its SHA-256 is kept, in
-memory and as one file per context below ``<runtime>/contexts/``. So contexts outlive the daemon,
-and a copy of the directory opens nothing.
+A token is 256 random bits, returned once, to whoever minted it. The daemon keeps only its SHA-256,
+in memory and as one file per context below ``<runtime>/contexts/``. So contexts survive a restart,
+and a copy of the directory gives no access.
 
-A context lives for an elapsed time, so setting the clock neither ends nor prolongs it. The wall
-clock is only shown, and only after another boot it says how much of that time is left.
+The lifetime of a context is elapsed time, so setting the wall clock neither ends nor prolongs it.
+Wall-clock times are for display; only after a reboot they determine how much of the lifetime is
+left.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ DIRECTORY = "contexts"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The right to one bucket (with ``job`` None: to a device's) until ``ends``.
+    """Access to one bucket (with ``job`` None: to the device bucket) until ``ends``.
 
     ``ends`` is in seconds since the boot that ``boot`` names; ``created`` and ``expires`` are
-    Unix times, to be shown.
+    Unix times, for display.
     """
 
     id: str
@@ -57,7 +58,7 @@ class Context:
 
     @property
     def seconds_left(self) -> float:
-        """Return how long the context still lives; 0 or less once it has expired."""
+        """Return the remaining lifetime; 0 or less once the context has expired."""
         return self.ends - clock.boottime()
 
 
@@ -85,7 +86,7 @@ class Contexts:
         return len(self._by_id)
 
     def limits(self, max_live: int, default_ttl: float, max_ttl: float) -> None:
-        """Set how many contexts there may be, and how long one lives, in seconds."""
+        """Set the maximum number of contexts, and their lifetimes in seconds."""
         self._max_live, self._default_ttl, self._max_ttl = max_live, default_ttl, max_ttl
 
     def problems(self) -> list[str]:
@@ -103,7 +104,7 @@ class Contexts:
         if len(self) >= self._max_live and not self.sweep():
             raise TooManyRequests(
                 f"cannot mint a context: {len(self)} are live, allowed are {self._max_live}; "
-                "revoke some, or use shorter lives"
+                "revoke some, or use a shorter ttl_seconds"
             )
         token, now = secrets.token_urlsafe(32), time.time()
         context = Context(
@@ -122,7 +123,7 @@ class Contexts:
         return context, token
 
     def find(self, token_hash: str) -> Context | None:
-        """Return the live context of a token. Comparing hashes leaks nothing by its timing."""
+        """Return the live context of a token; its hash makes the lookup's timing harmless."""
         context = self._by_hash.get(token_hash)
         return context if context is not None and context.seconds_left > 0 else None
 
@@ -132,12 +133,12 @@ class Contexts:
         return sorted(self._by_id.copy().values(), key=lambda c: c.created)
 
     def revoke(self, context_id: str) -> Context:
-        """End a context now and return it; NotFound where no live one has this id."""
+        """End a context now and return it; raise NotFound if no live context has this id."""
         context = self._by_id.get(context_id)
         if context is None or context.seconds_left <= 0:
             raise NotFound(
-                "cannot revoke the context: no live one has this id; "
-                "GET /v1/contexts (bucketctl context list) lists those that live"
+                "cannot revoke the context: no live context has this id; "
+                "GET /v1/contexts (bucketctl context list) lists the live ones"
             )
         self._forget(context, durably=True)
         return context
@@ -150,7 +151,7 @@ class Contexts:
         return expired
 
     def are_stored(self) -> bool:
-        """Report whether the directory of the files is there, if there has to be one."""
+        """Report whether the directory of the files exists; without contexts, report True."""
         if not self._by_id:
             return True
         with contextlib.suppress(OSError):
@@ -159,7 +160,7 @@ class Contexts:
         return False
 
     def move(self, root: int) -> None:
-        """Store all contexts anew, below another runtime directory. Raises BucketdError."""
+        """Store all contexts again below another runtime directory. Raises BucketdError."""
         for context in self._by_id.copy().values():
             self._store(context, root)
         self._root = root
@@ -184,7 +185,7 @@ class Contexts:
             raise errors.refusal("store the context", error) from error
 
     def _load(self, name: str) -> None:
-        """Load a file that an earlier daemon left; what is not a context stays where it is."""
+        """Load a file of an earlier daemon; leave a file that is not a context untouched."""
         if name.startswith("."):
             return
         try:
@@ -215,7 +216,8 @@ class Contexts:
         try:
             files.remove(self._root, (DIRECTORY,), _file(context))
         except OSError as error:
-            if durably:  # or it would be back after a restart
+            # A revoked context whose file stays would be valid again after a restart.
+            if durably:
                 raise errors.refusal("revoke the context", error) from error
             log.warning("cannot remove an expired context: %s", error)
         self._by_hash.pop(context.token_sha256, None)
@@ -228,7 +230,8 @@ def _parse(text: bytes) -> Context:
     ttl = float(members["expires"]) - float(members["created"])
     ends, boot = members.get("ends"), members.get("boot", "")
     if ends is None or not clock.is_this_boot(boot, float(ends) - ttl):
-        # The wall clock is all that is left to tell, and it never prolongs a life.
+        # After a reboot only the wall clock can tell the rest of the lifetime. Setting the clock
+        # back does not prolong the lifetime, which stays at most ``ttl``.
         left = min(float(members["expires"]) - time.time(), ttl)
         members |= {"ends": clock.boottime() + left, "boot": clock.boot_id()}
     context = Context(**members)
@@ -239,7 +242,7 @@ def _parse(text: bytes) -> Context:
 
 
 def hash_of(token: str) -> str:
-    """Return what is kept of a token: its SHA-256, in hex."""
+    """Return the SHA-256 of a token in hex, which is all that the daemon keeps."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -248,5 +251,5 @@ def _file(context: Context) -> str:
 
 
 def _path(name: str) -> str:
-    """Return the path of a file as text that can be shown, whatever bytes its name has."""
+    """Return the path of a file for display; bytes that are not UTF-8 become escapes."""
     return f"{DIRECTORY}/{os.fsencode(name).decode(errors='backslashreplace')}"

@@ -1,8 +1,7 @@
-"""How much all buckets of one device may hold together.
+"""A limit for the total size of all buckets of one device.
 
-What a device has is added up when it is first written to, and from then on kept by what changes.
-Now and then it is added up again beside that, since files may be edited by hand and, on etcd, by
-other hosts.
+The first write to a device measures its total size; later changes adjust that total. The total is
+measured again from time to time, since people edit files and, on etcd, other hosts change buckets.
 """
 
 from __future__ import annotations
@@ -25,18 +24,22 @@ log = logging.getLogger(__name__)
 PAGE = 1000
 FRESH_SECONDS = 60.0
 AFTER_FAILURE_SECONDS = 1.0
-AT_MOST = 50  # adding up takes at most one part in so many of the time
-MOST_DEVICES = 1000  # of which it is remembered
+# Measuring a device takes at most 1/50 of the time.
+MEASURING_SHARE = 50
+# How many devices' totals to remember.
+MAX_DEVICES = 1000
 LARGEST_SHOWN = 3
-Sizes = dict[str | None, int]  # of compact JSON in bytes, by job; None: the device bucket
+# Bytes of compact JSON by job; the job None stands for the device bucket.
+Sizes = dict[str | None, int]
 
 
 @dataclass(slots=True)
-class _Use:
-    """What one device has: ``total`` bytes. ``due``: when to add it up again.
+class _Usage:
+    """How much one device stores: ``total`` bytes; ``due`` is when to measure it again.
 
-    ``changed``: sizes of what was changed since adding up began, or was under way then.
-    ``largest``: some of the others. ``pending``: how many changes are under way, by job.
+    ``changed`` has the sizes of the buckets that changed since the measurement began, or had a
+    change in progress then; ``largest`` has the largest of all buckets at that time. ``pending``
+    counts the changes in progress, by job.
     """
 
     total: int = 0
@@ -47,56 +50,60 @@ class _Use:
 
 
 class Quota:
-    """``most`` bytes for each device. Use from one event loop; changes are judged on any thread."""
+    """Limit each device to ``most`` bytes; use from one event loop.
+
+    Changes may be evaluated on any thread, so ``guard`` protects the totals.
+    """
 
     def __init__(self, store: Store, most: int) -> None:
         self._store, self.most = store, most
-        self._uses: OrderedDict[str, _Use] = OrderedDict()
+        self._usages: OrderedDict[str, _Usage] = OrderedDict()
         self._measuring: dict[str, asyncio.Task[None]] = {}
         self.guard = threading.Lock()
 
     def reserve(self, key: BucketKey) -> Reservation | None:
-        """Return what one change of a bucket needs; None where the device has to be measured."""
-        use = self._uses.get(key.device)
-        if use is None:
+        """Return a reservation for one change; None if the device has to be measured first."""
+        usage = self._usages.get(key.device)
+        if usage is None:
             return None
-        self._uses.move_to_end(key.device)
-        if time.monotonic() >= use.due:
-            self._begin_measuring(key.device)
-        use.pending[key.job] += 1
-        return Reservation(self, use, key)
+        self._usages.move_to_end(key.device)
+        if time.monotonic() >= usage.due:
+            self._start_measuring(key.device)
+        usage.pending[key.job] += 1
+        return Reservation(self, usage, key)
 
     async def measure(self, device: str) -> None:
-        """Return once it is known how much the device holds. Raises BucketdError."""
-        await asyncio.shield(self._begin_measuring(device))
+        """Return once the device's total is known. Raises BucketdError."""
+        await asyncio.shield(self._start_measuring(device))
 
-    def _begin_measuring(self, device: str) -> asyncio.Task[None]:
+    def _start_measuring(self, device: str) -> asyncio.Task[None]:
         task = self._measuring.get(device)
         if task is None:
             task = self._measuring[device] = asyncio.create_task(self._measure(device))
-            task.add_done_callback(lambda done: self._measured(device, done))
+            task.add_done_callback(lambda done: self._finish_measuring(device, done))
         return task
 
-    def _measured(self, device: str, task: asyncio.Task[None]) -> None:
+    def _finish_measuring(self, device: str, task: asyncio.Task[None]) -> None:
         del self._measuring[device]
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.debug("cannot add up what device %r has: %s", device, error)
+            log.debug("cannot measure how much device %r stores: %s", device, error)
 
     async def _measure(self, device: str) -> None:
-        began, use = time.monotonic(), self._uses.get(device) or _Use()
-        use.due = began + FRESH_SECONDS
-        with self.guard:  # of what is under way the list may still tell the old size
-            use.changed = {job: n for job, n in use.changed.items() if job in use.pending}
-        sizes = await self._listed(device)
+        began, usage = time.monotonic(), self._usages.get(device) or _Usage()
+        usage.due = began + FRESH_SECONDS
+        # The list may still show the old size of a bucket with a change in progress.
         with self.guard:
-            sizes |= use.changed
-            use.total = sum(sizes.values())
-            use.largest = dict(heapq.nlargest(LARGEST_SHOWN, sizes.items(), lambda item: item[1]))
+            usage.changed = {job: n for job, n in usage.changed.items() if job in usage.pending}
+        sizes = await self._stored_sizes(device)
+        with self.guard:
+            sizes |= usage.changed
+            usage.total = sum(sizes.values())
+            usage.largest = dict(heapq.nlargest(LARGEST_SHOWN, sizes.items(), lambda item: item[1]))
         now = time.monotonic()
-        use.due = now + max(FRESH_SECONDS, AT_MOST * (now - began))
-        self._remember(device, use)
+        usage.due = now + max(FRESH_SECONDS, MEASURING_SHARE * (now - began))
+        self._remember(device, usage)
 
-    async def _listed(self, device: str) -> Sizes:
+    async def _stored_sizes(self, device: str) -> Sizes:
         sizes: Sizes = {}
         cursor = None
         while True:
@@ -106,29 +113,31 @@ class Quota:
             if cursor is None:
                 return sizes
 
-    def _remember(self, device: str, use: _Use) -> None:
-        self._uses[device] = use
-        self._uses.move_to_end(device)
-        while len(self._uses) > MOST_DEVICES:
-            idle = next((name for name, use in self._uses.items() if not use.pending), device)
+    def _remember(self, device: str, usage: _Usage) -> None:
+        self._usages[device] = usage
+        self._usages.move_to_end(device)
+        while len(self._usages) > MAX_DEVICES:
+            idle = next((name for name, known in self._usages.items() if not known.pending), device)
             if idle == device:
                 return
-            del self._uses[idle]
+            del self._usages[idle]
 
 
 class Reservation:
-    """One change of a bucket, on a device with a bound: a context, or over with ``done``."""
+    """The share of a device's quota that one change of a bucket takes, until ``release``."""
 
-    __slots__ = ("_counted", "_key", "_quota", "_use")
+    __slots__ = ("_counted", "_key", "_quota", "_usage")
 
-    def __init__(self, quota: Quota, use: _Use, key: BucketKey) -> None:
-        self._quota, self._use, self._key = quota, use, key
-        self._counted: tuple[int, int] | None = None  # from, to
+    def __init__(self, quota: Quota, usage: _Usage, key: BucketKey) -> None:
+        self._quota, self._usage, self._key = quota, usage, key
+        # The bucket's size before and after the change, once the total includes it.
+        self._counted: tuple[int, int] | None = None
 
     def counted(self, change: Change) -> Change:
-        """The change, counted where it is judged: after all else, and in the order of commits.
+        """Return the change with the quota as its last check, which also adjusts the total.
 
-        So no two changes share the same room. On etcd one may be judged several times.
+        Changes are evaluated in the order of commits, so no two of them use the same free bytes.
+        On etcd a change may be evaluated several times.
         """
         apply, check = change.apply, change.check
 
@@ -146,39 +155,42 @@ class Reservation:
         return change._replace(apply=applied, check=checked)
 
     def _count(self, before: int, after: int) -> None:
-        use, job = self._use, self._key.job
+        usage, job = self._usage, self._key.job
         with self._quota.guard:
-            known = use.changed.get(job, before)
-            total = use.total - known + after
+            known = usage.changed.get(job, before)
+            total = usage.total - known + after
             if total > self._quota.most and after > before:
                 self._refuse(total)
-            use.total, use.changed[job] = total, after
+            usage.total, usage.changed[job] = total, after
             self._counted = (known, after)
 
     def release_with(self, future: asyncio.Future[Snapshot]) -> None:
-        """Release it with the outcome of the change."""
+        """Release the reservation with the outcome of the change."""
         self.release(asyncio.CancelledError() if future.cancelled() else future.exception())
 
     def release(self, error: BaseException | None) -> None:
-        """Note that the change is over, or has failed."""
-        use, job = self._use, self._key.job
-        use.pending[job] -= 1
-        if not use.pending[job]:
-            del use.pending[job]
+        """End the reservation; a failed change is taken out of the total again."""
+        usage, job = self._usage, self._key.job
+        usage.pending[job] -= 1
+        if not usage.pending[job]:
+            del usage.pending[job]
         if self._counted is not None and error is not None:
-            self._take_back(*self._counted)
+            self._subtract_failed(*self._counted)
 
-    def _take_back(self, before: int, after: int) -> None:
-        """It was counted, and most likely not done; that is seen when it is added up again."""
-        use, job = self._use, self._key.job
+    def _subtract_failed(self, before: int, after: int) -> None:
+        """Take a failed change out of the total, and measure the device again soon.
+
+        On etcd the change may have been applied all the same; the measurement shows it.
+        """
+        usage, job = self._usage, self._key.job
         with self._quota.guard:
-            if use.changed.get(job) == after:
-                use.total, use.changed[job] = use.total - after + before, before
-        use.due = min(use.due, time.monotonic() + AFTER_FAILURE_SECONDS)
+            if usage.changed.get(job) == after:
+                usage.total, usage.changed[job] = usage.total - after + before, before
+        usage.due = min(usage.due, time.monotonic() + AFTER_FAILURE_SECONDS)
 
     def _refuse(self, total: int) -> NoReturn:
-        use, key = self._use, self._key
-        sizes = use.largest | use.changed
+        usage, key = self._usage, self._key
+        sizes = usage.largest | usage.changed
         largest = heapq.nlargest(LARGEST_SHOWN, sizes.items(), lambda item: item[1])
         shown = ", ".join(
             f"{'the device bucket' if job is None else f'job {job!r}'} ({size} bytes)"

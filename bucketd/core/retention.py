@@ -1,4 +1,4 @@
-"""Retention: remove buckets that nobody has written for long, where the settings ask for that."""
+"""Retention: remove buckets that were not written for as many days as the settings say."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from .clock_record import ClockRecord
 
 log = logging.getLogger(__name__)
 PAGE = 500
-PAUSE_FACTOR = 4  # Between pages, others have the disk and the store this many times as long.
+# The pause after each page is so many times as long as the page took, for other users of the disk.
+PAUSE_FACTOR = 4
 _DAY = 86400.0
 
 
 class Retention:
-    """Removes what was last written over ``days`` ago, every ``interval`` seconds; 0 days: never.
+    """Remove buckets last written over ``days`` ago, every ``interval`` seconds; 0 days: never.
 
-    ``clock`` decides how long ago that was. ``swept`` counts what was removed since the start.
+    ``clock`` gives the age of a time stamp. ``swept`` counts the buckets removed since the start.
     """
 
     def __init__(self, store: Store, clock: ClockRecord, days: float, interval: float) -> None:
@@ -33,7 +34,7 @@ class Retention:
         self.swept = 0
 
     def is_over(self, updated_at: str | None, days: float) -> bool:
-        """Report whether a time stamp is over ``days`` old; what is not a time stamp never is."""
+        """Report whether a time stamp is over ``days`` old; False for an invalid one."""
         if updated_at is None or not is_timestamp(updated_at):
             return False
         try:
@@ -43,8 +44,9 @@ class Retention:
         return self._clock.age(stamp, days * _DAY) > days * _DAY
 
     async def keep(self, stop: asyncio.Event) -> None:
-        """Sweep again and again, until ``stop``."""
-        # The end of the last sweep, and not when the next is due: a reload may change the interval.
+        """Sweep at the interval until ``stop``."""
+        # The end of the last sweep, rather than the time of the next: a reload may change the
+        # interval.
         last = time.monotonic()
         while not stop.is_set():
             try:
@@ -65,7 +67,7 @@ class Retention:
             log.info("removed %d %s not written for %g days", count, what, self.days)
 
     async def sweep(self, stop: asyncio.Event) -> int:
-        """Look at all buckets once, and return how many were removed."""
+        """Remove the old ones of all buckets, and return how many were removed."""
         count, cursor = 0, None
         while self.days and not stop.is_set():
             began = time.monotonic()
@@ -81,11 +83,11 @@ class Retention:
         return count
 
     def _is_old(self, updated_at: str | None) -> bool:
-        """Report whether a bucket is to be removed; a reload may change ``days`` at any time."""
+        """Report whether to remove a bucket, by the ``days`` in force now."""
         return bool(self.days) and self.is_over(updated_at, self.days)
 
     async def _remove(self, row: BucketInfo) -> bool:
-        """Remove a bucket, unless it is written meanwhile."""
+        """Remove a bucket, unless it was written since it was listed."""
         key = BucketKey(row.device, row.job)
         try:
             now = await settled(self._store.read(key))

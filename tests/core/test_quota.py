@@ -137,12 +137,12 @@ def test_many_writers_leave_exact_books(home: str) -> None:
 
 def test_adding_up_again_loses_no_write(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quota, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(quota, "AT_MOST", 0)
+    monkeypatch.setattr(quota, "MEASURING_SHARE", 0)
     test_many_writers_leave_exact_books(home)
 
 
 def test_more_devices_than_are_remembered(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quota, "MOST_DEVICES", 2)
+    monkeypatch.setattr(quota, "MAX_DEVICES", 2)
 
     async def run() -> None:
         async with opened(home) as store:
@@ -169,8 +169,8 @@ def test_what_is_written_while_it_is_added_up(home: str, monkeypatch: pytest.Mon
             books = Quota(store, ROOM)
             assert await put(store, books, BucketKey("d", "a"), 1000)
             monkeypatch.setattr(quota, "FRESH_SECONDS", 0.0)
-            monkeypatch.setattr(quota, "AT_MOST", 0)
-            books._uses["d"].due, store.list_on = 0.0, asyncio.Event()
+            monkeypatch.setattr(quota, "MEASURING_SHARE", 0)
+            books._usages["d"].due, store.list_on = 0.0, asyncio.Event()
             assert await put(store, books, BucketKey("d", "a"), 2000)
             await until(lambda: store.listed == 2)
             assert await put(store, books, BucketKey("d", "b"), 3000)
@@ -188,7 +188,7 @@ def test_what_is_judged_counts_before_it_is_written(
     home: str, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
     """However often it is added up meanwhile, and whoever else is remembered."""
-    monkeypatch.setattr(quota, "MOST_DEVICES", 2)
+    monkeypatch.setattr(quota, "MAX_DEVICES", 2)
 
     async def run() -> None:
         async with opened(home) as store:
@@ -201,7 +201,7 @@ def test_what_is_judged_counts_before_it_is_written(
             for n in range(others):
                 assert await put(store, books, BucketKey(f"other {n}"), 100)
             if not others:
-                books._uses["d"].due = 0.0
+                books._usages["d"].due = 0.0
             assert await put(store, books, BucketKey("d", "a"), 2000)
             await until(lambda: not books._measuring)
             assert not await put(store, books, BucketKey("d", "c"), 5001)

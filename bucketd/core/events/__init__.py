@@ -1,4 +1,4 @@
-"""Changes on their way to subscribers: the hub, subscriptions, and Server-Sent Events."""
+"""Deliver changes to subscribers: the hub, subscriptions, and Server-Sent Events."""
 
 from .hub import Hub
 from .subscription import EventFilter, Subscription

@@ -1,9 +1,9 @@
-"""All subscriptions of one daemon, and how changes get to them.
+"""All subscriptions of one daemon, and the delivery of changes to them.
 
     store ── publish ──→ Hub: one task, in the order of all changes ──→ Subscription ──→ connection
 
-A heartbeat shows that a stream lives. It carries the newest event id, so that a client resumes
-after changes that its filter left out, too.
+A heartbeat shows that a stream works. It carries the newest event id, so that a client also resumes
+after changes that its filter left out.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from .notification import Notification
 from .subscription import EventFilter, Subscription
 
 log = logging.getLogger(__name__)
-# After so many events, or so long, other tasks of the loop run.
+# The delivery lets other tasks of the loop run after so many events, or after so long.
 BATCH_SIZE = 64
 TURN_SECONDS = 0.005
-# Between the batches of one change, unless others wait: the clients that got their event have to
-# run as well, and on a few cores requests for other buckets would find no core.
+# The pause between the batches of one change, unless other changes wait. The clients that received
+# the event run meanwhile; on a machine with few cores requests for other buckets need a core, too.
 PAUSE_SECONDS = 0.001
-MAX_PENDING = 2000  # changes that are not delivered yet
+# Limits for the changes that are not delivered yet.
+MAX_PENDING = 2000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
 
 
@@ -40,14 +41,14 @@ class Hub:
     def __init__(self, store: Store, max_subscriptions: int, heartbeat_seconds: float) -> None:
         self.store, self.max_subscriptions = store, max_subscriptions
         self.heartbeat_seconds = heartbeat_seconds
-        # By the bucket that they select, in the order of their opening.
+        # Subscriptions by the bucket that they select (None: all buckets), the oldest first.
         self._subscriptions: dict[BucketKey | None, dict[Subscription, None]] = {}
         self._count = 0
         self._pending: deque[ChangeEvent] = deque()
         self._pending_bytes = 0
         self._delivery: asyncio.Task[None] | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
-        # While the delivery runs: the event id of the newest change that it has delivered.
+        # The event id of the newest delivered change; valid while the delivery runs.
         self._delivered = ""
         store.subscribe(self)
 
@@ -56,7 +57,7 @@ class Hub:
 
     @property
     def event_id(self) -> str:
-        """Return the event id of the newest change that all subscriptions have got."""
+        """Return the event id of the newest change that was delivered to all subscriptions."""
         return self.store.event_id if self._delivery is None else self._delivered
 
     @property
@@ -72,11 +73,11 @@ class Hub:
         return None in self._subscriptions
 
     def open(self, only: EventFilter) -> Subscription:
-        """Return a subscription to all changes from now on; raise Overloaded over the limit."""
+        """Return a subscription to all later changes; raise Overloaded at the limit."""
         if self._count >= self.max_subscriptions:
             raise Overloaded(
-                f"cannot watch: there are {self._count} event streams, which is all that "
-                "[limits] max_watchers allows; end one, or try again"
+                f"cannot watch: there are {self._count} event streams, and "
+                "[limits] max_watchers allows no more; end one, or try again"
             )
         subscription = Subscription(only, self.store, lambda: self.event_id, self.remove)
         self._subscriptions.setdefault(only.key, {})[subscription] = None
@@ -96,10 +97,10 @@ class Hub:
                 del self._subscriptions[key]
 
     def publish(self, change: ChangeEvent) -> None:
-        """Deliver a change soon to the subscriptions that select it."""
+        """Schedule the delivery of a change to the subscriptions that select it."""
         if change.key not in self._subscriptions and None not in self._subscriptions:
             return
-        # An unreadable file was restored to the state that everybody knows.
+        # An equal ETag means that an unreadable file was restored to its published state.
         if change.before is not None and change.before.etag == change.after.etag:
             return
         if self._delivery is None:
@@ -168,7 +169,7 @@ class Hub:
             for subscription in subscriptions:
                 subscription.deliver(notification)
                 delivered += 1
-                # Each may want other keys, which have to be rendered.
+                # Rendering takes time where each subscription selects other keys.
                 is_over = time.monotonic() - began > TURN_SECONDS
                 if offloaded or is_over or delivered % BATCH_SIZE == 0:
                     await asyncio.sleep(pause if len(self._pending) == 1 else 0)

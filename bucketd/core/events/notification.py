@@ -1,4 +1,4 @@
-"""One change, rendered once for all subscriptions that want the same keys of it."""
+"""One change, rendered once for all subscriptions that select the same keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Keys = frozenset[str] | None  # None: all keys
 
 
 class Notification:
-    """Renders a change. Call ``prepare`` first, then ``render``."""
+    """Render a change; call ``prepare`` first, then ``render``."""
 
     def __init__(self, change: ChangeEvent) -> None:
         self.change = change
@@ -22,7 +22,7 @@ class Notification:
 
     @property
     def offloaded(self) -> bool:
-        """Report whether ``prepare`` takes long enough for a worker thread."""
+        """Report whether ``prepare`` takes so long that it belongs on a worker thread."""
         before, after = self.change.before, self.change.after
         size = len(after.bucket) + (len(before.bucket) if before else 0)
         return size > INLINE_MAX_BYTES
@@ -51,7 +51,7 @@ class Notification:
 
 
 def render_all(notifications: Iterable[Notification], keys: Keys, limit: int) -> list[bytes] | None:
-    """Prepare and render notifications, on any thread; None if that is over ``limit`` bytes."""
+    """Return all notifications as rendered events, on any thread; None over ``limit`` bytes."""
     rendered, size = [], 0
     for notification in notifications:
         notification.prepare()

@@ -13,8 +13,10 @@ from . import sse
 from .diff import Difference
 from .notification import Keys, Notification, render_all
 
-MAX_BUFFERED = 1000  # notifications that wait for the stream to start
-MAX_RESUMED_BYTES = 2 * 1024 * 1024  # of events; a client that has missed more gets a gap
+# Notifications to buffer until the stream starts.
+MAX_BUFFERED = 1000
+# A client that has missed more bytes of events gets a gap.
+MAX_RESUMED_BYTES = 2 * 1024 * 1024
 
 
 class EventFilter(NamedTuple):
@@ -28,8 +30,8 @@ class EventFilter(NamedTuple):
     keys: Keys = None
 
     def matches(self, change: ChangeEvent) -> bool:
-        """Report whether the change is of a selected bucket."""
-        # A deleted bucket has no automation any more.
+        """Report whether the bucket of a change is selected."""
+        # A deleted bucket no longer has an automation.
         automation = change.after.automation
         if automation is None and change.before is not None:
             automation = change.before.automation
@@ -58,16 +60,16 @@ class Subscription:
         self._buffer: list[Notification] | None = []
         self._has_gap = False
         self._send: Callable[[bytes], None] = self._head.append
-        # The snapshot at the head, until a change arrives that is not part of it.
+        # The snapshot that the head begins with, until a change arrives that is not part of it.
         self._snapshot: Snapshot | None = None
-        # The client's Last-Event-ID, where the stream has resumed after it.
+        # The client's Last-Event-ID, if the stream has resumed after it.
         self._resumed_after: str | None = None
-        # By shard: the changes that the head has, and the shards whose later changes have begun.
+        # By shard, the changes in the head; and the shards that have published a later change.
         self._resumed: dict[int, set[str]] = {}
         self._caught_up: set[int] = set()
 
     async def prepare(self, last_event_id: str | None, snapshot: bool) -> None:
-        """Prepare the head of the stream. Raise BucketdError where that is impossible."""
+        """Prepare the head of the stream. Raises BucketdError."""
         key = self.only.key
         await self._store.wait_until_watching(key)
         self._head.append(sse.RETRY)
@@ -89,7 +91,7 @@ class Subscription:
         return sse.bucket(event_id, key, now.revision, difference)
 
     async def _resume(self, last_event_id: str) -> bool:
-        """Add the changes after an event id; return False if they are unknown or too large."""
+        """Add the changes after an event id to the head; return False if unknown or too large."""
         changes = await self._store.changes_after(last_event_id, self.only.key)
         if changes is None:
             return False
@@ -106,7 +108,7 @@ class Subscription:
         return True
 
     def start(self, send: Callable[[bytes], None]) -> None:
-        """Send the head and what was buffered, and from now on each notification."""
+        """Send the head and the buffered notifications, and each later one as it comes."""
         buffered, self._buffer = self._buffer or [], None
         send(b"".join(self._head))
         self._head.clear()
@@ -117,7 +119,7 @@ class Subscription:
             send(sse.gap(self._event_id(), self.only.key))
 
     def deliver(self, notification: Notification) -> None:
-        """Send a change, unless the head has it or it touches none of the keys."""
+        """Send a change, unless the head contains it or it touches none of the keys."""
         if self.ended.done():
             return
         if self._buffer is not None:
@@ -133,9 +135,9 @@ class Subscription:
             self._send(event)
 
     def _is_resumed(self, change: ChangeEvent) -> bool:
-        """Report whether the client has the change: from this head, or from its last stream."""
+        """Report whether the client has received the change, in this head or its last stream."""
         after, shard = self._resumed_after, change.shard
-        # The changes of a shard arrive in order: after the first new one, all are new.
+        # The changes of a shard arrive in order, so all changes after the first new one are new.
         if after is None or shard in self._caught_up:
             return False
         if change.place in self._resumed.get(shard, ()) or self._store.includes(after, change):
@@ -145,7 +147,7 @@ class Subscription:
         return False
 
     def _is_in_snapshot(self, change: ChangeEvent) -> bool:
-        """Report whether the snapshot has the change; changes may be published after a read."""
+        """Report whether the snapshot contains the change, which may be published after a read."""
         now, before, after = self._snapshot, change.before, change.after
         if now is None:
             return False
@@ -158,12 +160,12 @@ class Subscription:
         return True
 
     def send(self, event: bytes) -> None:
-        """Send something that is not a change; drop it if the stream has not started."""
+        """Send an event that is not a change; drop it if the stream has not started."""
         if self._buffer is None and not self.ended.done():
             self._send(event)
 
     def send_gap(self) -> None:
-        """Send a gap: changes were made that cannot be delivered."""
+        """Send a gap: the client misses changes that cannot be delivered."""
         self._has_gap = True
         self.send(sse.gap(self._event_id(), self.only.key))
 
