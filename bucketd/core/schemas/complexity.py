@@ -1,14 +1,14 @@
-"""Bounds the work that a schema causes: of itself before it is used, then of each bucket.
+"""Bound the work that a schema causes: first for any bucket, then for one bucket.
 
-Two things can make validation exponential in the size of a schema or of a
-bucket. One is a subschema that is applied to the same place of a bucket in very
-many ways (``allOf`` of two references to an ``allOf`` of two references, and
-so on): such a schema is refused. The other is recursion that branches at one
-place: then each level of nesting multiplies. The library finds the verdict in
-linear time all the same, since it remembers which reference holds where. To
-list the violations it remembers nothing, so a Branching bounds that by the bucket.
-Both are counted here on the graph of subschemas; what recurses once for each
-child, such as a tree, is linear.
+Two things can make validation exponential in the size of a schema or of a bucket. The first is a
+subschema that is applied to the same place of a bucket in very many ways (``allOf`` of two
+references to an ``allOf`` of two references, and so on): the daemon refuses such a schema. The
+second is recursion that branches at one place, so that each level of nesting multiplies the work.
+The library still decides validity in linear time, since it remembers which reference holds where.
+To list the violations it remembers nothing, so a Branching bounds that work for a given bucket.
+
+Both are counted on the graph of subschemas. A schema that recurses once for each child, such as
+that of a tree, is linear.
 """
 
 from __future__ import annotations
@@ -23,25 +23,32 @@ from .messages import pointer
 MAX_WAYS = 100_000
 _LISTS, _ONE = ("allOf", "anyOf", "oneOf"), ("not", "if", "then", "else")
 _CHILD = ("items", "additionalProperties", "contains", "unevaluatedItems", "unevaluatedProperties")
-_HERE = ""  # the label of an edge that stays at the same place of the bucket
+# The label of an edge that stays at the same place of the bucket.
+_HERE = ""
 
 Edge = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Branching:
-    """How a recursive schema multiplies with the nesting of a bucket, and where it does so most."""
+    """How the work of a recursive schema multiplies with the nesting of a bucket.
 
-    place: str  # JSON Pointer into the schema
-    subschemas: int  # that one evaluation applies to one place, at most
-    by_key: dict[str, int]  # evaluations of a child for one of its parent; "[n]" is an item
-    of_key: int  # of a child by any other key
-    of_item: int  # of any other item
+    ``place`` is the JSON Pointer of the subschema that multiplies most. One evaluation applies at
+    most ``subschemas`` to a place. One evaluation of a value causes so many of its child:
+    ``by_key[".key"]`` or ``by_key["[n]"]``, else ``of_key`` or ``of_item``.
+    """
+
+    place: str
+    subschemas: int
+    by_key: dict[str, int]
+    of_key: int
+    of_item: int
 
     def bound(self, bucket: Any, limit: int) -> int:
-        """Return at most how many repeated evaluations tell all violations; stop over ``limit``.
+        """Return an upper bound of the repeated evaluations that list all violations.
 
-        One counts as often as the value has parts: a violation carries a copy of its value.
+        Each evaluation counts as often as its value has parts, since a violation holds a copy of
+        the value. Counting stops once the bound exceeds ``limit``.
         """
         work = 0
         waiting: list[tuple[Any, int, int]] = [(bucket, 1, 0)]
@@ -63,7 +70,7 @@ class Branching:
 
 
 def check(schema: Any) -> Branching | None:
-    """Return how the schema branches, if so; raise InvalidRequest where no bucket bounds it."""
+    """Return how the schema branches, if so; raise InvalidRequest if no bucket bounds the work."""
     try:
         graph = _Graph(schema)
         graph.check_ways()
@@ -73,28 +80,32 @@ def check(schema: Any) -> Branching | None:
 
 
 class _Graph:
-    """Subschemas by the identity of their objects, with edges labelled by the step they take."""
+    """The graph of subschemas, by object identity; an edge's label is its step into the bucket."""
 
     def __init__(self, root: Any) -> None:
         self._root = root
         self._anchors: dict[str, list[int]] = {}
         self._nodes: dict[int, dict[str, Any]] = {}
-        self._resource: dict[int, Any] = {}  # of each node: the nearest one above it with an $id
-        self._named: dict[str, Any] = {}  # those, by $id
+        # For each node the nearest subschema above it with an $id, and these subschemas by $id.
+        self._resource: dict[int, Any] = {}
+        self._named: dict[str, Any] = {}
         self._collect(root)
-        self._factors: dict[str, int] = {}  # by step: evaluations of a child for one of its parent
-        self._worst: tuple[int, int] | None = None  # the subschema that branches most, and how much
+        # By step, the evaluations of a child for one of its parent.
+        self._factors: dict[str, int] = {}
+        # The subschema that branches most, and its factor.
+        self._worst: tuple[int, int] | None = None
         self._branching: set[int] = set()
         self._expansions: dict[int, int] = {}
         self._edges = {number: list(self._edges_of(node)) for number, node in self._nodes.items()}
 
     def check_ways(self) -> None:
-        """Raise InvalidRequest where one place would be looked at in too many ways, or for ever."""
+        """Raise InvalidRequest if one place would be evaluated in too many ways, or endlessly."""
         if not isinstance(self._root, dict):
             return
         ways = dict.fromkeys(self._edges, 0)
         ways[id(self._root)] = 1
-        for members in _components(self._edges):  # in topological order
+        # The components come in topological order.
+        for members in _components(self._edges):
             multiplier = self._measure_recursion(members)
             total = sum(ways[number] for number in members) * multiplier
             if total > MAX_WAYS:
@@ -108,7 +119,7 @@ class _Graph:
                         ways[target] = min(ways[target] + total, MAX_WAYS + 1)
 
     def branching(self) -> Branching | None:
-        """Return how the recursive subschemas multiply; None where each comes back once."""
+        """Return how the recursive subschemas multiply; None if each recurs once per child."""
         if self._worst is None:
             return None
         by_key = {label: n for label, n in self._factors.items() if label[0] in ".["}
@@ -125,14 +136,14 @@ class _Graph:
         )
 
     def _measure_recursion(self, members: list[int]) -> int:
-        """Return in how many ways at most the subschemas that recurse together look at a child."""
+        """Return the maximum number of ways in which one component evaluates a child."""
         memo: dict[int, dict[str, int]] = {}
         together_with = set(members)
         most = 1
         for number in members:
-            exits = self._exits(number, together_with, memo, set())
-            every = exits.get("*", 0)
-            for label, count in exits.items():
+            ways = self._ways_to_children(number, together_with, memo, set())
+            every = ways.get("*", 0)
+            for label, count in ways.items():
                 self._factors[label] = max(self._factors.get(label, 0), count)
                 together = count + (every if label != "*" else 0)
                 most = max(most, together)
@@ -143,16 +154,16 @@ class _Graph:
         return most
 
     def _expansion(self, number: int) -> int:
-        """Return how many subschemas one evaluation of this one applies to the same place."""
+        """Return how many subschemas one evaluation of a subschema applies to the same place."""
         if number not in self._expansions:
             here = (target for label, target in self._edges[number] if label == _HERE)
             self._expansions[number] = 1 + sum(self._expansion(target) for target in here)
         return self._expansions[number]
 
-    def _exits(
+    def _ways_to_children(
         self, number: int, members: set[int], memo: dict[int, dict[str, int]], above: set[int]
     ) -> dict[str, int]:
-        """By step: in how many ways a child is looked at again by the same recursion."""
+        """Return by step the number of ways in which the recursion evaluates a child again."""
         if number in above:
             raise InvalidRequest(
                 f"cannot use the schema: {self._place(number)}: a reference leads back to itself, "
@@ -160,18 +171,18 @@ class _Graph:
             )
         if number in memo:
             return memo[number]
-        exits: dict[str, int] = {}
+        ways: dict[str, int] = {}
         for label, target in self._edges[number]:
             if target not in members:
                 continue
             if label != _HERE:
-                exits[label] = exits.get(label, 0) + 1
+                ways[label] = ways.get(label, 0) + 1
                 continue
-            inner = self._exits(target, members, memo, above | {number})
+            inner = self._ways_to_children(target, members, memo, above | {number})
             for step, count in inner.items():
-                exits[step] = exits.get(step, 0) + count
-        memo[number] = exits
-        return exits
+                ways[step] = ways.get(step, 0) + count
+        memo[number] = ways
+        return ways
 
     def _place(self, number: int) -> str:
         """Return the JSON Pointer of a subschema."""
@@ -195,7 +206,7 @@ class _Graph:
             below = [child for _, child in _children(node)]
             for name in ("$defs", "definitions"):
                 below += _dict(node.get(name)).values()
-            below += [self._pointed(node, name) for name in ("$ref", "$dynamicRef")]
+            below += [self._reference_target(node, name) for name in ("$ref", "$dynamicRef")]
             waiting += [(child, resource) for child in below]
 
     def _edges_of(self, node: dict[str, Any]) -> Iterator[Edge]:
@@ -203,24 +214,25 @@ class _Graph:
             if isinstance(child, dict):
                 yield label, id(child)
         for name in ("$ref", "$dynamicRef"):
-            target = self._pointed(node, name)
+            target = self._reference_target(node, name)
             if isinstance(target, dict):
                 yield _HERE, id(target)
             elif isinstance(node.get(name), str):
-                # An anchor: of several with its name exactly one is used, so one stands for all.
+                # The reference names an anchor. The library uses exactly one of several anchors
+                # with this name, so one edge is enough.
                 yield from ((_HERE, n) for n in self._anchors.get(_anchor(node[name]), [])[:1])
 
-    def _pointed(self, node: dict[str, Any], name: str) -> Any:
-        """What a JSON Pointer reference leads to; None for an anchor, or for nothing of ours."""
+    def _reference_target(self, node: dict[str, Any], name: str) -> Any:
+        """Return the target of a JSON Pointer reference; None for an anchor or another schema."""
         text = node.get(name)
         if not isinstance(text, str):
             return None
         uri, mark, fragment = text.partition("#")
-        resource = self._resource[id(node)] if not uri else self._by_uri(uri)
+        resource = self._resource[id(node)] if not uri else self._resource_named(uri)
         return resolve(resource, mark + fragment)
 
-    def _by_uri(self, uri: str) -> Any:
-        """The resource that is meant; a relative reference is taken for any that ends like it."""
+    def _resource_named(self, uri: str) -> Any:
+        """Return the resource with this URI, or one whose last segment matches a relative URI."""
         last = uri.rpartition("/")[2]
         alike = (node for name, node in self._named.items() if name.rpartition("/")[2] == last)
         return self._named.get(uri) or next(alike, None)
@@ -241,7 +253,7 @@ def _places(root: Any) -> dict[int, str]:
 
 
 def resolve(root: Any, reference: str) -> Any:
-    """The subschema at ``#/…``; None where there is none."""
+    """Return the subschema at ``#/…``; None if there is none."""
     here = root
     if reference not in ("#", "") and not reference.startswith("#/"):
         return None
@@ -261,7 +273,7 @@ def _anchor(reference: str) -> str:
 
 
 def _children(node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Subschemas with the step to the place they look at: "." + key, "*" any key, "[n]", "[]"."""
+    """Yield subschemas, each with its step into the bucket: ".key", "*" (any key), "[n]", "[]"."""
     for name in _LISTS:
         yield from ((_HERE, child) for child in _list(node.get(name)))
     yield from ((_HERE, node[name]) for name in _ONE if name in node)
@@ -285,7 +297,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _components(edges: dict[int, list[Edge]]) -> list[list[int]]:
-    """Strongly connected components, sources first (Tarjan 1972, with a stack of its own)."""
+    """Return the strongly connected components, sources first (Tarjan 1972, not recursive)."""
     order: dict[int, int] = {}
     low: dict[int, int] = {}
     path: list[int] = []

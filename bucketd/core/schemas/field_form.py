@@ -27,7 +27,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TYPES = ("string", "number", "boolean", "array", "object", "any")
 _SAME = ("description", "enum", "pattern", "minLength", "maxLength", "minItems", "maxItems")
 _RENAMED = {"min": "minimum", "max": "maximum", "defaultValue": "default"}
-# Which attributes say something about which type; the others are for all.
+# The types to which an attribute applies; attributes not named here apply to all types.
 _ONLY = {
     "minLength": "string", "maxLength": "string", "pattern": "string",
     "min": "number", "max": "number", "integer": "number",
@@ -113,7 +113,7 @@ def _check(name: str, value: Any, kind: str, where: str) -> None:
 
 def _must_be(name: str) -> str:
     if name == "enum":
-        return "a list with something in it"
+        return "a list that is not empty"
     words = {_STRINGS: "a string", _FLAGS: "true or false", _NUMBERS: "a number"}
     return next((what for names, what in words.items() if name in names), "a whole number from 0")
 

@@ -1,4 +1,4 @@
-"""Load changed schema files within a second, by inotify or, where that is used up, by polling."""
+"""Load changed schema files within a second: by inotify, or by polling while it is unavailable."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 from .registry import Registry
 
 log = logging.getLogger(__name__)
-# Between looks at the files themselves: for a directory that does not exist yet or was replaced,
-# for what a link leads to, and for everything where there is no inotify.
+# The interval at which the files are checked: inotify does not report the target of a link, nor a
+# directory that does not exist yet or was replaced.
 POLL_SECONDS = 0.5
-RETRY_SECONDS = 30.0  # between tries to get inotify back
+# The interval at which inotify is tried again.
+RETRY_SECONDS = 30.0
 
 
 class FileWatcher:
-    """Keeps a registry current with the schema files of this host."""
+    """Keep a registry current with the schema files of this host."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -26,7 +27,7 @@ class FileWatcher:
         self._polling = False
 
     def request_rescan(self) -> None:
-        """Have the files looked at now, whatever was noticed of them; on the event loop."""
+        """Request a check of all files now, whether they changed or not; call on the event loop."""
         self._rescan_requested.set()
 
     def problems(self) -> list[str]:
@@ -34,8 +35,9 @@ class FileWatcher:
         return self._registry.directory_problems()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Load what changes, until ``stop``."""
-        # The import takes a tenth of a second: not before the daemon serves, and not on the loop.
+        """Load changed schema files until ``stop``."""
+        # The import takes a tenth of a second, so it is delayed until the daemon serves, and runs
+        # off the event loop.
         watchfiles = await asyncio.to_thread(import_module, "watchfiles")
         loop = asyncio.get_running_loop()
         while not stop.is_set():
@@ -50,7 +52,7 @@ class FileWatcher:
     async def _watch(
         self, watchfiles: Any, watched: list[str], stop: asyncio.Event
     ) -> OSError | RuntimeError | None:
-        """Follow these directories by inotify until they are others; return why that fails."""
+        """Follow directories by inotify until the registry names others; return any error."""
         try:
             changes = watchfiles.awatch(
                 *watched,
@@ -66,7 +68,8 @@ class FileWatcher:
                     if self._polling:
                         self._polling = False
                         log.info("inotify follows the schema files again")
-                    # Also without a change: inotify says nothing of what a link leads to.
+                    # The timeout leads here as well, since inotify does not report the target of
+                    # a link.
                     await self._rescan()
                     if self._registry.directories != watched:
                         return None
@@ -75,7 +78,7 @@ class FileWatcher:
         return None
 
     async def _poll(self, stop: asyncio.Event, until: float) -> None:
-        """Look at the files again and again, for a while."""
+        """Check the files at intervals until the loop's clock shows ``until``."""
         loop = asyncio.get_running_loop()
         while not stop.is_set():
             await self._rescan()
@@ -102,7 +105,7 @@ class FileWatcher:
     def _report_polling(self, cause: Exception) -> None:
         if not self._polling:
             log.warning(
-                "cannot follow the schema files by inotify: %s; they are looked at every %g s",
+                "cannot follow the schema files by inotify: %s; they are polled every %g s",
                 cause,
                 POLL_SECONDS,
             )

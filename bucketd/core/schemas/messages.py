@@ -1,7 +1,7 @@
-"""What is wrong with a value, in words that a person can act on; no value is ever repeated.
+"""Describe violations of a schema in words that a person can act on, without showing any value.
 
-A value is told by its kind and its length. What the schema says may be shown, unless that would
-repeat the value, as when a forbidden string is part of an allowed one.
+A value is described by its kind and its length. Messages may quote the schema, unless that would
+show the value, as when a forbidden string is part of an allowed one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def describe(value: Any, with_length: bool = True) -> str:
 
 
 def cause_of(error: Any, secret: bool) -> str:
-    """Return one violation in words, without its place. Of a ``secret``, no length is told."""
+    """Return the cause of one violation; for a ``secret``, without the length of the value."""
     kind = error.kind
     got = describe(error.instance, with_length=not secret)
     words = _WORDS.get(kind.name)
@@ -61,7 +61,7 @@ def cause_of(error: Any, secret: bool) -> str:
 
 
 def _repeats(text: str, value: Any) -> bool:
-    """Report whether a text of the schema has a string or number of the value in it."""
+    """Report whether a text from the schema contains a string or number of the value."""
     waiting = [value]
     while waiting:
         part = waiting.pop()
@@ -116,8 +116,8 @@ def _pattern(kind: Any, got: str, value: Any) -> str:
     if not hasattr(kind, "pattern"):
         # The library gave up on a pattern, and does not say on which.
         return (
-            "has too long a string or name for a pattern that looks around or back: whether it "
-            "matches cannot be told in reasonable time. Shorten it, or simplify the pattern"
+            "has too long a string or name for a pattern with lookaround or back references: "
+            "matching takes too long. Shorten it, or simplify the pattern"
         )
     pattern = "its pattern" if _repeats(kind.pattern, value) else f"the pattern {kind.pattern}"
     return f"must match {pattern}, got {got}"
@@ -129,7 +129,7 @@ def _format(kind: Any, got: str, _value: Any) -> str:
 
 def _nearest(name: str, value: Any) -> str:
     close = difflib.get_close_matches(name, list(value) if isinstance(value, dict) else [], 1)
-    return f" (it has {close[0]!r}: is that meant?)" if close else ""
+    return f" (it has {close[0]!r}; did you mean that?)" if close else ""
 
 
 _WORDS: dict[str, Callable[[Any, str, Any], str]] = {

@@ -1,8 +1,7 @@
 """The schemas in force, by automation: files of the operator, and those set through the API.
 
-A schema set through the API wins over a file of the same automation. A file is
-loaded when it changes; one that cannot be used is reported, and the last good
-one stays in force.
+A schema set through the API takes precedence over a file of the same automation. A file is loaded
+when it changes; a file that cannot be used is reported, and its last valid version stays in force.
 """
 
 from __future__ import annotations
@@ -28,15 +27,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 DIRECTORY = "schemas"
-NAME_SUFFIX = ".name"  # beside a schema whose automation's name is too long for a file name
-LAST_GOOD = (DIRECTORY, "last-good")  # copies of files, for a start when one is broken
+# A file beside the schema holds the automation's name if that is too long for a file name.
+NAME_SUFFIX = ".name"
+# Copies of the valid files, for a start at which a file is broken.
+LAST_GOOD = (DIRECTORY, "last-good")
 API, FILE = "api", "file"
 MAX_BYTES = 4 * 1024 * 1024
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # A pipe does not block this.
+# O_NONBLOCK: opening a named pipe must not block.
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class FileKey(NamedTuple):
-    """What tells that another file is there, also behind a link, or another content of it."""
+    """Identify a file and its content, also behind a link; it differs once either is replaced."""
 
     device: int
     stat_key: files.StatKey
@@ -44,7 +46,7 @@ class FileKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One schema file: what is in force of it (if anything), and what is wrong with it (if so)."""
+    """One schema file: its schema in force, if any, and the problem with the file, if any."""
 
     automation: str
     source: str
@@ -55,7 +57,7 @@ class Entry:
 
 
 class Registry:
-    """Safe for all threads; what reads or writes files is for worker threads."""
+    """Hold the schemas in force, on any thread; call methods that use files on a worker thread."""
 
     def __init__(self, root: int, state_dir: str, config_dir: str) -> None:
         self.root = root
@@ -65,13 +67,15 @@ class Registry:
         }
         self._lock = threading.Lock()
         self._directory_problems: list[str] = []
-        self._entries: dict[str, Entry] = {}  # by path
-        self._in_force: Mapping[str, Entry] = {}  # by automation; replaced whole, never changed
+        # All entries by path, and those in force by automation. The latter mapping is replaced,
+        # never changed, so that readers need no lock.
+        self._entries: dict[str, Entry] = {}
+        self._in_force: Mapping[str, Entry] = {}
         self.rescan()
 
     @property
     def directories(self) -> list[str]:
-        """Return the directories to follow, as far as they exist."""
+        """Return the directories of schema files that exist."""
         return [place for place in self._places.values() if os.path.isdir(place)]
 
     def find(self, automation: str | None) -> Validator | None:
@@ -80,12 +84,12 @@ class Registry:
         return entry.validator if entry is not None else None
 
     def get(self, automation: str) -> Entry:
-        """Return the entry in force; NotFound where there is none."""
+        """Return the entry in force; raise NotFound if there is none."""
         entry = self._in_force.get(automation)
         if entry is None:
             raise NotFound(
                 f"cannot find the schema of {automation!r}: there is none; "
-                "GET /v1/schemas (bucketctl schema list) has those that there are"
+                "GET /v1/schemas (bucketctl schema list) lists the schemas"
             )
         return entry
 
@@ -100,7 +104,7 @@ class Registry:
         return [{"path": e.path, "problem": str(e.problem)} for e in found]
 
     def put(self, automation: str, document: Any) -> None:
-        """Store a schema that was compiled before. Raises BucketdError; then nothing changed."""
+        """Store a schema that compiles. Raises BucketdError, after which nothing has changed."""
         stem = filenames.encode(automation)
         text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         try:
@@ -112,7 +116,7 @@ class Registry:
         self.rescan()
 
     def remove(self, automation: str) -> None:
-        """Remove one that was set through the API; NotFound where there is none."""
+        """Remove a schema that was set through the API; raise NotFound if there is none."""
         stem = filenames.encode(automation)
         path = os.path.join(self._places[API], stem + filenames.SUFFIX)
         if path not in self._entries:
@@ -127,8 +131,8 @@ class Registry:
         self.rescan()
 
     def rescan(self, force: bool = False) -> None:
-        """Load every file that has changed since the last time; with ``force`` all of them."""
-        # One at a time, so that an older state of the files never replaces a newer one.
+        """Load every file that has changed since the last scan; with ``force``, load all."""
+        # One scan at a time: an older state of the files must not replace a newer one.
         with self._lock:
             self._rescan(force)
 
@@ -148,7 +152,7 @@ class Registry:
         self._entries, self._in_force = entries, by_name
 
     def _load(self, source: str, path: str, stat_key: FileKey, before: Entry | None) -> Entry:
-        """The entry for a file as it is now; where it cannot be used, the last good one stays."""
+        """Return the entry of a file; an unusable file keeps its last valid schema in force."""
         automation = self._name_of(source, path)
         try:
             text = self._read(source, os.path.basename(path))
@@ -166,7 +170,7 @@ class Registry:
         return Entry(automation, source, path, stat_key, validator)
 
     def _last_good(self, automation: str) -> Validator | None:
-        """What the operator's file said when it could last be used, by an earlier daemon."""
+        """Return the last valid schema of an operator's file that an earlier daemon loaded."""
         name = filenames.encode(automation) + filenames.SUFFIX
         try:
             return _compile(files.read(self.root, LAST_GOOD, name).text)
@@ -184,7 +188,7 @@ class Registry:
             log.warning("cannot keep a copy of the schema of %r: %s", automation, error.strerror)
 
     def _files(self, source: str, problems: list[str]) -> Iterator[tuple[str, FileKey]]:
-        """Yield the schema files of a directory; what cannot be one is added to ``problems``."""
+        """Yield the schema files of a directory; add the other entries to ``problems``."""
         ours = source == API
         place = self._places[source]
         try:
@@ -207,7 +211,7 @@ class Registry:
             try:
                 status = os.stat(path, follow_symlinks=not ours)
             except FileNotFoundError:
-                # A link that leads nowhere stays, and a file may be renamed at this moment.
+                # A dangling link is reported; a file that was removed meanwhile is not.
                 if os.path.islink(path):
                     problems.append(f"cannot use the schema {path}: the link leads nowhere")
                 continue
@@ -223,11 +227,11 @@ class Registry:
         self._directory_problems = problems
 
     def directory_problems(self) -> list[str]:
-        """Return what in the directories cannot be a schema file, and directories not readable."""
+        """Return the entries that cannot be schema files, and the directories not readable."""
         return self._directory_problems.copy()
 
     def _read(self, source: str, name: str) -> bytes:
-        """A file's bytes; an operator may have a link among the settings, but not in our state."""
+        """Return a file's bytes; follow links in the settings, but not in the state directory."""
         if source == API:
             return files.read(self.root, (DIRECTORY,), name).text
         fd = os.open(os.path.join(self._places[source], name), _READ)
@@ -237,7 +241,7 @@ class Registry:
             return file.read(MAX_BYTES + 1)
 
     def _name_of(self, source: str, path: str) -> str:
-        """The automation of a file: its name decoded, or as it is, or what is written beside it."""
+        """Return a file's automation: its name decoded, the name file's text, or the name as is."""
         stem = os.path.basename(path).removesuffix(filenames.SUFFIX)
         decoded = filenames.decode(stem)
         if decoded is not None:

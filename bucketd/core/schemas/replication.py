@@ -1,8 +1,9 @@
 """Set and remove schemas: on this host alone, or on all hosts that share a store.
 
-Each host keeps copies of the shared schemas in its own files, so it checks buckets without asking,
-and starts while the cluster is away. A note beside the copies says which schemas are shared: only
-those are removed when the store no longer has them, and an operator's own schemas stay.
+Each host keeps copies of the shared schemas in its own files, so it validates buckets without a
+request to the cluster, and starts while the cluster is unavailable. A file beside the copies lists
+which schemas are shared: only these are removed when the store no longer has them, and an
+operator's own schemas stay.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from ...store.base import FeedInterrupted, SchemaChange, SharedSchemas
 from .registry import DIRECTORY, Registry
 
 log = logging.getLogger(__name__)
-NOTE = "shared"  # the file that names the automations whose schemas are copies
+# The file that names the automations whose schemas are copies.
+NOTE = "shared"
 RETRY_SECONDS = 2.0
-# The store is read whole from time to time, beside the watch: a watch at a hung node says nothing,
-# not even that it ended. A host may miss a schema for that long, and a read of all costs little.
+# All schemas are read again at this interval, besides the watch, since a watch at a hung node
+# reports neither changes nor its end. A host may miss a schema for that long.
 RECHECK_SECONDS = 20.0
 
 
 class SchemaWriter(Protocol):
-    """Set and remove schemas. Raises BucketdError; then nothing has changed on this host."""
+    """Set and remove schemas. Raises BucketdError, after which this host is unchanged."""
 
     async def put(self, automation: str, document: Any) -> None:
-        """Put a schema in force that was compiled before."""
+        """Put a schema that compiles in force."""
 
     async def remove(self, automation: str) -> None:
         """Put a schema out of force."""
@@ -54,7 +56,7 @@ class LocalSchemas:
         await asyncio.to_thread(self._registry.remove, automation)
 
     async def keep_current(self, stop: asyncio.Event) -> None:
-        """Return at once: no other host sets schemas of this one."""
+        """Return at once: no other host changes the schemas of this host."""
 
 
 class ReplicatedSchemas:
@@ -62,8 +64,10 @@ class ReplicatedSchemas:
 
     def __init__(self, registry: Registry, shared: SharedSchemas) -> None:
         self._registry, self._shared = registry, shared
-        self._files = asyncio.Lock()  # which are written for one change at a time
-        self._applied: dict[str, int] = {}  # the revision of each automation's last change
+        # Held while the files are written for one change.
+        self._files = asyncio.Lock()
+        # The revision of each automation's last change.
+        self._applied: dict[str, int] = {}
 
     async def put(self, automation: str, document: Any) -> None:
         change = await self._shared.put(automation, document)
@@ -71,7 +75,7 @@ class ReplicatedSchemas:
             await self._apply(change)
 
     async def remove(self, automation: str) -> None:
-        # The store comes first: it may have a schema of which this host does not know yet.
+        # The store comes first, since it may have a schema that this host has not copied yet.
         change, existed = await self._shared.remove(automation)
         with _done_elsewhere("removed"):
             copied = automation in self._copied()
@@ -83,7 +87,7 @@ class ReplicatedSchemas:
         """Remove a schema that was set before hosts shared any."""
         async with self._files:
             if automation in self._copied():
-                # Another host has set it anew meanwhile.
+                # Another host has set the schema again meanwhile.
                 return
             try:
                 await asyncio.to_thread(self._registry.remove, automation)
@@ -112,21 +116,22 @@ class ReplicatedSchemas:
 
     def _set_problem(self, cause: str, unexpected: Exception | None = None) -> None:
         problem = f"cannot copy shared schemas: {cause}"
-        # The log has it once, and not at every attempt.
+        # Each problem is logged once, rather than at every attempt.
         if problem != self._shared.problem:
-            log.error("%s; it is tried again", problem, exc_info=unexpected)
+            log.error("%s; trying again", problem, exc_info=unexpected)
         self._shared.problem = problem
 
     async def _copy_changes_after(self, revision: int) -> None:
-        """Copy changes, until the watch breaks or has missed a change.
+        """Copy changes until the watch breaks or has missed a change.
 
-        A quiet watch is left alone: to end it would be to leave its endpoint for all calls.
+        A watch without events goes on: ending it would switch all calls to another endpoint.
         """
         watching = asyncio.create_task(self._copy_watched(revision))
         try:
             while not (await asyncio.wait({watching}, timeout=RECHECK_SECONDS))[0]:
                 _, changed = await self._copy_all()
-                # The watch may be just about to report it, which is rare, and costs little.
+                # The watch may be about to report this change. That is rare, and a new watch is
+                # cheap.
                 if changed:
                     raise FeedInterrupted("it has missed a change")
             await watching
@@ -141,18 +146,18 @@ class ReplicatedSchemas:
                 self._shared.problem = None
 
     async def _copy_all(self) -> tuple[int, bool]:
-        """Make the copies what the store has; return its revision, and whether any changed."""
+        """Bring the copies up to date; return the store's revision, and whether any changed."""
         newest = max(self._applied.values(), default=0)
         found = await self._shared.read_all()
         if found.revision < newest:
-            # The cluster is new, or restored from a backup, and so are its revisions.
+            # A new cluster, or one restored from a backup, counts its revisions anew.
             self._applied.clear()
         present = found.unreadable.union(change.automation for change in found.schemas)
         removed = (SchemaChange(name, None, found.revision) for name in self._copied() - present)
         return found.revision, await self._apply_each([*found.schemas, *removed])
 
     async def _apply_each(self, changes: Iterable[SchemaChange]) -> bool:
-        """Report whether any copy changed; raise BucketdError of a failed one after all others."""
+        """Apply all changes and report whether any copy changed; then raise a failure, if any."""
         changed, failure = False, None
         for change in changes:
             try:
@@ -164,9 +169,10 @@ class ReplicatedSchemas:
         return changed
 
     async def _apply(self, change: SchemaChange) -> bool:
-        """Make this host's copy what a change says, unless a newer one was applied.
+        """Apply a change to this host's copy, unless a newer change was applied.
 
-        Report whether the copy changed. Raises BucketdError; then apply the change again.
+        Report whether the copy changed. Raises BucketdError, after which the change can be applied
+        again.
         """
         async with self._files:
             if change.revision < self._applied.get(change.automation, 0):
@@ -180,11 +186,12 @@ class ReplicatedSchemas:
 
     async def _put_copy(self, automation: str, document: Any) -> bool:
         now, copied = self._registry.find(automation), self._copied()
-        # Compared as JSON, since for Python 1 and true are equal.
+        # The comparison is of JSON, since 1 and true are equal in Python.
         same = now is not None and orjson.dumps(now.document) == orjson.dumps(document)
         if same and automation in copied:
             return False
-        # The note comes first: after a kill, a copy without a note would be an operator's.
+        # The list is written first: after a kill, a copy that is not listed would count as an
+        # operator's schema.
         self._write_note(copied | {automation})
         await asyncio.to_thread(self._registry.put, automation, document)
         return True
@@ -193,7 +200,7 @@ class ReplicatedSchemas:
         copied = self._copied()
         if automation not in copied:
             return False
-        # After a kill there may be a note without a copy.
+        # After a kill, a listed copy may not exist.
         with contextlib.suppress(NotFound):
             await asyncio.to_thread(self._registry.remove, automation)
         self._write_note(copied - {automation})
@@ -205,7 +212,7 @@ class ReplicatedSchemas:
         except (FileNotFoundError, ValueError):
             return set()
         except OSError as error:
-            # An empty note instead would make all copies an operator's.
+            # With an empty list instead, all copies would count as the operator's schemas.
             raise errors.refusal("read which schemas are shared", error) from error
 
     def _write_note(self, automations: set[str]) -> None:
@@ -218,13 +225,14 @@ class ReplicatedSchemas:
 
 @contextlib.contextmanager
 def _done_elsewhere(done: str) -> Iterator[None]:
-    """Turn a failure of this host into an error that says that all other hosts are done."""
+    """Raise a failure of this host as an error that says the other hosts have the change."""
     try:
         yield
     except BucketdError as error:
-        # The message ends with the advice for a change that was not made at all.
+        # The end of the message says how to fix a change that was not made at all; here the
+        # change was made on the other hosts.
         cause = error.message.rpartition(";")[0] or error.message
         raise Internal(
-            f"{cause}; for all other hosts it is {done}; mend the state directory of this one, "
+            f"{cause}; on all other hosts it is {done}; repair the state directory of this host, "
             "which tries again by itself"
         ) from error

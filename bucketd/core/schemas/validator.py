@@ -1,4 +1,4 @@
-"""One schema, compiled: which violations a bucket has, in words that a person can act on."""
+"""Compile a schema, and list the violations of a bucket."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from .messages import cause_of, describe, pointer
 DRAFTS = (field_form.DIALECT, f"{field_form.DIALECT}#")
 MAX_BYTES = 4 * 1024 * 1024
 MAX_BACKTRACKS = 10_000
-MAX_KEYS_AND_ITEMS = 2500  # of a bucket of which all violations are told
-MAX_EVALUATIONS = 20_000  # repeated ones, to tell all violations of a bucket
+# Over so many keys and items only the first violation of a bucket is listed.
+MAX_KEYS_AND_ITEMS = 2500
+# Over so many repeated evaluations the violations of a bucket are not listed.
+MAX_EVALUATIONS = 20_000
 OUTSIDE = "leads outside, and nothing is ever fetched"
 Violation = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """``document`` as it was given, ``json_schema`` as it is applied."""
+    """A compiled schema: the ``document`` as given, and the ``json_schema`` that it stands for."""
 
     document: Any
     json_schema: Any
@@ -37,20 +39,20 @@ class Validator:
         return "json_schema" if self.document is self.json_schema else "fields"
 
     def violations(self, text: bytes, secret: bool = False) -> list[Violation]:
-        """All, each ``{"path": JSON Pointer, "message", "keyword"}``; [] where it is valid.
+        """Return each violation as ``{"path": JSON Pointer, "message", "keyword"}``.
 
-        Of a bucket (as JSON) with over MAX_KEYS_AND_ITEMS the first alone: each of them may be one.
-        Of a bucket nested too deeply for a schema that branches, only that it is not valid.
-        ``secret``: all values are, so none is told.
+        The list has only the first violation of a bucket with over MAX_KEYS_AND_ITEMS, and one
+        without details for a bucket nested too deeply for a schema that branches. ``secret``
+        treats all values as secrets, so that no message shows their lengths.
         """
         bucket = orjson.loads(text)
         if self._validator.is_valid(bucket):
             return []
-        # Unlike the verdict, telling why takes time that grows exponentially with the nesting.
+        # Listing violations takes time exponential in the nesting; deciding validity does not.
         branching = self._branching
         if branching and branching.bound(bucket, MAX_EVALUATIONS) > MAX_EVALUATIONS:
             return [_too_deep(branching.place)]
-        # The library finds all of them in one go, during which nothing else in the process runs.
+        # The library holds the interpreter's lock until it has found all violations.
         if text.count(b",") < MAX_KEYS_AND_ITEMS or not _is_large(bucket):
             return [self._violation(error, secret) for error in self._validator.iter_errors(bucket)]
         try:
@@ -65,15 +67,15 @@ class Validator:
     def _violation(self, error: Any, secret: bool) -> Violation:
         path, keyword = list(error.instance_path), error.kind.name
         secret = secret or not self._secrets.isdisjoint(path)
-        secret = secret or self._marked(list(error.evaluation_path))
+        secret = secret or self._is_secret_at(list(error.evaluation_path))
         return {
             "path": pointer(path),
             "message": cause_of(error, secret),
             "keyword": keyword,
         }
 
-    def _marked(self, path: list[Any]) -> bool:
-        """Whether a subschema on the way to the failed keyword says that the value is a secret."""
+    def _is_secret_at(self, path: list[Any]) -> bool:
+        """Report whether a subschema on the path to a failed keyword marks the value as secret."""
         here: Any = self.json_schema
         for step in path:
             if _is_secret(here):
@@ -81,8 +83,9 @@ class Validator:
             target = here.get(step) if isinstance(here, dict) else None
             if step in ("$ref", "$dynamicRef") and isinstance(target, str):
                 here = complexity.resolve(self.json_schema, target)
+                # The target is unknown, so the value may be a secret.
                 if here is None:
-                    return True  # not followed further, so it might be
+                    return True
             elif isinstance(here, dict):
                 here = target
             else:
@@ -95,16 +98,16 @@ def _too_deep(place: str) -> Violation:
         "path": "",
         "message": (
             "is nested too deeply for its schema, which refers back to itself several times at "
-            f"{place or 'its root'}: it is not valid, and finding all that is wrong would take too "
-            "long; fix: correct or simplify what is nested deepest, or let the schema refer back "
-            "once at each place"
+            f"{place or 'its root'}: it is not valid, and listing its violations would take too "
+            "long; correct or simplify the values that are nested deepest, or let the schema refer "
+            "back once at each place"
         ),
         "keyword": "$ref",
     }
 
 
 def _is_large(bucket: Any) -> bool:
-    """Whether there are over MAX_KEYS_AND_ITEMS in it, at any depth."""
+    """Report whether a bucket has over MAX_KEYS_AND_ITEMS, at any depth."""
     waiting, found = [bucket], 0
     while waiting and found <= MAX_KEYS_AND_ITEMS:
         value = waiting.pop()
@@ -115,7 +118,7 @@ def _is_large(bucket: Any) -> bool:
 
 
 def compile_schema(document: Any) -> Validator:
-    """Compile a document of either form. Raises InvalidRequest with what is wrong, and where."""
+    """Compile a document of either form. Raises InvalidRequest, which says what is wrong where."""
     if not isinstance(document, dict | bool):
         raise InvalidRequest(
             f"cannot use the schema: it must be a JSON object, got {describe(document)}"
@@ -142,11 +145,11 @@ def _check_dialect(schema: dict[str, Any]) -> None:
 
 
 def _validator(schema: Any) -> Any:
-    """Nothing is fetched, and no pattern can run away.
+    """Return the library's validator, which fetches nothing and bounds the time of patterns.
 
-    The patterns' own engine takes linear time. Only where it lacks something
-    (looking around, back references) does one that can go back take its place, and
-    that one gives up after MAX_BACKTRACKS, which counts as a violation.
+    The default engine for patterns takes linear time. A schema whose patterns need lookaround or
+    back references uses the backtracking engine instead; it gives up after MAX_BACKTRACKS, which
+    counts as a violation.
     """
     last: Exception | None = None
     for patterns in (
@@ -169,7 +172,7 @@ def _refuse(_uri: str) -> Any:
 
 
 def _fault(schema: Any, error: Exception | None) -> str:
-    """Return what the library found, without any value of the schema, and where."""
+    """Return the error that the library found and its place, without a value of the schema."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     is_about_keyword = isinstance(error, jsonschema_rs.ValidationError) and not (
@@ -187,7 +190,7 @@ def _fault(schema: Any, error: Exception | None) -> str:
 
 
 def _dangling_reference(schema: Any) -> str | None:
-    """Return where a reference leads outside or to nothing, as far as a walk can tell."""
+    """Return an error for a reference that leads outside or to nothing, as far as a walk shows."""
     waiting: list[tuple[list[Any], Any]] = [([], schema)]
     while waiting:
         path, node = waiting.pop()
@@ -207,7 +210,7 @@ def _dangling_reference(schema: Any) -> str | None:
 
 
 def _secret_names(schema: Any) -> Iterator[str]:
-    """Names of properties that are marked, in whatever way, as not to be shown."""
+    """Yield the names of properties that the schema marks as secret."""
     waiting = [schema]
     while waiting:
         node = waiting.pop()

@@ -149,4 +149,4 @@ def test_a_text_too_long_for_a_pattern_is_a_violation(old: Daemon, schema: Any) 
     assert old.request("PUT", "/v1/schemas/looking?force=true", schema).status == 200
     answer = old.request("PATCH", target, {key: [value]} if key == text else {key: "x" + text})
     assert (answer.status, answer.json["code"]) == (422, "schema_violation"), answer
-    assert "looks around or back" in answer.json["details"][0]["message"]
+    assert "lookaround or back references" in answer.json["details"][0]["message"]

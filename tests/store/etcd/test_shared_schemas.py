@@ -348,7 +348,7 @@ def test_what_this_host_cannot_store_is_no_success_and_taken_up_later(
     for verb, name, done in (("PUT", "new", "set"), ("DELETE", "gone", "removed")):
         answer = one.request(verb, f"/v1/schemas/{name}", NUMBER if verb == "PUT" else None)
         assert (answer.status, answer.json["code"]) == (500, "internal")
-        assert f"for all other hosts it is {done}" in answer.json["error"]
+        assert f"on all other hosts it is {done}" in answer.json["error"]
         assert "nothing was changed" not in answer.json["error"]
     wait_until(lambda: schema_of(two, "new") == NUMBER)
     wait_until(lambda: schema_of(two, "gone") is None)
