@@ -1,4 +1,4 @@
-"""The command ``bucketd``: flags and settings in, a running daemon out."""
+"""The command ``bucketd``: read flags and settings, and run the daemon."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FLAGS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the daemon and return the exit status: 0 stopped as told, 1 cannot serve, 2 usage."""
+    """Run the daemon and return the exit status: 0 after a signal to stop, 1 on failure, 2 usage."""
     options = parser().parse_args(argv)
     process.prepare()
     try:
@@ -82,7 +82,7 @@ def _load(options: argparse.Namespace) -> Settings:
 
 
 def _print_settings(settings: Settings) -> int:
-    """Print what is in force as TOML, which can be kept as a settings file."""
+    """Print the settings in force as TOML, which is a valid settings file."""
     for name, value in in_force(settings).items():
         shown = json.dumps(value, ensure_ascii=False)
         print(f"{name} = {shown}  # {settings.origins.get(name, 'default')}")

@@ -1,4 +1,4 @@
-"""Work beside the event loop, and locks by key: how requests share one thread."""
+"""Offload work from the event loop, and lock by key."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-# Parsing or comparing more JSON than this would hold up every other client of the event loop.
+# Parsing or comparing more JSON on the event loop would delay all other clients.
 INLINE_MAX_BYTES = 64 * 1024
-# Only one thread runs Python at a time: more workers would finish no more, and the event loop
-# would wait behind each of them.
+# Only one thread runs Python at a time, so more workers would not finish more work, and the event
+# loop would wait for each of them.
 _worker = ThreadPoolExecutor(1, thread_name_prefix="bucketd-work")
 
 
 async def offload(function: Callable[..., T], *given: Any) -> T:
-    """Run the function in the worker thread; return or raise what it does."""
+    """Run a function in the worker thread, and return its result."""
     return await asyncio.get_running_loop().run_in_executor(_worker, function, *given)
 
 
 class _KeyedLock:
-    """A lock, and how many tasks hold it or wait for it."""
+    """A lock, and the number of tasks that hold it or wait for it."""
 
     __slots__ = ("lock", "users")
 
@@ -32,7 +32,7 @@ class _KeyedLock:
 
 
 class KeyedLocks:
-    """One lock per key, first come first served, kept only while in use. For one event loop."""
+    """One lock per key, in order of arrival, kept only while in use. Use from one event loop."""
 
     def __init__(self) -> None:
         self._locks: dict[Hashable, _KeyedLock] = {}
@@ -43,7 +43,7 @@ class KeyedLocks:
         entry = self._locks.setdefault(key, _KeyedLock())
         entry.users += 1
         try:
-            # A free lock is taken at once, and a time limit costs something.
+            # A free lock is taken without waiting, so it needs no time limit, which costs time.
             async with asyncio.timeout_at(deadline if entry.users > 1 else None):
                 await entry.lock.acquire()
             try:

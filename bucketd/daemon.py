@@ -1,4 +1,4 @@
-"""The composition root and life of one daemon: locks, store, services, server, drain."""
+"""The composition root: build one daemon, run it, reload its settings, and drain it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def operators(settings: Settings) -> Operators:
 
 
 class Daemon:
-    """One run of the daemon, from the locks to the last response."""
+    """One daemon, from taking the locks to the last response."""
 
     def __init__(
         self, settings: Settings, reload: Callable[[], Settings], manager: Manager
@@ -57,8 +57,8 @@ class Daemon:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain.
 
-        Raises StartError or SocketError where it cannot start, and Unreachable where nobody could
-        connect any more.
+        Raises StartError or SocketError if the daemon cannot start, and Unreachable if it stopped
+        because clients could no longer connect.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -89,7 +89,7 @@ class Daemon:
         self._endpoint.check_reachable()
 
     def _build(self) -> None:
-        """Take the directories and the socket, and make the parts of the daemon."""
+        """Take the directories and the socket, and build the parts of the daemon."""
         settings = self._settings
         root = startup.take_state_dir(settings)
         self._endpoint = Endpoint(settings, self._manager.socket)
@@ -139,7 +139,7 @@ class Daemon:
         return Buckets(self._store, self._schemas, limits.max_bucket_bytes, self._quota)
 
     def _problems(self) -> list[str]:
-        """Return what is wrong beside the store and the schemas, which report on themselves."""
+        """Return all problems but those of the store and the schemas, which report their own."""
         unreachable = self._endpoint.problem
         return [
             *self._supervisor.problems(),
@@ -160,9 +160,9 @@ class Daemon:
         self._manager.notifier.ready(self._apply_settings() or self._status_line)
 
     def _apply_settings(self) -> str | None:
-        """Put what can change in a running daemon in force, and return what is wrong, if anything.
+        """Put settings in force that can change in a running daemon; return an error, if any.
 
-        A broken file changes nothing. Schema files are read again in any case.
+        An invalid file changes nothing. Schema files are read again in any case.
         """
         self._schema_files.request_rescan()
         try:
@@ -177,7 +177,8 @@ class Daemon:
         self._retention.interval = new.retention.interval_seconds
         if operators(new) != self._services.operators:
             self._services.operators = operators(new)
-            # Streams of operators end; whoever still is one connects again.
+            # The list of operators may have changed, so their streams end; users who still are
+            # operators connect again.
             self._services.events.end(None)
         self._services.body_timeout = new.limits.body_timeout_seconds
         self._server.take_limits(new.limits)

@@ -1,7 +1,7 @@
-"""Where the daemon is reached: its runtime directory and socket, made anew if they disappear.
+"""The runtime directory and the socket of the daemon, restored if they disappear.
 
-A user's runtime directory is removed at logout, while the daemon may live on. It would hold its
-locks and serve nobody; so it binds its socket again, or stops where it cannot.
+A user's runtime directory is removed at logout, while the daemon may keep running. It would hold
+its locks without serving anybody; so it binds its socket again, or stops if that fails.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from .startup import StartError
 
 log = logging.getLogger(__name__)
 CHECK_SECONDS = 1.0
-UNREACHABLE_SECONDS = 30.0  # after which a daemon that nobody can reach stops
+# A daemon without a socket stops after so long.
+UNREACHABLE_SECONDS = 30.0
 
 
 class Unreachable(Exception):
-    """The daemon has stopped, since its socket is gone and cannot be bound again."""
+    """The daemon has stopped because its socket is gone and cannot be bound again."""
 
 
 class Endpoint:
-    """The runtime directory and the listening socket; ``problem`` says why nobody can connect."""
+    """The runtime directory and the socket; ``problem`` says why clients cannot connect."""
 
     def __init__(self, settings: Settings, inherited: socket.socket | None) -> None:
         self._settings = settings
         self.runtime = startup.take_runtime_dir(settings)
         self.problem: str | None = None
         self._failing_since: float | None = None
-        self._bound: os.stat_result | None = None  # None: the socket belongs to systemd
+        # The status of the socket file; None if the socket belongs to systemd.
+        self._bound: os.stat_result | None = None
         if inherited is None:
             self._sock = self._bind()
         else:
@@ -58,14 +60,14 @@ class Endpoint:
             unbind(self.path, self._bound)
 
     def check_reachable(self) -> None:
-        """Raise Unreachable if the daemon has stopped because nobody could connect."""
+        """Raise Unreachable if the daemon has stopped because its socket was gone."""
         if self._has_given_up:
-            raise Unreachable(f"stopped, as nobody could connect any more: {self.problem}")
+            raise Unreachable(f"stopped, as clients could no longer connect: {self.problem}")
 
     async def keep_reachable(self, contexts: Contexts, stop: asyncio.Event) -> None:
-        """Make the runtime directory and the socket anew if they disappear, until ``stop``.
+        """Restore the runtime directory and the socket if they disappear, until ``stop``.
 
-        Set ``stop`` where that fails for too long.
+        Set ``stop`` if that fails for UNREACHABLE_SECONDS.
         """
         while not stop.is_set():
             try:
@@ -74,7 +76,7 @@ class Endpoint:
             except (BucketdError, OSError, SocketError, StartError) as error:
                 self._note(str(error))
             if self._has_given_up:
-                log.error("stopping, as nobody can connect any more: %s", self.problem)
+                log.error("stopping, as clients can no longer connect: %s", self.problem)
                 stop.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), CHECK_SECONDS)
@@ -89,7 +91,7 @@ class Endpoint:
                 raise
             os.close(self.runtime)
             self.runtime = runtime
-            log.warning("the runtime directory was removed, and has been made anew")
+            log.warning("the runtime directory was removed, and has been created again")
         elif not contexts.are_stored():
             await asyncio.to_thread(contexts.move, self.runtime)
         if self._bound is not None and not _is_same(self.path, self._bound):
@@ -97,7 +99,7 @@ class Endpoint:
             listening = await self._server.serve(sock)
             self._listening.close()
             self._sock, self._listening = sock, listening
-            log.warning("the socket was removed, and has been bound anew: %s", self.path)
+            log.warning("the socket was removed, and has been bound again: %s", self.path)
 
     def _bind(self) -> socket.socket:
         sock = bind(self._settings.socket.path, self._settings.socket_mode)

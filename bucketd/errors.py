@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 
 class BucketdError(Exception):
-    """Carries a sentence that a person can act on; ``extra`` has further fields of the response."""
+    """An error with a sentence that a person can act on; ``extra`` has further response fields."""
 
     code: ClassVar[str] = "internal"
 
@@ -248,7 +248,7 @@ class BucketCorrupt(Failure):
     """
 
     code = "bucket_corrupt"
-    # The file and what is wrong with it, without what was done about it.
+    # The path of the file and the cause, without the daemon's action.
     damage = ""
 
 

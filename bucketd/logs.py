@@ -14,7 +14,7 @@ _PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
 
 
 class JournaldFormatter(logging.Formatter):
-    """Formats a record as a priority and an object: level, logger, message, perhaps traceback."""
+    """Format a record as a priority and an object: level, logger, message, perhaps traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
@@ -29,15 +29,15 @@ class JournaldFormatter(logging.Formatter):
 
 
 def to_stderr(level: str, environ: Mapping[str, str]) -> None:
-    """Log to standard error from this level on, as JSON if journald reads it."""
+    """Log to standard error at this level and above, as JSON if journald reads it."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JournaldFormatter() if _is_journald(environ) else logging.Formatter(HUMAN))
     logging.basicConfig(handlers=[handler], level=level.upper())
-    # Below that, watchfiles logs each file that changes.
+    # At lower levels watchfiles logs each file that changes.
     logging.getLogger("watchfiles").setLevel("WARNING")
 
 
 def _is_journald(environ: Mapping[str, str]) -> bool:
-    """Report whether standard error is the stream to journald that the service manager opened."""
+    """Report whether standard error is a stream to journald that the service manager opened."""
     status = os.fstat(2)
     return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

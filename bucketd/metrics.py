@@ -1,6 +1,6 @@
 """Prometheus text for ``GET /metrics``, rendered at each scrape.
 
-Nothing here runs between two scrapes, and only the first one imports prometheus_client.
+Nothing here runs between two scrapes, and only the first scrape imports prometheus_client.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ HISTOGRAMS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Collector:
-    """Collects the metrics of one moment: the status document, requests, histograms by name."""
+    """Collect the metrics of one moment: the status document, requests, histograms by name."""
 
     status: Mapping[str, Any]
     requests: RequestCounter
@@ -122,7 +122,7 @@ def _family(
 
 
 def exposition(collector: Collector) -> bytes:
-    """Render Prometheus text. This takes milliseconds, and tens of them the first time."""
+    """Return the metrics as Prometheus text, in milliseconds; the first call takes tens of them."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry()

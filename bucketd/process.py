@@ -1,9 +1,9 @@
 """Prepare this process: imports, standard streams, core dumps, memory, the garbage collector.
 
-Importing this module first shortens all other imports. aiohttp reads all certificates of the
-system for a context that is not used here: up to 36 ms of each start, and 2 MiB. ``startup`` makes
-the context for a cluster. And imports leave no garbage, so collecting it would cost 10 ms for
-nothing; ``tune_for_serving`` turns the collector on again.
+Import this module first, since it shortens all other imports. aiohttp would read all certificates
+of the system for a context that bucketd does not use, which takes up to 36 ms and 2 MiB;
+``startup`` creates the context for a cluster. Imports create hardly any garbage, so the garbage
+collector, which would take 10 ms, is off until ``tune_for_serving``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ import os
 import resource
 import sys
 
-_CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL looks for certificates
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
-_GC_THRESHOLDS = (4_000, 4, 500)  # new objects, then how many collections until the older ones
-_SWITCH_SECONDS = 0.001  # how long a worker thread may run before the event loop gets its turn
+# The variables that tell OpenSSL where the certificates are.
+_CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+# Constants of malloc.h.
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+# The number of new objects, and of collections, after which the next generation is collected.
+_GC_THRESHOLDS = (4_000, 4, 500)
+# How long a worker thread may run while the event loop waits for the interpreter's lock.
+_SWITCH_SECONDS = 0.001
 
 
 def _import_aiohttp() -> None:
@@ -34,8 +38,8 @@ def _import_aiohttp() -> None:
 
 
 def prepare() -> None:
-    """Set what holds for the whole life of the process; call this before any file is opened."""
-    # Files get their modes where they are made; a stricter umask would break them.
+    """Prepare the process for its whole life; call this before any file is opened."""
+    # Each file is created with its own mode, which a stricter umask would change.
     os.umask(0o022)
     _reserve_standard_streams()
     _refuse_core_dumps()
@@ -48,28 +52,30 @@ def _reserve_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # This takes the lowest free number.
+            # The kernel assigns the lowest free number.
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _refuse_core_dumps() -> None:
     """Refuse core dumps: they would hold buckets, and tokens that are being checked."""
-    # The kernel ignores the limit when it pipes dumps to a program; only a limit of 1 stops that.
+    # A kernel that pipes dumps to a program ignores all limits but 1.
     _, hard_limit = resource.getrlimit(resource.RLIMIT_CORE)
     if hard_limit != 0:
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 def _return_freed_memory() -> None:
-    """Have the C library return large buffers at once; else a short peak would last for good."""
-    if hasattr(libc := ctypes.CDLL(None), "mallopt"):  # Only glibc has it.
+    """Make the C library return freed memory at once, so that a short peak of use does not last."""
+    # Only glibc has mallopt.
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 256 * 1024)
         libc.mallopt(_M_ARENA_MAX, 2)
 
 
 def tune_for_serving() -> None:
-    """Turn the garbage collector on, for few objects at a time and without what was imported.
+    """Turn the garbage collector on, for few objects at a time, and exempt the imported ones.
 
-    A collection blocks every request, and finds little: most objects are freed without it.
+    A collection blocks every request and finds little, since most objects are freed without it.
     """
     gc.freeze()
     gc.enable()

@@ -1,4 +1,4 @@
-"""What a start takes: the directories, locked and closed to others, and the store in them."""
+"""Take the directories at the start: lock them, check their owner and modes; open the store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StartError(Exception):
     """The daemon cannot start; the message says why, and how to fix it."""
 
 
-# A directory with nothing else in it is ours alone, so it may be closed to others.
+# A directory with no other entries belongs to bucketd alone, so its mode may be changed to 0700.
 _OURS = {
     *("devices", "journal", "quarantine", "schemas", "clock.json", "write.lock", "daemon.lock"),
     "lost+found",
@@ -38,7 +38,8 @@ def take_state_dir(settings: Settings) -> int:
     try:
         root = files.open_root(path)
         if _OURS.issuperset(os.listdir(root)):
-            os.fchmod(root, 0o700)  # Somebody else made it, with their umask.
+            # The directory was created beforehand, with the umask of its creator.
+            os.fchmod(root, 0o700)
         _check_owner(root, path, "--state-dir")
         held, holder = hold_daemon_lock(root)
     except OSError as error:
@@ -73,7 +74,7 @@ def take_runtime_dir(settings: Settings) -> int:
 
 
 def _check_owner(fd: int, path: str, flag: str) -> None:
-    """Refuse a directory that others may write to: they could plant buckets or contexts."""
+    """Refuse a directory that other users may write to: they could add buckets or contexts."""
     status, uid = os.fstat(fd), os.geteuid()
     if status.st_uid != uid:
         raise StartError(
@@ -88,7 +89,7 @@ def _check_owner(fd: int, path: str, flag: str) -> None:
 
 
 def _check_filesystem(root: int, settings: Settings) -> str | None:
-    """Return why writes may be lost in the state directory, where the settings accept that."""
+    """Return why writes may be lost in the state directory; refuse unless the settings allow it."""
     path = settings.paths.state_dir
     cause = mounts.unfit(path)
     risk = "a power cut may cost acknowledged writes"
@@ -110,7 +111,7 @@ def _check_filesystem(root: int, settings: Settings) -> str | None:
 def _ignores_case(root: int) -> bool:
     """Report whether two names can be one in the state directory, or in that of the devices."""
     for path in (".", "devices"):
-        # Nothing can be displaced where nothing can be written.
+        # The check fails only where nothing can be written; there no name can displace another.
         with contextlib.suppress(OSError):
             if mounts.ignores_case(root, path):
                 return True

@@ -1,4 +1,4 @@
-"""Figures taken while working: plain numbers, cheap to add to, read only when somebody asks."""
+"""Histograms and request counts: cheap to add to, and read only for metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 
 class Histogram:
-    """How often a value lay at or below each bound; the last count is of all above."""
+    """Count values by bounds: each count is of values up to its bound, the last of all others."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -26,13 +26,13 @@ class Histogram:
         self.total += value
 
     def include(self, other: Histogram) -> None:
-        """Add what another one with the same bounds has seen."""
+        """Add the counts of another histogram with the same bounds."""
         self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
 
 class RequestCounter:
-    """Requests by route, method and status, each of which there are few of."""
+    """Count requests and their times by route, method and status."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str, int], Histogram] = {}

@@ -1,4 +1,4 @@
-"""The status document: what ``GET /v1/status`` and ``GET /metrics`` are made of."""
+"""The status document, from which ``GET /v1/status`` and ``GET /metrics`` are built."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STORE_COUNTS = ("devices", "buckets", "device_buckets", "quarantined_files")
 
 
 class Status:
-    """Reports how the daemon is. ``problems`` gives what is wrong beside the store's health."""
+    """Report the daemon's status. ``problems`` returns the problems of all parts but the store."""
 
     def __init__(self, settings: Settings, problems: Callable[[], Iterable[str]]) -> None:
         self.settings = settings
@@ -32,7 +32,7 @@ class Status:
     def attach(
         self, store: Store, services: Services, server: Server, retention: Retention
     ) -> None:
-        """Name the parts to report on, once they exist."""
+        """Set the parts to report on, once they exist."""
         self._store, self._services = store, services
         self._server, self._retention = server, retention
 

@@ -1,4 +1,4 @@
-"""Background tasks: each runs until the daemon stops, and its failure is reported and retried."""
+"""Run background tasks until the daemon stops; report failures and restart the tasks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
-FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds before a failed task starts again; doubled each time
-STABLE_SECONDS = 30.0  # after which a restarted task counts as working again
-# About five minutes of pauses. Starting the whole daemon anew is what is left to try then.
+# Seconds before a failed task is restarted; each failure doubles the pause.
+FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
+# A restarted task counts as working again after so long.
+STABLE_SECONDS = 30.0
+# So many failures take about five minutes. Then only a restart of the whole daemon may help.
 MAX_FAILURES = 10
 
 
 @dataclass(slots=True)
 class _Task:
     name: str
-    failures: int = 0  # one after another
+    # Failures in a row.
+    failures: int = 0
     cause: str = ""
     started: float = 0.0
     running: bool = False
@@ -31,20 +34,20 @@ class _Task:
 
 
 class Supervisor:
-    """Runs background tasks until ``stop``; ``problems`` and ``healthy`` tell how they are."""
+    """Run background tasks until ``stop``; ``problems`` and ``healthy`` report their state."""
 
     def __init__(self, stop: asyncio.Event) -> None:
         self._stop = stop
         self._tasks: list[_Task] = []
 
     def start(self, name: str, run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-        """Start a task. It gets ``stop``, and returns by itself once that is set."""
+        """Start a task; its function takes ``stop``, and has to return once that is set."""
         entry = _Task(name)
         entry.task = asyncio.create_task(self._keep_running(entry, run))
         self._tasks.append(entry)
 
     def problems(self) -> list[str]:
-        """Return a sentence for each task that has failed and does not work again yet."""
+        """Return a sentence for each task that has failed and is not stable again."""
         return [
             f"the background task {entry.name!r} has failed ({entry.cause}) and is "
             + ("running again" if entry.running else "restarted in a moment")
@@ -59,7 +62,7 @@ class Supervisor:
 
     @property
     def healthy(self) -> bool:
-        """Report whether all tasks live. The watchdog is not fed any more once one does not."""
+        """Report whether all tasks run; if not, the watchdog is no longer notified."""
         return not any(
             self._has_ended(entry) or (entry.failures >= MAX_FAILURES and not entry.stable)
             for entry in self._tasks
@@ -71,7 +74,7 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _has_ended(self, entry: _Task) -> bool:
-        """Report whether the task ended otherwise than by returning, before ``stop``."""
+        """Report whether a task was cancelled or raised before ``stop``."""
         task = entry.task
         return (
             not self._stop.is_set()

@@ -1,7 +1,7 @@
 """systemd's protocols: notifications, the watchdog, and socket activation.
 
-They are spoken without libsystemd. Each is off where its variables are not set, as when the daemon
-runs from a shell.
+They are implemented without libsystemd. Each is inactive if its variables are not set, as when the
+daemon runs from a shell.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START
-STATUS_SECONDS = 30.0  # how old the status line may be where no watchdog sets the pace
-SEND_SECONDS = 1.0  # how long a manager that does not read may block the daemon
+# The maximum age of the status line without a watchdog interval.
+STATUS_SECONDS = 30.0
+# How long a manager that does not read may block the daemon.
+SEND_SECONDS = 1.0
 
 Environ = MutableMapping[str, str]
 
 
 class InheritedSocketError(Exception):
-    """The inherited socket cannot be listened on; the message says why, and how to fix it."""
+    """The inherited socket is not usable; the message says why, and how to fix it."""
 
 
 class Notifier:
-    """Sends the daemon's state to the service manager. Never raises: that is not essential."""
+    """Send the daemon's state to the service manager; log failures, and never raise."""
 
     def __init__(self, address: str) -> None:
-        # In the variable, @ stands for the NUL byte that begins an abstract address.
+        # An @ in the variable represents the NUL byte at the start of an abstract address.
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._received = True
 
@@ -43,11 +45,11 @@ class Notifier:
         self._send("READY=1", _status(status))
 
     def reloading(self) -> None:
-        # With the time, the manager knows which of several reloads this is about.
+        # The time tells the manager which of several reloads this message belongs to.
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(_CLOCK) // 1000}")
 
     def stopping(self) -> None:
-        self._send("STOPPING=1", _status("finishing what was accepted"))
+        self._send("STOPPING=1", _status("finishing accepted requests"))
 
     def status(self, text: str) -> None:
         self._send(_status(text))
@@ -63,8 +65,10 @@ class Notifier:
                 sock.settimeout(SEND_SECONDS)
                 sock.connect(self._address)
                 sock.send("\n".join(lines).encode())
-        except (OSError, ValueError) as error:  # ValueError: no address at all
-            if self._received:  # once, and not at each watchdog message
+        # An invalid address raises a ValueError.
+        except (OSError, ValueError) as error:
+            # Log the failure once, rather than at each watchdog message.
+            if self._received:
                 log.warning("cannot notify the service manager: %s", error)
             self._received = False
         else:
@@ -75,11 +79,12 @@ _CLOCK = time.CLOCK_MONOTONIC
 
 
 def _status(text: str) -> str:
-    return "STATUS=" + " ".join(text.split())  # a line break would begin another variable
+    # A line break would begin another variable.
+    return "STATUS=" + " ".join(text.split())
 
 
 def watchdog_seconds(environ: Environ) -> float | None:
-    """Take out of the environment how often ``Notifier.alive`` is expected; None: never."""
+    """Remove the watchdog interval from the environment and return it; None without a watchdog."""
     usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
     if not usec or (pid and pid != str(os.getpid())):
         return None
@@ -92,7 +97,7 @@ def watchdog_seconds(environ: Environ) -> float | None:
 def inherited_socket(environ: Environ) -> socket.socket | None:
     """Return the listening unix socket that was passed to this process, if any.
 
-    The variables are taken out and the descriptor is close-on-exec, so that no child has it.
+    Remove the variables and make the descriptor close-on-exec, so that no child inherits it.
     Raises InheritedSocketError.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
@@ -110,7 +115,8 @@ def inherited_socket(environ: Environ) -> socket.socket | None:
     except OSError as error:
         raise _unfit(error.strerror or "it is not a socket") from error
     if not _listening(sock):
-        sock.detach()  # The descriptor belongs to somebody else.
+        # The descriptor is not a listening socket, so it stays open.
+        sock.detach()
         raise _unfit("it is not a listening unix stream socket")
     sock.setblocking(False)
     return sock
@@ -137,21 +143,21 @@ async def report(
     healthy: Callable[[], bool],
     status_line: Callable[[], str],
 ) -> None:
-    """Feed the watchdog while the daemon works, and keep the status line current. Never return.
+    """Notify the watchdog while the daemon works, and update the status line; never return.
 
-    Running at all shows that the event loop turns. ``stalled`` says for how many seconds the
-    committer has been at one step, and ``healthy`` whether all background tasks live.
+    A run of this task shows that the event loop works. ``stalled`` returns for how many seconds the
+    committer has been at one step, and ``healthy`` whether all background tasks run.
     """
     period, sent = (manager.watchdog_seconds or 2 * STATUS_SECONDS) / 2, status_line()
     while True:
         if stalled() >= period:
             log.error(
-                "the committer has been at one step for %.0f s, so the watchdog is not fed; "
+                "the committer has been at one step for %.0f s, so the watchdog is not notified; "
                 "look at the disk",
                 stalled(),
             )
         elif not healthy():
-            log.error("a background task keeps failing, so the watchdog is not fed")
+            log.error("a background task keeps failing, so the watchdog is not notified")
         elif manager.watchdog_seconds is not None:
             manager.notifier.alive()
         if status_line() != sent:

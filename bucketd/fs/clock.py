@@ -1,4 +1,4 @@
-"""Elapsed time, which nobody can set: it goes on while the machine sleeps, and ends with a boot."""
+"""Elapsed time since boot, which nobody can set and which includes suspension."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def boottime() -> float:
 
 @cache
 def boot_id() -> str:
-    """Return what names this boot; empty where that is hidden, as by ``ProcSubset=pid``."""
+    """Return the id of this boot; empty if it is hidden, as by ``ProcSubset=pid``."""
     try:
         with open(_BOOT_ID) as file:
             return file.read().strip()
@@ -24,7 +24,7 @@ def boot_id() -> str:
 
 
 def is_this_boot(saved_id: str, saved_boottime: float) -> bool:
-    """Report whether a boot time was read in this boot, as far as that can be told."""
+    """Report whether a boot time was read in this boot, as far as that is known."""
     if saved_id and boot_id():
         return saved_id == boot_id()
     return saved_boottime <= boottime()

@@ -1,4 +1,4 @@
-"""Failed system calls: what was an obstacle, and which error a caller gets."""
+"""Classify failed system calls, and turn them into the daemon's errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _OBSTACLES = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR)
 
 
 class OutcomeUnknown(OSError):
-    """The change is in place, but whether it survives a power cut is not known."""
+    """The change is in place, but may not survive a power cut."""
 
 
 class NotAFile(OSError):
-    """Something other than a regular file stands where a bucket file should be."""
+    """The path of a bucket file has an entry that is not a regular file."""
 
 
 class BeingWritten(OSError):
@@ -25,12 +25,12 @@ class BeingWritten(OSError):
 
 
 def is_obstacle(error: OSError) -> bool:
-    """Report whether a call failed at something that is not a file or directory of ours."""
+    """Report whether a call failed because an entry is not the expected file or directory."""
     return isinstance(error, NotAFile) or error.errno in _OBSTACLES
 
 
 def refusal(doing: str, error: OSError) -> BucketdError:
-    """Return the error to answer with when ``doing`` ("write the bucket of …") failed."""
+    """Return the error of a response when ``doing`` ("write the bucket of …") failed."""
     cause = error.strerror or str(error)
     if isinstance(error, OutcomeUnknown):
         return Internal(

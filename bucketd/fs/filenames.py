@@ -1,8 +1,8 @@
-"""From names to places: any legal name is one safe file name, and no two share one.
+"""Encode names as file names: every valid name has one safe file name, and no two share one.
 
-Bytes of the UTF-8 name other than ``A–Z a–z 0–9 _ -`` and a ``.`` inside become
-``%XX``, so ``/``, ``..`` and control characters cannot leave their directory.
-A result over 200 bytes is cut and carries a hash of the whole name instead.
+Bytes of the UTF-8 name other than ``A–Z a–z 0–9 _ -`` and an inner ``.`` become ``%XX``, so ``/``,
+``..`` and control characters cannot lead outside the directory. A result over 200 bytes is cut and
+ends with a hash of the whole name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SUFFIX = ".json"
 
 @lru_cache(maxsize=8192)
 def encode(name: str) -> str:
-    """The file name (without suffix) that stands for a device or job name."""
+    """Return the file name, without suffix, of a device or job name."""
     raw = name.encode()
     last = len(raw) - 1
     plain = "".join(
@@ -36,7 +36,7 @@ def encode(name: str) -> str:
 
 
 def decode(encoded: str) -> str | None:
-    """Return the name behind a file name; None where only the envelope knows, or none can be."""
+    """Return the name of a file name; None if it was cut or is not valid."""
     name = unquote(encoded, errors="replace")
     try:
         return name if encode(name) == encoded else None
@@ -46,6 +46,6 @@ def decode(encoded: str) -> str | None:
 
 
 def printable(path: str) -> str:
-    """Render any path for JSON, logs and people: bytes that are not UTF-8 as backslash escapes."""
+    """Return any path for display; bytes that are not UTF-8 become backslash escapes."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""System calls below the state directory: short functions over descriptors.
+"""System calls below the state directory, as short functions over descriptors.
 
 Every path is walked from one descriptor of the state directory with O_NOFOLLOW, so no symbolic
 link in it is ever followed. The functions raise OSError; ``errors`` says what each means.
@@ -30,7 +30,7 @@ _FS_IOC_GETVERSION = 0x80087601
 
 
 class StatKey(NamedTuple):
-    """What changes whenever a file is replaced, written, or given other times."""
+    """Identify the content of a file: the key changes when the file is replaced or written."""
 
     inode: int
     size: int
@@ -43,10 +43,10 @@ class StatKey(NamedTuple):
 
 
 def file_id_of(fd: int) -> str:
-    """Return what tells a file from any other of its file system, also from later ones.
+    """Return an id that distinguishes a file from all others, also later ones, on its file system.
 
-    A freed inode goes to the next file that is made, so its number alone does not suffice. File
-    systems without generations (tmpfs) offer nothing else.
+    The number of a freed inode is used again for a new file, so the id includes the inode's
+    generation; some file systems (tmpfs) have none.
     """
     inode = os.fstat(fd).st_ino
     try:
@@ -57,7 +57,7 @@ def file_id_of(fd: int) -> str:
 
 
 def open_root(path: str) -> int:
-    """Return a descriptor of the state directory; create it with mode 0700 where missing."""
+    """Return a descriptor of the state directory; create it with mode 0700 if missing."""
     os.makedirs(path, mode=0o700, exist_ok=True)
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -66,7 +66,7 @@ def open_root(path: str) -> int:
 def directory(
     root: int, parts: tuple[str, ...], create: bool = False, durably: bool = True
 ) -> Iterator[int]:
-    """Open the directory at ``parts`` below ``root``; ``create`` makes what is missing."""
+    """Open the directory at ``parts`` below ``root``; with ``create``, create it if missing."""
     here = os.dup(root)
     try:
         for part in parts:
@@ -92,12 +92,12 @@ def _enter(parent: int, name: str, create: bool, durably: bool) -> int:
 
 
 def stat_key(root: int, path: str) -> StatKey | None:
-    """Return the StatKey of a path; None where nothing is. Raise where the root itself is gone."""
+    """Return the StatKey of a path; None if it does not exist. Raises if the root is gone."""
     try:
         return StatKey.of(os.stat(path, dir_fd=root, follow_symlinks=False))
     except FileNotFoundError:
         check_linked(root)
-        # The stat followed links on the way; what is behind a link is not ours to call absent.
+        # The stat followed links in the path. A path with a link is an error, not an absent file.
         with (
             contextlib.suppress(FileNotFoundError),
             directory(root, tuple(path.split("/")[:-1])),
@@ -116,10 +116,10 @@ class Content:
 
 
 def read(root: int, parts: tuple[str, ...], name: str, unless_written: bool = False) -> Content:
-    """Read a regular file; raise FileNotFoundError where there is nothing.
+    """Read a regular file; raise FileNotFoundError if there is none.
 
-    With ``unless_written`` raise BeingWritten while another program has the file open for writing,
-    as far as the kernel tells this user, and keep writers waiting until the file is read.
+    With ``unless_written``, raise BeingWritten while another program has the file open for
+    writing, if the kernel tells this user, and keep writers waiting until the file is read.
     """
     with directory(root, parts) as parent:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -141,11 +141,12 @@ def read(root: int, parts: tuple[str, ...], name: str, unless_written: bool = Fa
 def _keep_writers_waiting(fd: int) -> None:
     """Take a read lease (fcntl(2)), which ends with the descriptor."""
     try:
-        # A writer that comes sends the holder of the lease a signal; SIGIO would end the process.
+        # The kernel signals the holder of a lease when a writer comes; SIGIO, its default, would
+        # end the process.
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
-        # Files of other users and some file systems have no leases: then nothing can be told.
+        # A lease is not possible on files of other users and on some file systems.
         if error.errno == errno.EAGAIN:
             raise BeingWritten(error.errno, "another program has it open for writing") from None
 
@@ -158,12 +159,12 @@ def _read_all(fd: int, size: int) -> bytes:
 
 
 def can_create(root: int, parts: tuple[str, ...]) -> bool:
-    """Report whether this user may create files at ``parts``, or first that directory."""
+    """Report whether this user may create files at ``parts``, or the directory itself."""
     for depth in range(len(parts), -1, -1):
         path = "/".join(parts[:depth]) or "."
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             status = os.stat(path, dir_fd=root, follow_symlinks=False)
-            # Anything but a directory is moved out of the way.
+            # An entry that is not a directory is moved to the quarantine.
             return not stat.S_ISDIR(status.st_mode) or os.access(
                 path, os.W_OK | os.X_OK, dir_fd=root
             )
@@ -171,9 +172,9 @@ def can_create(root: int, parts: tuple[str, ...]) -> bool:
 
 
 def names(root: int, parts: tuple[str, ...], files: bool = True) -> list[str]:
-    """Return the sorted names in a directory; none where there is no such directory.
+    """Return the sorted names in a directory; none if it does not exist.
 
-    Without ``files``: the names of all but regular files. Names that are not UTF-8 have surrogates.
+    Without ``files``, regular files are left out. Names that are not UTF-8 have surrogates.
     """
     try:
         with directory(root, parts) as here:
@@ -192,10 +193,10 @@ def write(
     text_for: Callable[[str], bytes],
     durably: bool = True,
 ) -> StatKey:
-    """Put a whole new file in place atomically, and durably unless the journal covers it.
+    """Write a file atomically, and durably unless the journal covers the change.
 
-    ``text_for`` gets the id of the file that the text will be in, and behind an ``@`` the mtime
-    that the file will have. Raises OutcomeUnknown when only making the rename durable failed.
+    ``text_for`` returns the text; its argument is the new file's id, ``@``, and the mtime that the
+    file will have. Raises OutcomeUnknown if only making the rename durable failed.
     """
     with directory(root, parts, create=True, durably=durably) as parent:
         temporary = f".{name}.tmp"
@@ -203,7 +204,7 @@ def write(
         try:
             written = _write_new(fd, text_for, durably)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-            # The rename changes the ctime. Other programs can reach the file from then on.
+            # The rename changes the ctime; from then on other programs can open the file.
             found = StatKey.of(os.fstat(fd))
         except BaseException:
             with contextlib.suppress(OSError):
@@ -217,7 +218,8 @@ def write(
 
 
 def _create(parent: int, name: str) -> int:
-    # A crash may have left one behind; whatever it is, it is never written through.
+    # A crash may have left a temporary file. It is removed rather than opened, since it may be a
+    # link.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=parent)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -225,7 +227,7 @@ def _create(parent: int, name: str) -> int:
 
 
 def _write_new(fd: int, text_for: Callable[[str], bytes], durably: bool) -> StatKey:
-    # The file system itself gave this time, so it can store it exactly.
+    # The file system can store this time exactly, since it comes from the file system.
     mtime_ns = os.fstat(fd).st_mtime_ns
     rest = memoryview(text_for(f"{file_id_of(fd)}@{mtime_ns}"))
     while rest:
@@ -237,7 +239,7 @@ def _write_new(fd: int, text_for: Callable[[str], bytes], durably: bool) -> Stat
 
 
 def remove(root: int, parts: tuple[str, ...], name: str, durably: bool = True) -> None:
-    """Unlink a file; no error where there is none."""
+    """Unlink a file, if it exists."""
     with contextlib.suppress(FileNotFoundError), directory(root, parts) as parent:
         os.unlink(name, dir_fd=parent)
         if durably:

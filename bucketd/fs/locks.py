@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator
 import portalocker
 
 WRITE_LOCK, DAEMON_LOCK = "write.lock", "daemon.lock"
-HOLDER_SECONDS = 1.0  # how long to wait for the pid of a holder that has just started
+# How long to wait for the pid of a holder that has just started.
+HOLDER_SECONDS = 1.0
 EXCLUSIVE = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 
 
 def hold_daemon_lock(root: int) -> tuple[int | None, str]:
-    """Take ``<state>/daemon.lock`` for the life of the descriptor returned, and write our pid in.
+    """Take ``<state>/daemon.lock``, write this pid to it, and return the descriptor that holds it.
 
-    Return (None, what its holder wrote) where another process has the lock. The directory itself
-    is locked as well: unlike the file, nobody can remove it by mistake and make a second one.
+    Return (None, the holder's pid) if another process holds the lock. The directory is locked as
+    well, since a lock on a file is void once somebody removes the file.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(DAEMON_LOCK, flags, 0o600, dir_fd=root)
@@ -39,7 +40,7 @@ def hold_daemon_lock(root: int) -> tuple[int | None, str]:
 
 
 def _pid_of_holder(fd: int) -> str:
-    """Return the pid that the holder of the lock has written; wait a moment for one of a process.
+    """Return the pid in the lock file; wait for HOLDER_SECONDS until it is that of a process.
 
     The holder writes its pid just after it gets the lock. Until then the file is empty, or has the
     pid of an earlier daemon that has ended.
@@ -68,11 +69,12 @@ def _take_directory(root: int) -> bool:
     try:
         return _take(root)
     except OSError:
-        return True  # not every file system (NFS) can lock one
+        # Some file systems (NFS) cannot lock a directory.
+        return True
 
 
 def _take(fd: int) -> bool:
-    """Lock it now; False where another descriptor has it. Raises OSError."""
+    """Lock a file without waiting; return False if another descriptor holds it. Raises OSError."""
     try:
         portalocker.lock(fd, EXCLUSIVE)
     except portalocker.exceptions.AlreadyLocked:
@@ -86,12 +88,11 @@ def _take(fd: int) -> bool:
 
 
 class WriteLock:
-    """``<state>/write.lock``: whoever holds it may change bucket files.
+    """``<state>/write.lock``: only its holder may change bucket files.
 
-    A side file that is never renamed or unlinked: after the rename of a locked
-    data file two holders would lock two inodes. One descriptor for the
-    daemon's life, through ``flock``, so ``flock(1)`` takes the very same lock.
-    ``held_since`` is of the monotonic clock; None: it is not ours now.
+    The lock is a side file that is never renamed or unlinked: after the rename of a locked data
+    file two holders would lock two inodes. It uses ``flock``, so that ``flock(1)`` takes the same
+    lock. ``held_since`` is a time of the monotonic clock; None while the daemon does not hold it.
     """
 
     def __init__(self, root: int) -> None:
@@ -99,13 +100,13 @@ class WriteLock:
         self._fd = self._open()
         self._guard = threading.Lock()
         self.held_since: float | None = None
-        # By the wall clock, as the times of files are; 0 before the first time.
+        # The wall-clock time of the last release, comparable to the times of files.
         self.released_ns = 0
 
     def acquire(self, timeout: float = 0.0, give_up: Callable[[], bool] = lambda: True) -> bool:
         """Wait at most ``timeout`` seconds, or until ``give_up()``; return whether it is held now.
 
-        Raises OSError where the lock cannot be had at all.
+        Raises OSError if the file cannot be locked.
         """
         deadline, pause = time.monotonic() + timeout, 0.0005
         while True:
@@ -121,9 +122,9 @@ class WriteLock:
 
     @contextlib.contextmanager
     def excluding_others(self) -> Iterator[bool]:
-        """Keep other programs from the lock during one short look at a file, from any thread.
+        """Hold the lock during one short check of a file, from any thread.
 
-        Yields False where another program holds the lock now.
+        Yield False if another program holds the lock.
         """
         with self._guard:
             if self.held_since is not None:
@@ -132,7 +133,7 @@ class WriteLock:
             try:
                 taken = self._take_in_place()
             except OSError:
-                # Where nobody can lock, nobody says by a lock that a file is being edited.
+                # If the file cannot be locked, no other program holds the lock either.
                 yield True
                 return
             try:
@@ -145,7 +146,7 @@ class WriteLock:
         while _take(self._fd):
             if self._still_in_place():
                 return True
-            # Somebody unlinked the file: our lock excludes nobody any more.
+            # The file was unlinked, so a lock on its descriptor excludes nobody.
             fresh = self._open()
             self.close()
             self._fd = fresh

@@ -1,4 +1,4 @@
-"""System calls on the journal's files: reserved once, written at places, synced, read whole."""
+"""System calls on the journal's files: preallocate, write at offsets, sync, read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ _BLOCK = 1024 * 1024
 
 
 def open_log(parent: int, name: str, size: int) -> int:
-    """A descriptor of a file of at least ``size`` bytes, zero-filled and reserved where new."""
+    """Return a descriptor of a file of at least ``size`` bytes, zero-filled where it is new."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(name, flags, 0o600, dir_fd=parent)
     try:
         have = os.fstat(fd).st_size
         while have < size:
-            # Written, not only reserved: else each fdatasync would also write metadata.
+            # Zeros are written, since on a file that is only reserved each fdatasync would also
+            # write metadata.
             have += os.pwrite(fd, bytes(min(_BLOCK, size - have)), have)
         os.fsync(fd)
         os.fsync(parent)
@@ -25,12 +26,12 @@ def open_log(parent: int, name: str, size: int) -> int:
 
 
 def read_log(fd: int) -> bytes:
-    """All of it, also where it is longer than ``open_log`` would make it now."""
+    """Return the whole content, even if the file is longer than ``open_log`` would make it."""
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
 def shorten(fd: int, size: int) -> None:
-    """Give back what stands behind ``size`` bytes, if anything."""
+    """Truncate a file to ``size`` bytes if it is longer."""
     if os.fstat(fd).st_size > size:
         os.ftruncate(fd, size)
 

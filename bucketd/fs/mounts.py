@@ -1,11 +1,11 @@
-"""Whether a directory is on a file system that can keep what the daemon promises."""
+"""Decide whether a file system can keep acknowledged writes."""
 
 from __future__ import annotations
 
 import os
 import re
 
-# In memory, or where fsync and rename mean something else than on a local disk.
+# File systems in memory, or whose fsync and rename promise less than on a local disk.
 _UNFIT = {
     "tmpfs": "it is kept in memory",
     "ramfs": "it is kept in memory",
@@ -18,18 +18,20 @@ _UNFIT = {
 _UNFIT_OPTIONS = {
     "nobarrier": "it is mounted with nobarrier",
     "barrier=0": "it is mounted with barrier=0",
+    # Linux 6.18 reports "volatile" as "fsync=volatile".
     "volatile": "it is an overlay mounted with volatile",
-    "fsync=volatile": "it is an overlay mounted with volatile",  # Linux 6.18 says it so
+    "fsync=volatile": "it is an overlay mounted with volatile",
 }
-# Overlays on overlays; in a container the upper layer may be a path of another root.
+# How many overlays upon overlays to follow; in a container the upper layer may be a path below
+# another root, which would never end.
 MAX_LAYERS = 4
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 def unfit(path: str, mountinfo: str | None = None) -> str | None:
-    """Return why an acknowledged write might not survive a power cut there; None where it does.
+    """Return why an acknowledged write might not survive a power cut; None if it would.
 
-    Reads ``/proc/self/mountinfo`` (proc(5)); where that cannot be read there is no verdict.
+    Read ``/proc/self/mountinfo`` (proc(5)); return None if that cannot be read.
     """
     try:
         table = _read_mounts() if mountinfo is None else mountinfo
@@ -57,9 +59,9 @@ def _unfit(path: str, table: str, layers: int) -> str | None:
 
 
 def ignores_case(root: int, path: str = ".") -> bool:
-    """Report whether a directory takes names that differ in case for one; raises OSError.
+    """Report whether a directory treats names that differ in case as one. Raises OSError.
 
-    Some file systems (ext4) ignore case in single directories only, so the directory is tried.
+    Some file systems (ext4) ignore case in single directories only, so the directory is tested.
     """
     probe = f"{path}/.case-probe"
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -84,7 +86,7 @@ def _read_mounts() -> str:
 
 
 def _mount_of(path: str, table: str) -> tuple[str, list[str]] | None:
-    """Return type and options of the mount that holds a path: of the longest points, the last."""
+    """Return type and options of a path's mount: the last of those with the longest mount point."""
     best, found = -1, None
     for line in table.splitlines():
         before, _, after = line.partition(" - ")

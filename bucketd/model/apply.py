@@ -1,4 +1,4 @@
-"""The rule of a commit, for both engines: what one change makes of what is stored.
+"""The rule of a commit, for both engines: the state that follows from the stored one and a change.
 
 preconditions → change → its check (limits, schema) → unchanged? → next revision, times and ETag
 """
@@ -12,8 +12,7 @@ from .bucket import ABSENT, BucketKey, Snapshot, timestamp
 from .changes import Change, Metadata
 from .preconditions import Preconditions
 
-# An ETag never repeats, also among the hosts of a fleet, which 64 random bits keep apart. It is
-# no secret.
+# ETags never repeat: 64 random bits keep those of the hosts of a fleet apart. They are no secrets.
 _process = secrets.token_hex(8)
 _numbers = itertools.count(1)
 _NONE = Metadata()
@@ -26,9 +25,9 @@ def apply(
     key: BucketKey,
     now: Snapshot,
 ) -> Snapshot:
-    """Return the state after the change, ``now`` itself where nothing changes; raise BucketdError.
+    """Return the state after the change; ``now`` itself if nothing changes. Raises BucketdError.
 
-    ``automation`` is bound to the bucket; None keeps the one that is.
+    The bucket is bound to ``automation``; None keeps the current binding.
     """
     preconditions.check(now, key)
     stored = now.bucket if now.revision else None
@@ -42,9 +41,9 @@ def apply(
 def next_snapshot(
     before: Snapshot, bucket: bytes | None, automation: str | None, kept: Metadata | None
 ) -> Snapshot:
-    """Return the state that follows: one revision more, with a new ETag; ABSENT without a bucket.
+    """Return the next state, with a new revision and ETag; ABSENT without a bucket.
 
-    What is ``kept`` of another store wins, but revisions of one bucket only grow.
+    Metadata ``kept`` from another store takes precedence, but revisions of a bucket only grow.
     """
     if bucket is None:
         return ABSENT

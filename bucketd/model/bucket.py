@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 from ..errors import InvalidRequest
 
-FORMAT = "bucketd/1"  # of the envelope, in files, exports and etcd
+# The format of the envelope in files, exports and etcd.
+FORMAT = "bucketd/1"
 MAX_NAME = 128
 
 
 def check_name(name: object, what: str) -> str:
-    """Return the name; raise InvalidRequest unless it has 1–128 characters, all printable text.
+    """Return the name; raise InvalidRequest unless it has 1–128 valid characters.
 
-    Control characters (category Cc) and lone surrogates are no such text.
+    Control characters (category Cc) and lone surrogates are not valid.
     """
     if not isinstance(name, str):
         raise InvalidRequest(f"cannot use the {what} name: it must be a string")
@@ -35,14 +36,14 @@ def check_name(name: object, what: str) -> str:
 
 
 class BucketKey(NamedTuple):
-    """Name the bucket of one (device, job) pair, or of the device alone (``job`` None)."""
+    """The key of the bucket of a (device, job) pair, or of the device alone (``job`` None)."""
 
     device: str
     job: str | None = None
 
     @classmethod
     def checked(cls, device: object, job: object = None) -> BucketKey:
-        """Return the key of two legal names; raise InvalidRequest for others."""
+        """Return the key of two valid names; raise InvalidRequest for others."""
         return cls(check_name(device, "device"), None if job is None else check_name(job, "job"))
 
     def __str__(self) -> str:
@@ -52,11 +53,11 @@ class BucketKey(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Hold what is stored at one moment: ``bucket`` as compact JSON; revision 0 when nothing is.
+    """The state of a bucket: ``bucket`` is compact JSON; revision 0 means that none is stored.
 
-    ``recovered`` is (revision, reason) where the last good generation took the place of a file
-    that cannot be read: this generation, or the one before the change just made.
-    ``stale_seconds`` is the maximum age, where the store cannot be asked for anything newer.
+    ``recovered`` is (revision, reason) if the last good generation replaced an unreadable file:
+    this generation, or the one before the change just made. ``stale_seconds`` is the maximum age
+    of a value that was returned while the store was unavailable.
     """
 
     bucket: bytes = b"{}"
@@ -73,7 +74,7 @@ ABSENT = Snapshot()
 
 
 def envelope_fields(key: BucketKey, now: Snapshot) -> dict[str, Any]:
-    """Return the members of the envelope around a stored bucket, all but the bucket itself."""
+    """Return all members of a stored bucket's envelope but the bucket."""
     return {
         "format": FORMAT,
         "device": key.device,
@@ -96,7 +97,7 @@ _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 
 def is_timestamp(text: str) -> bool:
-    """Report whether ``timestamp`` may have written it; such strings compare as their times do."""
+    """Report whether ``timestamp`` may have written a string; such strings sort by time."""
     return _TIMESTAMP.fullmatch(text) is not None
 
 

@@ -13,14 +13,15 @@ from . import strict_json
 
 Object = dict[str, Any]
 Check = Callable[[bytes | None, bytes, str | None], None]
-MAX_INLINE_OPERATIONS = 64  # each may cost as much as a whole small change
+# Each operation may take as long as a whole small change.
+MAX_INLINE_OPERATIONS = 64
 _POINTER = re.compile(r"(/([^~/]|~[01])*)*")  # RFC 6901 §3
 
 
 class Metadata(NamedTuple):
-    """Hold the revision and times of a state that is copied here from another store.
+    """The revision and times of a state that is copied from another store.
 
-    0 and None stand for what is not to be kept.
+    A member that is 0 or None is not kept.
     """
 
     revision: int = 0
@@ -29,16 +30,16 @@ class Metadata(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A pure function from bucket to bucket, both compact JSON and None where none is stored.
+    """A pure function from bucket to bucket; both are compact JSON, or None if none is stored.
 
-    ``apply`` returns its very argument when it changes nothing, and raises to refuse.
-    ``check`` raises to refuse the result: it gets the bucket before, the one after, and the
-    automation that the bucket is bound to.
+    ``apply`` returns its argument itself if it changes nothing, and raises to refuse.
+    ``check`` raises to refuse the result; its arguments are the bucket before, the bucket after,
+    and the automation that the bucket is bound to.
     ``overwrites``: ``apply`` ignores the current value, so it can replace an unreadable one.
-    ``removes``: no bucket is left, whatever was there.
-    ``offloaded``: too long for the event loop; a worker thread prepares the change.
-    ``prepared_only``: too long for the committer as well, which refuses the change where it was
-    prepared for another state.
+    ``removes``: ``apply`` removes the bucket, whatever its value.
+    ``offloaded``: evaluation takes too long for the event loop; a worker thread prepares it.
+    ``prepared_only``: evaluation takes too long for the committer as well, which refuses the
+    change unless it was prepared for the current state.
     """
 
     apply: Callable[[bytes | None], bytes | None]
@@ -50,15 +51,15 @@ class Change(NamedTuple):
     prepared_only: bool = False
 
     def result(self, stored: bytes | None, automation: str | None) -> bytes | None:
-        """Return what the change makes of the stored bucket, checked."""
+        """Apply the change to the stored bucket, and check the result."""
         after = self.apply(stored)
         if after is not None and self.check is not None:
             self.check(stored, after, automation)
         return after
 
     def checked(self, check: Check) -> Change:
-        """Return the change with this check."""
-        # Every set does this; _replace would take half a microsecond more.
+        """Return the change with another check."""
+        # Every set calls this, and _replace would take half a microsecond more.
         return Change(
             self.apply,
             self.overwrites,
@@ -74,7 +75,7 @@ REMOVAL = Change(lambda _stored: None, overwrites=True, removes=True)
 
 
 def merge(data: Object) -> Change:
-    """Set the keys named, ``null`` included; all others stay."""
+    """Set the keys in ``data``, even to ``null``; keep all others."""
     return _edit(lambda bucket: {**bucket, **data})
 
 
@@ -89,7 +90,7 @@ def replace(data: Object) -> Change:
 
 
 def remove(keys: list[str]) -> Change:
-    """Remove these keys; a key that is not there is no error."""
+    """Remove keys; ignore those that do not exist."""
     gone = frozenset(keys)
     return _edit(lambda bucket: {k: v for k, v in bucket.items() if k not in gone})
 
@@ -105,10 +106,11 @@ def merge_patch(patch: Object) -> Change:
 
 
 def json_patch(operations: list[Any], max_bytes: int) -> Change:
-    """Apply all operations of RFC 6902, or none. Copies are counted, so that none can multiply."""
+    """Apply all operations of RFC 6902, or none; the total size of copies is limited."""
     for index, operation in enumerate(operations):
         _check_operation(index, operation)
-    # Parsed anew each time: a patched bucket holds the operations' values, and may change them.
+    # The operations are parsed for each evaluation, since a patched bucket shares their values and
+    # later operations may change these.
     text = strict_json.dumps(operations, "the JSON Patch")
     change = _edit(lambda bucket: _patched(bucket, orjson.loads(text), max_bytes), in_place=True)
     copies = any(operation["op"] == "copy" for operation in operations)
@@ -117,17 +119,18 @@ def json_patch(operations: list[Any], max_bytes: int) -> Change:
 
 
 def prepared(change: Change, stored: bytes | None, automation: str | None) -> Change:
-    """Return the change, worked out now for one state; for any other it is evaluated when applied.
+    """Evaluate a change for one state now, and return it with the result.
 
-    So a long change does not hold up the commits of others. One that is ``prepared_only`` is then
-    refused as ``moved``, to be prepared again. A refusal is kept until the change is applied,
-    since a failed precondition comes before it.
+    So a long change does not delay the commits of others. If the bucket has another state when the
+    change is applied, the change is evaluated again; one that is ``prepared_only`` is refused as
+    ``moved`` instead, to be prepared again. A refusal is raised only when the change is applied,
+    since a failed precondition takes precedence.
     """
     after, refusal = None, None
     try:
         after = change.result(stored, automation)
     except BucketdError as error:
-        # The traceback would keep everything alive that the refusal is about.
+        # The traceback would keep the buckets alive for as long as the refusal is.
         refusal = error.with_traceback(None)
 
     def apply(now: bytes | None) -> bytes | None:
@@ -137,8 +140,8 @@ def prepared(change: Change, stored: bytes | None, automation: str | None) -> Ch
             return now if after is stored else after
         if change.prepared_only:
             raise Overloaded(
-                "cannot change the bucket: others change it faster than so large a patch can be "
-                "worked out; nothing was changed, try again",
+                "cannot change the bucket: other requests change it faster than so large a patch "
+                "can be evaluated; nothing was changed, try again",
                 moved=True,
             )
         return change.apply(now)
@@ -151,9 +154,9 @@ def prepared(change: Change, stored: bytes | None, automation: str | None) -> Ch
 
 
 def _edit(function: Callable[[Object], Object], in_place: bool = False) -> Change:
-    """Lift a function on dicts to one on JSON, which returns its argument for an equal value.
+    """Return the change that applies a function to the parsed bucket.
 
-    ``in_place``: the function may change its argument.
+    ``in_place`` says that the function may modify its argument.
     """
 
     def apply(stored: bytes | None) -> bytes | None:
@@ -187,7 +190,7 @@ _MEMBERS = {
 
 
 def _check_operation(index: int, operation: Any) -> None:
-    """Raise InvalidRequest for what RFC 6902 does not call an operation."""
+    """Raise InvalidRequest unless a value is an operation of RFC 6902."""
     name = operation.get("op") if isinstance(operation, dict) else None
     if not isinstance(name, str) or name not in _MEMBERS:
         raise _not_a_patch(index, f'"op" must be one of {", ".join(_MEMBERS)}')
@@ -223,7 +226,7 @@ def _patched(bucket: Object, operations: list[Object], max_bytes: int) -> Object
                 )
             if name != "test":
                 document = jsonpatch.JsonPatch([operation]).apply(document, in_place=True)
-            # Older versions of the library take true for 1.
+            # Older versions of the library treat true as equal to 1.
             elif not strict_json.equivalent(
                 _value_at(document, operation["path"]), operation["value"]
             ):
@@ -241,7 +244,7 @@ def _patched(bucket: Object, operations: list[Object], max_bytes: int) -> Object
 
 
 def _failed(index: int, operation: Object, cause: str) -> PatchFailed:
-    # In our own words: the library's message repeats values of the bucket.
+    # The library's message would show values of the bucket, so the cause is worded here.
     path = strict_json.shown(operation["path"])
     return PatchFailed(
         f'cannot apply the JSON Patch: operation {index} ("{operation["op"]}" at {path}): '
@@ -254,7 +257,7 @@ def _value_at(document: Any, pointer: str) -> Any:
     import jsonpointer
 
     value = jsonpointer.resolve_pointer(document, pointer)
-    # The place behind the last element, where one can be added.
+    # "-" names the place after the last element, which has no value.
     if isinstance(value, jsonpointer.EndOfList):
         raise jsonpointer.JsonPointerException("behind the end")
     return value

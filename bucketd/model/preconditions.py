@@ -9,7 +9,7 @@ from .bucket import Snapshot
 
 
 class EntityTags(NamedTuple):
-    """Hold the value of If-Match or If-None-Match: ``*`` (``any``), or the opaque tags listed."""
+    """The value of If-Match or If-None-Match: ``*`` (``any``), or a list of entity tags."""
 
     any: bool = False
     strong: frozenset[str] = frozenset()
@@ -17,7 +17,7 @@ class EntityTags(NamedTuple):
 
 
 class Preconditions(NamedTuple):
-    """Hold the conditions that a snapshot must meet; false in a condition where there are none."""
+    """The conditions that a snapshot must meet; false if there are none."""
 
     if_match: EntityTags | None = None
     if_none_match: EntityTags | None = None
@@ -38,7 +38,7 @@ class Preconditions(NamedTuple):
         return not (tags.any or now.etag in tags.strong or now.etag in tags.weak)
 
     def check(self, now: Snapshot, what: object, doing: str = "change") -> None:
-        """Raise PreconditionFailed, with the revision that is stored, unless both hold."""
+        """Raise PreconditionFailed, with the stored revision, unless both conditions hold."""
         if not self:
             return
         if not self.if_match_holds(now):

@@ -1,9 +1,9 @@
-"""JSON that is kept exactly or refused: no NaN, no rounding, no lone surrogates.
+"""Parse and write JSON exactly; refuse NaN, numbers that would be rounded, and lone surrogates.
 
-orjson does nearly all of it. It lets pass one thing: an integer beyond 64 bits, which it turns
-into a double. That loses nothing where the digits are those that JavaScript prints for the double
-(up to 10^21 without an exponent); any other such integer is refused. Only a text with a run of 19
-digits can hold one, so only such a text is read a second time.
+orjson refuses nearly all of these. It accepts an integer beyond 64 bits and turns it into a double.
+That is exact if the digits are those that JavaScript prints for the double (up to 10^21 without an
+exponent); any other such integer is refused here. Such an integer has a run of at least 19 digits,
+so only JSON with such a run is parsed a second time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import orjson
 
 from ..errors import InvalidJson
 
-MAX_DEPTH = 250  # orjson writes 254 levels; the envelope around a bucket needs its own
-MAX_SHOWN = 200  # characters of a JSON Pointer in an error
+# orjson writes 254 levels, of which the envelope around a bucket needs some.
+MAX_DEPTH = 250
+# Characters of a JSON Pointer in an error.
+MAX_SHOWN = 200
 _SPARE = 254 - MAX_DEPTH
 _DIGITS_ONLY = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _LONG_RUN = b"0" * 19
@@ -27,13 +29,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def loads(text: bytes, what: str = "the request body") -> Any:
-    """Parse UTF-8 JSON; raise InvalidJson for what cannot be given back as it came.
+    """Parse UTF-8 JSON; raise InvalidJson for a value that cannot be kept exactly.
 
     The message names the value by its JSON Pointer and never shows it.
     """
     try:
         value = _parsed(text)
-        # Far faster than a regular expression.
+        # ``translate`` and ``in`` are far faster than a regular expression.
         if _LONG_RUN in text.translate(_DIGITS_ONLY):
             json.loads(text, parse_int=_check_integer)
     except (ValueError, RecursionError) as error:
@@ -47,15 +49,15 @@ def _parsed(text: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         if "allocate memory" not in error.msg:
             raise
-    # Blanks after the first bracket make orjson expect an indented text, and reserve too little
-    # memory for one that is dense further on.
+    # Blanks after the first bracket make orjson expect indented JSON, and reserve too little memory
+    # for JSON that has no blanks further on.
     blank = b" \t\r\n"
     text = text.lstrip(blank)
     return orjson.loads(text[:1] + text[1:].lstrip(blank))
 
 
 def loads_object(text: bytes, what: str = "the request body") -> dict[str, Any]:
-    """Parse a JSON object; raise InvalidJson for other JSON as well."""
+    """Parse a JSON object; raise InvalidJson for anything else."""
     return as_object(loads(text, what), what)
 
 
@@ -70,12 +72,14 @@ def as_object(value: Any, what: str = "the request body") -> dict[str, Any]:
 
 
 def dumps(value: Any, what: str = "the bucket") -> bytes:
-    """Write compact JSON; raise InvalidJson where it is nested deeper than MAX_DEPTH."""
-    # These levels make orjson itself find what is nested too deep; a walk takes far longer.
+    """Return compact JSON; raise InvalidJson if it is nested deeper than MAX_DEPTH."""
+    # With these further levels orjson itself finds a value that is nested too deeply; walking the
+    # value takes far longer.
     for _ in range(_SPARE):
         value = (value,)
     try:
-        # A copy: orjson's own bytes keep some 4 KiB however short they are, and buckets are kept.
+        # The result is copied, since orjson's own bytes occupy some 4 KiB however short they are,
+        # and the cache keeps buckets.
         return bytes(memoryview(orjson.dumps(value))[_SPARE:-_SPARE])
     except TypeError as error:
         if "ecursion" in str(error):
@@ -84,7 +88,7 @@ def dumps(value: Any, what: str = "the bucket") -> bytes:
 
 
 def same(one: bytes, other: bytes) -> bool:
-    """Report whether two texts written by ``dumps`` hold the same value, in any order of keys."""
+    """Report whether two results of ``dumps`` hold the same value, in any order of keys."""
     if one == other:
         return True
     if len(one) != len(other):
@@ -93,13 +97,13 @@ def same(one: bytes, other: bytes) -> bool:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Report whether two values are written alike; 1, 1.0 and true are three values."""
+    """Report whether two values have the same JSON; 1, 1.0 and true differ."""
     return one == other and _sorted(one) == _sorted(other)
 
 
 def equivalent(one: Any, other: Any) -> bool:
     """Report whether two values are equal by RFC 6902 §4.6: 1 and 1.0 are, 1 and true are not."""
-    # Python's == alone takes true for 1.
+    # Python's == alone treats true as equal to 1.
     return one == other and (_sorted(one) == _sorted(other) or _same_booleans(one, other))
 
 
@@ -113,7 +117,7 @@ def _same_booleans(one: Any, other: Any) -> bool:
 
 
 def kind_of(value: Any) -> str:
-    """Return what JSON calls the value, with its article: "a number", "null"."""
+    """Return the JSON type of a value with its article: "a number", "null"."""
     if value is None:
         return "null"
     names = {
@@ -134,11 +138,11 @@ def _too_deep(what: str) -> InvalidJson:
     return InvalidJson(f"cannot keep {what}: it is nested deeper than {MAX_DEPTH} levels")
 
 
-# --- what cannot be kept, and where it stands
+# --- the search for the value that cannot be kept
 
 
 class _Refused(NamedTuple):
-    """A value that cannot be kept: the beginning and the end of the sentence that says so."""
+    """A value that cannot be kept: its kind, and the cause as the end of a sentence."""
 
     kind: str
     cause: str
@@ -161,7 +165,7 @@ def _check_integer(digits: str) -> _Refused | None:
 
 
 def _refused_integer(digits: str) -> _Refused | None:
-    # Longer runs of digits are out of range whatever they say, and int() may refuse them.
+    # More digits are always out of range, and int() may refuse them.
     if len(digits) <= len("-999999999999999999999"):
         value = int(digits)
         if _LOWEST <= value <= _HIGHEST:
@@ -207,7 +211,7 @@ def _find_refused(text: bytes) -> tuple[str, _Refused] | None:
 
 
 def _first_refused(value: Any) -> tuple[str, _Refused] | None:
-    """Search a value whose objects are tuples of pairs; the pointer begins at the value."""
+    """Return the first refused value and its pointer; objects are tuples of pairs here."""
     if isinstance(value, _Refused):
         return "", value
     if isinstance(value, str):
@@ -229,6 +233,6 @@ def _is_lone(text: str) -> bool:
 
 
 def shown(pointer: str) -> str:
-    """Return the pointer quoted, safe to print, and cut where it is long."""
+    """Return a JSON Pointer quoted and safe to print; a long one is cut."""
     cut = pointer if len(pointer) <= MAX_SHOWN else pointer[: MAX_SHOWN - 1] + "…"
     return json.dumps(cut, ensure_ascii=False).encode(errors="backslashreplace").decode()

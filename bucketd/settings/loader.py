@@ -34,7 +34,7 @@ def load(flags: Mapping[str, str], config: str | None, environ: Mapping[str, str
 
 
 def _refuse_empty(values: Mapping[str, tuple[Any, str]]) -> None:
-    """A script's variable that is not set must not lead to the host's own state."""
+    """Refuse an empty path: a script's unset variable would lead to the host's own state."""
     for name in ("paths.state_dir", "paths.runtime_dir", "socket.path"):
         value, origin = values.get(name, (None, ""))
         if value == "" and origin.startswith(("command line", "environment")):
@@ -54,7 +54,8 @@ def _files(config: str | None, environ: Mapping[str, str]) -> list[Path]:
             raise SettingsError(f"cannot read {main}: there is no such file") from error
         return []
     except OSError as error:
-        # A home that this user may not enter, as after setpriv, holds no settings of this user.
+        # After setpriv, HOME may be a directory of another user; that one has no settings for
+        # this user.
         if config or _is_system(environ):
             raise SettingsError(f"cannot read {main}: {error.strerror}") from error
         return []
@@ -69,7 +70,7 @@ def _default_config(environ: Mapping[str, str]) -> str:
 
 
 def _is_system(environ: Mapping[str, str]) -> bool:
-    """Whether this is the host's daemon: run by root, or as a system service by its manager."""
+    """Report whether this is the host's daemon: run by root, or by systemd as a system service."""
     return os.geteuid() == 0 or "STATE_DIRECTORY" in environ
 
 
@@ -96,7 +97,7 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
 
 
 def _tables(document: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The file's sections; ``[store.etcd]`` is one of its own."""
+    """Return the file's sections by name; ``[store.etcd]`` counts as a section."""
     store = document.get("store")
     if not isinstance(store, dict) or not isinstance(store.get("etcd"), dict):
         return list(document.items())
@@ -105,7 +106,7 @@ def _tables(document: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-    """Only names that begin with ``BUCKETD_<SECTION>_`` are ours; clients have others."""
+    """Return the settings of variables ``BUCKETD_<SECTION>_<KEY>``; ignore those of clients."""
     known = {f"BUCKETD_{attribute(s)}_{k}".upper(): f"{s}.{k}" for s in SECTIONS for k in fields(s)}
     prefixes = tuple(f"BUCKETD_{s}_".upper() for s in SECTIONS)
     for name in environ:
@@ -148,7 +149,7 @@ def _with_default_paths(settings: Settings, environ: Mapping[str, str]) -> Setti
 
 
 def _first(environ: Mapping[str, str], name: str) -> str:
-    """systemd gives several directories as one text, with colons between."""
+    """Return the first directory of a variable: systemd separates several by colons."""
     return environ.get(name, "").split(":")[0]
 
 

@@ -1,4 +1,4 @@
-"""What can be set, as frozen data, and what its defaults are."""
+"""All settings as frozen data, with their defaults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class SettingsError(Exception):
-    """A setting that cannot be used; the message names it and where it came from."""
+    """A setting cannot be used; the message names the setting and its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is in force. ``origins`` tells for "section.key" where its value came from.
+    """The settings in force. ``origins`` gives the source of each value by "section.key".
 
     ``config_dir`` holds the settings file, and ``schemas/`` beside it.
     """
@@ -122,12 +122,13 @@ SECTIONS: dict[str, Any] = {
     "retention": RetentionSettings,
     "log": Log,
 }
-AT_START = ("paths", "socket", "store", "store_etcd")  # sections that a reload leaves alone
+# Sections that take effect at the start only; a reload does not change them.
+AT_START = ("paths", "socket", "store", "store_etcd")
 LEVELS = ("debug", "info", "warning", "error")
 
 
 def in_force(settings: Settings) -> dict[str, Any]:
-    """Every setting as "section.key" and its value."""
+    """Return the value of every setting by "section.key"."""
     return {
         f"{section}.{key}": getattr(getattr(settings, attribute(section)), key)
         for section in SECTIONS
@@ -136,7 +137,7 @@ def in_force(settings: Settings) -> dict[str, Any]:
 
 
 def shown(settings: Settings) -> dict[str, dict[str, Any]]:
-    """For "section.key" the ``value`` in force and the ``origin`` that it came from."""
+    """Return the ``value`` and the ``origin`` of every setting by "section.key"."""
     return {
         name: {"value": value, "origin": settings.origins.get(name, "default")}
         for name, value in in_force(settings).items()
@@ -144,7 +145,7 @@ def shown(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def reloaded(old: Settings, new: Settings) -> Settings:
-    """Return what is in force after a reload: some sections wait for the next start."""
+    """Return the settings in force after a reload, which leaves the AT_START sections unchanged."""
     kept = {section: getattr(old, section) for section in AT_START}
     origins = {n: o for n, o in new.origins.items() if n.partition(".")[0] not in AT_START}
     origins |= {n: o for n, o in old.origins.items() if n.partition(".")[0] in AT_START}

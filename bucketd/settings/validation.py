@@ -1,6 +1,7 @@
-"""Validate settings: their types, their bounds, and what makes sense together.
+"""Validate settings: their types, their bounds, and their combinations.
 
-A refused value is told by its kind and length alone, as settings may come from a secret store.
+A message describes a refused value by its kind and length alone, since settings may come from a
+secret store.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from typing import Any
 
 from .sections import LEVELS, Settings, SettingsError, in_force
 
-MAX_BUCKET_BYTES = 32 * 1024 * 1024  # The store reads it back, with its envelope.
-MAX_DAYS = 36_525.0  # 100 years: beyond that, dates run out of the calendar
+# The store must be able to read such a bucket back, with its envelope.
+MAX_BUCKET_BYTES = 32 * 1024 * 1024
+# 100 years: longer times lead to dates that Python cannot represent.
+MAX_DAYS = 36_525.0
 
 
 def convert(name: str, value: Any, default: Any, origin: str) -> Any:
@@ -48,7 +51,7 @@ def _truth(value: Any) -> bool:
 
 
 def _number(value: Any, default: int | float) -> int | float:
-    """A number over 0; or 0, where that is the default and so means something."""
+    """Return a number over 0; 0 is valid where it is the default, since it has a meaning there."""
     if isinstance(value, bool) or (isinstance(default, int) and isinstance(value, float)):
         raise TypeError
     number = type(default)(value)
@@ -64,7 +67,7 @@ def _string(value: Any) -> str:
 
 
 def checked(settings: Settings) -> Settings:
-    """Refuse what has the right type and still makes no sense."""
+    """Return the settings; raise SettingsError for values that are out of range or contradict."""
     try:
         sensible = 0 <= settings.socket_mode <= 0o777
     except ValueError:
@@ -91,7 +94,7 @@ def checked(settings: Settings) -> Settings:
 
 
 def _check_durations(settings: Settings) -> None:
-    """Refuse a time that no calendar and no timer can work with: it never means what it says."""
+    """Refuse a duration so long that dates and timers overflow."""
     if settings.retention.days > MAX_DAYS:
         cause = f"the maximum is {MAX_DAYS:.0f} (100 years); 0 turns retention off"
         raise unusable(settings, "retention.days", cause)
@@ -118,7 +121,7 @@ def _check_etcd(settings: Settings) -> None:
 
 
 def seconds(text: str) -> float:
-    """A time such as ``5m``; 0 for the empty string. Raises ValueError."""
+    """Return the seconds of a duration such as ``5m``; 0 for an empty string. Raises ValueError."""
     if not text:
         return 0.0
     number = float(text[:-1]) * _UNITS.get(text[-1], 0)
@@ -131,7 +134,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def shards(texts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """The endpoints of each, by its name, of texts ``name=URL URL…``. Raises ValueError."""
+    """Parse strings ``name=URL URL…``; return the URLs by name. Raises ValueError."""
     found: dict[str, tuple[str, ...]] = {}
     for text in texts:
         name, _, urls = text.partition("=")
@@ -139,21 +142,21 @@ def shards(texts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         if not name or "/" in name or not urls.split():
             raise ValueError('each must be a name and URLs: "name=https://one https://two"')
         if name in found:
-            raise ValueError(f"there are two of the name {name!r}")
+            raise ValueError(f"two shards have the name {name!r}")
         found[name] = tuple(urls.split())
     if len(found) == 1:
-        raise ValueError("one shard alone is no shard; give its URLs as endpoints")
+        raise ValueError("a single shard has no use; give its URLs as endpoints")
     return found
 
 
 def unusable(settings: Settings, name: str, cause: str) -> SettingsError:
-    """Return the error for "section.key": where its value comes from, and what is wrong."""
+    """Return the error for "section.key" with the source of the value and the cause."""
     value, origin = in_force(settings)[name], settings.origins.get(name, "default")
     return SettingsError(f"cannot use {name} ({origin}): {cause}, got {_kind_of(value)}")
 
 
 def _kind_of(value: Any) -> str:
-    """Return what may be told of a value: its kind and its length."""
+    """Return the kind and the length of a value, which a message may show."""
     if isinstance(value, bool):
         return "a boolean"
     if isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""The interface of a store: what the layers above need, and nothing more."""
+"""The interface between the store and the layers above it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class BucketInfo:
 class Page:
     """Some rows in the store's own stable order, and the cursor of the next page (None at the end).
 
-    ``unreadable`` names what is stored in place of a bucket, but is not a valid one.
+    ``unreadable`` names the entries that are not valid buckets.
     """
 
     rows: list[BucketInfo]
@@ -55,11 +55,11 @@ class Page:
 
 
 class ChangeEvent(NamedTuple):
-    """Describe one change of a bucket; ``before`` is None where the state before is unknown.
+    """One change of a bucket; ``before`` is None if the state before is unknown.
 
-    ``event_id`` is the position in the order of all changes, from which ``changes_after`` goes on,
-    in a later process too. The changes of one ``shard`` are published in order, and ``number``
-    identifies a change among them; there is no order between shards.
+    ``event_id`` is the position in the order of all changes, from which ``changes_after``
+    continues, also in a later process. The changes of one ``shard`` are published in order, and
+    ``number`` identifies a change among them; there is no order between shards.
     """
 
     key: BucketKey
@@ -71,7 +71,7 @@ class ChangeEvent(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Return what identifies this change among those of its shard."""
+        """Return the identifier of this change among those of its shard."""
         return self.number or self.event_id
 
 
@@ -92,7 +92,7 @@ class SchemaList(NamedTuple):
 
 
 class FeedInterrupted(Exception):
-    """A stream of changes ended: read everything again, then follow the changes from there."""
+    """A stream of changes ended; read all schemas again, then follow the changes from there."""
 
 
 class SharedSchemas(Protocol):
@@ -102,26 +102,26 @@ class SharedSchemas(Protocol):
     problem: str | None
 
     async def put(self, automation: str, document: Any) -> SchemaChange:
-        """Set a schema on all hosts; Internal where the outcome is unknown."""
+        """Set a schema on all hosts; raise Internal if the outcome is unknown."""
 
     async def remove(self, automation: str) -> tuple[SchemaChange, bool]:
         """Remove a schema on all hosts, and return whether there was one."""
 
     async def read_all(self) -> SchemaList:
-        """Return all schemas; FeedInterrupted without an answer."""
+        """Return all schemas; raise FeedInterrupted without an answer."""
 
     def changes_after(self, revision: int) -> AsyncGenerator[list[SchemaChange], None]:
-        """Yield the changes after a revision; FeedInterrupted where they break off."""
+        """Yield the changes after a revision; raise FeedInterrupted where they break off."""
 
 
 class Subscriber(Protocol):
-    """Receives changes, on the event loop. Its methods must not block, and not raise."""
+    """Receive changes, on the event loop. The methods must neither block nor raise."""
 
     def publish(self, changed: ChangeEvent) -> None:
         """Receive one change, once it is durable; changes come in the order of a shard."""
 
     def gap(self) -> None:
-        """Receive the news that changes were made that the store does not know."""
+        """Receive the notice that the store has missed changes."""
 
     @property
     def interests(self) -> Set[BucketKey] | None:
@@ -129,11 +129,11 @@ class Subscriber(Protocol):
 
 
 class Store(Protocol):
-    """Reads snapshots and commits changes; every method raises only ``BucketdError``."""
+    """Read snapshots and commit changes; every method raises only ``BucketdError``."""
 
     def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot | Awaitable[Snapshot]:
-        """Return what is stored under the key, ``ABSENT`` for nothing; an awaitable of it if the
-        store has to wait (see ``settled``).
+        """Return the stored snapshot or ``ABSENT``; an awaitable of it if the store has to wait
+        (see ``settled``).
 
         ``stale_ok`` allows a value read earlier, with its ``stale_seconds``, while the store is
         unavailable.
@@ -149,7 +149,9 @@ class Store(Protocol):
         preconditions: Preconditions,
         automation: str | None = None,
     ) -> asyncio.Future[Snapshot]:
-        """Read, check the preconditions, change and write as one step; done once it is durable.
+        """Read, check the preconditions, change and write as one step; return its future.
+
+        The future is done once the change is durable.
 
         Commits of one bucket happen in order. ``automation`` is recorded with the bucket.
         """
@@ -159,29 +161,29 @@ class Store(Protocol):
         """Return the event id of the newest change that the subscriber has received."""
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Publish every change from now on to this subscriber, edits by others included."""
+        """Publish every later change to this subscriber, including edits by other programs."""
 
     async def wait_until_watching(self, key: BucketKey | None) -> None:
         """Return once every later change of one bucket, or of all, will be published."""
 
     async def changes_after(self, event_id: str, key: BucketKey | None) -> list[ChangeEvent] | None:
-        """Return the changes of one bucket, or of all, after an event id; None where unknown.
+        """Return the changes of one bucket, or of all, after an event id; None if unknown.
 
         The result has every change that was published before the call, and may have some that
         will be published later.
         """
 
     def includes(self, event_id: str, changed: ChangeEvent) -> bool:
-        """Report whether a client that resumes after an event id has this change already.
+        """Report whether a client that resumes after an event id already has this change.
 
-        That is so where another host published the change earlier than this one.
+        It does if another host published the change earlier than this host.
         """
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
-        """Return up to ``limit`` rows after the cursor; fewer, with a cursor, on a long search."""
+        """Return at most ``limit`` rows after the cursor; a long search returns fewer rows."""
 
     async def catch_up(self) -> None:
-        """Return once every change made by now is published, where that is possible."""
+        """Return once every change made until now is published, if that is possible."""
 
     async def check(self) -> dict[str, Any]:
         """Return health and counts, for the status document."""
@@ -198,7 +200,7 @@ class Store(Protocol):
 
     @property
     def stalled_seconds(self) -> float:
-        """Return how long the engine's current step has taken; it hangs if that keeps growing."""
+        """Return the seconds since the engine's current step began; growth means that it hangs."""
 
     @property
     def problem(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Handlers of the bucket routes; the same four serve every way of naming a bucket."""
+"""Handlers of the bucket routes, whichever way a route names the bucket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from ..request import Request
 from ..responses import Deferred, Reply, Response
 
 MAX_PAGE = 1000
-MAX_DAYS = 36525  # 100 years, as for [retention]
+# 100 years, the limit of [retention] days.
+MAX_DAYS = 36525
 _ROW = tuple(field.name for field in dataclasses.fields(BucketInfo))
 ChangeOf = Callable[[Request, object], Change]
 
@@ -39,7 +40,7 @@ async def _read_later(request: Request, found: Awaitable[Snapshot]) -> Response:
 
 
 def _shown(request: Request, now: Snapshot) -> Response | Coroutine[Any, Any, Response]:
-    """Return the response to a read that found this state."""
+    """Return the response to a read that found the state ``now``."""
     head, target = request.head, request.bucket
     if head.conditional:
         if not head.preconditions.if_none_match_holds(now):
@@ -62,7 +63,7 @@ def _selected(now: Snapshot, keys: list[str]) -> Snapshot:
 def patch(request: Request) -> Reply:
     media_type = request.head.media_type
     change_of = _PATCHES[media_type or headers.JSON]
-    # A JSON Patch may be many small steps, and imports its library the first time.
+    # A short JSON Patch may have many operations, and the first one imports the library.
     if media_type == headers.JSON_PATCH or len(request.body) > INLINE_MAX_BYTES:
         return _commit_offloaded(request, change_of)
     return _commit(request, change_of(request, strict_json.loads(request.body)))
@@ -88,7 +89,7 @@ def _commit(request: Request, change: Change) -> Deferred:
 
 
 async def _commit_offloaded(request: Request, change_of: ChangeOf) -> Response:
-    """Commit a change that takes long to make of the body, made in a worker thread."""
+    """Build the change in a worker thread, since its body takes long to parse, and commit it."""
     change = await offload(lambda: change_of(request, strict_json.loads(request.body)))
     if len(request.body) > INLINE_MAX_BYTES:
         change = change._replace(offloaded=True)
@@ -123,7 +124,7 @@ def _replace(request: Request, body: object) -> Change:
 
 
 def _metadata(request: Request) -> Metadata | None:
-    """Return what an operator wants kept of a state from another store; None if nothing."""
+    """Return the metadata that an operator wants to keep from another store; None if none."""
     if not any(name in request.head.query for name in Metadata._fields):
         return None
     revision, *times = (request.one(name) for name in Metadata._fields)
@@ -156,7 +157,7 @@ async def list_all(request: Request) -> Response:
 
 
 async def export(request: Request) -> Response:
-    """Return the same pages with the buckets in them, each as its file has it."""
+    """Return a page of envelopes: each bucket with its names, revision and times."""
     only = Filter(request.name("device"), request.name("job"), request.name("automation"))
     limit = _limit(request.one("limit"))
     stored, page = await request.services.buckets.export(only, request.one("cursor"), limit)
@@ -164,7 +165,7 @@ async def export(request: Request) -> Response:
 
 
 async def _paged(page: Page, rows: Callable[[], dict[str, Any]]) -> Response:
-    """Return the response with a page's rows; there may be many, so a worker thread makes it."""
+    """Return the response with a page's rows, built in a worker thread, since rows may be many."""
     more = {"unreadable": page.unreadable} if page.unreadable else {}
     return await offload(
         lambda: responses.success({**rows(), "next_cursor": page.next_cursor, **more})

@@ -22,7 +22,7 @@ _MEMBERS = ("device", "job", "automation", "ttl_seconds")
 
 
 def own(request: Request) -> Response:
-    """The context of the caller's token."""
+    """Return the context of the caller's token."""
     context = request.caller.context
     if context is None:
         raise NoJobContext("no job context")
@@ -44,11 +44,14 @@ async def create(request: Request) -> Response:
 
 
 async def list_all(request: Request) -> Response:
-    return await offload(_listed, request.services)
+    return await offload(_list_response, request.services)
 
 
-def _listed(services: Services) -> Response:
-    """All of them: beside the loop, and some at a time, since nothing runs beside orjson."""
+def _list_response(services: Services) -> Response:
+    """Return the response with all contexts, on a worker thread.
+
+    orjson holds the interpreter's lock while it writes, so it gets some contexts at a time.
+    """
     live = services.contexts.list()
     parts = [
         orjson.dumps([_public(context) for context in live[at : at + AT_ONCE]])[1:-1]
@@ -65,12 +68,12 @@ async def revoke(request: Request) -> Response:
 
 
 def announce(services: Services, state: str, context: Context) -> None:
-    """Tell those who watch everything: created, revoked or expired."""
+    """Publish to the operators' event streams that a context was created, revoked or expired."""
     services.events.announce("context", {"state": state, **_public(context)})
 
 
 async def sweep(services: Services, stop: asyncio.Event) -> None:
-    """Forget those that have expired, until ``stop``; at once where somebody watches."""
+    """Remove expired contexts until ``stop``; within a second while an operator watches."""
     due = time.monotonic() + SWEEP_SECONDS
     while not stop.is_set():
         try:
@@ -92,5 +95,5 @@ def _scope(context: Context) -> dict[str, str | None]:
 
 
 def _public(context: Context) -> dict[str, str | None]:
-    """All that may be shown: not the hash, which would let a guess be checked elsewhere."""
+    """Return the public members; the hash is none, since a guessed token can be tested with it."""
     return {"id": context.id, "created_at": context.created_at, **_scope(context)}

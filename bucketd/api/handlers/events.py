@@ -11,12 +11,13 @@ from .. import responses
 from ..request import Request
 from ..responses import Response
 
-# Timers of the event loop stand still while the machine sleeps.
+# Timers of the event loop do not run while the machine is suspended, so a timer is short and checks
+# the time again.
 MAX_TIMER_SECONDS = 10.0
 
 
 async def watch(request: Request) -> Response:
-    """Stream the changes of one bucket, for as long as the caller may read it."""
+    """Stream the changes of one bucket while the caller may read it."""
     only = EventFilter(request.bucket.key, keys=_keys(request))
     return await _stream(request, only, request.flag("snapshot"))
 
@@ -45,13 +46,13 @@ def _keys(request: Request) -> frozenset[str] | None:
 
 
 def _end_with(subscription: Subscription, context: Context) -> None:
-    """Let the stream end with the context: when it is revoked, or when it expires."""
+    """End the stream when the context is revoked or expires."""
     subscription.context = context.id
     subscription.ended.add_done_callback(_Expiry(subscription, context).cancel)
 
 
 class _Expiry:
-    """Ends a stream when its context expires, even if the machine sleeps meanwhile."""
+    """End a stream when its context expires, even if the machine is suspended meanwhile."""
 
     def __init__(self, subscription: Subscription, context: Context) -> None:
         self._subscription, self._context = subscription, context

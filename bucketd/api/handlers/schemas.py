@@ -32,7 +32,10 @@ async def read(request: Request) -> Response:
 
 
 async def put(request: Request) -> Response:
-    """Set a schema that no stored bucket violates; with ``force`` any. ``dry_run`` only tells."""
+    """Set a schema unless stored buckets violate it; ``force`` sets it anyway.
+
+    ``dry_run`` changes nothing, and returns which buckets violate the schema.
+    """
     automation = check_name(request.head.names["automation"], "automation")
     force, dry_run = request.flag("force"), request.flag("dry_run")
     document: Any = await request.json(lambda document: document)
@@ -43,13 +46,13 @@ async def put(request: Request) -> Response:
     if count and not (force or dry_run):
         raise SchemaConflict(
             f"cannot set the schema of {automation!r}: {count} stored buckets violate it; nothing "
-            "was changed, mend them or set it with force",
+            "was changed, correct them or set it with force",
             details=details,
             count=count,
         )
     if not dry_run:
         await request.services.schema_writer.put(automation, document)
-    told = {
+    result = {
         "automation": automation,
         "schema": document,
         "json_schema": compiled.json_schema,
@@ -57,13 +60,13 @@ async def put(request: Request) -> Response:
         "count": count,
         "dry_run": dry_run,
     }
-    return await offload(responses.success, told)
+    return await offload(responses.success, result)
 
 
 async def check(request: Request) -> Response:
-    """What the schema, that in force or one that is sent, would refuse of a bucket.
+    """Return the violations of a bucket by the schema in force, or by a schema that is sent.
 
-    Nothing is stored, and no value is told: that is for plans, which others read as well.
+    Nothing is stored. The violations show no values, since they go into plans that others read.
     """
     automation = check_name(request.head.names["automation"], "automation")
     body = await request.json(as_object)
@@ -74,9 +77,9 @@ async def check(request: Request) -> Response:
     if not isinstance(body.get("bucket"), dict):
         raise InvalidRequest('cannot check the bucket: "bucket" must be a JSON object')
     in_force = request.services.schemas.find(automation)
-    known, violations = await offload(_checked, body, in_force)
-    told = {"automation": automation, "schema": known, "violations": violations}
-    return await offload(responses.success, told)
+    known, violations = await offload(_violations, body, in_force)
+    result = {"automation": automation, "schema": known, "violations": violations}
+    return await offload(responses.success, result)
 
 
 async def remove(request: Request) -> Response:
@@ -86,13 +89,14 @@ async def remove(request: Request) -> Response:
 
 
 def _compile(document: Any) -> Validator:
-    from ...core.schemas.validator import compile_schema  # which takes long, the first time
+    # The import takes long, and a daemon without schemas never needs it.
+    from ...core.schemas.validator import compile_schema
 
     return compile_schema(document)
 
 
-def _checked(body: dict[str, Any], in_force: Validator | None) -> tuple[bool, list[Violation]]:
-    """Whether there is a schema to go by, and the violations."""
+def _violations(body: dict[str, Any], in_force: Validator | None) -> tuple[bool, list[Violation]]:
+    """Return whether there is a schema to check by, and the violations."""
     schema = _compile(body["schema"]) if "schema" in body else in_force
     if schema is None:
         return False, []

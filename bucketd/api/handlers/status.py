@@ -1,4 +1,4 @@
-"""Handlers that tell how the daemon is."""
+"""Handlers of the routes about the daemon: health, status, metrics, OpenAPI."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ..responses import Response
 
 
 def health(_request: Request) -> Response:
-    """Alive: the event loop answers."""
+    """Report that the event loop responds."""
     return responses.success({"status": "ok"})
 
 
 def ready(request: Request) -> Response:
-    """Ready to serve; not any more while draining."""
+    """Report that the daemon serves requests; raise ShuttingDown while it drains."""
     if request.services.draining:
         raise ShuttingDown("cannot serve: the daemon is stopping; try again in a moment")
     return responses.success({"status": "ready"})
 
 
 def openapi(_request: Request) -> Response:
-    """Every route, in OpenAPI 3.1."""
+    """Return the OpenAPI 3.1 document of all routes."""
     return responses.response(_openapi())
 
 
@@ -34,7 +34,7 @@ def _openapi() -> bytes:
 
 
 async def metrics(request: Request) -> Response:
-    """The figures for Prometheus, as text."""
+    """Return the metrics as Prometheus text."""
     return responses.metrics(await request.services.metrics())
 
 

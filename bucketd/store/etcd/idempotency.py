@@ -1,9 +1,9 @@
 """Create a bucket at most once, even if a hung etcd node applies the request late.
 
 A change of a stored bucket is applied at most once by itself: it compares the key's revision,
-which never comes again. The absence of a bucket may come again, after a removal. So a transaction
+which never recurs. The absence of a bucket recurs when the bucket is removed. So a transaction
 that creates a bucket also compares a key of this host, and writes the bucket's ETag there. That
-key also tells afterwards whether the transaction was applied.
+key shows afterwards whether the transaction was applied.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class IdempotencyKey:
     maybe_applied: bool = False
 
     def add_to(self, transaction: dict[str, Any], etag: str) -> None:
-        """Have a transaction fail if another one with this key has been applied."""
+        """Make a transaction fail if another one with this key has been applied."""
         transaction["compare"].append(self._unchanged())
         transaction["success"].append(self._put(etag, {"ignore_lease": True}))
 
     def replace(self, lease: dict[str, Any]) -> dict[str, Any]:
-        """Return the transaction that makes earlier ones fail, or reads which was applied."""
+        """Return a transaction that makes earlier ones fail, or reads which one was applied."""
         return {
             "compare": [self._unchanged()],
             "success": [self._put("", lease)],
@@ -106,16 +106,16 @@ class IdempotencyKeys:
     async def invalidate(self, key: IdempotencyKey, etag: str, deadline: float) -> str | None:
         """Return the revision at which the bucket with this ETag was created.
 
-        None: it was not, and cannot be any more. Raises BucketdError; LeaseExpired where nobody
-        can know; Unavailable.
+        None means that it was not created and never will be. Raises BucketdError, Unavailable, or
+        LeaseExpired if the outcome can no longer be found out.
         """
         transaction = key.replace({"ignore_lease": True})
         answer = await self._client.call("/v3/kv/txn", transaction, deadline)
-        # A value that is not an ETag is of an earlier invalidation whose answer was lost.
+        # Another value comes from an earlier invalidation whose answer was lost.
         return key.mod_revision if _update(key, answer) == etag.encode() else None
 
     async def verify(self, key: IdempotencyKey, etag: str, deadline: float) -> bool:
-        """Report whether the bucket with this ETag was created. BucketdError or Unavailable."""
+        """Report whether the bucket was created. Raises BucketdError or Unavailable."""
         answer = await self._client.call("/v3/kv/range", {"key": b64(key.name)}, deadline)
         kvs = answer.get("kvs") or [{}]
         return bool(kvs[0].get("value") == b64(etag.encode()))

@@ -17,7 +17,8 @@ from ...fs import filenames
 from ...model.bucket import ABSENT, FORMAT, BucketKey, Snapshot, envelope_fields
 from ..base import BucketInfo, Filter, Page
 
-KeyValue = dict[str, Any]  # as etcd's answers have it, in base64
+# A key and its value as in etcd's answers, in base64.
+KeyValue = dict[str, Any]
 
 
 class StoredValue(NamedTuple):
@@ -28,7 +29,7 @@ class StoredValue(NamedTuple):
 
 
 class NotABucket(ValueError):
-    """Report that a value is not a bucket, or not the bucket that its key names."""
+    """A value is not a bucket, or not the bucket that its key names."""
 
 
 def encode_key(prefix: str, key: BucketKey) -> bytes:
@@ -39,7 +40,7 @@ def encode_key(prefix: str, key: BucketKey) -> bytes:
 
 
 def prefix_range(prefix: str) -> tuple[bytes, bytes]:
-    """Return the first key with this prefix, and the first key behind all of them."""
+    """Return the first key with this prefix, and the first key after all of them."""
     begin = prefix.encode()
     return begin, begin[:-1] + bytes([begin[-1] + 1])
 
@@ -53,7 +54,7 @@ def bucket_ranges(prefix: str) -> dict[str, tuple[bytes, bytes]]:
 
 
 def filtered_ranges(prefix: str, only: Filter) -> list[tuple[bytes, bytes]]:
-    """Return the ranges that have all buckets that a filter selects, in the order of keys."""
+    """Return ranges that contain all buckets that a filter selects, in the order of keys."""
     if only.device is None:
         return list(bucket_ranges(prefix).values())
     device_bucket = encode_key(prefix, BucketKey(only.device))
@@ -76,7 +77,7 @@ def key_of(kv: KeyValue) -> bytes:
 
 
 def decode(prefix: str, kv: KeyValue) -> tuple[BucketKey, Snapshot]:
-    """Return the bucket that a key and its value stand for; raise NotABucket."""
+    """Return the bucket that a key and its value represent; raise NotABucket for any other."""
     try:
         value = orjson.loads(base64.b64decode(kv["value"]))
         key = BucketKey.checked(value["device"], value["job"])
@@ -105,7 +106,7 @@ def decode(prefix: str, kv: KeyValue) -> tuple[BucketKey, Snapshot]:
 
 
 def stored_value(prefix: str, kvs: list[KeyValue] | None, key: BucketKey) -> StoredValue:
-    """Return the bucket in an answer to a range of one key; BucketCorrupt where it is not valid."""
+    """Return the bucket in an answer to a range of one key; raise BucketCorrupt if invalid."""
     if not kvs:
         return StoredValue(ABSENT, 0)
     try:
@@ -118,7 +119,7 @@ def stored_value(prefix: str, kvs: list[KeyValue] | None, key: BucketKey) -> Sto
 
 
 def bucket_of_event(prefix: str, event: dict[str, Any]) -> BucketKey | None:
-    """Return the bucket whose key an event is about; None where the key is not of a bucket."""
+    """Return the bucket of an event; None if its key is not that of a bucket."""
     name = key_of(event["kv"])
     kind, _, rest = name[len(prefix.encode()) :].decode(errors="replace").partition("/")
     if kind not in ("device", "job"):
@@ -132,7 +133,7 @@ def bucket_of_event(prefix: str, event: dict[str, Any]) -> BucketKey | None:
         except InvalidRequest:
             return None
         return key if encode_key(prefix, key) == name else None
-    # A long name is cut in the key, and whole in the value.
+    # A long name is shortened in the key; the value has the whole name.
     for kv in (event.get("kv"), event.get("prev_kv")):
         try:
             return decode(prefix, kv or {})[0]
@@ -142,7 +143,7 @@ def bucket_of_event(prefix: str, event: dict[str, Any]) -> BucketKey | None:
 
 
 def add_row(prefix: str, page: Page, kv: KeyValue, only: Filter) -> None:
-    """Add a bucket to a page, if the filter selects it; name a key that is not of a bucket."""
+    """Add a bucket to a page if the filter selects it; list an invalid entry as unreadable."""
     try:
         key, now = decode(prefix, kv)
     except NotABucket:
@@ -161,7 +162,7 @@ def encode_cursor(next_key: bytes) -> str:
 
 
 def decode_cursor(prefix: str, cursor: str) -> bytes:
-    """Return the first key to list; InvalidRequest for a cursor that no page has given."""
+    """Return the first key to list; raise InvalidRequest for a cursor that is not valid."""
     try:
         begin = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
         if not begin.startswith(prefix.encode()):

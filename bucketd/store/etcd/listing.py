@@ -11,7 +11,8 @@ from . import keys
 from .client import EtcdClient, b64
 from .reader import Reader
 
-_FIRST_COUNT, _MAX_COUNT = 5, 100  # values in one answer, which are whole buckets
+# How many values to request in one answer; each is a whole bucket.
+_FIRST_COUNT, _MAX_COUNT = 5, 100
 _ANSWER_BYTES = 4 * 1024 * 1024
 
 
@@ -51,7 +52,7 @@ class Listing:
                 begin = keys.key_of(kv) + b"\0"
             if not answer.get("more"):
                 return None
-            # Ask for as many values as fit in an answer if they are as large as these.
+            # The next answer has room for so many values of the average size of these.
             mean = sum(len(kv.get("value", "")) for kv in kvs) // max(len(kvs), 1)
             count = min(_MAX_COUNT, max(1, _ANSWER_BYTES // max(mean, 1)))
 

@@ -1,4 +1,4 @@
-"""Read what a key in etcd holds from a majority of the nodes, and know whether there is one."""
+"""Read buckets from a majority of the nodes, and record whether one can be reached."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .topology import ClusterTopology
 
 
 class Reader:
-    """Read buckets, and tell the stale cache what was read.
+    """Read buckets, and store the values in the stale cache.
 
-    ``unavailable`` says why the last answer did not come, and is None once one has.
+    ``unavailable`` is the error of the last call, or None if it was answered.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Reader:
         self.unavailable: str | None = None
 
     async def read(self, key: BucketKey, deadline: float) -> StoredValue:
-        """Return what the key holds. Raises BucketdError."""
+        """Return the value of a bucket's key. Raises BucketdError."""
         asked_at = stale_cache.now()
         request = {"key": b64(keys.encode_key(self._prefix, key))}
         answer = await self.range(request, f"read {key}", deadline)
@@ -40,7 +40,7 @@ class Reader:
         return value
 
     async def range(self, request: dict[str, Any], what: str, deadline: float) -> dict[str, Any]:
-        """Return etcd's answer, if the cluster is set up as this host is.
+        """Return etcd's answer to a range request, once the cluster's topology is verified.
 
         Raises BucketdError; Overloaded ("cannot <what>: …") without an answer.
         """
@@ -59,7 +59,7 @@ class Reader:
     def remember(
         self, key: BucketKey, value: StoredValue, answer: dict[str, Any], asked_at: float
     ) -> None:
-        """Tell the stale cache a value, by the answer to what was asked at ``asked_at``."""
+        """Put a value into the stale cache, with the revision and the time of the request."""
         self._stale_cache.remember(key, value.snapshot, int(answer["header"]["revision"]), asked_at)
 
     def set_unavailable(self, error: Unavailable) -> None:

@@ -1,9 +1,10 @@
 """Set and remove the schemas that all hosts share: each change is applied once, and never late.
 
-A hung node applies a request at any later time. So each schema has a marker key beside its own,
-which every change compares, and puts anew in the same transaction: a late change fails. The
-schema's own key would not do, since its absence may come again; a marker stays. The marker's
-value belongs to one change, so it tells whether a change without an answer was applied.
+A hung node may apply a request much later. So each schema has a marker key beside its own key;
+every change compares the marker's revision and puts the marker again in the same transaction, so
+a late change fails. The schema's own key is not suitable, since its absence recurs, while a marker
+is never removed. The marker's value identifies one change, so it shows whether a change without an
+answer was applied.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class EtcdSchemas:
         return [self.problem, *broken] if self.problem else broken
 
     async def put(self, automation: str, document: Any) -> SchemaChange:
-        """Raise BucketdError; Internal, which says so, where the outcome is unknown."""
+        """Set a schema on all hosts. Raises BucketdError; Internal if the outcome is unknown."""
         value = orjson.dumps({"automation": automation, "schema": document})
         operation = {"request_put": {"key": self._key(automation), "value": b64(value)}}
         answer = await self._commit(self._transaction("set", automation, operation))
@@ -83,7 +84,7 @@ class EtcdSchemas:
         self._unreadable -= {automation}
         removed = SchemaChange(automation, None, _revision(answer))
         if "responses" not in answer:
-            # The answer that told whether there was a schema was lost.
+            # The lost answer said whether there was a schema.
             return removed, True
         return removed, "deleted" in answer["responses"][1]["response_delete_range"]
 
@@ -134,7 +135,7 @@ class EtcdSchemas:
             log.error("cannot use the shared schema of %r: its value in etcd is not valid", name)
 
     def _schema(self, kv: keys.KeyValue) -> SchemaChange | None:
-        """Return a stored schema; None where the value is not a schema of this key."""
+        """Return a stored schema; None if the value is not a schema of this key."""
         automation = self._automation(kv)
         try:
             value = orjson.loads(base64.b64decode(kv["value"]))
@@ -149,7 +150,7 @@ class EtcdSchemas:
         return key.removeprefix(self._schemas)
 
     async def _commit(self, transaction: _Transaction) -> dict[str, Any]:
-        """Return etcd's answer, or only its revision where the answer was lost."""
+        """Return etcd's answer; only its revision if the answer was lost."""
         try:
             return await self._send_until_answered(transaction)
         except Unavailable as error:
@@ -164,7 +165,7 @@ class EtcdSchemas:
             raise
 
     async def _send_until_answered(self, transaction: _Transaction) -> dict[str, Any]:
-        """Raise BucketdError, or Unavailable: then ``maybe_applied`` is what is known."""
+        """Send a transaction until it is answered. Raises BucketdError or Unavailable."""
         while True:
             writer, revision = await self._read_marker(transaction)
             if writer == transaction.id:
@@ -182,8 +183,8 @@ class EtcdSchemas:
                 transaction.maybe_applied = transaction.maybe_applied or error.maybe_applied
                 await asyncio.sleep(RETRY_PAUSE_SECONDS)
             except StorageFull as full:
-                # etcd applies the transaction that crosses its space limit, and refuses it
-                # all the same.
+                # etcd applies the transaction that exceeds its space limit, yet answers that
+                # it is refused.
                 try:
                     writer, revision = await self._read_marker(transaction)
                 except (BucketdError, Unavailable):

@@ -26,7 +26,7 @@ from .keys import KeyValue, prefix_range
 log = logging.getLogger(__name__)
 LEASE_SECONDS = 10
 RENEW_SECONDS = 3.0
-# The same in each shard, or the host would count as several.
+# The value is the same in each shard; otherwise the host would count as several hosts.
 _STARTED_AT = timestamp()
 
 
@@ -41,12 +41,13 @@ class Session:
             {"host": socket.gethostname(), "version": __version__, "started_at": _STARTED_AT}
         )
         self._lease: str | None = None
-        self._announced: str | None = None  # the lease that the host's key refers to
+        # The lease of the host's key.
+        self._announced: str | None = None
         self._granting = asyncio.Lock()
         self.problem: str | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Keep the lease until ``stop``, and log, once each, that etcd is away and is back."""
+        """Keep the lease until ``stop``; log once when etcd becomes unavailable or available."""
         while not stop.is_set():
             try:
                 if not await self._renew():
@@ -106,7 +107,7 @@ class Session:
         return sorted(found, key=lambda host: (host["host"], host["started_at"]))
 
     async def revoke(self) -> None:
-        """Revoke the lease, and so remove the host's keys; without an answer it expires."""
+        """Revoke the lease, which removes the host's keys; without an answer the lease expires."""
         if self._lease is not None:
             with contextlib.suppress(BucketdError, Unavailable, LeaseExpired):
                 request = {"ID": self._lease}
@@ -124,7 +125,7 @@ class Session:
 
 
 def _host(kv: KeyValue) -> dict[str, Any] | None:
-    """Return what a host says of itself; None where the value is not valid."""
+    """Return a host's name, version and start; None if the value is not valid."""
     try:
         value = orjson.loads(base64.b64decode(kv["value"]))
         return {name: str(value[name]) for name in ("host", "version", "started_at")}

@@ -1,7 +1,7 @@
-"""Spread devices over several etcd clusters, each device in the cluster that its name decides.
+"""Spread devices over several etcd clusters; the device's name determines the cluster.
 
 Rendezvous hashing: a device belongs to the shard whose name hashes highest together with the
-device's. Every host comes to the same result, and a shard that is added only takes devices over.
+device's. Every host gets the same result, and adding a shard moves devices only to that shard.
 Source: Thaler and Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", 1998.
 """
 
@@ -33,7 +33,7 @@ def shard_of(names: tuple[str, ...], device: str) -> int:
 
 
 class ShardedStore:
-    """Present several clusters, by their names, as one store; an event id has one of each."""
+    """Present several clusters, by their names, as one store; an event id joins one of each."""
 
     def __init__(self, shards: Mapping[str, EtcdOptions]) -> None:
         self._names = names = tuple(sorted(shards))
@@ -42,13 +42,13 @@ class ShardedStore:
         self.stalled_seconds = 0.0
 
     def shared_schemas(self) -> EtcdSchemas:
-        """Return the schemas of the first shard, which has those of all."""
+        """Return the schemas, all of which are in the first shard."""
         return self._stores[0].shared_schemas()
 
     @property
     def problem(self) -> str | None:
         found = zip(self._names, (store.problem for store in self._stores), strict=True)
-        return "; ".join(f"shard {name}: {told}" for name, told in found if told) or None
+        return "; ".join(f"shard {name}: {cause}" for name, cause in found if cause) or None
 
     @property
     def event_id(self) -> str:
@@ -71,7 +71,7 @@ class ShardedStore:
             return None
         found: list[ChangeEvent] = []
         for number in range(len(self._stores)) if key is None else [self.number_of(key)]:
-            # A shard that was not watched then has no place to go on from.
+            # A shard that was not watched then has no event id to resume from.
             one = (
                 None
                 if event_ids[number] == "0"
@@ -113,7 +113,7 @@ class ShardedStore:
         return self._of(key).commit(key, change, preconditions, automation)
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
-        """List one shard after another; a cursor has the shard to go on in, and its cursor."""
+        """List one shard after another; a cursor joins the current shard and its own cursor."""
         if only.device is not None:
             return await self._of(BucketKey(only.device)).list(only, cursor, limit)
         number, inner = self._parse_cursor(cursor)
@@ -176,7 +176,7 @@ class _ShardSubscriber:
 
     @property
     def interests(self) -> Set[BucketKey] | None:
-        """Return all interests, or none where none of them is in this shard."""
+        """Return all interests; none if none of them is in this shard."""
         keys = self._subscriber.interests
         if keys is None or any(self._shards.number_of(key) == self._number for key in keys):
             return keys

@@ -1,10 +1,10 @@
-"""Remember what buckets held, for reads while no majority of the cluster answers.
+"""Cache the values of buckets, for reads while no majority of the cluster answers.
 
-    read ── the cluster answers ──→ its value, which is remembered
-      └── it does not ──→ the remembered value and its age; refused where it is too old
+    read ── the cluster answers ──→ its value, which is cached
+      └── it does not ──→ the cached value and its age; refused if it is too old
 
-An age counts from the moment at which the request was *sent* that the value was the answer to: the
-value was the newest at some time after that, so it is never older than reported.
+An age counts from the moment at which the request for the value was *sent*: the value was the
+newest at some time after that, so it is never older than reported.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from .client import Unavailable
 from .keys import StoredValue
 
 PROBE_SECONDS = 0.25
-_ENTRY_BYTES = 850  # that an entry takes besides its bucket
+# The memory of an entry besides its bucket.
+_ENTRY_BYTES = 850
 Read = Callable[[], Awaitable[StoredValue]]
 
 
 class _Entry(NamedTuple):
-    """A value, as of a revision of the cluster, and when it was asked for."""
+    """A value, the cluster's revision that it was read at, and the time of the request."""
 
     snapshot: Snapshot
     revision: int
@@ -35,7 +36,7 @@ class _Entry(NamedTuple):
 
 
 def now() -> float:
-    """Return seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
+    """Return the seconds since boot, including the time for which the machine was suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -50,7 +51,7 @@ class StaleCache:
         self.served = 0
 
     def remember(self, key: BucketKey, snapshot: Snapshot, revision: int, asked_at: float) -> None:
-        """Keep a value, unless a newer one is known: answers may overtake each other."""
+        """Keep a value unless a newer one is cached: answers may arrive in any order."""
         known = self._entries.get(key)
         if not self._seconds or (known and known[1:] > (revision, asked_at)):
             return
@@ -61,13 +62,13 @@ class StaleCache:
             self.forget(next(iter(self._entries)))
 
     def update(self, key: BucketKey, after: Snapshot, revision: int) -> None:
-        """Replace a value by what a watch says, perhaps late: the entry keeps its age."""
+        """Replace a value by one from a watch, which may be late, so the entry keeps its age."""
         known = self._entries.get(key)
         if known is not None:
             self.remember(key, after, revision, known.asked_at)
 
     def forget(self, key: BucketKey) -> None:
-        """Remove an entry, of which nobody knows any more whether it is true."""
+        """Remove an entry that may no longer be current."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._bytes -= len(entry.snapshot.bucket) + _ENTRY_BYTES
@@ -75,10 +76,10 @@ class StaleCache:
     async def read(
         self, key: BucketKey, read: Read, is_unavailable: Callable[[], bool]
     ) -> Snapshot:
-        """Return what ``read`` gives or, without an answer, the stale value. Raises BucketdError.
+        """Return the result of ``read`` or, without an answer, the stale value.
 
         While the cluster is unavailable, one probe is in flight; other reads wait 0.25 s, then get
-        the stale value.
+        the stale value. Raises BucketdError.
         """
         if self._get(key) is not None and is_unavailable():
             answers = await self._probe_answers(read)
@@ -94,10 +95,10 @@ class StaleCache:
             return self._serve(entry)
 
     async def _probe_answers(self, read: Read) -> bool:
-        """Report whether the cluster answers again, within the time that a read waits for that."""
+        """Report whether the cluster answers again within PROBE_SECONDS."""
         if self._probe is None or self._probe.done():
             self._probe = asyncio.ensure_future(read())
-            # Without this, asyncio would log an error that nobody waited for.
+            # The callback retrieves the error, which asyncio would log otherwise.
             self._probe.add_done_callback(lambda done: done.cancelled() or done.exception())
         probe = self._probe
         await asyncio.wait({probe}, timeout=PROBE_SECONDS)

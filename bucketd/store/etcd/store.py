@@ -29,7 +29,7 @@ from .writer import Write, Writer
 
 
 class EtcdStore:
-    """Use from one event loop; ``close`` it when done."""
+    """A store in one etcd cluster. Use from one event loop, and ``close`` when done."""
 
     def __init__(self, options: EtcdOptions, shard: Shard | None = None) -> None:
         self._options, self._client = options, EtcdClient(options)
@@ -43,7 +43,7 @@ class EtcdStore:
         self._listing = Listing(self._client, self._reader)
         self._schemas = EtcdSchemas(self._client)
         self._locks = KeyedLocks()
-        # These are measures of a journal, and etcd keeps its own.
+        # The histograms measure a journal; this engine has none.
         self.histograms: dict[str, Histogram] = {}
         self.stalled_seconds = 0.0
 
@@ -87,7 +87,8 @@ class EtcdStore:
                 await self._watch.catch_up()
 
     def cached(self, _key: BucketKey) -> Snapshot | None:
-        return None  # another host may have changed it
+        # Another host may have changed the bucket since it was read.
+        return None
 
     async def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot:
         reader = self._reader
@@ -118,7 +119,7 @@ class EtcdStore:
                     write = Write(key, change, guard, automation)
                     return await self._writer.commit(write, deadline)
                 except (Internal, asyncio.CancelledError):
-                    # The change may have been made, so the stale value may be wrong.
+                    # The change may have been applied, so the cached value may be outdated.
                     self._stale_cache.forget(key)
                     raise
         except TimeoutError:
@@ -160,6 +161,6 @@ class EtcdStore:
 def _cannot_watch(error: Exception) -> Overloaded:
     cause = str(error) or "no answer in time"
     return Overloaded(
-        f"cannot watch: etcd does not tell of changes ({cause}); try again once a majority of "
+        f"cannot watch: etcd does not report changes ({cause}); try again once a majority of "
         "its nodes is up"
     )

@@ -1,7 +1,7 @@
-"""Refuse a cluster whose hosts spread devices over clusters in another way than this host.
+"""Refuse a cluster whose hosts spread devices over other shards than this host.
 
-A host with other shards would look for a device in another cluster, and find an empty bucket
-there. So each cluster says, in a key below the prefix, which of the shards it is.
+A host with other shards would look for a device in the wrong cluster, and find an empty bucket
+there. So each cluster has a key below the prefix with the name of its shard and of all shards.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ class Shard(NamedTuple):
     of: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"shard {self.name!r} of {', '.join(self.of)}" if self.of else "all, and no shard"
+        return (
+            f"shard {self.name!r} of {', '.join(self.of)}" if self.of else "a store without shards"
+        )
 
 
 class ClusterTopology:
-    """Verify once, before the first request, that the cluster is the shard it is taken for."""
+    """Verify once, before the first request, that the cluster is the shard in the settings."""
 
     def __init__(self, client: EtcdClient, shard: Shard) -> None:
         self._client, self._shard = client, shard
@@ -37,7 +39,7 @@ class ClusterTopology:
         self._verified = False
 
     async def verify(self, deadline: float) -> None:
-        """Raise Internal where the cluster is another shard; Unavailable without an answer."""
+        """Raise Internal if the cluster is another shard; Unavailable without an answer."""
         if self._verified:
             return
         if self._shard.of:
@@ -47,15 +49,16 @@ class ClusterTopology:
         found = self._recorded(answer.get("kvs"))
         if found != self._shard:
             self.problem = (
-                f"cannot use etcd: what it keeps below {self._prefix!r} is {found}, and this host "
-                f"takes it for {self._shard}; set [store.etcd] shards as on the other hosts, or "
-                "take another prefix and move the buckets there with bucketctl export and import"
+                f"cannot use etcd: the buckets below {self._prefix!r} belong to {found}, and this "
+                f"host has the settings of {self._shard}; set [store.etcd] shards as on the other "
+                "hosts, or use another prefix and move the buckets there with bucketctl export "
+                "and import"
             )
             raise Internal(self.problem)
         self.problem, self._verified = None, True
 
     async def _claim(self, deadline: float) -> dict[str, Any]:
-        """Record this shard, unless one is recorded or buckets are stored without; return which."""
+        """Record this shard if the cluster is new; return etcd's answer about the recorded one."""
         shard = b64(orjson.dumps(self._shard._asdict()))
         unused = [{"key": self._key, "target": "CREATE", "create_revision": "0"}]
         for begin, end in keys.bucket_ranges(self._prefix).values():
@@ -72,7 +75,7 @@ class ClusterTopology:
         return found
 
     def _recorded(self, kvs: list[keys.KeyValue] | None) -> Shard:
-        """Return the shard that the cluster says it is; Internal where it says nothing valid."""
+        """Return the shard recorded in the cluster; raise Internal if the value is not valid."""
         if not kvs:
             return Shard()
         try:

@@ -1,8 +1,8 @@
-"""Publish what changes in etcd, on any host: one watch of all buckets, while anybody wants it.
+"""Publish the changes that any host makes in etcd: one watch of all buckets, while it is needed.
 
-etcd keeps the history, so an event id is etcd's revision, and a watch that broke goes on behind
-the last revision that it published. What was compacted meanwhile is a gap, and published as one.
-A heartbeat key of this host, put now and then, shows that the watch works, and where "now" is.
+etcd keeps the history, so an event id is etcd's revision, and a watch that broke is resumed after
+the last revision that was published. If etcd has compacted that history, a gap is published. This
+host puts a heartbeat key at intervals, which shows that the watch works and what revision it is at.
 Source: https://etcd.io/docs/v3.5/learning/api/#watch-api.
 """
 
@@ -24,12 +24,13 @@ from .session import Session
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 10.0
 _CATCH_UP_POLL_SECONDS = 0.005
-_MAX_SCANNED_BYTES = 16 * 1024 * 1024  # of base64, for one resumed stream
+# The base64 to read at most for one resumed stream.
+_MAX_SCANNED_BYTES = 16 * 1024 * 1024
 Event = dict[str, Any]
 
 
 class Compacted(Exception):
-    """Report that etcd no longer has the events up to ``revision``."""
+    """etcd no longer has the events up to ``revision``."""
 
     def __init__(self, revision: int) -> None:
         super().__init__("etcd has compacted its history")
@@ -41,15 +42,15 @@ async def watch(
 ) -> AsyncGenerator[list[Event], None]:
     """Yield the events of a range from a revision on; an empty list once the watch is in place.
 
-    Events of one revision come together. Raises Compacted; Unavailable where the watch breaks off;
-    BucketdError.
+    Events of one revision come together. Raises Compacted, BucketdError, or Unavailable if the
+    watch breaks off.
     """
     request = {
         "key": b64(begin),
         "range_end": b64(end),
         "start_revision": str(revision),
         "prev_kv": True,
-        # Without fragments one answer may have a thousand revisions of whole buckets.
+        # Without fragments one answer may contain a thousand revisions of whole buckets.
         "fragment": True,
     }
     incomplete: list[Event] = []
@@ -72,14 +73,15 @@ async def watch(
 class Watch:
     """Publish changes to one subscriber, from ``wait_until_watching`` on while it has interests.
 
-    ``problem`` says why nothing is published now, though somebody wants it.
+    ``problem`` says why nothing is published although the subscriber has interests.
     """
 
     def __init__(self, client: EtcdClient, session: Session) -> None:
         self._client, self._session = client, session
         self._prefix, self._timeout = client.options.prefix, client.options.timeout
         self._heartbeat = f"{self._prefix}beat/{session.id}".encode()
-        self._revision = 0  # up to which everything is published
+        # All changes up to this revision are published.
+        self._revision = 0
         self._subscriber: Subscriber | None = None
         self._task: asyncio.Task[None] | None = None
         self._in_place = asyncio.Event()
@@ -98,14 +100,17 @@ class Watch:
         self._subscriber = subscriber
 
     async def wait_until_watching(self) -> None:
-        """Return once all later changes are published. BucketdError, Unavailable, TimeoutError."""
+        """Return once every later change will be published.
+
+        Raises BucketdError, Unavailable or TimeoutError.
+        """
         if not self._running:
             revision = await self._put_heartbeat()
             # Another call may have started the task meanwhile.
             if not self._running:
                 self._revision = revision
                 self._in_place.clear()
-                self._task = asyncio.create_task(self._publish_until_unwanted())
+                self._task = asyncio.create_task(self._publish_while_needed())
         async with asyncio.timeout(self._timeout):
             await self._in_place.wait()
 
@@ -113,7 +118,7 @@ class Watch:
         """See ``Store.changes_after``. Raises BucketdError or Unavailable."""
         after, until = _parse(event_id), await self._put_heartbeat()
         if after is None or after > until:
-            # The id is not one, or of another cluster.
+            # The id is not valid, or belongs to another cluster.
             return None
         if after == self._revision:
             return []
@@ -126,7 +131,7 @@ class Watch:
     async def _changes_between(
         self, after: int, until: int, only: BucketKey | None
     ) -> list[ChangeEvent] | None:
-        """Return the changes with these revisions, the last included; None where it is too much."""
+        """Return the changes in ``after < revision <= until``; None if they are too large."""
         found: list[ChangeEvent] = []
         scanned = 0
         async with contextlib.aclosing(self._events(after + 1)) as batches:
@@ -162,8 +167,8 @@ class Watch:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _publish_until_unwanted(self) -> None:
-        """Publish everything, with one watch after another, until nobody wants it."""
+    async def _publish_while_needed(self) -> None:
+        """Publish all changes, with one watch after another, while the subscriber has interests."""
         subscriber = self._subscriber
         assert subscriber is not None  # noqa: S101  (it asked for this)
         while subscriber.interests != frozenset():
@@ -174,10 +179,10 @@ class Watch:
                 self._revision = error.revision
                 subscriber.gap()
             except (BucketdError, Unavailable, TimeoutError) as error:
-                cause = str(error) or "it is silent"
+                cause = str(error) or "it sends no events"
                 level = logging.DEBUG if self.problem else logging.WARNING
                 log.log(level, "the watch of etcd broke, and is started again: %s", cause)
-                self.problem = f"cannot watch etcd: {cause}; it is tried again"
+                self.problem = f"cannot watch etcd: {cause}; trying again"
                 await asyncio.sleep(RETRY_PAUSE_SECONDS)
             except Exception as error:
                 level = logging.DEBUG if self.problem else logging.ERROR
@@ -215,7 +220,7 @@ class Watch:
                     log.warning("watchers have missed a change: the value of %s is not valid", key)
                     subscriber.gap()
             except Exception:
-                # One event that cannot be published must not stop all later ones.
+                # An event that cannot be published must not prevent the later ones.
                 log.exception("unexpected error while publishing a change; watchers have missed it")
                 subscriber.gap()
             self._revision = max(self._revision, _revision(event))
@@ -223,16 +228,16 @@ class Watch:
     async def _put_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            # Without heartbeats the watch is silent, and so started again.
+            # Without heartbeats the watch has no events, and so is started again.
             with contextlib.suppress(BucketdError, Unavailable):
                 await self._put_heartbeat()
 
     async def _put_heartbeat(self) -> int:
-        """Put the heartbeat, and return its revision; the watch hangs if it does not tell of it."""
+        """Put the heartbeat and return its revision; the watch has to report it by the deadline."""
         answer = await self._session.put_with_lease(self._heartbeat)
-        soon, limit = self._client.deadline(), self._silence_limit
-        if limit is not None and not limit.expired() and soon < (limit.when() or 0):
-            limit.reschedule(soon)
+        deadline, limit = self._client.deadline(), self._silence_limit
+        if limit is not None and not limit.expired() and deadline < (limit.when() or 0):
+            limit.reschedule(deadline)
         return int(answer["header"]["revision"])
 
     def _events(self, revision: int) -> AsyncGenerator[list[Event], None]:
@@ -240,7 +245,7 @@ class Watch:
         return watch(self._client, begin, end, revision)
 
     def _change(self, key: BucketKey, event: Event) -> ChangeEvent | None:
-        """Return the change of a bucket; None where the value put is not a valid bucket."""
+        """Return the change of a bucket; None if its new value is not a valid bucket."""
         kv = event["kv"]
         before: Snapshot | None = None
         with contextlib.suppress(keys.NotABucket):
@@ -257,7 +262,7 @@ class Watch:
 
 
 def includes(event_id: str, changed: ChangeEvent) -> bool:
-    """See ``Store.includes``: the id may be ahead of the watch, which asks another endpoint."""
+    """See ``Store.includes``: the id may be ahead of the watch, which uses another endpoint."""
     number = _parse(event_id)
     return number is not None and int(changed.place) <= number
 
@@ -272,6 +277,6 @@ def _revision(event: Event) -> int:
 
 
 def _size(event: Event) -> int:
-    """Return the size of both values, as they came."""
+    """Return the size of both values in base64."""
     before = event.get("prev_kv") or {}
     return len(event["kv"].get("value", "")) + len(before.get("value", ""))

@@ -1,8 +1,7 @@
 """Change buckets in etcd: compare-and-swap of a key until one succeeds, also if answers are lost.
 
 The writer remembers the value of its last change, so that a host that keeps writing a bucket needs
-one round trip. A remembered value is only ever a guess that etcd confirms: nothing is answered
-from it.
+one round trip. The transaction compares the remembered value, so an outdated value is never used.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from .keys import StoredValue
 from .reader import Reader
 
 _MAX_REMEMBERED = 1000
-_MAX_REMEMBERED_BYTES = 16 * 1024 * 1024  # of buckets
+_MAX_REMEMBERED_BYTES = 16 * 1024 * 1024
 _MAX_ATTEMPTS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A change of a bucket, to be made if its preconditions hold."""
+    """A change of a bucket with its preconditions."""
 
     key: BucketKey
     change: Change
@@ -43,8 +42,8 @@ class Write:
 class CompareAndSwap:
     """One transaction from ``before`` to ``after``, sent again until it is answered.
 
-    With ``read_on_failure``, etcd also returns the value that was there instead, which is slower.
-    ``maybe_applied``: an attempt that was not answered may have been applied, or may be yet.
+    With ``read_on_failure``, a failed transaction returns the current value, which is slower.
+    ``maybe_applied``: an attempt without an answer may have been applied, or may still be.
     """
 
     write: Write
@@ -71,7 +70,7 @@ class CompareAndSwap:
         }
 
     def has_written(self, now: StoredValue) -> bool:
-        """Report whether the value is that of this swap: ETags never repeat, absence may."""
+        """Report whether the swap left this value: ETags never repeat, but absence does."""
         if self.after.revision:
             return now.snapshot.etag == self.after.etag
         return not now.mod_revision
@@ -81,7 +80,7 @@ class CompareAndSwap:
 
 
 class Writer:
-    """Change buckets; ``retries`` counts the swaps that lost against other hosts."""
+    """Change buckets; ``retries`` counts the swaps that failed because of other hosts' changes."""
 
     def __init__(
         self, client: EtcdClient, reader: Reader, idempotency_keys: IdempotencyKeys
@@ -94,9 +93,9 @@ class Writer:
         self.retries = 0
 
     async def commit(self, write: Write, deadline: float) -> Snapshot:
-        """Make the change, and return the state that it left. Raises BucketdError.
+        """Make the change and return the resulting state. Raises BucketdError.
 
-        The outcome is unknown only where an Internal error says so.
+        The outcome is unknown only if an Internal error says so.
         """
         key = write.key
         before, confirmed = self._remembered.get(key), False
@@ -114,7 +113,8 @@ class Writer:
             if after is before.snapshot:
                 if confirmed:
                     return after
-                # Only etcd can say that the change is refused, or changes nothing.
+                # The remembered value may be outdated, so the change is evaluated for etcd's
+                # value before it is refused or reported as unchanged.
                 before = None
                 continue
             swap = CompareAndSwap(write, before, after, deadline, read_on_failure=confirmed)
@@ -130,7 +130,7 @@ class Writer:
         )
 
     async def _swap(self, swap: CompareAndSwap) -> tuple[bool, StoredValue | None]:
-        """Return whether the swap succeeded, and the value now (None: not known)."""
+        """Return whether the swap succeeded, and the current value (None: unknown)."""
         self._forget(swap.write.key)
         try:
             answer = await self._send_until_answered(swap)
@@ -143,9 +143,9 @@ class Writer:
         return self._outcome(swap, answer)
 
     async def _send_until_answered(self, swap: CompareAndSwap) -> dict[str, Any]:
-        """Return etcd's answer to the first attempt or a later one; the ETag tells which counted.
+        """Send the transaction until it is answered, and return etcd's answer.
 
-        Raises BucketdError.
+        The bucket's ETag shows which attempt was applied. Raises BucketdError.
         """
         while True:
             try:
@@ -189,9 +189,9 @@ class Writer:
     async def _add_idempotency_key(
         self, swap: CompareAndSwap, transaction: dict[str, Any]
     ) -> str | None:
-        """Have the transaction create the bucket at most once.
+        """Add an idempotency key, so that the transaction creates the bucket at most once.
 
-        Returns the revision at which an earlier attempt has created it, if one has.
+        Return the revision at which an earlier attempt has created the bucket, if one has.
         """
         etag = str(swap.after.etag)
         if swap.idempotency_key is None:
@@ -231,20 +231,20 @@ class Writer:
             self._idempotency_keys.forget_expired()
         if not swap.maybe_applied:
             return False, now
-        # The transaction failed, perhaps since an attempt without an answer has succeeded.
+        # The transaction may have failed because an attempt without an answer had succeeded.
         if swap.has_written(now) and (swap.after.revision or not swap.write.preconditions):
             return True, now
         raise outcome_unknown(swap.message("etcd's answer was lost, and the bucket changed since"))
 
     async def _value_despite_full(self, swap: CompareAndSwap, full: StorageFull) -> StoredValue:
-        """Return the value now, if the swap was applied; raise ``full`` if certainly not.
+        """Return the current value if the swap was applied; raise ``full`` if certainly not.
 
-        etcd applies the transaction that crosses its space limit, and refuses it all the same.
+        etcd applies the transaction that exceeds its space limit, yet answers that it is refused.
         """
         etag, idempotency_key = str(swap.after.etag), swap.idempotency_key
         try:
             now = await self._reader.read(swap.write.key, swap.deadline)
-            # Another host may have read the created bucket, and removed it since.
+            # Another host may have read the created bucket and removed it since.
             if swap.has_written(now) or (
                 idempotency_key is not None
                 and await self._idempotency_keys.verify(idempotency_key, etag, swap.deadline)
@@ -273,8 +273,8 @@ class Writer:
 
 
 def outcome_unknown(cause: str) -> Internal:
-    """Return the error of a change that may have been made, or may be made yet.
+    """Return the error of a change that may have been applied, or may still be.
 
-    It is not Overloaded, since clients repeat such a request unasked.
+    The error is not Overloaded, since clients repeat an Overloaded request by themselves.
     """
     return Internal(f"{cause}; the outcome is unknown, so read it again before you repeat")

@@ -1,4 +1,4 @@
-"""What one commit does to a bucket, decided in memory: the rules, without threads or locks."""
+"""Apply commits in memory, including to damaged and edited files; no threads, no locks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MAX_UNRECOVERABLE = 10_000
 
 
 class Applier:
-    """Applies commits to the newest state: of the batch, of ``dirty``, or of the file.
+    """Apply commits to the newest state: of the batch, of ``dirty``, or of the file.
 
-    ``corrupt`` collects the buckets whose unreadable file goes to the quarantine before the next
-    write of it, and under which name.
+    ``corrupt`` collects the buckets whose unreadable file has to be moved to the quarantine before
+    the file is written, with the names there.
     """
 
     def __init__(
@@ -33,10 +33,11 @@ class Applier:
     ) -> None:
         self._files, self._journal, self._dirty = files, journal, dirty
         self._corrupt = corrupt
-        self._unrecoverable: set[BucketKey] = set()  # the journal holds nothing of them
+        # Buckets whose file is unreadable and that are not in the journal.
+        self._unrecoverable: set[BucketKey] = set()
 
     def apply(self, commit: Commit, batch: Batch) -> None:
-        """Add the outcome of the commit to the batch, with what is to be journaled for it."""
+        """Add the outcome of a commit and its journal records to the batch."""
         outcome: Snapshot | BucketdError
         try:
             outcome = self._evaluate(commit, batch)
@@ -44,7 +45,7 @@ class Applier:
             # The traceback would keep the batch alive, and the batch holds this error: a cycle.
             outcome = error.with_traceback(None)
         except Exception as error:
-            # Without its message, which may show a value of the bucket.
+            # The error's message is left out, since it may show a value of the bucket.
             where = "".join(traceback.format_tb(error.__traceback__))
             log.error("unexpected error in a change: %s\n%s", type(error).__name__, where)
             outcome = Internal("cannot write the bucket: an internal error, see the daemon's log")
@@ -64,7 +65,7 @@ class Applier:
             loaded = Loaded(self._restore(key, batch, good, error.damage), verified=True)
         now = loaded.snapshot
         if not loaded.verified:
-            # Responses show the edit, whatever comes of this commit; so it must last from here on.
+            # Responses show the edit even if this commit fails, so the edit is journaled first.
             self._add(batch, key, now, now, published=loaded.before)
         after = apply(commit.change, commit.preconditions, commit.automation, key, now)
         if after is now:
@@ -75,7 +76,7 @@ class Applier:
         return after._replace(recovered=now.recovered)
 
     def _overwrite(self, commit: Commit, batch: Batch, good: Snapshot | None) -> Snapshot:
-        """Put a bucket, or none, in the place of a file that cannot be read."""
+        """Replace or remove a bucket whose file cannot be read."""
         change, last = commit.change, good or ABSENT
         bound = commit.automation or last.automation
         after = next_snapshot(last, change.result(None, bound), bound, change.metadata)
@@ -84,9 +85,10 @@ class Applier:
         return after
 
     def _restore(self, key: BucketKey, batch: Batch, good: Snapshot, damage: str) -> Snapshot:
-        """Put the last good generation in the place of a file that cannot be read.
+        """Replace a file that cannot be read by the last good generation.
 
-        Responses tell of it up to the next change: who reads first may not be who has to know.
+        Every response reports the restoration until the next change, since the first reader may
+        not be the person who has to know.
         """
         kept = self._files.quarantine_name(key)
         what = f"{damage}; kept as {self._files.path}/{kept}, revision {good.revision} goes on"
@@ -97,11 +99,11 @@ class Applier:
         return good
 
     def _last_good(self, key: BucketKey) -> Snapshot | None:
-        """Return the newest generation known besides the file: of the cache, or of the journal."""
+        """Return the newest generation in the cache or in the journal; None if neither has one."""
         entry = self._files.entry(key)
         if entry is not None and entry.snapshot.revision:
             return entry.snapshot
-        # The journal is not searched again each time that somebody asks for a lost bucket.
+        # Repeated reads of a lost bucket must not search the journal each time.
         if key in self._unrecoverable:
             return None
         record = self._journal.find(key)

@@ -1,4 +1,4 @@
-"""Commits on their way into the journal: one that waits, and what a round of them comes to."""
+"""A commit that waits, and a batch of commits with their outcomes and journal records."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from ...model.preconditions import Preconditions
 from . import records
 from .records import JournalPosition, Record
 
-# Takes the file as it is: an external edit becomes a revision, an unreadable file is restored.
+# A change that keeps the value: so an external edit becomes a revision, and an unreadable file is
+# restored.
 INGEST = Change(lambda stored: stored, offloaded=True)
 
 
 @dataclass(slots=True)
 class Commit:
-    """One change that waits for its outcome; without a ``future`` nobody waits."""
+    """One change to commit; ``future`` receives the outcome, if anybody waits for it."""
 
     key: BucketKey
     change: Change
@@ -29,7 +30,7 @@ class Commit:
 
 
 class Transition(NamedTuple):
-    """One journaled change: the last state that was published, where known, and the new one."""
+    """One journaled change: the last published state, if known, and the new state."""
 
     key: BucketKey
     before: Snapshot | None
@@ -38,10 +39,14 @@ class Transition(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """What some commits come to; ``transitions`` has one entry for each of the ``payloads``."""
+    """The results of some commits; ``transitions`` has one entry for each of the ``payloads``.
 
-    size: int = 0  # of the payloads in the journal
-    start: JournalPosition | None = None  # of the first payload, once it is in the journal
+    ``size`` is that of the payloads in the journal, and ``start`` the position of the first one
+    once it is in the journal.
+    """
+
+    size: int = 0
+    start: JournalPosition | None = None
     newest: dict[BucketKey, Snapshot] = field(default_factory=dict)
     payloads: list[bytes] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)

@@ -23,7 +23,7 @@ from .cache import Cache, Entry
 log = logging.getLogger(__name__)
 MAX_WRITABLE = 8192
 MAX_UNSETTLED = 1000
-# How often, and how long, to wait for a program that has the file open for writing.
+# How often and how long to wait for a program that has the file open for writing.
 WRITER_TRIES, WRITER_SECONDS = 4, 0.005
 
 
@@ -35,9 +35,9 @@ class BeingEdited(Overloaded):
 
 
 class Loaded(NamedTuple):
-    """What a file says; not ``verified`` where another program wrote it.
+    """The content of a file; not ``verified`` if another program wrote it.
 
-    ``before``: what it said before that, where that is known.
+    ``before`` is the content before that edit, if known.
     """
 
     snapshot: Snapshot
@@ -60,13 +60,13 @@ class BucketFiles:
         self._cache = Cache(cache_bytes)
         self._guard = threading.Lock()
         self._writable: set[tuple[str, ...]] = set()
-        # Counts changes of files by the daemon: odd while one is under way.
+        # The number of file changes begun and ended by the daemon; odd while one is in progress.
         self._changes = 0
-        # Buckets whose file another program was working on when it was last looked at.
+        # Buckets whose files were being edited when they were last read.
         self._unsettled: set[BucketKey] = set()
 
     def cached(self, key: BucketKey) -> Snapshot | None:
-        """Return the snapshot where one ``stat`` shows it; None where the file must be read."""
+        """Return the cached snapshot if one ``stat`` confirms it; None if the file must be read."""
         try:
             stat_key = files.stat_key(self.root, paths.path(key))
             entry = self.entry(key)
@@ -84,13 +84,13 @@ class BucketFiles:
             if alone:
                 gone = files.stat_key(self.root, paths.path(key)) is None
                 return ABSENT if gone and entry is None else None
-        # Editors move the file away while they save it.
+        # Some editors move the file away while they save.
         self._note_unsettled(key)
         return None if entry is None else entry.snapshot
 
     @contextlib.contextmanager
     def excluding_editors(self) -> Iterator[bool]:
-        """Keep ``write.lock`` for one short look; yield False while another program holds it."""
+        """Hold ``write.lock`` for one short check; yield False while another program holds it."""
         if self._lock is None:
             yield True
         else:
@@ -98,12 +98,12 @@ class BucketFiles:
                 yield alone
 
     def load(self, key: BucketKey) -> Loaded:
-        """Read what the file says now.
+        """Read the current content of the file.
 
-        Raise BucketCorrupt for a file that is not a valid envelope of ``key``, and BeingEdited
-        while another program is working on it.
+        Raises BucketCorrupt if the file is not a valid envelope of ``key``, and BeingEdited while
+        another program is editing it.
         """
-        # Before the file is read: what is known then is never newer than what is read.
+        # The cache is asked before the file is read, so that the file is never older.
         changes, known = self._changes, self.entry(key)
         try:
             if known is not None and known.stat_key == files.stat_key(self.root, paths.path(key)):
@@ -123,7 +123,7 @@ class BucketFiles:
     def _read_settled(
         self, key: BucketKey, known: Entry | None
     ) -> tuple[files.Content, envelope.Stored]:
-        """Read a file; one that the daemon did not write, only while nobody is writing it."""
+        """Read a file; if another program wrote it, wait until no program is writing it."""
         self.misses += 1
         with contextlib.suppress(envelope.Unreadable):
             content, stored = self._read(key)
@@ -147,14 +147,14 @@ class BucketFiles:
         return content, stored
 
     def _load_without_file(self, key: BucketKey, known: Entry | None, changes: int) -> Loaded:
-        """Tell a removed file from one that an editor has moved away while it saves."""
+        """Distinguish a removed file from one that an editor has moved away while it saves."""
         with self.excluding_editors() as alone:
             try:
                 gone = alone and files.stat_key(self.root, paths.path(key)) is None
             except OSError as error:
                 raise self.unreadable(key, error) from error
         if alone and not gone:
-            # The editor has finished meanwhile.
+            # The editor has put the file back meanwhile.
             return self.load(key)
         if not alone and known is None:
             raise self._being_edited(key, "holds write.lock, and the file is not there")
@@ -170,9 +170,9 @@ class BucketFiles:
     def may_be_away(self, key: BucketKey) -> bool:
         """Report whether an editor may have moved the file away. Raises BucketdError.
 
-        An absent bucket is absent also while another program holds the lock: unless something
-        beside its place has its name, or its directory has changed since the daemon let go of the
-        lock.
+        While another program holds the lock, a missing file counts as moved away only if another
+        entry of its directory contains its name, or the directory has changed since the daemon
+        released the lock.
         """
         parts, name = paths.parts(key)
         try:
@@ -199,13 +199,13 @@ class BucketFiles:
                 self._unsettled.add(key)
 
     def take_unsettled(self) -> set[BucketKey]:
-        """Return whose files were being edited since this was last asked."""
+        """Return the buckets whose files were found being edited since the last call."""
         with self._guard:
             taken, self._unsettled = self._unsettled, set()
         return taken
 
     def shows(self, key: BucketKey, snapshot: Snapshot) -> bool:
-        """Report whether the file is as ``put`` wrote it of this snapshot."""
+        """Report whether the file is as ``put`` wrote it for this snapshot."""
         try:
             loaded = self.load(key)
         except BucketdError:
@@ -213,10 +213,10 @@ class BucketFiles:
         return loaded.verified and loaded.snapshot.etag == snapshot.etag
 
     def check_writable(self, key: BucketKey) -> None:
-        """Raise BucketdError where this user may not create the file.
+        """Raise BucketdError if this user may not create the file; check each directory once.
 
-        Checked before a change is journaled, so a directory of another user fails one bucket alone.
-        Each directory is checked once.
+        The check precedes the journal, so that a directory of another user makes only its own
+        buckets fail.
         """
         parts = paths.parts(key)[0]
         if parts in self._writable:
@@ -267,24 +267,24 @@ class BucketFiles:
         return f"{quarantine.QUARANTINE}/{quarantine.new_name(*paths.parts(key))}"
 
     def quarantine(self, key: BucketKey, new: str) -> None:
-        """Keep what is in the place of the file in the quarantine as well. Raises OSError."""
+        """Keep the entry at the file's path in the quarantine as well. Raises OSError."""
         parts, name = paths.parts(key)
         quarantine.move_obstacle(self.root, parts)
         quarantine.keep_file(self.root, parts, name, new.rpartition("/")[2])
 
     def entry(self, key: BucketKey, is_use: bool = True) -> Entry | None:
-        """Return what is known of the bucket's file; ``is_use``: keep that longer."""
+        """Return the cache entry of a bucket; ``is_use`` says whether that counts as a use."""
         with self._guard:
             return self._cache.get(key) if is_use else self._cache.look(key)
 
     def known_keys(self) -> list[BucketKey]:
-        """Return the buckets in the cache that are not absent."""
+        """Return the buckets in the cache that exist."""
         with self._guard:
             entries = self._cache.entries()
         return [key for key, entry in entries if entry.snapshot.revision]
 
     def stale(self, among: Set[BucketKey] | None) -> list[BucketKey]:
-        """Return which of these, or of all in the cache, have files other than those known."""
+        """Return the cached buckets, all or ``among`` these, whose files differ from the cache."""
         with self._guard:
             known = self._cache.entries()
         asked = (one for one in known if among is None or one[0] in among)
@@ -294,11 +294,11 @@ class BucketFiles:
         try:
             return files.stat_key(self.root, paths.path(key)) == entry.stat_key
         except OSError:
-            # An obstacle, or a directory that may not be read.
+            # The path has an obstacle, or a directory that this user may not read.
             return False
 
     def cache_use(self) -> tuple[int, int]:
-        """Return the number of entries, and their bytes."""
+        """Return the number of cache entries and their bytes."""
         with self._guard:
             return len(self._cache), self._cache.bytes
 
@@ -324,9 +324,9 @@ class BucketFiles:
             self._cache.put(key, entry)
 
     def _remember_read(self, key: BucketKey, entry: Entry, changes: int) -> None:
-        """Remember what was read, unless the daemon changed any file meanwhile.
+        """Cache the content of a file, unless the daemon changed any file since it was read.
 
-        Otherwise an older state would look like a newer one that somebody brought back.
+        Otherwise the cache would hold an older state, and the newer file would look like an edit.
         """
         with self._guard:
             if changes == self._changes and not changes % 2:
@@ -338,17 +338,17 @@ class BucketFiles:
 
 
 def _before(known: Entry | None) -> Snapshot | None:
-    """Return the newest published state before an edit by another program."""
+    """Return the newest state that was published before an edit by another program."""
     if known is None:
         return None
     return known.snapshot if known.verified else known.before
 
 
 def _reconcile(stored: envelope.Stored, known: Entry | None) -> tuple[Snapshot, bool]:
-    """Return the snapshot that a file stands for, and whether it needs no new revision.
+    """Return the snapshot in a file, and whether it needs no new revision.
 
-    A file that the daemon did not write, or that it wrote and somebody brought back, is one more
-    revision than the newest that is known.
+    A file that another program wrote, or an old file that somebody restored, becomes the revision
+    after the newest that is known.
     """
     found = stored.snapshot
     last = known.snapshot if known is not None else ABSENT

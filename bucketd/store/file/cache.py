@@ -1,4 +1,4 @@
-"""Snapshots of recently used buckets, bounded by bytes; the least recently used goes first."""
+"""Snapshots of recently used buckets, limited in bytes; the least recently used goes first."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import NamedTuple
 from ...fs.files import StatKey
 from ...model.bucket import BucketKey, Snapshot
 
-# Bytes that one entry costs besides its bucket, measured by the growth of the process.
+# The bytes of an entry besides its bucket, measured by the growth of the process.
 _OVERHEAD = 1100
 
 
 class Entry(NamedTuple):
     """A snapshot, the file that holds it, and whether the daemon wrote that file.
 
-    ``stat_key`` None, ``verified`` False: another program removed the file.
-    ``before``: the state before another program changed it, where that is known.
+    A ``stat_key`` of None with ``verified`` False means that another program removed the file.
+    ``before`` is the state before another program changed the file, if known.
     """
 
     snapshot: Snapshot
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 class Cache:
-    """Least-recently-used map from key to Entry. One thread at a time."""
+    """A least-recently-used map from key to Entry, for one thread at a time."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max = max_bytes
@@ -43,11 +43,11 @@ class Cache:
         return entry
 
     def look(self, key: BucketKey) -> Entry | None:
-        """Return an entry, which does not count as a use."""
+        """Return an entry without counting a use."""
         return self._entries.get(key)
 
     def entries(self) -> list[tuple[BucketKey, Entry]]:
-        """Return all entries, which does not count as a use."""
+        """Return all entries without counting a use."""
         return list(self._entries.items())
 
     def put(self, key: BucketKey, entry: Entry) -> None:

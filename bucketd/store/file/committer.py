@@ -1,9 +1,9 @@
-"""Who works the commit pipeline, and when: the event loop where that is quick, else a thread.
+"""Run the commit pipeline on the event loop where that is quick, else on a thread.
 
-What arrives in one round of the loop is committed together at its end, inline, as long as the
-disk's syncs are short: waking another thread and being woken by it costs more than such a sync.
-Whatever may take long (a slow disk, a lock that another program holds, a full segment, writing
-files) is left to the thread.
+Commits that arrive in one iteration of the loop form one batch. The loop commits the batch inline
+as long as the disk's syncs are short, since two switches between threads cost more than such a
+sync. Work that may take long (a slow disk, a lock that another program holds, a full segment,
+writing files) is left to the thread.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ MAX_BATCH = 512
 
 
 class _Wake:
-    """There are files to write before long."""
+    """Wake the thread: files have to be written soon."""
 
 
 class _End:
-    """Nothing follows that was accepted."""
+    """End the thread: all accepted commits precede this item."""
 
 
 class _Work(NamedTuple):
-    """One round of the thread: what to commit, and a flush barrier behind that."""
+    """One iteration of the thread: the commits, and a flush barrier after them."""
 
     commits: list[Commit]
     barrier: asyncio.Future[None] | None = None
@@ -53,7 +53,7 @@ class _Work(NamedTuple):
 
 
 class Committer:
-    """Changes in, snapshots out. Use from one event loop; ``dirty`` from any thread."""
+    """Commit changes and publish them. Use from one event loop; ``dirty`` from any thread."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Committer:
         relaxed_seconds: float | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        # To the thread, in order. A future is a flush barrier.
+        # The thread's work, in order. A future is a flush barrier.
         self._inbox: queue.SimpleQueue[Commit | asyncio.Future[None] | _Wake | _End]
         self._inbox = queue.SimpleQueue()
         self._pipeline = Pipeline(
@@ -76,25 +76,30 @@ class Committer:
             has_waiting=lambda: not self._inbox.empty(),
             heartbeat=self._heartbeat,
         )
-        self._pipeline_lock = threading.Lock()  # whoever holds it may work the pipeline
-        self._gathered: list[Commit] = []  # in this round of the loop
-        self._must_wake = False  # the thread sleeps for longer than FLUSH_DELAY
-        # Batches that the thread has sent to the loop, and those that the loop has received.
+        # Held by the thread that runs the pipeline.
+        self._pipeline_lock = threading.Lock()
+        # The commits of this iteration of the loop.
+        self._gathered: list[Commit] = []
+        # Whether the thread sleeps for longer than FLUSH_DELAY.
+        self._must_wake = False
+        # The number of batches that the thread has sent, and that the loop has received.
         self._sent = self._received = 0
-        self.event_id: EventId = journal.last_event_id  # of the newest change that was published
+        # The id of the newest published change.
+        self.event_id: EventId = journal.last_event_id
         self._subscriber: Subscriber | None = None
         self._closing = threading.Event()
-        self._busy_since: float | None = None  # the thread's last sign of progress; None: idle
+        # The time of the thread's last heartbeat; None while it is idle.
+        self._busy_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="bucketd-commit", daemon=True)
         self._thread.start()
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Publish every change to this one from here on."""
+        """Publish every later change to this subscriber."""
         self._subscriber = subscriber
 
     @property
     def dirty(self) -> Mapping[BucketKey, Snapshot]:
-        """Acknowledged, and not yet in files."""
+        """The acknowledged states that are not in files yet."""
         return self._pipeline.dirty
 
     @property
@@ -111,12 +116,12 @@ class Committer:
 
     @property
     def problem(self) -> BucketdError | None:
-        """Why writes are refused now, if they are."""
+        """The error with which writes are refused now; None if they are not."""
         return self._pipeline.problem
 
     @property
     def end(self) -> JournalPosition:
-        """Where what is durable in the journal ends."""
+        """The end of the durable records in the journal."""
         return self._pipeline.writer.end
 
     @property
@@ -125,15 +130,15 @@ class Committer:
 
     @property
     def stalled_seconds(self) -> float:
-        """How long the thread has been at one step: 0 with nothing to do, infinite if it died."""
-        # Written by the thread; reading one reference once needs no lock.
+        """The seconds since the thread's last heartbeat; 0 while idle, infinite if it died."""
+        # The thread writes this attribute; reading one reference once needs no lock.
         since = self._busy_since
         if not self._thread.is_alive():
             return 0.0 if self._closing.is_set() else math.inf
         return 0.0 if since is None else time.monotonic() - since
 
     def commit(self, commit: Commit) -> asyncio.Future[Snapshot]:
-        """Return the future state after the commit, once it is durable; or its BucketdError."""
+        """Return a future of the state after the commit, done once that state is durable."""
         if self._closing.is_set():
             raise _stopping()
         if self._inbox.qsize() + len(self._gathered) >= MAX_WAITING:
@@ -145,19 +150,19 @@ class Committer:
         return future
 
     def ingest_edit(self, key: BucketKey) -> None:
-        """Make an external edit a revision, some time soon."""
+        """Schedule a commit that makes an external edit a revision."""
         if not self._closing.is_set() and self._inbox.qsize() < MAX_WAITING:
             self._inbox.put(Commit(key, INGEST, Preconditions()))
 
     async def wait_until_flushed(self) -> None:
-        """Wait until the files hold all that is acknowledged, or cannot be brought to."""
+        """Wait until the files hold all acknowledged states, or cannot be written."""
         if self.dirty and not self._closing.is_set():
             barrier: asyncio.Future[None] = self._loop.create_future()
             self._inbox.put(barrier)
             await barrier
 
     async def close(self) -> None:
-        """Finish what was accepted, leave nothing to replay, release everything."""
+        """Finish the accepted commits, leave nothing to replay, release everything."""
         self._closing.set()
         self._hand_over()
         self._inbox.put(_End())
@@ -170,24 +175,24 @@ class Committer:
         try:
             done = not self._gathered or self._commit_inline()
         except Exception:
-            # Commits that stayed here would never be scheduled again.
+            # Commits that stayed in the list would never be scheduled again.
             log.exception("unexpected error before an inline commit")
             done = False
         if not done:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """Leave to the thread what was gathered."""
+        """Hand the gathered commits over to the thread."""
         for commit in self._gathered:
             self._inbox.put(commit)
         self._gathered.clear()
 
     def _commit_inline(self) -> bool:
-        """Commit what was gathered, if that is quick."""
+        """Commit the gathered commits now if that is quick; return whether all are done."""
         if not self._inbox.empty() or not self._pipeline_lock.acquire(blocking=False):
             return False
         try:
-            # Changes are published in their order: first those that the thread has sent.
+            # Changes are published in order, so batches of the thread come first.
             if self._sent != self._received or not self._pipeline.can_commit_inline():
                 return False
             if not all(map(self._pipeline.fits_inline, self._gathered)):
@@ -202,19 +207,19 @@ class Committer:
         return not self._gathered
 
     def _receive(self, batch: Batch) -> None:
-        """Acknowledge what the thread has sent."""
+        """Acknowledge a batch of the thread."""
         self._received += 1
         self._acknowledge(batch)
 
     def _acknowledge(self, batch: Batch) -> None:
-        """Resolve who waits for these commits, then publish what was journaled."""
+        """Resolve the futures of a batch's commits, then publish its changes."""
         for commit, outcome in batch.outcomes:
             future = commit.future
             if future is None:
                 if isinstance(outcome, BucketdError):
                     log.warning("%s", outcome.message)
             elif future.done():
-                # Nobody waits any more; the commit has happened all the same.
+                # The request was cancelled; the commit has happened nevertheless.
                 continue
             elif isinstance(outcome, BucketdError):
                 future.set_exception(outcome)
@@ -245,7 +250,7 @@ class Committer:
                 self._maintain(work.barrier)
         with self._pipeline_lock:
             self._pipeline.finish()
-        # Whoever came after the end gets a response as well.
+        # Commits that arrived after the end are refused.
         while not self._inbox.empty():
             late = self._inbox.get()
             if isinstance(late, Commit):
@@ -254,7 +259,7 @@ class Committer:
                 self._loop.call_soon_threadsafe(_release, late)
 
     def _take(self) -> _Work:
-        """Wait for work; return up to MAX_BATCH commits, up to the first barrier."""
+        """Wait for work; return at most MAX_BATCH commits, up to the first barrier."""
         with self._pipeline_lock:
             timeout = self._pipeline.poll_timeout()
             self._must_wake = timeout is None or timeout > pipeline.FLUSH_DELAY
@@ -275,7 +280,7 @@ class Committer:
             item = self._inbox.get()
 
     def _heartbeat(self) -> bool:
-        """Show progress, before each step that may take long; return True to stop waiting."""
+        """Record progress before a step that may take long; return True to stop waiting."""
         self._busy_since = time.monotonic()
         return self._closing.is_set()
 
@@ -289,14 +294,14 @@ class Committer:
             self._loop.call_soon_threadsafe(_release, barrier)
 
     def _send(self, batch: Batch) -> None:
-        """Have the loop acknowledge the whole batch in one callback."""
+        """Schedule the acknowledgement of a whole batch on the loop, in one callback."""
         self._sent += 1
         self._loop.call_soon_threadsafe(self._receive, batch)
 
     # --- on either
 
     def _work(self, commits: list[Commit], respond: Respond, inline: bool = False) -> list[Commit]:
-        """Return the commits that are left undone."""
+        """Run the pipeline on commits, and return those that are left to the thread."""
         try:
             return self._pipeline.commit(commits, respond, inline)
         except Exception:

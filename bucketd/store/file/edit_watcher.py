@@ -1,8 +1,8 @@
-"""The edit watcher: finds edits by other programs while somebody watches those buckets.
+"""The edit watcher: find edits by other programs while subscribers watch the buckets.
 
-The kernel tells which files changed (inotify, through watchfiles); one recheck of such a bucket is
-all that is needed, and for the daemon's own writes that is one ``stat``. While the kernel's inotify
-instances or watches are used up, the watcher compares the files' status instead.
+The kernel reports which files changed (inotify, through watchfiles). The daemon rechecks these
+buckets; after one of its own writes a recheck is one ``stat``. While the kernel's inotify instances
+or watches are used up, the watcher compares the status of the files instead.
 """
 
 from __future__ import annotations
@@ -24,21 +24,20 @@ from . import envelope, paths
 from .bucket_files import BucketFiles
 
 log = logging.getLogger(__name__)
-# How often to look for other interests, for directories that do not exist yet, and for unsettled
-# files; also how often to poll.
+# The interval of checks for new interests, new directories and unsettled files, and of polling.
 TICK_SECONDS = 0.5
 # How long to poll before inotify is tried again.
 RETRY_SECONDS = 30.0
-# Polling takes at most one part in so many of the time.
+# Polling takes at most 1/20 of the time.
 POLL_SHARE = 20
 Recheck = Callable[[BucketKey], Awaitable[None]]
 Statuses = dict[str, files.StatKey]
 
 
 class EditWatcher:
-    """Works beside the event loop for as long as a subscriber has interests; ``close`` it.
+    """Watch files on a thread while the subscriber has interests; ``close`` when done.
 
-    ``problem`` says why edits are found late, or not at all.
+    ``problem`` says why edits are found late or not at all.
     """
 
     def __init__(self, bucket_files: BucketFiles, subscriber: Subscriber, recheck: Recheck) -> None:
@@ -47,7 +46,7 @@ class EditWatcher:
         self.problem: str | None = None
         self._loop = asyncio.get_running_loop()
         self._stop, self._stopping = threading.Event(), asyncio.Event()
-        # To begin to watch a large tree takes long, and watching takes a thread all the time.
+        # Starting to watch a large tree takes long, and watching occupies a thread.
         self._thread = ThreadPoolExecutor(1, "bucketd-edits")
         self._task = asyncio.create_task(self._run())
 
@@ -71,7 +70,7 @@ class EditWatcher:
                 await asyncio.wait_for(self._stopping.wait(), TICK_SECONDS)
 
     def _places(self) -> frozenset[str]:
-        """Return the directories to watch now; that of all buckets with all below it."""
+        """Return the directories to watch now; a watched directory includes all below it."""
         interests = self._subscriber.interests
         if interests is None:
             places = {paths.DEVICES}
@@ -83,7 +82,7 @@ class EditWatcher:
     # --- on the thread
 
     def _watch(self, interests: Set[BucketKey] | None, places: frozenset[str]) -> None:
-        """Recheck what changes in these places, until others are of interest."""
+        """Recheck the buckets whose files change in these places, until the interests change."""
         # The import takes a tenth of a second, and most daemons never need it.
         watchfiles = import_module("watchfiles")
         changes = watchfiles.watch(
@@ -97,7 +96,7 @@ class EditWatcher:
             recursive=interests is None,
         )
         try:
-            # What changed before the watch began.
+            # Files may have changed before the watch began.
             keys = self._files.stale(interests)
             for changed in changes:
                 self._recheck_all([*keys, *self._keys({path for _, path in changed})])
@@ -107,7 +106,7 @@ class EditWatcher:
                 keys = []
                 if self._places() != places:
                     return
-        # watchfiles raises a RuntimeError where the kernel grants no instance or watch.
+        # watchfiles raises a RuntimeError if the kernel grants no instance or watch.
         except (OSError, RuntimeError) as error:
             if not all(map(os.path.isdir, places)):
                 return
@@ -120,7 +119,7 @@ class EditWatcher:
             self._poll(interests, places)
 
     def _poll(self, interests: Set[BucketKey] | None, places: frozenset[str]) -> None:
-        """Do the same by comparing the status of files, for ``RETRY_SECONDS``."""
+        """Recheck the buckets whose files' status changes, for ``RETRY_SECONDS``."""
         before = self._statuses(interests)
         keys = self._files.stale(interests)
         until, pause = time.monotonic() + RETRY_SECONDS, TICK_SECONDS
@@ -143,7 +142,7 @@ class EditWatcher:
             found = [paths.path(key) for key in interests]
         statuses: Statuses = {}
         for path in found:
-            # What cannot be looked at is found by whoever reads it.
+            # A read of the bucket reports a file without a status.
             with contextlib.suppress(OSError):
                 status = files.stat_key(self._files.root, path)
                 if status is not None:
@@ -163,7 +162,7 @@ class EditWatcher:
         return [name for name in names if name.endswith(filenames.SUFFIX)]
 
     def _recheck_all(self, keys: list[BucketKey]) -> None:
-        """Recheck these, and those that another program was working on."""
+        """Recheck these buckets, and those whose files were being edited."""
         unsettled = self._files.take_unsettled()
 
         async def recheck() -> None:
@@ -185,7 +184,7 @@ class EditWatcher:
         key = paths.key_of(tuple(directories), name)
         if key is not None:
             return key
-        # A name that was cut: only the envelope knows.
+        # A long name is shortened in the file name; only the envelope has the whole name.
         try:
             key = envelope.read(files.read(self._files.root, tuple(directories), name)).key
         except (OSError, envelope.Unreadable):

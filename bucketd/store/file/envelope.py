@@ -1,15 +1,16 @@
-"""A bucket file's text: the envelope around a bucket, read and written.
+"""Read and write the text of a bucket file: the envelope around a bucket.
 
 Besides names, revision and times the envelope holds a ``seal``: the bucket's ETag, the origin (id
 of the file that the daemon wrote, and the mtime that the daemon gave it), and a checksum over
-everything but that origin. The seal tells four cases apart that look alike otherwise:
+everything but that origin. The seal distinguishes four cases:
 
-- the checksum holds: the file is as the daemon wrote it;
-- it does not, or there is none, and this is another file: somebody edited it by write-and-rename,
-  which they may, and need not know about seals;
-- it does not, this is the same file, and its mtime is another: somebody edited it in place;
-- it does not, and file and mtime are the same: the bytes rotted in place, since a failing disk
-  changes no times.
+- The checksum is right: the file is as the daemon wrote it.
+- The checksum is wrong or missing, and the file id differs: a program edited the file by write and
+  rename. That is allowed, and the program need not know about seals.
+- The checksum is wrong, the file id is the same, and the mtime differs: a program edited the file
+  in place.
+- The checksum is wrong, file id and mtime are the same: the disk damaged the bytes, since a failing
+  disk changes no times.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from ...model.bucket import (
     timestamp,
 )
 
-# A bucket of at most so many bytes is simply indented to see how long it becomes.
+# A bucket of at most so many bytes is indented before its growth is known.
 ALWAYS_TRIED_BYTES = 64 * 1024
-MAX_GROWTH = 8  # by indentation
+# The factor by which indentation may enlarge a bucket.
+MAX_GROWTH = 8
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
@@ -45,12 +47,12 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a file says, and whether its checksum shows that the daemon itself wrote it."""
+    """The content of a file, and whether its checksum shows that the daemon wrote the file."""
 
     snapshot: Snapshot
     key: BucketKey
     verified: bool
-    # The ETag that the seal names, even where the checksum does not hold.
+    # The ETag that the seal names, even if the checksum is wrong.
     base: str | None = None
 
 
@@ -79,7 +81,7 @@ def _at_most_indented(text: bytes) -> int:
 
 
 def read(content: files.Content) -> Stored:
-    """Parse a file's text; raise Unreadable for what is not a valid envelope, or rotted."""
+    """Parse a file's text; raise Unreadable if it is not a valid envelope, or is damaged."""
     text = content.text
     try:
         envelope = strict_json.loads_object(text, "the file")
@@ -91,7 +93,7 @@ def read(content: files.Content) -> Stored:
     if etag and checksum == _checksum(envelope, etag):
         return Stored(_with_etag(snapshot, etag), key, verified=True, base=etag)
     file_id, _, mtime_ns = origin.partition("@")
-    # Earlier versions noted no mtime, so an edit in place of their files looks like rot.
+    # Earlier versions recorded no mtime, so an edit in place of such a file looks like damage.
     if file_id == content.file_id and mtime_ns in ("", str(content.stat_key.mtime_ns)):
         raise Unreadable("its checksum does not hold, so its bytes were damaged where they lie")
     version = f"{content.file_id}.{content.stat_key.mtime_ns}.{content.stat_key.ctime_ns}."
@@ -102,9 +104,9 @@ def read(content: files.Content) -> Stored:
     return Stored(edited, key, verified=False, base=etag or None)
 
 
-def _later(told: str | None, edited: str) -> str:
-    """Return the later time: who edits a file need not touch ``updated_at``, nor keep it valid."""
-    return max(told, edited) if told is not None and is_timestamp(told) else edited
+def _later(recorded: str | None, edited: str) -> str:
+    """Return the later time; an edit may leave ``updated_at`` unchanged or make it invalid."""
+    return max(recorded, edited) if recorded is not None and is_timestamp(recorded) else edited
 
 
 def _fields(envelope: dict[str, Any]) -> tuple[BucketKey, Snapshot]:
@@ -136,7 +138,7 @@ def _split(seal: Any) -> tuple[str, str, str]:
 
 
 def _checksum(envelope: dict[str, Any], etag: str | None) -> str:
-    """Return the checksum of the values, not of the text: indenting a file anew is not an edit."""
+    """Return the checksum of the values, not of the text: other indentation is not an edit."""
     return hashlib.sha256(orjson.dumps([etag, envelope])).hexdigest()[:32]
 
 

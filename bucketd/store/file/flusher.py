@@ -1,4 +1,4 @@
-"""What is acknowledged into files, each once; then their durability, and how far that has come."""
+"""Write acknowledged states to files, make the files durable, and record that in the journal."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from .journal_writer import JournalWriter
 from .records import JournalPosition
 
 log = logging.getLogger(__name__)
-MAX_UNSYNCED_FILES = 4000  # a start may have to write them all again
-SYNC_SECONDS = 5.0  # between two syncs of the files while little happens
+# A start may have to write all files again that were not synced.
+MAX_UNSYNCED_FILES = 4000
+# The interval between syncs of the files under little load.
+SYNC_SECONDS = 5.0
 
 
 class Flusher:
-    """Owns all changes of bucket files. One thread at a time.
+    """Write the bucket files, on one thread at a time.
 
-    The unreadable file of a bucket in ``corrupt`` is kept in the quarantine, under the name there,
-    before it is written.
-    ``has_waiting`` reports whether commits wait; ``heartbeat`` is called before each step that may
-    take long.
+    ``corrupt`` maps buckets to quarantine names: their unreadable files are quarantined before
+    they are written. ``has_waiting`` reports whether commits wait; ``heartbeat`` is called before
+    each step that may take long.
     """
 
     def __init__(
@@ -42,19 +43,21 @@ class Flusher:
         self._files, self._journal, self._writer = bucket_files, journal, writer
         self._lock, self._has_waiting, self._heartbeat = lock, has_waiting, heartbeat
         self._sync = FileSync(bucket_files.root, journal.position)
-        self._synced_writes = 0  # files written before the newest sync began
+        # The number of files written before the newest sync began.
+        self._synced_writes = 0
         self.dirty = writer.dirty
         self.corrupt: dict[BucketKey, str] = {}
-        self.flush_error: BucketdError | None = None  # why files cannot be written, for now
+        # Why files cannot be written at present.
+        self.flush_error: BucketdError | None = None
 
     def has_work(self) -> bool:
-        """Report whether anything is not durable in files yet, or not recorded as durable."""
+        """Report whether a change is not durable in its file yet, or not recorded as durable."""
         return self._sync.is_behind(self._writer.end)
 
     def flush(self, give_way: bool = False) -> None:
-        """Write every changed file once, under the lock; else ``flush_error`` says why not.
+        """Write every changed file once, under the lock; set ``flush_error`` if that fails.
 
-        With ``give_way``, stop as soon as a commit waits, which may make the rest needless.
+        With ``give_way``, stop once a commit waits, since it may change the same files again.
         """
         full, self.flush_error = isinstance(self.flush_error, StorageFull), None
         if self.dirty and not self._writer.make_durable():
@@ -62,7 +65,8 @@ class Flusher:
             return
         changed = list(self.dirty.items())
         if full:
-            # Removals free space; but one of an unreadable file needs some, to keep that file.
+            # Removals come first, since they free space. The removal of an unreadable file needs
+            # some space to keep that file, so it comes after the others.
             changed.sort(key=lambda item: (item[1].revision > 0, item[0] in self.corrupt))
         for key, snapshot in changed:
             self._heartbeat()
@@ -78,18 +82,18 @@ class Flusher:
                 )
                 if snapshot.revision:
                     return
-                # Another removal may free the space that this one needs.
+                # Another removal may free the space that this removal needs.
                 continue
             del self.dirty[key]
             if give_way and self._has_waiting():
                 return
 
     def advance(self, idle: bool) -> None:
-        """With all files current, begin to make them durable; record how far that has come.
+        """Start to make the files durable, if due, and record how far they are durable.
 
-        Raise OSError where the journal fails.
+        All files must be current. Raises OSError if the journal fails.
         """
-        # Also while busy: a start reads only what comes after the checkpoint.
+        # Checkpoints are written under load as well, since a start replays all later records.
         if self._sync.has_moved():
             self._journal.checkpoint(self._sync.durable)
         many = self._files.writes >= self._synced_writes + MAX_UNSYNCED_FILES
@@ -103,9 +107,9 @@ class Flusher:
             self._writer.counters.file_syncs += 1
 
     def recycle(self) -> None:
-        """Begin the older segment anew, once everything that it holds stands durably in files.
+        """Reuse the older segment once all its changes are durable in files.
 
-        Otherwise ``flush_error`` says why not. Raise OSError where the journal fails.
+        Set ``flush_error`` if they cannot be made durable. Raises OSError if the journal fails.
         """
         if self._sync.durable < self._journal.older_end:
             self.make_all_durable()
@@ -114,9 +118,9 @@ class Flusher:
         self._journal.recycle(self._sync.durable)
 
     def make_all_durable(self) -> None:
-        """Write and sync all files; else ``flush_error`` says why not."""
+        """Write and sync all files; set ``flush_error`` if that fails."""
         self._sync.join()
-        # What a sync has failed for is written once more.
+        # After a failed sync, the files are written and synced once more.
         for _ in range(2):
             if self._sync.failed:
                 self._write_again()
@@ -129,7 +133,7 @@ class Flusher:
         )
 
     def _write_again(self) -> None:
-        """Make those files dirty that a failed syncfs may have lost; not while the lock is busy."""
+        """Mark the files dirty that a failed syncfs may have lost, unless the lock is busy."""
         if not self._lock.acquire():
             return
         for key, after in self._journal.newest_since(self._sync.durable).items():
@@ -142,20 +146,20 @@ class Flusher:
 
 
 class FileSync:
-    """``syncfs`` on a thread of its own, so that no commit waits for it."""
+    """Run ``syncfs`` on a separate thread, so that no commit waits for it."""
 
     def __init__(self, root: int, durable: JournalPosition) -> None:
         self._root = root
         self._durable = self._recorded = self._target = durable
         self._running: Future[None] | None = None
         self._began = 0.0
-        # The kernel may have dropped what it had of the files, and says so only once.
+        # The kernel reports a failed write only once, and may have dropped the data.
         self.failed = False
         self._thread = ThreadPoolExecutor(1, "bucketd-syncfs")
 
     @property
     def durable(self) -> JournalPosition:
-        """Every change that was journaled before this position stands durably in its file."""
+        """The position before which all journaled changes are durable in files."""
         if self._running is not None and self._running.done():
             error = self._running.exception()
             self._running = None
@@ -167,21 +171,21 @@ class FileSync:
         return self._durable
 
     def has_moved(self) -> bool:
-        """Report whether ``durable`` has moved since this was last asked."""
+        """Report whether ``durable`` has advanced since the last call."""
         moved = self._recorded < self.durable
         self._recorded = self._durable
         return moved
 
     def is_behind(self, end: JournalPosition) -> bool:
-        """Report whether there is anything left to do for changes up to ``end``."""
+        """Report whether changes before ``end`` are not durable yet, or not recorded as durable."""
         return self.durable < end or self._recorded < self._durable
 
     def is_due(
         self, end: JournalPosition, halfway: JournalPosition, idle: bool, many: bool
     ) -> bool:
-        """Report whether to begin now for changes up to ``end``.
+        """Report whether to start a sync now for changes before ``end``.
 
-        Now and then when idle, else once a segment, or when ``many`` files wait for it.
+        A sync is due at intervals when idle, else once per segment, or if ``many`` files wait.
         """
         if self._running is not None or not self._target < end:
             return False
@@ -191,18 +195,18 @@ class FileSync:
         return many or self._target < halfway <= end or (idle and aged)
 
     def start(self, target: JournalPosition) -> None:
-        """Begin; files must hold all changes before ``target``."""
+        """Start a sync; the files must hold all changes before ``target``."""
         self._target, self._began = target, time.monotonic()
         self._running = self._thread.submit(files.sync_all, self._root)
 
     def join(self) -> None:
-        """Wait for what was begun."""
+        """Wait for the current sync."""
         if self._running is not None:
             self._running.exception()
         _ = self.durable
 
     def reach(self, target: JournalPosition) -> bool:
-        """Make everything before ``target`` durable now; return False where that has failed."""
+        """Make all changes before ``target`` durable now; return False if that failed."""
         self.join()
         if not self.failed and self.durable < target:
             self.start(target)

@@ -1,9 +1,9 @@
-"""The commit journal: what is acknowledged stands here before it stands in files.
+"""The commit journal: a change is durable here before it is acknowledged, and then in its file.
 
-Two segments below ``<state>/journal/``, preallocated and zero-filled, so that ``fdatasync`` writes
-data alone; ``records`` has their format. A full segment is followed by the other one, which is
-begun anew once everything that it held stands durably in files. A log ends at the first record
-that does not check.
+The journal consists of two segments below ``<state>/journal/``, preallocated and zero-filled, so
+that ``fdatasync`` writes data alone; ``records`` describes their format. When a segment is full,
+the journal continues in the other one, once all changes in that one are durable in files. A log
+ends at the first record whose checksum is wrong.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .records import HEADER_BYTES, VERSION, EventId, JournalPosition, Record
 
 DIRECTORY = "journal"
 NAMES = ("0.log", "1.log")
-# The state before it, where that is known; what was journaled; and its event id.
+# The state before a change, if known; the record of the change; and its event id.
 Step = tuple[Snapshot | None, Record, EventId]
 
 
 class Journal:
-    """Appends and syncs. Used by one thread; raises OSError as the system gives it."""
+    """Append records and sync them, on one thread. The methods raise the system's OSError."""
 
     def __init__(self, root: int, segment_bytes: int) -> None:
         self._size = segment_bytes
@@ -50,7 +50,7 @@ class Journal:
 
     @property
     def max_batch_bytes(self) -> int:
-        """The size from which on a batch should be written before more is added to it."""
+        """The size at which a batch has to be written before commits are added to it."""
         return self._size // 8
 
     @property
@@ -60,22 +60,22 @@ class Journal:
 
     @property
     def older_end(self) -> JournalPosition:
-        """The end of everything in the segment that ``begin_segment`` overwrites."""
+        """The position after all records in the segment that ``begin_segment`` overwrites."""
         return JournalPosition(self._generation, 0)
 
     @property
     def position(self) -> JournalPosition:
-        """Where the next record goes: everything appended so far lies before it."""
+        """The position of the next record, after all records so far."""
         return JournalPosition(self._generation, self._offset)
 
     def fits(self, length: int) -> bool:
-        """Report whether so many bytes of payloads and frames still go into this segment."""
+        """Report whether so many bytes of framed payloads fit into the rest of the segment."""
         return self._offset + length <= self._size
 
     def append(self, payloads: list[bytes]) -> int:
         """Write records at the end and return their size; they are durable only after ``sync``.
 
-        Raise OSError also where the file has been removed: nobody would find the records again.
+        Raises OSError also if the file was removed, since a start would not find the records.
         """
         unlinked.check_linked(self._fds[self._active])
         text = b"".join(records.frame(self._generation, payload) for payload in payloads)
@@ -87,18 +87,18 @@ class Journal:
         logfile.sync_data(self._fds[self._active])
 
     def recycle(self, durable: JournalPosition) -> None:
-        """Go on in the older segment; everything before ``durable`` stands durably in files."""
+        """Continue in the older segment; all changes before ``durable`` are durable in files."""
         self.begin_segment()
         self.append([records.encode_checkpoint(durable)])
 
     def checkpoint(self, durable: JournalPosition) -> None:
-        """Append how far a start has to look back, if that fits; not synced."""
+        """Append a checkpoint, if it fits, without a sync; a start replays only later records."""
         payload = records.encode_checkpoint(durable)
         if self.fits(records.framed_size(payload)):
             self.append([payload])
 
     def checkpoint_all(self) -> None:
-        """Record durably that no start has to replay anything, unless the journal shows that."""
+        """Append a durable checkpoint after all records, unless nothing needs to be replayed."""
         if not self._replays and self.position == self._opened_at:
             return
         payload = records.encode_checkpoint(self.position)
@@ -109,41 +109,41 @@ class Journal:
         self._opened_at, self._replays = self.position, False
 
     def begin_segment(self) -> None:
-        """Go on in the other segment; all that it held must be durable in files."""
+        """Continue in the other segment, whose changes must be durable in files."""
         self._active = 1 - self._active
         self._generation += 1
         logfile.shorten(self._fds[self._active], self._size)
         header = records.header(VERSION, self._generation).ljust(HEADER_BYTES, b"\0")
         logfile.write_at(self._fds[self._active], header, 0)
-        # Synced on its own, so that a header which does not check has no record behind it.
+        # The header is synced before any record, so that a damaged header has no record after it.
         self.sync()
         self._offset = HEADER_BYTES
 
     def find(self, key: BucketKey, end: JournalPosition | None = None) -> Record | None:
-        """Return the newest record of a bucket in the log; from any thread with an ``end``."""
+        """Return the newest record of a bucket; with an ``end``, call from any thread."""
         found = [record for _, record in self._records_until(end or self.position, key)]
         return found[-1] if found else None
 
     def keys(self, end: JournalPosition) -> set[BucketKey]:
-        """Return the buckets in the log before ``end``, but those deleted last. From any thread."""
+        """Return the buckets in the log before ``end`` that were not deleted; on any thread."""
         keys: set[BucketKey] = set()
         for _, record in self._records_until(end, None):
             (keys.add if record.after.revision else keys.discard)(record.key)
         return keys
 
     def newest_since(self, position: JournalPosition) -> dict[BucketKey, Snapshot]:
-        """Return the last state of each bucket that was journaled from that position on."""
+        """Return the last state of each bucket with a record at or after a position."""
         found = self._records_until(self.position, None)
         return {record.key: record.after for place, record in found if not place < position}
 
     def changes_after(
         self, event_id: EventId, key: BucketKey | None, end: JournalPosition
     ) -> list[Step] | None:
-        """Return what was journaled after the event and before ``end``, of one bucket or of all.
+        """Return the changes between an event and ``end``, of one bucket or of all.
 
-        None where the log does not go back as far. From any thread, at any time.
+        Return None if the log does not reach back that far. Call from any thread, at any time.
         """
-        # As long as nothing was ever overwritten, the log goes back to the beginning.
+        # The log is complete as long as no segment was overwritten.
         has_all = self._generation <= len(NAMES)
         steps: list[Step] | None = [] if event_id == EventId() and has_all else None
         known: dict[BucketKey, Snapshot] = {}
@@ -159,7 +159,7 @@ class Journal:
     def _records_until(
         self, end: JournalPosition, key: BucketKey | None, besides: JournalPosition | None = None
     ) -> Iterator[tuple[JournalPosition, Record]]:
-        """Yield in order the records of the bucket, if one is named, and the one ``besides``."""
+        """Yield records in order: all, or those of a bucket and the one at ``besides``."""
         begun = []
         for fd in self._fds:
             text = logfile.read_log(fd)
@@ -184,9 +184,9 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """What one segment holds; ``damaged`` where a valid record stands behind the end of its log.
+    """The content of a segment; ``damaged`` if a valid record follows the end of its log.
 
-    A torn write does not explain such a record.
+    A torn write cannot leave such a record.
     """
 
     text: bytes = field(repr=False)
@@ -196,10 +196,10 @@ class _Segment:
     damaged: bool
 
     def changes_from(self, position: JournalPosition | None) -> Iterator[Record]:
-        """Yield the changes that do not lie before that position; all of them without one.
+        """Yield the changes at or after a position, or all without a position.
 
-        Each is decoded when it is asked for: all at once would leave a start with full journals
-        20 MiB that it never gives back.
+        Each record is decoded on demand. Decoding all records of a full journal at once would
+        enlarge the process by 20 MiB for good.
         """
         for offset in self.offsets:
             if position is None or not JournalPosition(self.generation, offset) < position:
@@ -213,14 +213,14 @@ class _Segment:
 
     def _record(self, offset: int) -> Record:
         payload = records.payload_at(self.text, self.generation, offset)
-        assert payload is not None  # noqa: S101  (it was read there before)
+        assert payload is not None  # noqa: S101  (the parser found it)
         return records.decode(payload)
 
 
 def _parse(texts: list[bytes]) -> list[_Segment | None]:
-    """Parse all segments; None for one that was never begun. Raise JournalError for a version.
+    """Parse all segments; None for an unused one. Raises JournalError for an unknown version.
 
-    A segment whose header rotted is known by the records that stand behind it.
+    The generation of a segment with a damaged header is taken from its records.
     """
     generations = [records.generation_of(text) for text in texts]
     known = max((generation for generation in generations if generation is not None), default=0)
@@ -248,8 +248,8 @@ def _parse_segment(text: bytes, generation: int) -> _Segment:
 
 
 def _before(record: Record, known: dict[BucketKey, Snapshot]) -> Snapshot | None:
-    """Return the state before a change, where that is known."""
-    # An external edit has its own ETag as its base; what is known came before the edit.
+    """Return the state before a change, if known."""
+    # An external edit has its own ETag as its base; the known state came before the edit.
     ingested = record.base == record.after.etag
     return ABSENT if record.base is None and not ingested else known.get(record.key)
 
@@ -259,7 +259,7 @@ def _event_id(position: JournalPosition, record: Record) -> EventId:
 
 
 def _after_checkpoint(segments: list[_Segment]) -> list[Record]:
-    """Return what recovery has to look at, in the order it was acknowledged."""
+    """Return the records after the newest checkpoint, in the order of acknowledgement."""
     checkpoints = [s.checkpoint for s in segments if s.checkpoint is not None]
     newest = max(checkpoints, default=None)
     return [record for segment in segments for record in segment.changes_from(newest)]

@@ -1,4 +1,4 @@
-"""Batches into the journal, durably, until that fails: then never again in this process."""
+"""Write batches to the journal durably; after a failure, refuse all writes of this process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from .batch import Batch
 from .journal import Journal
 
 log = logging.getLogger(__name__)
-MAX_INLINE_SYNC_SECONDS = 0.001  # the event loop does not wait for longer syncs
+# The event loop does not wait for longer syncs.
+MAX_INLINE_SYNC_SECONDS = 0.001
 MAX_INLINE_BATCH_BYTES = 128 * 1024
-_DECAY = 0.9  # of the time of a slow sync, with each sync that follows
+# The factor by which each later sync reduces the remembered time of a slow sync.
+_DECAY = 0.9
 
 
 @dataclass(slots=True)
 class Counters:
-    """Since the daemon started; bytes and calls as handed to the kernel."""
+    """Counts since the daemon started; bytes and calls are those of system calls."""
 
     commits: int = 0
     batches: int = 0
@@ -31,25 +33,28 @@ class Counters:
 
 
 class JournalWriter:
-    """Owns what is acknowledged and not yet in files. One thread, but for ``dirty`` and ``end``.
+    """Write batches, and hold the acknowledged states that are not in files yet (``dirty``).
 
-    ``relaxed_seconds`` None is strict: what is written is durable. Otherwise it is at the next
-    ``sync``, which is due after so long.
+    With ``relaxed_seconds`` None every batch is synced at once; otherwise the next ``sync`` is due
+    after so many seconds. Use from one thread, but read ``dirty`` and ``end`` from any.
     """
 
     def __init__(self, journal: Journal, relaxed_seconds: float | None) -> None:
         self._journal, self._relaxed = journal, relaxed_seconds
         self._unsynced_since: float | None = None
-        self._recent_sync_seconds = MAX_INLINE_SYNC_SECONDS * 2  # until one was measured
-        # Acknowledged and not yet in files: readers must see this instead of the files.
+        # Syncs count as slow until one was measured.
+        self._recent_sync_seconds = MAX_INLINE_SYNC_SECONDS * 2
+        # Acknowledged states that are not in files yet; readers must see them instead of the files.
         self.dirty: dict[BucketKey, Snapshot] = {}
-        self.end = journal.position  # of the changes in the journal
-        self.failure: BucketdError | None = None  # for good: only a new process can recover
+        # The end of the changes in the journal.
+        self.end = journal.position
+        # Set once and for all: only a new process can recover.
+        self.failure: BucketdError | None = None
         self.counters = Counters()
         self.fsync_seconds, self.batch_sizes = Histogram(), Histogram(SIZES)
 
     def can_write_inline(self) -> bool:
-        """Report whether a batch now would take no long sync and no new segment."""
+        """Report whether a batch would need neither a long sync nor a new segment now."""
         return (
             self.failure is None
             and self._recent_sync_seconds <= MAX_INLINE_SYNC_SECONDS
@@ -57,7 +62,7 @@ class JournalWriter:
         )
 
     def write(self, batch: Batch) -> BucketdError | None:
-        """Make the batch durable; return why not, and then the outcome is unknown."""
+        """Make a batch durable; return an error if that failed, and the outcome is unknown."""
         batch.start = self._journal.position
         try:
             self.counters.journal_bytes += self._journal.append(batch.payloads)
@@ -69,7 +74,7 @@ class JournalWriter:
             self.fail(error)
             return errors.refusal("write", errors.OutcomeUnknown(error.errno, error.strerror))
         self.dirty.update(batch.newest)
-        # After ``dirty``: whoever is told of changes up to here can read them.
+        # ``end`` is set after ``dirty``, so that all changes before ``end`` can be read.
         self.end = self._journal.position
         self.counters.batches += 1
         self.counters.commits += len(batch.payloads)
@@ -77,7 +82,7 @@ class JournalWriter:
         return None
 
     def sync(self) -> None:
-        """Raise OSError, after which nothing on the journal's descriptor can be trusted."""
+        """Sync the journal. After an OSError nothing on its descriptor can be trusted."""
         began = time.monotonic()
         self._journal.sync()
         seconds = time.monotonic() - began
@@ -87,13 +92,16 @@ class JournalWriter:
         self.counters.journal_syncs += 1
 
     def seconds_to_sync(self) -> float | None:
-        """Return in how many seconds the next sync is due; None if there is nothing to sync."""
+        """Return the seconds until the next sync is due; None if there is nothing to sync."""
         if self._unsynced_since is None or self._relaxed is None:
             return None
         return max(0.0, self._unsynced_since + self._relaxed - time.monotonic())
 
     def make_durable(self) -> bool:
-        """Sync what is not synced, which a file needs before its rename; False after a failure."""
+        """Sync the journal if needed; return False after a failure.
+
+        A record has to be durable before its file is renamed into place.
+        """
         if self._unsynced_since is not None and self.failure is None:
             try:
                 self.sync()
@@ -105,7 +113,7 @@ class JournalWriter:
         """Stop writing for good: nothing on the descriptor can be trusted after a failed sync."""
         log.critical("no more writes until bucketd is started again: %s", cause or "see above")
         self.failure = self.failure or ReadOnly(
-            "cannot write: the journal failed, so nothing can be promised any more; "
+            "cannot write: the journal failed, so no write would be durable; "
             "reads go on, restart bucketd to recover"
         )
         return self.failure

@@ -1,4 +1,4 @@
-"""Walks over the stored buckets: pages of a list, and counts. Run on a worker thread."""
+"""Walk over the stored buckets: pages of a list, and counts. Call from a worker thread."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ..base import BucketInfo, Filter, Page
 from . import envelope, paths, quarantine
 from .bucket_files import BucketFiles
 
-# A filter without matches ends in time: one page reads at most so many files.
+# One page reads at most so many files, so that a filter with few matches takes bounded time.
 MAX_READ = 20_000
 MAX_PROBLEMS = 20
-# What editors name beside a file that they are saving: "login.json~", ".login.json.swp".
+# Names of files that editors create beside the file they save: "login.json~", ".login.json.swp".
 _BESIDE = re.compile(r"\.?(.+?\.json)")
 Place = tuple[tuple[str, ...], str]
 Keys = dict[str, BucketKey]
 
 
 class Lister:
-    """One page of a list: each bucket as ``get`` gives it.
+    """List one page of buckets, each in the state that ``get`` returns.
 
-    ``acknowledged``: buckets, by path, that are known besides their files; ``edited``: another
-    program holds ``write.lock``, so their files may be away for a moment. ``search`` finds more of
-    them in the journal, and ``read`` is how ``get`` reads a bucket.
+    ``acknowledged`` has buckets known from memory, by path. ``edited`` says that another program
+    holds ``write.lock``, so files may be missing for a moment. ``search`` returns the buckets in
+    the journal, and ``read`` reads a bucket as ``get`` does.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Lister:
         return Page(rows, None, self._unreadable)
 
     def _places(self, only: Filter, after: tuple[str, str | None]) -> Iterator[Place]:
-        """Yield in order where bucket files may be, beginning behind ``after``."""
+        """Yield the possible places of bucket files in order, beginning after ``after``."""
         known: dict[str, set[str]] = {}
         for path in self._acknowledged:
             _, device, *rest = path.split("/")
@@ -69,7 +69,7 @@ class Lister:
         for device in devices:
             if device < after[0]:
                 continue
-            # None: the device bucket comes first; "": it was the last one given.
+            # None: the device bucket comes first. "": the last page ended with the device bucket.
             behind = after[1] if device == after[0] else None
             home = (paths.DEVICES, device)
             if behind is None and only.job is None:
@@ -111,7 +111,7 @@ class Lister:
         )
 
     def _stored(self, place: Place, path: str) -> tuple[BucketKey, Snapshot]:
-        """Read one bucket as ``get`` does, which is quick for a file that the daemon wrote."""
+        """Return the state of a bucket that ``get`` returns; quick for a file of the daemon."""
         try:
             stored = envelope.read(files.read(self._root, *place))
             if paths.parts(stored.key) != place:
@@ -129,7 +129,7 @@ class Lister:
         return key, self._read(key)
 
     def _key(self, place: Place, path: str, missing: bool) -> BucketKey | None:
-        """Return which bucket has, or had, its file there; None where there is none."""
+        """Return the bucket whose file is or was at a place; None if there is none."""
         key = self._acknowledged.get(path)
         if key is not None or (missing and not self._edited):
             return key
@@ -137,7 +137,7 @@ class Lister:
             return None
         if (key := paths.key_of(*place)) is not None:
             return key
-        # A name that was cut: only the journal knows.
+        # A long name is shortened in the file name; only the journal has the whole name.
         if not self._searched:
             self._searched = True
             self._acknowledged = {**self._search(), **self._acknowledged}
@@ -148,7 +148,7 @@ class Lister:
 
 
 def _devices(root: int) -> list[str]:
-    """Return all that is not a regular file in the place of devices; a file is nobody's."""
+    """Return the entries of the devices directory that are not regular files."""
     return files.names(root, (paths.DEVICES,), files=False)
 
 
@@ -175,19 +175,19 @@ def _read_cursor(cursor: str | None) -> tuple[str, str | None]:
 
 
 class Counts:
-    """How many buckets and devices there are; counting takes at most a twentieth of the time."""
+    """Count buckets and devices; counting takes at most a twentieth of the time."""
 
     def __init__(self, bucket_files: BucketFiles) -> None:
         self._files, self._root = bucket_files, bucket_files.root
         self._known: dict[str, int] = {}
         self._due = 0.0
-        # What could not be counted, and what is in the quarantine, by path.
+        # The directories that could not be counted, and the entries of the quarantine.
         self.problems: list[str] = []
 
     def get(self) -> dict[str, int]:
         with self._files.excluding_editors() as alone:
             pass
-        # While another program edits files, some may be away for a moment.
+        # While another program edits files, some may be missing for a moment.
         if time.monotonic() >= self._due and (alone or not self._known):
             started = time.monotonic()
             self._known, self.problems = self._count()
@@ -213,7 +213,7 @@ class Counts:
                 path = filenames.printable("/".join(home))
                 problems.append(f"cannot count the buckets in {path}: {error.strerror}")
                 continue
-            # A directory stays when its last bucket goes.
+            # The directory of a device stays when its last bucket is removed.
             devices += of_jobs > 0 or own
             jobs += of_jobs
             device_buckets += own
@@ -228,7 +228,7 @@ class Counts:
         }, problems
 
     def _has_own(self, device: str) -> bool:
-        """Report whether the device has a bucket of its own; what is behind a link is none."""
+        """Report whether a device bucket exists; the target of a link does not count."""
         path = f"{paths.DEVICES}/{device}/{paths.DEVICE_FILE}"
         try:
             return files.stat_key(self._root, path) is not None

@@ -1,4 +1,4 @@
-"""Where the file of a bucket is below the state directory, and which bucket a file holds."""
+"""The path of a bucket's file below the state directory, and the bucket at a path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def path(key: BucketKey) -> str:
 
 
 def key_of(directories: tuple[str, ...], name: str) -> BucketKey | None:
-    """Return the bucket at a place; None where the file name does not show it."""
+    """Return the bucket at a place; None if the file name does not show the names."""
     if len(directories) < 2 or directories[0] != DEVICES:
         return None
     device = decode(directories[1])

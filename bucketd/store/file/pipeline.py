@@ -1,12 +1,12 @@
-"""The commit pipeline, step by step, worked by one thread at a time.
+"""The commit pipeline, run by one thread at a time.
 
     write.lock → evaluate in memory → journal, one fdatasync → respond
                                            ↓ when idle, or after MAX_LOCK_HOLD
                 release write.lock ← write each changed file once
 
-The lock is released only when every acknowledged change stands in its file, so whoever gets it
-sees the newest state. Files are made durable in the background, and a checkpoint in the journal
-says how far that has come.
+The lock is released only once every acknowledged change is in its file, so the next holder sees
+the newest state. Files are made durable in the background, and a checkpoint in the journal records
+how far they are.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from .journal_writer import JournalWriter
 
 log = logging.getLogger(__name__)
 
-# Seconds.
-FLUSH_DELAY = 0.01  # without a commit, before changed files are written
-MAX_LOCK_HOLD = 0.2  # that other programs wait for the lock under steady load
-LOCK_PAUSE = 0.001  # that it is then left free, so that a waiter of flock() can wake
+# Seconds without a commit before changed files are written.
+FLUSH_DELAY = 0.01
+# Seconds for which other programs wait for the lock under steady load.
+MAX_LOCK_HOLD = 0.2
+# Seconds for which the lock is then free, so that a program in flock() can wake up.
+LOCK_PAUSE = 0.001
 CHECKPOINT_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 
@@ -40,7 +42,7 @@ Respond = Callable[[Batch], None]
 
 
 class Pipeline:
-    """Evaluates, journals and responds to commits, and has files written. One thread at a time.
+    """Evaluate, journal and respond to commits, and write files, on one thread at a time.
 
     ``has_waiting`` reports whether commits wait. ``heartbeat`` is called before each step that may
     take long; it returns whether to give up waiting for the lock.
@@ -68,21 +70,21 @@ class Pipeline:
 
     @property
     def problem(self) -> BucketdError | None:
-        """Why writes are refused now, if they are."""
+        """The error with which writes are refused now; None if they are not."""
         return self.writer.failure or self._flusher.flush_error
 
     def can_commit_inline(self) -> bool:
-        """Report whether a commit now would wait for nobody, and not for long; take the lock."""
+        """Take the lock, and report whether a commit now needs no wait and no long sync."""
         if self._flusher.flush_error is not None or not self.writer.can_write_inline():
             return False
         try:
             return self._lock.acquire()
         except OSError:
-            # The thread tries again, and its refusal says why the lock cannot be had.
+            # The thread tries again, and refuses the commits with the cause.
             return False
 
     def fits_inline(self, commit: Commit) -> bool:
-        """Report whether the commit reads no file, and does not take long."""
+        """Report whether a commit needs no file and little time."""
         if commit.change.offloaded:
             return False
         try:
@@ -105,10 +107,10 @@ class Pipeline:
     # --- changes
 
     def commit(self, commits: list[Commit], respond: Respond, inline: bool = False) -> list[Commit]:
-        """Evaluate, journal and respond to them, in this order.
+        """Evaluate commits, journal them, and respond to them.
 
-        Return those that are left undone: with ``inline`` what needs a new segment, which may take
-        long.
+        Return the commits that are left undone: with ``inline``, those that need a new segment,
+        which may take long.
         """
         refusal = self._refusal()
         if refusal is not None:
@@ -125,14 +127,14 @@ class Pipeline:
                 self._complete(batch, respond)
                 batch, undone = Batch(), number
         if refusal is not None:
-            # The removals come first: they free space.
+            # Only removals were let through; flushing them frees space.
             self._flusher.flush()
         self._committed_at = now = time.monotonic()
         self.commit_seconds.add(now - began)
         return commits[undone:]
 
     def _complete(self, batch: Batch, respond: Respond) -> None:
-        """Make the batch durable, then respond to its commits."""
+        """Make a batch durable, then respond to its commits."""
         if batch.payloads:
             refusal = self.writer.failure
             if refusal is None and not self._journal.fits(batch.size):
@@ -140,12 +142,13 @@ class Pipeline:
             if refusal is None:
                 refusal = self.writer.write(batch)
             if refusal is not None:
-                # Every commit: even a failed precondition may come from a state that is now void.
+                # All commits are refused: even a failed precondition may have been evaluated on a
+                # state of this batch, which is now void.
                 batch = Batch(outcomes=[(commit, refusal) for commit, _ in batch.outcomes])
         respond(batch)
 
     def _refusal(self) -> BucketdError | None:
-        """Take the lock; return why nothing can be committed now, if so."""
+        """Take the lock; return an error if nothing can be committed now."""
         if self.writer.failure is not None:
             return self.writer.failure
         if self._flusher.flush_error is not None:
@@ -166,7 +169,7 @@ class Pipeline:
     def _refuse(
         self, commits: list[Commit], refusal: BucketdError, respond: Respond
     ) -> list[Commit]:
-        """Refuse the commits; return those that are let through, to free space."""
+        """Refuse commits; return the removals that are let through because they free space."""
         full = isinstance(refusal, StorageFull) and refusal is self._flusher.flush_error
         allowed: list[Commit] = []
         refused = Batch()
@@ -179,7 +182,7 @@ class Pipeline:
         return allowed
 
     def _next_segment(self) -> BucketdError | None:
-        """Go on in the other segment; return why that cannot be, if so."""
+        """Continue in the other segment; return an error if that fails."""
         try:
             self.writer.sync()
             self._flusher.recycle()
@@ -193,7 +196,7 @@ class Pipeline:
     def maintain(self, flush_now: bool = False) -> None:
         """Write files once commits pause or the lock is held for long; then make them durable.
 
-        With ``flush_now`` somebody waits for the files.
+        With ``flush_now``, write the files at once.
         """
         now, held_since = time.monotonic(), self._lock.held_since
         quiet = flush_now or (not self._has_waiting() and now >= self._committed_at + FLUSH_DELAY)
@@ -216,9 +219,9 @@ class Pipeline:
     # --- the end
 
     def finish(self) -> None:
-        """Stop cleanly: files current and durable, and the journal says so."""
+        """Make all files current and durable, and record that in the journal."""
         try:
-            # Without the lock nothing is dirty, so it does not matter who holds it then.
+            # If another program holds the lock, no file is dirty, so the lock is not needed.
             if self.writer.failure is None:
                 self._flusher.make_all_durable()
             else:

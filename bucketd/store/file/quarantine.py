@@ -1,4 +1,4 @@
-"""``<state>/quarantine/``: what was damaged or an obstacle, kept unchanged for people."""
+"""``<state>/quarantine/``: damaged files and obstacles, kept unchanged for people."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ QUARANTINE = "quarantine"
 
 
 def new_name(parts: tuple[str, ...], name: str) -> str:
-    """Return a name in the quarantine for a bucket file; no two are the same."""
+    """Return a unique name in the quarantine for a bucket file."""
     return f"{_stamp((*parts[1:2], name.removesuffix('.json')))}.json"
 
 
 def keep_file(root: int, parts: tuple[str, ...], name: str, new: str) -> None:
-    """Keep a file unchanged, under the name ``new``; do nothing where it is gone. Raises OSError.
+    """Keep a file unchanged under the name ``new``; do nothing if it is gone. Raises OSError.
 
-    The quarantine gets a second link, so the file stays where it is until something readable is
-    renamed over it. A directory can only be moved, as can a file of another user where the kernel
-    lets nobody else link it (``fs.protected_hardlinks``).
+    The quarantine gets a second link, so the file stays where it is until a readable one is renamed
+    over it. A directory can only be moved, and so can a file of another user if the kernel forbids
+    to link it (``fs.protected_hardlinks``).
     """
     with contextlib.suppress(FileNotFoundError), files.directory(root, parts) as parent:
         is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
@@ -47,9 +47,9 @@ def _link(name: str, new: str, parent: int, quarantine_fd: int) -> bool:
 
 
 def move_obstacle(root: int, parts: tuple[str, ...]) -> None:
-    """Move away what is not a directory where one of these should be. Raises OSError.
+    """Move entries to the quarantine that are not directories but should be. Raises OSError.
 
-    A symbolic link is moved itself; what it points to stays unchanged.
+    A symbolic link is moved itself; its target stays unchanged.
     """
     for depth, part in enumerate(parts):
         try:
@@ -67,14 +67,14 @@ def move_obstacle(root: int, parts: tuple[str, ...]) -> None:
 
 
 def keep_copy(root: int, name: str, text: bytes) -> None:
-    """Keep a copy of something damaged before it is overwritten. Raises OSError."""
+    """Keep a copy of a damaged file before it is overwritten. Raises OSError."""
     new = _stamp((name,))
     files.write(root, (QUARANTINE,), new, lambda _origin: text)
     log.error("%s is damaged; kept a copy as %s/%s", name, QUARANTINE, new)
 
 
 def kept(root: int) -> list[str]:
-    """Return the paths of what is kept, the newest first. Raises OSError."""
+    """Return the paths in the quarantine, the newest first. Raises OSError."""
     names = [*files.names(root, (QUARANTINE,))]
     return [printable(f"{QUARANTINE}/{name}") for name in reversed(names)]
 
@@ -84,6 +84,6 @@ def _quarantine_fd(root: int) -> contextlib.AbstractContextManager[int]:
 
 
 def _stamp(names: tuple[str, ...]) -> str:
-    """Return a unique name that says when and what, and is short enough for a file name."""
+    """Return a unique file name with the time and the names."""
     what = "-".join(name[:60] for name in names)
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}-{what}"

@@ -1,4 +1,4 @@
-"""The format of the commit journal: changes as bytes and back. No file is touched here.
+"""The format of the commit journal: encode and decode changes, without access to files.
 
 Version 1, little-endian:
 
@@ -8,9 +8,9 @@ Version 1, little-endian:
     tag       CRC-32 of the generation, so that a record can be searched for
     CRC-32    (RFC 1952) of generation u64, length u32 and payload
 
-The generation in the checksums invalidates what an earlier use of the segment left behind, without
-erasing it. A log ends at the first record that does not check. Only what comes after the newest
-checkpoint concerns recovery: everything before it stands durably in files.
+The generation in the checksums invalidates the records of earlier uses of the segment without
+erasing them. A log ends at the first record whose checksum is wrong. Recovery needs only the
+records after the newest checkpoint; all changes before it are durable in files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from ...model.bucket import ABSENT, BucketKey, Snapshot
 
 MAGIC, VERSION = b"bucketdJ", 1
 HEADER_BYTES = 4096
-CHECKPOINT = b'{"checkpoint":'  # what no change begins with
+# The beginning of a checkpoint; no change begins so.
+CHECKPOINT = b'{"checkpoint":'
 _HEADER = struct.Struct("<8sIIQ")
 _FRAME = struct.Struct("<III")
 _SEED = struct.Struct("<QI")
@@ -57,9 +58,9 @@ class JournalPosition:
 
 
 class EventId(NamedTuple):
-    """A change in the log: where its record begins, and the ETag of the state after it.
+    """A change in the log: the start of its record, and the ETag of the state after it.
 
-    The ETag tells whether the record there is still the one that was meant.
+    The ETag shows whether the record there is still the same.
     """
 
     generation: int = 0
@@ -71,7 +72,7 @@ class EventId(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> EventId | None:
-        """Parse what ``str`` made of one; return None for anything else."""
+        """Parse the string of an EventId; return None for any other string."""
         found = _EVENT_ID.fullmatch(text)
         return None if found is None else cls(int(found[1]), int(found[2]), found[3] or None)
 
@@ -122,12 +123,12 @@ def encode(record: Record) -> bytes:
 
 
 def prefix(key: BucketKey) -> bytes:
-    """Return what the payload of each change of a bucket begins with."""
+    """Return the prefix of the payloads of a bucket's changes."""
     return orjson.dumps({"device": key.device, "job": key.job})[:-1] + b","
 
 
 def decode(payload: bytes) -> Record:
-    """Return the change that ``encode`` made the payload of."""
+    """Return the change in a payload from ``encode``."""
     value = orjson.loads(payload)
     key = BucketKey(str(value["device"]), value["job"])
     state = value["after"]
@@ -138,7 +139,7 @@ def decode(payload: bytes) -> Record:
 
 
 def encode_checkpoint(upto: JournalPosition) -> bytes:
-    """Return a payload that says: everything before this position is durable in files."""
+    """Return a payload which records that all changes before a position are durable in files."""
     return orjson.dumps({"checkpoint": [upto.generation, upto.offset]})
 
 
@@ -147,7 +148,7 @@ def decode_checkpoint(payload: bytes) -> JournalPosition:
 
 
 def generation_of(text: bytes) -> int | None:
-    """Return the generation that the header says; None where no header checks."""
+    """Return the generation in the header; None if no header has a valid checksum."""
     if len(text) < HEADER_BYTES:
         return None
     _, version, _, generation = _HEADER.unpack_from(text)
@@ -163,7 +164,7 @@ def generation_of(text: bytes) -> int | None:
 
 
 def payloads(text: bytes, generation: int, offset: int) -> Iterator[tuple[int, bytes]]:
-    """Yield each record's offset and payload, up to the first that does not check."""
+    """Yield each record's offset and payload, up to the first with a wrong checksum."""
     while (payload := payload_at(text, generation, offset)) is not None:
         yield offset, payload
         offset += _FRAME.size + len(payload)
@@ -171,7 +172,7 @@ def payloads(text: bytes, generation: int, offset: int) -> Iterator[tuple[int, b
 
 
 def payload_at(text: bytes, generation: int, offset: int) -> bytes | None:
-    """Return the payload of the record that begins there; None where none does that checks."""
+    """Return the payload of the record at an offset; None if no valid record begins there."""
     if offset + _FRAME.size > len(text):
         return None
     tag, length, crc = _FRAME.unpack_from(text, offset)
@@ -183,7 +184,7 @@ def payload_at(text: bytes, generation: int, offset: int) -> bytes | None:
 
 
 def has_valid_after(text: bytes, generation: int, end: int) -> bool:
-    """Report whether a valid record follows the end: then the end is damage, not a torn write."""
+    """Report whether a valid record follows the end, which shows damage, not a torn write."""
     tag = struct.pack("<I", _tag(generation))
     place = text.find(tag, end)
     while place >= 0:

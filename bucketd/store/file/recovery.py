@@ -1,7 +1,7 @@
-"""After a crash: bring every file to what the journal says was acknowledged.
+"""Recover after a crash: bring every file to the newest state that the journal acknowledged.
 
 For each bucket the journal gives a chain of ETags, from the state before its first record to the
-last. What the file shows decides:
+last. The file determines the action:
 
     the last ETag, also below an edit made since    it is current: leave it
     an earlier one, or nothing                      it is behind: complete it
@@ -10,7 +10,8 @@ last. What the file shows decides:
     unreadable                                      quarantine it, complete the file
     verified, and not in the chain                  newer than the journal: leave it
 
-Recovery may run any number of times with the same result, so a crash in here is no other case.
+Recovery may run any number of times with the same result, so a crash during recovery needs no
+special treatment.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ LOCK_SECONDS = 30.0
 
 @dataclass(slots=True)
 class _Chain:
-    """The states of one bucket: the ETags of all but the last, and the last."""
+    """The states of one bucket: the last state, and the ETags of all earlier ones."""
 
     etags: set[str | None] = field(default_factory=set)
     last: Snapshot = ABSENT
@@ -47,7 +48,7 @@ class _Chain:
 
 
 def replay_under(lock: WriteLock, bucket_files: BucketFiles, journal: Journal) -> int:
-    """Replay what the journal holds, under the lock; return how many files were completed."""
+    """Replay the journal under the lock; return how many files were completed."""
     if not journal.replay:
         return 0
     try:
@@ -58,22 +59,23 @@ def replay_under(lock: WriteLock, bucket_files: BucketFiles, journal: Journal) -
             )
         try:
             completed = replay(bucket_files, journal.replay)
-            # Otherwise what somebody removes from now on would come back at the next start.
+            # Without this checkpoint, a file that somebody removes from now on would be restored
+            # at the next start.
             journal.checkpoint_all()
             return completed
         finally:
-            # It may be much.
+            # The records may occupy much memory.
             journal.replay.clear()
             lock.release()
     except OSError as error:
         raise JournalError(
             f"cannot complete the files from the journal: {error.strerror}; nothing is lost, "
-            "mend that and start again"
+            "correct that and start again"
         ) from error
 
 
 def replay(bucket_files: BucketFiles, records: Iterable[Record]) -> int:
-    """Complete the files durably; return how many had to be. Raise OSError."""
+    """Complete the files durably; return how many were behind. Raises OSError."""
     chains: dict[BucketKey, _Chain] = {}
     for record in records:
         chains.setdefault(record.key, _Chain()).add(record)
@@ -91,7 +93,7 @@ def replay(bucket_files: BucketFiles, records: Iterable[Record]) -> int:
 
 
 def _is_behind(bucket_files: BucketFiles, key: BucketKey, chain: _Chain) -> bool:
-    """Report whether to write the file anew; quarantine first what that would destroy."""
+    """Report whether to write the file again; first quarantine a content that is not known."""
     try:
         content = files.read(bucket_files.root, *paths.parts(key))
     except FileNotFoundError:
@@ -101,7 +103,7 @@ def _is_behind(bucket_files: BucketFiles, key: BucketKey, chain: _Chain) -> bool
             raise
         return _quarantine(bucket_files, key, str(error.strerror))
     if not content.text.strip(b"\0"):
-        # A power cut leaves this of a file whose data had not been written yet.
+        # A power cut leaves zeros if the file's data had not reached the disk.
         return True
     try:
         stored = envelope.read(content)
@@ -118,7 +120,7 @@ def _is_older(
     last, now = chain.last, stored.snapshot
     if stored.base is not None and stored.base == last.etag:
         return False
-    # The latter is an edit that was ingested, and whose file was not written yet.
+    # An ingested edit whose file was not written yet has the last ETag, but not in its seal.
     if now.etag in chain.etags or now.etag == last.etag:
         return True
     if stored.verified:

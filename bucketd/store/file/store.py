@@ -1,8 +1,8 @@
 """FileStore: the embedded engine, one JSON file per bucket behind a commit journal.
 
-Reads run on the event loop: what is acknowledged and not yet in its file comes
-from memory; for all else one ``stat`` shows whether the cached snapshot is
-still what the file holds, so an edit by another program is seen at once.
+Reads run on the event loop: a state that is acknowledged and not yet in its file comes from
+memory; otherwise one ``stat`` shows whether the cached snapshot is still the content of the file,
+so an edit by another program is seen at once.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ from .journal import Journal
 from .records import EventId
 
 log = logging.getLogger(__name__)
-MOST_SCANS = 64  # of the journal, one after the other
+# How many scans of the journal may wait; they run one after the other.
+MAX_SCANS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class FileStoreOptions:
-    """How the engine works; sizes in bytes, times in seconds.
+    """Options of the engine; sizes in bytes, times in seconds.
 
-    ``relaxed_seconds`` None is strict: nothing is acknowledged before it is durable.
+    With ``relaxed_seconds`` None no change is acknowledged before it is durable.
     ``unsafe`` says why the file system may break that promise, for the status page.
     """
 
@@ -50,7 +51,7 @@ class FileStoreOptions:
 
 
 class FileStore:
-    """Use from one event loop; ``close`` it when done. Owns the descriptor ``root``."""
+    """The store of one host. Use from one event loop, and ``close`` when done, with ``root``."""
 
     def __init__(self, root: int, path: str, options: FileStoreOptions) -> None:
         self._root, self._options = root, options
@@ -79,7 +80,7 @@ class FileStore:
         return self._dirty.get(key) or self._files.cached(key) or self._load(key)
 
     async def _load(self, key: BucketKey) -> Snapshot:
-        """Read the file, and ingest what somebody else has written there."""
+        """Read the file, and ingest an edit by another program."""
         try:
             loaded = await asyncio.to_thread(self._files.load, key)
         except BeingEdited:
@@ -112,7 +113,7 @@ class FileStore:
         """Return at once: every change is published."""
 
     def includes(self, _event_id: str, _changed: ChangeEvent) -> bool:
-        # Nobody gets an event id before the subscriber has got its change.
+        # A client gets an event id only after the subscriber has received the change.
         return False
 
     async def catch_up(self) -> None:
@@ -124,11 +125,13 @@ class FileStore:
             return None
         if after == self._committer.event_id:
             return []
-        if self._scans >= MOST_SCANS:
-            return None  # reading anew is less than to wait for so many
+        # With many scans waiting, the client reads the bucket again, which is quicker.
+        if self._scans >= MAX_SCANS:
+            return None
         self._scans += 1
         try:
-            async with self._scanning:  # it takes a while, and others want the processor, too
+            # One scan at a time, since a scan keeps a processor busy for a while.
+            async with self._scanning:
                 steps = await asyncio.to_thread(
                     self._journal.changes_after, after, key, self._committer.end
                 )
@@ -143,14 +146,14 @@ class FileStore:
         ]
 
     async def _recheck(self, key: BucketKey) -> None:
-        """Ingest what another program may have done to a bucket's file."""
+        """Read a bucket, which ingests an edit by another program."""
         try:
             await settled(self.read(key))
         except BucketdError as error:
             log.warning("%s", error.message)
 
     def problems(self) -> list[str]:
-        """Return what a person should know and mend, each as a sentence."""
+        """Return a sentence for each problem that a person should solve."""
         watcher = self._edit_watcher
         found = [self.problem, watcher.problem if watcher is not None else None]
         if self._damaged:
@@ -166,7 +169,7 @@ class FileStore:
             raise errors.refusal("list the buckets", error) from error
 
     def _page(self, only: Filter, cursor: str | None, limit: int) -> Page:
-        """Return a page; once more where another program began to edit files meanwhile."""
+        """Return a page; list again if another program began to edit files meanwhile."""
         for edited in (self._is_edited(), True):
             keys = [*self._committer.dirty]
             if edited:
@@ -190,7 +193,7 @@ class FileStore:
             return not alone
 
     def _read_on_thread(self, key: BucketKey) -> Snapshot:
-        """Do what ``read`` does, from a worker thread, and without another."""
+        """Read a bucket as ``read`` does, on the calling worker thread."""
         newest = self._dirty.get(key)
         if newest is not None:
             return newest
@@ -204,9 +207,9 @@ class FileStore:
         return self._dirty.get(key, loaded.snapshot)
 
     def _acknowledged(self, key: BucketKey) -> Snapshot | None:
-        """Return what is known of a bucket while its file is edited; None: its editor knows.
+        """Return the acknowledged state of a bucket while its file is edited; None if unknown.
 
-        From any thread.
+        Call from any thread.
         """
         entry = self._files.entry(key)
         if entry is not None and entry.snapshot.revision:
@@ -245,17 +248,17 @@ class FileStore:
 
     @property
     def histograms(self) -> dict[str, Histogram]:
-        """How long commits took and how many came together, by the names of metrics."""
+        """The histograms of commits, by the names of metrics."""
         return self._committer.histograms
 
     @property
     def stalled_seconds(self) -> float:
-        """How long the engine has been at one step; it stands still if that grows."""
+        """The seconds since the engine's current step began; growth means that it hangs."""
         return self._committer.stalled_seconds
 
     @property
     def problem(self) -> str | None:
-        """Why writes are refused now, if they are."""
+        """The reason why writes are refused now; None if they are not."""
         problem = self._committer.problem
         return problem.message if problem else None
 
@@ -263,7 +266,7 @@ class FileStore:
         return None
 
     async def run_background(self, stop: asyncio.Event) -> None:
-        """Return at once: all work is started by requests and by the journal's writer."""
+        """Return at once: requests and the committer start all work."""
 
     async def close(self) -> None:
         try:

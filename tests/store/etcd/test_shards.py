@@ -292,7 +292,7 @@ def test_buckets_of_a_single_cluster_are_not_taken_for_shards(
         alone.request("PUT", pair(of_shard(0, "phone")[0], "job"), {"n": 1})
         answer = host.start().request("GET", pair(of_shard(0, "phone")[0], "job"))
         assert (answer.status, answer.json["code"]) == (500, "internal"), answer
-        assert "all, and no shard" in answer.json["error"]
+        assert "belong to a store without shards" in answer.json["error"]
     finally:
         alone.remove()
         host.remove()
