@@ -1,1 +1,1 @@
-"""The same work done by bucketd and by what users would pick instead, side by side in one run."""
+"""Compare bucketd with the alternatives: the same work for each, side by side in one run."""

@@ -1,4 +1,4 @@
-"""``python -m bench``: everything side by side, and a table of ratios."""
+"""``python -m bench``: run all comparisons and print a table of ratios."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def main() -> int:
     parser.add_argument("--only", metavar="WORD", default="", help="works whose name has this word")
     options = parser.parse_args()
     report = Report()
-    # An installed program has its bytecode; without it each start would compile it anew.
+    # An installed program has bytecode; without it each start would compile the sources again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def scale(times: int) -> int:
         return max(20, times // 10) if options.quick else times
 
-    # Beside the checkout rather than in /tmp, which may be in memory.
+    # The directory is beside the checkout, since /tmp may be in memory.
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=os.environ.get("BENCH_DIR", ".")) as at:
         home = Path(at).resolve()
         for work in WORKS:

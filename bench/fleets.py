@@ -1,4 +1,4 @@
-"""What a bucket in etcd costs: beside etcd itself, asked as bare as can be, and the file store."""
+"""Compare buckets in etcd with plain requests to etcd, and with the file store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZES = (100, 1024, 16 * 1024)
 
 
 def fleet(home: Path, report: Report, scale: Scale) -> None:
-    """The same load generator for all: set and get, one after another, then 16 at once."""
+    """Measure set and get, one after another and then 16 at once, with one load generator."""
     for nodes in (1, 3):
         with peers.available(peers.etcd(home, nodes), report.note, "etcd") as etcd:
             if etcd is not None:
@@ -76,7 +76,7 @@ def _shown(samples: Samples) -> str:
 
 
 def _contestants(fleet: Bucketd, files: Bucketd, etcd: Etcd, size: int):  # type: ignore[no-untyped-def]
-    """Who, how to reach it, and the requests of connection and number that put and get there."""
+    """Return each contestant's name, its connect function, and its put and get requests."""
 
     def put(connection: int, number: int) -> bytes:
         return Bucketd.patch(f"f{size}-{connection}", text_of(size, number))

@@ -1,4 +1,4 @@
-"""Peers within this process: a value is durable under its key once the call returns."""
+"""Peers in this process: a value is durable under its key once the call returns."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 Setter = Callable[[str, bytes], object]
-PACKAGES = Path(__file__).parents[1] / ".venv" / "peers"  # of which the daemon knows nothing
+# The packages of peers, which the daemon cannot import.
+PACKAGES = Path(__file__).parents[1] / ".venv" / "peers"
 
 
 class Missing(Exception):
-    """The peer is not installed; the message says which package brings it."""
+    """The peer is not installed; the message names its package."""
 
 
 def module(name: str, package: str) -> Any:
@@ -29,7 +30,7 @@ def module(name: str, package: str) -> Any:
 
 
 def sqlite(home: Path) -> Setter:
-    """A connection of the calling thread: WAL, and a sync at every commit."""
+    """Return a setter with one SQLite connection per thread: WAL, and a sync at every commit."""
     path, local = home / "peer.sqlite", threading.local()
 
     def connection() -> sqlite3.Connection:
@@ -47,7 +48,7 @@ def sqlite(home: Path) -> Setter:
 
 
 def diskcache(home: Path) -> Setter:
-    """diskcache as it comes, but with sync at every commit as the others have."""
+    """Return a setter on diskcache with its defaults, but a sync at every commit."""
     cache = module("diskcache", "diskcache").Cache(str(home / "diskcache"))
     cache.reset("sqlite_synchronous", 2)
     put: Setter = cache.set
@@ -55,7 +56,7 @@ def diskcache(home: Path) -> Setter:
 
 
 def safe_write(home: Path) -> Setter:
-    """What a careful script does: temporary file, fsync, rename, fsync of the directory."""
+    """Return the setter of a careful script: temporary file, fsync, rename, directory fsync."""
     place = home / "plain"
     place.mkdir(exist_ok=True)
     directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
@@ -74,7 +75,7 @@ def safe_write(home: Path) -> Setter:
 
 
 def bare_append(home: Path) -> Setter:
-    """The limit below all others: one append to a preallocated file, one fdatasync."""
+    """Return the fastest possible setter: one append to a preallocated file, one fdatasync."""
     fd = os.open(home / "append", os.O_RDWR | os.O_CREAT, 0o600)
     size, at = 16 * 1024 * 1024, 0
     os.write(fd, bytes(size))

@@ -1,4 +1,4 @@
-"""Many at once: a closed loop over raw connections, and over threads. The same for every peer."""
+"""Load generators for all peers: a closed loop over raw connections, h2load, and threads."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Run = Callable[[Samples], None]
 
 
 def over_connections(connect: Connect, request: Request, connections: int, total: int) -> Run:
-    """Each connection sends its next request when its answer is whole; ``total`` a round.
+    """Return a run that sends ``total`` requests, each once its connection has its last response.
 
-    ``request(connection, number)`` gives the bytes. Answers are HTTP with a Content-Length. It
-    shares the cores with the server, so it does as little as it can.
+    ``request(connection, number)`` returns the bytes. Responses are HTTP with a Content-Length. The
+    run shares the cores with the server, so it does as little work as possible.
     """
     socks = [connect() for _ in range(connections)]
     indices = {sock.fileno(): index for index, sock in enumerate(socks)}
@@ -74,9 +74,9 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
 def is_whole(text: bytes, usual: int) -> bool:
-    """Whether this is all of an answer; RuntimeError where it is no success.
+    """Report whether a response is complete; raise RuntimeError unless it is a success.
 
-    One as long as the last whole one was, ``usual``, is not read.
+    A response of the ``usual`` length, that of the last complete one, is not parsed.
     """
     if len(text) == usual and text.startswith(SUCCESS):
         return True
@@ -92,11 +92,10 @@ def is_whole(text: bytes, usual: int) -> bool:
 
 
 def by_h2load(path: str, target: str, connections: int, total: int, log: Path) -> Run:
-    """GET ``target`` so often a round, by h2load of nghttp2 on a unix socket; Missing without it.
+    """Return a run that GETs ``target`` by h2load of nghttp2; raise Missing if not installed.
 
-    Being compiled it takes a third of the time for a request that ``over_connections`` takes. That
-    one is slower than the daemon where each of its writes has to wake the daemon up, which is so in
-    some rounds and not in others.
+    h2load is compiled, and needs a third of the time of ``over_connections`` for a request. The
+    latter is slower than the daemon in those rounds in which each write has to wake the daemon up.
     """
     if shutil.which("h2load") is None:
         raise Missing("apt install nghttp2-client")
@@ -104,12 +103,13 @@ def by_h2load(path: str, target: str, connections: int, total: int, log: Path) -
     words += ["--log-file", str(log), f"http://b{target}"]
 
     def run(samples: Samples) -> None:
-        log.unlink(missing_ok=True)  # it appends
+        # h2load appends to its log.
+        log.unlink(missing_ok=True)
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         told = done.stdout
         if f"{total} succeeded" not in told:
             raise RuntimeError(f"not all were a success: {told[-500:]}{done.stderr[-500:]}")
-        # A line of the log: when it was sent, its status, and how many microseconds it took.
+        # A line of the log has the time of the request, its status, and its microseconds.
         lines = log.read_text().splitlines()
         samples.seconds.extend(int(line.split("\t")[2]) / 1e6 for line in lines)
         samples.rates.append(float(_RATE.search(told)[1]))  # type: ignore[index]
@@ -121,7 +121,7 @@ _RATE = re.compile(r"([\d.]+) req/s")
 
 
 def over_threads(make: Callable[[int], Callable[[int], object]], threads: int, total: int) -> Run:
-    """``threads`` threads, each with its own ``make(thread)`` and a share of ``total`` a round."""
+    """Return a run of ``threads`` threads, which share ``total`` calls of ``make(thread)``."""
     calls = [make(index) for index in range(threads)]
     counter = iter(range(10**9))
 

@@ -1,4 +1,4 @@
-"""Export and import of many buckets: ``python -m bench.moving [COUNT] [DIR]``. Time and memory."""
+"""Measure export and import of many buckets: ``python -m bench.moving [COUNT] [DIR]``."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _peak(pid: int) -> int:
 
 
 def _digest(path: Path) -> tuple[int, int]:
-    """How many, and a sum over them in any order."""
+    """Return the number of rows, and a checksum that does not depend on their order."""
     total = count = 0
     with path.open() as file:
         for line in file:

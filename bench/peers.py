@@ -1,6 +1,6 @@
-"""What users would pick instead: started here, spoken to as their users do, ended here.
+"""Servers to compare with: started here, used as their users do, stopped here.
 
-A peer that is not installed raises Missing; the table then names it.
+A peer that is not installed raises Missing, and the table names it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .inprocess import Missing, module
 
 @contextmanager
 def process(words: list[str], ready: Callable[[], bool], log: Path) -> Iterator[subprocess.Popen]:
-    """A server of ours, from when it answers until the end of the block."""
+    """Start a server, wait until it responds, and stop it at the end of the block."""
     with log.open("wb") as out:
         server = subprocess.Popen(words, stdout=out, stderr=out)
     try:
@@ -58,7 +58,7 @@ def connected(path: str) -> socket.socket:
 
 
 class Bucketd:
-    """The daemon of this checkout, strict, on a directory of this run."""
+    """The daemon of this checkout, with strict durability, on a directory of this run."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -96,7 +96,7 @@ class Bucketd:
 
 @contextmanager
 def redis(home: Path) -> Iterator[Any]:
-    """redis-py on a unix socket, to a server that fsyncs every write before it answers."""
+    """Yield redis-py on a unix socket, with a server that fsyncs every write before it responds."""
     if shutil.which("redis-server") is None:
         raise Missing("apt install redis-server")
     found = module("redis", "redis")
@@ -108,7 +108,7 @@ def redis(home: Path) -> Iterator[Any]:
 
 
 class Etcd:
-    """etcd through its v3 JSON gateway, over a kept connection."""
+    """etcd through its v3 JSON gateway, over a keep-alive connection."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.address = address
@@ -137,7 +137,7 @@ class Etcd:
 
 @contextmanager
 def etcd(home: Path, size: int = 1) -> Iterator[Etcd]:
-    """So many nodes; the first of them."""
+    """Start ``size`` nodes, and yield the first."""
     if shutil.which("etcd") is None:
         raise Missing("apt install etcd-server")
     ports = _free_ports(2 * size)
@@ -153,7 +153,8 @@ def etcd(home: Path, size: int = 1) -> Iterator[Etcd]:
             stack.enter_context(process(words, lambda: True, place.with_suffix(".log")))
         while not all(answers(("127.0.0.1", port))() for port in ports[:size]):
             time.sleep(0.05)
-        time.sleep(2)  # their election
+        # The nodes elect a leader.
+        time.sleep(2)
         yield Etcd(("127.0.0.1", ports[0]))
 
 
@@ -189,7 +190,7 @@ web.run_app(app, path=sys.argv[1], print=None, access_log=None)
 
 @contextmanager
 def echo(home: Path) -> Iterator[socket.socket]:
-    """A connected socket whose other end sends back what it gets."""
+    """Yield a socket that is connected to an echo server."""
     path = str(home / "echo.sock")
     with (
         process([sys.executable, "-c", ECHO, path], lambda: Path(path).exists(), home / "echo.log"),
@@ -202,7 +203,7 @@ def echo(home: Path) -> Iterator[socket.socket]:
 
 @contextmanager
 def minimal_aiohttp(home: Path, body: bytes) -> Iterator[str]:
-    """The socket of a handler of three lines that answers these bytes, on asyncio's own loop."""
+    """Yield the socket path of a minimal aiohttp handler with a fixed body, on asyncio's loop."""
     path, file = str(home / "aiohttp.sock"), home / "aiohttp.body"
     file.write_bytes(body)
     words = [sys.executable, "-c", AIOHTTP, path, str(file)]
@@ -217,11 +218,11 @@ def whole(recv: Callable[[int], bytes], size: int) -> None:
 
 @contextlib.contextmanager
 def available(manager: Any, note: Callable[[str], None], name: str) -> Iterator[Any]:
-    """The peer, or None with a note where it is missing."""
+    """Yield the peer; None, with a note in the report, if it is not installed."""
     with contextlib.ExitStack() as stack:
         try:
             peer = stack.enter_context(manager)
         except Missing as cause:
-            note(f"{name} is not here ({cause})")
+            note(f"{name} is not installed ({cause})")
             peer = None
         yield peer

@@ -1,4 +1,4 @@
-"""Which core a client and its servers run on."""
+"""Pin a client and its servers to cores."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .peers import connected
 
 @contextmanager
 def apart(*paths: str) -> Iterator[None]:
-    """This process on one core, and who serves these unix sockets on another, in the block.
+    """Pin this process to one core and the servers of these unix sockets to another.
 
-    Left to itself, the kernel puts some of them on the core of their client and others not, which
-    more than halves or doubles a round trip, and keeps them there for whole runs.
+    Otherwise the kernel keeps some servers on the core of their client for whole runs and others
+    not, which more than halves or doubles a round trip.
     """
     cores = sorted(os.sched_getaffinity(0))
     try:
@@ -29,7 +29,7 @@ def apart(*paths: str) -> Iterator[None]:
 
 
 def _tasks(paths: tuple[str, ...]) -> list[int]:
-    """All threads of the processes that listen there."""
+    """Return all threads of the processes that listen on the sockets."""
     return [task for path in paths for task in _threads(path)]
 
 

@@ -1,4 +1,4 @@
-"""What else costs: starting, importing, system calls, syncs, memory, and a million buckets."""
+"""Further measurements: starts, imports, system calls, syncs, memory, and a million buckets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print(json.loads(connection.getresponse().read())["bucket"])
 
 
 def commands(home: Path, report: Report, scale: Scale) -> None:
-    """Whole processes: bucketctl, the import of the client, the start of the daemon."""
+    """Measure whole processes: bucketctl, and the import of the client."""
     daemon, python = Bucketd(home), _installed(home)
     ctl = str(Path(python).parent / "bucketctl")
     names = {
@@ -57,9 +57,9 @@ def commands(home: Path, report: Report, scale: Scale) -> None:
 
 
 def _installed(home: Path) -> str:
-    """The interpreter of an environment with the client as its users install it.
+    """Return the interpreter of an environment with the client as its users install it.
 
-    That of the checkout imports what an editable install needs at each start.
+    The interpreter of the checkout also imports what an editable install needs at each start.
     """
     python, copy = home / "installed" / "bin" / "python", home / "client"
     shutil.copytree(Path(__file__).parents[1] / "client" / "python", copy)
@@ -70,7 +70,7 @@ def _installed(home: Path) -> str:
 
 
 def start(home: Path, report: Report, scale: Scale) -> None:
-    """From exec to the first answer, beside the imports that it needs."""
+    """Measure the start from exec to the first response, and the daemon's imports alone."""
     imports = [sys.executable, "-c", "import aiohttp.web, orjson, uvloop"]
 
     def ready(_number: int) -> None:
@@ -94,7 +94,7 @@ def start(home: Path, report: Report, scale: Scale) -> None:
 
 def system_calls(home: Path, report: Report, scale: Scale) -> None:
     if shutil.which("strace") is None:
-        report.note("strace is not here (apt install strace)")
+        report.note("strace is not installed (apt install strace)")
         return
     daemon, times = Bucketd(home), scale(2000)
     with daemon.running() as server:
@@ -115,7 +115,7 @@ def system_calls(home: Path, report: Report, scale: Scale) -> None:
 
 
 def device_bytes(home: Path, report: Report, scale: Scale) -> None:
-    """What reaches the disk for each set of a hot bucket, beside the loop of safe writes."""
+    """Measure the bytes that reach the disk for each set of a hot bucket, and by safe writes."""
     from .inprocess import safe_write
     from .works import text_of
 
@@ -148,9 +148,9 @@ def memory(home: Path, report: Report, _scale: Scale) -> None:
 
 
 def watchers(home: Path, report: Report, scale: Scale) -> None:
-    """1,000 streams of one bucket that changes ten times a second, and a client that gets another.
+    """Measure 1,000 streams of a bucket that changes ten times a second, and gets of another.
 
-    They are in a process of their own, which shares the two cores.
+    The streams are in a separate process, which shares the cores.
     """
     daemon, changes = Bucketd(home), scale(100)
     with daemon.running():
@@ -163,7 +163,8 @@ def watchers(home: Path, report: Report, scale: Scale) -> None:
         begun = []
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None  # noqa: S101  (it is a pipe)
-            process.stdout.readline()  # all are in place
+            # The process prints a line once all streams are open.
+            process.stdout.readline()
             for _ in range(changes):
                 gets(alone)
                 time.sleep(0.05)
@@ -185,7 +186,7 @@ PROBES = (commands, start, system_calls, device_bytes, memory, watchers)
 
 
 def million(home: Path, report: Report, scale: Scale) -> None:
-    """The same with 1,000,000 bucket files on disk: start, get, set, memory."""
+    """Measure start, get, set and memory with 1,000,000 bucket files on disk."""
     few, many = home / "few", home / "many"
     plant(few, 100)
     plant(many, 1_000_000)
@@ -219,7 +220,7 @@ def million(home: Path, report: Report, scale: Scale) -> None:
 
 
 def _spread(work: str, daemon: Bucketd, name: str, scale: Scale):  # type: ignore[no-untyped-def]
-    """Requests to a hundred buckets in turn, the same hundred every round."""
+    """Return a contestant with requests to the same hundred buckets, one after another."""
     buckets = [daemon.client(f"d{n}", "j0") for n in range(100 if name == "many" else 10)]
 
     def call(number: int) -> object:
@@ -230,7 +231,7 @@ def _spread(work: str, daemon: Bucketd, name: str, scale: Scale):  # type: ignor
 
 
 def plant(home: Path, count: int) -> None:
-    """Bucket files as they would be after years, without going through the daemon."""
+    """Write ``count`` bucket files as they would be after years, without the daemon."""
     jobs = min(1000, max(10, count // 1000))
     for device in range(count // jobs):
         place = home / "state" / "devices" / f"d{device}" / "jobs"
@@ -277,7 +278,7 @@ def _resident(pid: int) -> float:
 
 
 def _written(home: Path) -> int:
-    """Bytes written so far to the device that holds this directory (sectors of 512 bytes)."""
+    """Return the bytes written so far to the device of a directory (sectors of 512 bytes)."""
     number = os.stat(home).st_dev
     path = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
     return int(path.read_text().split()[6]) * 512 if path.exists() else 0

@@ -1,4 +1,4 @@
-"""The table: what was done, by whom, how fast, and the ratio to the goal."""
+"""The table of results: work, contestants, times, and the ratio with its goal."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Report:
         return "\n".join([machine(), "", *text, "", *self.notes]).rstrip()
 
     def write_into(self, path: Path) -> None:
-        """Replace what stands between the two marks of a page by the table."""
+        """Replace the text between the two markers of a page by the table."""
         before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
         after = rest.partition(END)[2]
         path.write_text(f"{before}{BEGIN}\n{self.as_table()}\n{END}{after}", encoding="utf-8")
@@ -80,7 +80,7 @@ def _line(cells: list[str], widths: list[int]) -> str:
 
 
 def machine() -> str:
-    """What it ran on, and how busy that was: the ratios hold on a quiet machine."""
+    """Describe the machine and its load; the ratios hold on a quiet machine."""
     processor = _value("/proc/cpuinfo", "model name") or platform.machine()
     memory = int(_value("/proc/meminfo", "MemTotal").split()[0]) / 1024 / 1024
     return (
@@ -96,7 +96,7 @@ def _value(path: str, name: str) -> str:
 
 
 def _file_system() -> str:
-    """Of the directory that it ran in."""
+    """Return the file system of the directory of the run."""
     at = os.path.realpath(os.environ.get("BENCH_DIR", "."))
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     above = [m for m in mounts if os.path.commonpath((at, m[1])) == m[1]]

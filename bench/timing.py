@@ -1,4 +1,4 @@
-"""Samples and what is told of them. Times in seconds; rounds of all contestants alternate."""
+"""Samples and their percentiles, in seconds; the rounds of all contestants alternate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Samples:
-    """What one contestant did in all rounds of one work."""
+    """The times and rates of one contestant in all rounds."""
 
     seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
@@ -25,7 +25,7 @@ class Samples:
 
     @property
     def rate(self) -> float:
-        """Operations a second: the median of the rounds."""
+        """The operations per second, as the median of the rounds."""
         return statistics.median(self.rates)
 
 
@@ -35,10 +35,11 @@ def percentile(values: list[float], percent: float) -> float:
 
 
 def alternate(contestants: dict[str, Callable[[Samples], None]], rounds: int) -> dict[str, Samples]:
-    """Each contestant once in every round, so that a drift of the machine hits all alike."""
+    """Run each contestant once per round, so that a drift of the machine affects all equally."""
     found = {name: Samples() for name in contestants}
     for run in contestants.values():
-        run(Samples())  # warm
+        # The first run warms caches and is not counted.
+        run(Samples())
     for _ in range(rounds):
         for name, run in contestants.items():
             run(found[name])
@@ -46,7 +47,7 @@ def alternate(contestants: dict[str, Callable[[Samples], None]], rounds: int) ->
 
 
 def one_by_one(call: Callable[[int], object], times: int) -> Callable[[Samples], None]:
-    """A contestant that makes ``call(number)`` so many times a round, each one timed."""
+    """Return a contestant that calls ``call(number)`` so many times per round, each one timed."""
     counter = iter(range(10**9))
 
     def run(samples: Samples) -> None:

@@ -1,7 +1,7 @@
-"""A thousand watchers of one bucket, in one process: when the last of them had each change.
+"""Open a thousand streams of one bucket, and print when the last of them received each change.
 
-Arguments: socket, path of the stream, how many changes to wait for. Prints "ready", then a JSON
-array of monotonic times.
+Arguments: the socket, the path of the stream, and the number of changes to wait for. The output is
+"ready", then a JSON array of monotonic times.
 """
 
 from __future__ import annotations

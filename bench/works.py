@@ -1,4 +1,4 @@
-"""What automations do all day: get and set, alone and many at once."""
+"""The everyday work of automations: get and set, alone and many at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from .report import Report, latency, micro, per_second
 from .timing import Samples, alternate, one_by_one
 
 SIZES = (100, 1024, 16 * 1024)
-ROUNDS = 15  # many short ones, so that a drift of the disk or the clock hits all alike
+# Many short rounds, so that a drift of the disk or the clock affects all contestants equally.
+ROUNDS = 15
 Scale = Callable[[int], int]
 
 
@@ -27,7 +28,7 @@ def text_of(size: int, number: int) -> bytes:
 
 
 def single_gets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None:
-    """One client, one request after another: its latency."""
+    """Measure the latency of get with one client, one request after another."""
     with (
         peers.available(peers.redis(home), report.note, "redis") as redis,
         peers.echo(home) as echo,
@@ -69,7 +70,8 @@ def single_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> No
                 runs["redis"] = _put(redis.set, key, size, scale)
             if etcd is not None:
                 runs["etcd"] = over_connections(etcd.connect, _etcd(size), 1, scale(70))
-            with apart(*servers):  # etcd keeps both
+            # etcd runs on both cores.
+            with apart(*servers):
                 found = alternate(runs, ROUNDS)
             work, ours = f"set {_size(size)}, one client, p50", latency(found["bucketd"])
             _p50(report, work, found, "redis", 1.0)
@@ -81,7 +83,7 @@ def single_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> No
 
 
 def with_schema(daemon: Bucketd, _home: Path, report: Report, scale: Scale) -> None:
-    """The same set, checked against a schema with a field for each key and without."""
+    """Measure set with a schema that has a field for each key, and without a schema."""
     fields = [{"name": f"f{n}", "type": "string", "maxLength": 100} for n in range(20)]
     with daemon.connect() as sock:
         body = json.dumps({"fields": [*fields, {"name": "n", "type": "number"}]}).encode()
@@ -105,7 +107,7 @@ def with_schema(daemon: Bucketd, _home: Path, report: Report, scale: Scale) -> N
 
 
 def many_gets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None:
-    """Sixteen connections, from one load generator that is the same for both."""
+    """Measure get over sixteen connections, with the same load generator for both servers."""
     daemon.client("many").replace(value_of(1024, 1))
     answer = json.dumps({"success": True, "bucket": value_of(1024, 1), "revision": 1}).encode()
     with peers.minimal_aiohttp(home, answer) as path:
@@ -119,7 +121,7 @@ def _gets(path: str, log: Path, report: Report, total: int) -> Run:
     try:
         return by_h2load(path, Bucketd.path("many"), 16, total, log)
     except inprocess.Missing as cause:
-        report.note(f"h2load is not here ({cause}): a slower loop in Python takes its place")
+        report.note(f"h2load is not installed ({cause}): a slower loop in Python is used instead")
     request = Bucketd.get("many")
     return over_connections(lambda: peers.connected(path), lambda *_: request, 16, total)
 
@@ -152,7 +154,7 @@ def _threads(
         try:
             setters["diskcache"] = inprocess.diskcache(home)
         except inprocess.Missing as cause:
-            report.note(f"diskcache is not here ({cause})")
+            report.note(f"diskcache is not installed ({cause})")
 
     def made(put: inprocess.Setter) -> Callable[[Samples], None]:
         def make(index: int) -> Callable[[int], object]:

@@ -28,7 +28,7 @@ _FLAGS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the daemon and return the exit status: 0 after a signal to stop, 1 on failure, 2 usage."""
+    """Run the daemon and return the exit status: 0 after a stop signal, 1 on failure, 2 usage."""
     options = parser().parse_args(argv)
     process.prepare()
     try:

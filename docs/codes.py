@@ -1,4 +1,4 @@
-"""Every error code, from the two trees of exceptions and the maps that use them."""
+"""The page of error codes, from the two trees of exceptions and the maps that use them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NODE = Path(__file__).parent.parent / "client" / "node" / "src"
 
 
 def daemon_codes() -> dict[str, type[errors.BucketdError]]:
-    """Code to the leaf of the daemon's tree that has it."""
+    """Return the leaves of the daemon's tree by code."""
     return {leaf.code: leaf for leaf in _leaves(errors.BucketdError)}
 
 
 def node_codes() -> dict[str, str]:
-    """Code to the class that the TypeScript client throws for it."""
+    """Return the classes that the TypeScript client throws, by code."""
     rows = re.findall(r"^  (\w+): (\w+Error),$", (NODE / "response.ts").read_text(), re.M)
     own = r"class (\w+) extends TransportError \{\s+constructor\(.*?super\(message, \"(\w+)\"\)"
     found = re.findall(own, (NODE / "errors.ts").read_text(), re.S)
@@ -30,7 +30,7 @@ def node_codes() -> dict[str, str]:
 
 
 def _leaves(kind: type[errors.BucketdError]) -> Iterator[type[errors.BucketdError]]:
-    # A subclass elsewhere is a special case of a leaf, with the code and the entry of the leaf.
+    # A subclass in another module is a special case of a leaf, with the leaf's code and entry.
     below = [one for one in kind.__subclasses__() if one.__module__ == errors.__name__]
     if not below:
         yield kind
@@ -40,9 +40,9 @@ def _leaves(kind: type[errors.BucketdError]) -> Iterator[type[errors.BucketdErro
 
 def page() -> Iterator[str]:
     yield from ("# Error codes", "")
-    yield 'A refusal is an HTTP status and `{"success": false, "error", "code"}`, with `details`'
-    yield "where there are any. `error` is for people and may change; `code` is one of this list,"
-    yield "which only grows. The last three are the clients' own: there was no answer."
+    yield 'An error response has an HTTP status and `{"success": false, "error", "code"}`; some'
+    yield "have `details`. `error` is for people and may change; `code` is one of this list, which"
+    yield "only grows. The last three codes come from the clients: they got no response."
     yield ""
     yield from table(
         ("code", "HTTP", "Python", "TypeScript", "`bucketctl` exits with"), _error_rows()
@@ -50,7 +50,7 @@ def page() -> Iterator[str]:
     for code, (cause, cure) in explained().items():
         yield from ("", f"## {code}", "", cause, "", f"**What to do:** {cure}")
     yield ""
-    yield "`bucketctl` also exits with 2 where it refuses what was typed before anything is sent."
+    yield "`bucketctl` also exits with 2 if a command line is not valid; it then sends no request."
 
 
 def _error_rows() -> Iterator[tuple[str, ...]]:
@@ -64,17 +64,17 @@ def _error_rows() -> Iterator[tuple[str, ...]]:
 
 
 def _kinds() -> dict[str, type[Exception]]:
-    """Every code and the class whose docstring is its entry; the daemon's first, by status."""
+    """Return by code the classes whose docstrings are the entries; the daemon's come first."""
     daemon = daemon_codes()
     own = {code: kind for code, kind in bucketd_client.CODES.items() if code not in daemon}
     return {code: daemon[code] for code in responses.STATUS} | own
 
 
 def explained() -> dict[str, tuple[str, str]]:
-    """Code to its cause and cure."""
+    """Return by code the cause, and how to fix it."""
     return {code: _paragraphs(kind) for code, kind in _kinds().items()}
 
 
 def _paragraphs(kind: type[Exception]) -> tuple[str, str]:
-    cause, cure = (" ".join(part.split()) for part in (kind.__doc__ or "").split("\n\n"))
-    return cause.replace("``", "`"), cure.replace("``", "`")
+    cause, fix = (" ".join(part.split()) for part in (kind.__doc__ or "").split("\n\n"))
+    return cause.replace("``", "`"), fix.replace("``", "`")

@@ -1,10 +1,10 @@
-"""The pages of docs/ that are made of the code: ``make docs`` writes them.
+"""Generate the pages of docs/ that come from the code: ``make docs`` writes them.
 
 errors.md     every code, from the two trees of exceptions and the maps that use them
-settings.md   every setting, from the sections and the lines of why in config/bucketd.toml
+settings.md   every setting, from the sections and the comments in config/bucketd.toml
 routes.md     every route, from the table of routes and openapi.json
 commands.md   every command, from the parsers' own help
-metrics.md    every metric, from what the collector yields
+metrics.md    every metric, from the collector
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NOTE = "<!-- Made by `make docs`; change the code, not this page. -->"
 
 
 def pages() -> dict[str, str]:
-    """File name in docs/ to text."""
+    """Return the text of each generated page by its file name in docs/."""
     makers: tuple[Callable[[], Iterator[str]], ...] = (_settings, _routes, _commands, _metrics)
     made = {maker.__name__[1:]: maker() for maker in makers} | {"errors": codes.page()}
     return {f"{name}.md": "\n".join([NOTE, *lines]) + "\n" for name, lines in made.items()}
@@ -45,7 +45,7 @@ def pages() -> dict[str, str]:
 
 
 def reasons() -> dict[str, str]:
-    """ "section.key" to what config/bucketd.toml says above it; neighbours may share that."""
+    """Return by "section.key" the comment in config/bucketd.toml; neighbours may share one."""
     found: dict[str, str] = {}
     section, lines, fresh = "", [], True
     for line in CONFIG.read_text().splitlines():
@@ -62,7 +62,7 @@ def reasons() -> dict[str, str]:
 
 
 def defaults() -> dict[str, Any]:
-    """ "section.key" to its default on a host's own daemon."""
+    """Return by "section.key" the default for a host's daemon."""
     system = {"STATE_DIRECTORY": "", "RUNTIME_DIRECTORY": ""}
     return sections.in_force(loader.load({}, "/dev/null", system))
 
@@ -70,16 +70,16 @@ def defaults() -> dict[str, Any]:
 def _settings() -> Iterator[str]:
     why = reasons()
     yield from ("# Settings", "")
-    yield "A flag wins over the variable, which wins over drop-ins in `bucketd.d/*.toml`, which win"
-    yield "over the file: `/etc/bucketd/bucketd.toml` for a host's daemon (root, or systemd),"
-    yield "`$XDG_CONFIG_HOME/bucketd/bucketd.toml` for a user's, or the one that `--config` names."
-    yield "`bucketd --check-config` shows what would be in force, `bucketctl status --settings`"
-    yield "what is, in the running daemon, each with where it came from. A reload is"
-    yield "`systemctl reload bucketd`, or `SIGHUP`."
+    yield "A flag overrides the variable, which overrides drop-ins in `bucketd.d/*.toml`, which"
+    yield "override the file: `/etc/bucketd/bucketd.toml` for a host's daemon (root, or systemd),"
+    yield "`$XDG_CONFIG_HOME/bucketd/bucketd.toml` for a user's, or the file that `--config` names."
+    yield "`bucketd --check-config` shows the settings that a start would use, and"
+    yield "`bucketctl status --settings` those of the running daemon, each with its source. To"
+    yield "reload them, run `systemctl reload bucketd` or send `SIGHUP`."
     for section in sections.SECTIONS:
         mine = {n: v for n, v in defaults().items() if n.rpartition(".")[0] == section}
-        taken = "at a start" if section.replace(".", "_") in sections.AT_START else "at a reload"
-        yield from ("", f"## [{section}]", "", f"Taken up {taken}.", "")
+        when = "at a start" if section.replace(".", "_") in sections.AT_START else "at a reload"
+        yield from ("", f"## [{section}]", "", f"Changes take effect {when}.", "")
         yield from table(
             ("key", "default", "variable", "what it is for"),
             (_setting(name, value, why[name]) for name, value in mine.items()),
@@ -98,9 +98,10 @@ def _setting(name: str, value: Any, why: str) -> tuple[str, ...]:
 def _routes() -> Iterator[str]:
     whole = json.loads((REPO / "bucketd" / "api" / "openapi.json").read_text())
     yield from ("# Routes", "")
-    yield "HTTP/1.1 over the unix socket, JSON in and out. `GET /v1/openapi.json` says the same to"
-    yield "programs, with the shape of every body. Names in paths are percent-encoded. A `GET` also"
-    yield "takes `HEAD`. What the numbers of refusals stand for is in [errors.md](errors.md)."
+    yield "The daemon serves HTTP/1.1 with JSON on a unix socket. `GET /v1/openapi.json` describes"
+    yield "the same routes to programs, with the schema of every body. Names in paths are"
+    yield "percent-encoded. A route with `GET` also accepts `HEAD`. [errors.md](errors.md) explains"
+    yield "the error responses."
     rules = dict.fromkeys(route.access for route in routes.ROUTES)
     for rule in rules:
         yield from ("", f"## For {rule.__name__.replace('_', ' ')}", "")
@@ -150,7 +151,7 @@ def _help(words: list[str]) -> Iterator[str]:
 
 
 class _Everything(dict[str, Any]):
-    """A status page on which each figure stands, at 0."""
+    """A status document in which every number is 0."""
 
     def get(self, _name: str, _default: Any = None) -> _Everything:
         return self
@@ -168,8 +169,8 @@ def _metrics() -> Iterator[str]:
     histograms = {name: Histogram() for name in metrics.HISTOGRAMS}
     collector = metrics.Collector(_Everything(), requests, histograms)
     yield from ("# Metrics", "")
-    yield "`GET /metrics`, for an operator, in Prometheus' text format. A dashboard and alert rules"
-    yield "over these are in [config/monitoring](../config/monitoring)."
+    yield "`GET /metrics` returns these to operators, in Prometheus' text format. A dashboard and"
+    yield "alert rules for them are in [config/monitoring](../config/monitoring)."
     yield ""
     rows = sorted(collector.collect(), key=lambda family: family.name)
     yield from table(("metric", "type", "labels", "tells"), map(_metric, rows))

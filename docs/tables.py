@@ -1,4 +1,4 @@
-"""Markdown, as far as the pages that are made need it."""
+"""Markdown tables for the generated pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    """Its lines; a bar within a cell is escaped."""
+    """Yield the lines of a table; escape a bar in a cell."""
     titles = list(head)
     for row in (titles, ["---"] * len(titles), *rows):
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"

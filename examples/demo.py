@@ -1,9 +1,8 @@
-"""The demo behind ``make demo``: log in, lose the daemon to SIGKILL, resume.
+"""The demo of ``make demo``: log in, kill the daemon, resume.
 
-It runs a daemon and the login automation in a scratch directory, checks what
-each step showed, and ends with status 0 only if all of it was as it should be.
-Standard library only; ``bucketd`` and ``bucketctl`` are those beside the Python
-that runs this.
+The demo runs a daemon and the login automation in a scratch directory, checks the result of each
+step, and exits with status 0 only if all steps succeeded. It needs only the standard library;
+``bucketd`` and ``bucketctl`` are those beside the Python interpreter that runs it.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from demo_stage import (
     Failed,
     check,
     command,
-    leave_when_told,
+    exit_on_signals,
     output,
-    play,
+    report_failures,
+    run_steps,
     scratch_directory,
-    told,
 )
 from demo_tools import LOGGED_IN, RESUMED, Daemon, choose_automation, run
 
@@ -44,7 +43,7 @@ Where to go next:
 
 
 class Demo:
-    """The steps; each raises Failed unless it shows what it should."""
+    """The steps of the demo; a step raises Failed unless its result is as expected."""
 
     def __init__(self, daemon: Daemon, automation: list[str]) -> None:
         self._daemon, self._automation = daemon, automation
@@ -52,7 +51,7 @@ class Demo:
         self._token = ""
         self._bucket: Any = None
 
-    def play(self) -> None:
+    def run(self) -> None:
         steps = (
             ("Start a daemon", self.start),
             ("Task iteration 1: there is no session yet", self.log_in),
@@ -64,7 +63,7 @@ class Demo:
             ("A wrong value: the schema refuses it, and nothing changes", self.refuse),
             ("What a script gets outside a job context", self.outside),
         )
-        play(steps)
+        run_steps(steps)
 
     def start(self) -> None:
         self._daemon.start()
@@ -107,7 +106,7 @@ class Demo:
         url = f"http://localhost{BUCKET}"
         argv = ["curl", "--silent", "--unix-socket", self._daemon.socket, url]
         if shutil.which("curl") is None:
-            print("   curl is not here (apt install curl); bucketctl asks the same:")
+            print("   curl is not installed (apt install curl); bucketctl sends the same request:")
             argv = ["bucketctl", "get", "--device", DEVICE, "--job", JOB, "--json"]
         command(shlex.join(argv).replace(" http", " \\\n       http"))
         status, said, error = run(argv, self._environ)
@@ -126,20 +125,20 @@ class Demo:
         command(shlex.join([*argv, assignment]))
         status, said, error = run([*argv, assignment], self._environ)
         output(said + error)
-        told = status == 5 and f"{place} must be" in error
-        check(told, f"refused by config/schemas/{automation}.json (exit status 5)",
+        reported = status == 5 and f"{place} must be" in error
+        check(reported, f"refused by config/schemas/{automation}.json (exit status 5)",
               f"the schema should refuse it; the exit status is {status}")  # fmt: skip
 
     def outside(self) -> None:
         command(shlex.join(self._automation))
         status, said, error = run(self._automation, self._environ)
         output(said + error)
-        told = error.startswith("login: cannot use the bucket:") and "bucketctl run" in error
-        check(status == 1 and told, "no bucket, and how to get one (exit status 1)",
+        reported = error.startswith("login: cannot use the bucket:") and "bucketctl run" in error
+        check(status == 1 and reported, "no bucket, and how to get one (exit status 1)",
               f"it should say so and exit with 1; its exit status is {status}")  # fmt: skip
 
     def _iterate(self) -> list[str]:
-        """One task iteration; what the automation printed."""
+        """Run one task iteration, and return the lines that the automation printed."""
         argv = ["bucketctl", "run", "--device", DEVICE, "--job", JOB, "--", *self._automation]
         command(shlex.join(argv).replace(" -- ", " -- \\\n       "))
         status, said, error = run(argv, self._environ)
@@ -157,15 +156,15 @@ def _expected(lines: list[str]) -> str:
 
 
 def main() -> None:
-    """Play it; SystemExit where a step did not show what it should."""
+    """Run the demo. Raises SystemExit if a step failed."""
     options = _parser().parse_args()
-    leave_when_told()
+    exit_on_signals()
     with scratch_directory("bucketd-demo-") as scratch:
         daemon = Daemon(Path(scratch))
         try:
-            with told(daemon.log):
+            with report_failures(daemon.log):
                 automation = shlex.split(options.automation) or choose_automation()
-                Demo(daemon, automation).play()
+                Demo(daemon, automation).run()
         finally:
             daemon.stop()
     print(NEXT, end="")

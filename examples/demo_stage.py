@@ -1,4 +1,4 @@
-"""How a demo is played: its steps, what is on the screen meanwhile, and how it ends."""
+"""Run the steps of a demo, show them on the screen, and report failures."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ WIDTH = 94
 
 
 class Failed(Exception):
-    """A step did not show what it should; the message says what it showed."""
+    """A step had an unexpected result; the message describes it."""
 
 
-# --- the play
+# --- the steps
 
 
-def play(steps: Sequence[tuple[str, Callable[[], None]]]) -> None:
-    """One after the other, each below its name; Failed where one does not show what it should."""
+def run_steps(steps: Sequence[tuple[str, Callable[[], None]]]) -> None:
+    """Run the steps in order, each below its title. Raises Failed if a step fails."""
     for number, (name, step) in enumerate(steps, 1):
         title(number, name)
         step()
-    print(f"\nAll {len(steps)} steps showed what they should.")
+    print(f"\nAll {len(steps)} steps succeeded.")
 
 
 @contextlib.contextmanager
-def told(log: Callable[[], str]) -> Iterator[None]:
-    """A play within this that fails, or is interrupted, says so and leaves with 1, or with 130."""
+def report_failures(log: Callable[[], str]) -> Iterator[None]:
+    """Report a failure in the block with the log and exit with 1; after Ctrl-C exit with 130."""
     try:
         yield
     except (Failed, OSError, ValueError, KeyError) as failure:
@@ -46,13 +46,13 @@ def told(log: Callable[[], str]) -> Iterator[None]:
 
 
 def scratch_directory(prefix: str) -> tempfile.TemporaryDirectory[str]:
-    """Where scratch directories go, unless no socket's path could be that long."""
+    """Create a scratch directory, in /tmp if the usual place is too long for a socket's path."""
     base = None if len(tempfile.gettempdir()) <= 60 else "/tmp"  # noqa: S108
     return tempfile.TemporaryDirectory(prefix=prefix, dir=base)
 
 
-def leave_when_told() -> None:
-    """On SIGTERM and SIGHUP, by way of all that is to be ended."""
+def exit_on_signals() -> None:
+    """Exit on SIGTERM and SIGHUP by an exception, so that all started programs are ended."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
 
@@ -86,7 +86,7 @@ def command(text: str) -> None:
 
 
 def output(text: str) -> None:
-    """Print what a program said, folded where it is wide: at blanks, commas and dots."""
+    """Print the output of a program; wrap long lines at blanks, commas and dots."""
     for line in text.splitlines():
         row = ""
         for piece in re.findall(r"[^ ,.]*[ ,.]?", line):
@@ -102,7 +102,7 @@ def _cross() -> str:
 
 
 def check(holds: bool, what: str, otherwise: str) -> None:
-    """Print a tick and ``what``; Failed with ``otherwise`` where it does not hold."""
+    """Print a tick and ``what``; raise Failed with ``otherwise`` unless ``holds``."""
     if not holds:
         raise Failed(otherwise)
     print(f"   {_sgr('32')}{_mark('✓', 'ok:')}{_sgr('0')} {what}", flush=True)

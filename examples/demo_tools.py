@@ -1,4 +1,4 @@
-"""What the demos are played with: programs in a scratch directory, and the automation to run."""
+"""Tools of the demos: programs in a scratch directory, and the choice of the automation."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Program:
-    """A process with a log, which can be killed; it never touches one it did not start."""
+    """A process with a log; only the process started here is ever killed."""
 
     def __init__(self, argv: list[str], log: Path, package: str) -> None:
         self._argv, self._log, self._package = argv, log, package
         self._process: subprocess.Popen[bytes] | None = None
 
     def spawn(self) -> None:
-        """Start it; Failed, with how to get ``package``, where that cannot be."""
+        """Start the process. Raises Failed, which says how to get ``package``."""
         try:
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -88,13 +88,13 @@ class Daemon(Program):
         self.state, self.runtime = scratch / "state", scratch / "run"
         self.socket = str(self.runtime / "bucketd.sock")
         self._config = scratch / "bucketd.toml"
-        # One of its own, so that the settings of a daemon you may have do not count here.
+        # A separate file, so that the settings of a daemon on this host do not apply.
         self._config.write_text(settings)
         self._shown = f" --config {self._config} \\\n      " if settings else ""
         shutil.copytree(ROOT / "config" / "schemas", scratch / "schemas")
         argv = [str(BIN / "bucketd"), "serve", "--config", str(self._config)]
         argv += ["--state-dir", str(self.state), "--runtime-dir", str(self.runtime)]
-        # Where /tmp is in memory, a power cut would cost the demo, and nothing else.
+        # /tmp may be in memory, where a power cut would lose the buckets of the demo only.
         argv += ["--log-level", "warning", "--unsafe-filesystem"]
         super().__init__(argv, scratch / "bucketd.log", "prepare it with: make venv")
 
@@ -118,7 +118,7 @@ class Daemon(Program):
         return True
 
     def ask(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
-        """Status and JSON of one request."""
+        """Send one request, and return its status and JSON."""
         connection = UnixConnection(self.socket)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if token is not None:
@@ -133,7 +133,7 @@ class Daemon(Program):
 
 
 def choose_automation() -> list[str]:
-    """The login automation in TypeScript, or in Python where that cannot be; says which."""
+    """Return the login automation in TypeScript, or in Python without Node; print which one."""
     problem = typescript_problem()
     if problem is None:
         print("The automation: examples/login-session.ts")
@@ -143,17 +143,18 @@ def choose_automation() -> list[str]:
 
 
 def typescript_problem() -> str | None:
-    """Build the TypeScript client and example if that is due; why not, where it cannot be done."""
+    """Build the TypeScript client and example if needed; return why that is impossible, if so."""
     node = shutil.which("node")
     if node is None:
-        return "Node is not here, else it would be the TypeScript one"
+        return "Node is not installed; with it, the TypeScript automation would run"
     _, version, _ = run([node, "--version"], {})
     if int((re.match(r"v(\d+)", version) or ["", "0"])[1]) < 18:
         return f"Node is {version.strip()}, TypeScript wants 18 or newer"
     if not (NODE / "node_modules" / "typescript").exists():
         return "TypeScript is not installed: make node"
     with (NODE / "package.json").open() as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # two at a time would build over each other
+        # Only one process builds at a time.
+        fcntl.flock(turn, fcntl.LOCK_EX)
         return _build()
 
 
@@ -163,7 +164,7 @@ def _build() -> str | None:
         print("Compiling the TypeScript client (once; a few seconds) ...", flush=True)
         if run(["npm", "--prefix", str(NODE), "run", "--silent", "build"], {})[0]:
             return "the TypeScript client does not compile here: npm --prefix client/node run build"
-    # Outside a job context the example compiles itself, and then has nothing to do.
+    # Without a job context the example is compiled, and then ends at once.
     code, _, error = run(["node", "client/node/scripts/example.mjs"], {})
     if code == 1 and error.startswith("login:"):
         return None
@@ -171,7 +172,7 @@ def _build() -> str | None:
 
 
 def run(argv: list[str], environ: dict[str, str]) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of a command, run in the checkout."""
+    """Run a command in the checkout; return its exit status, standard output and error."""
     path = f"{BIN}:{ENVIRON.get('PATH', os.defpath)}"
     pipe = subprocess.PIPE
     try:
@@ -191,7 +192,7 @@ def run(argv: list[str], environ: dict[str, str]) -> tuple[int, str, str]:
 
 
 def end(process: subprocess.Popen[Any]) -> None:
-    """Ask it to end, so that it can end what it started; insist after a while."""
+    """Terminate a process, so that it can end its own children; kill it after 10 s."""
     if process.poll() is None:
         process.terminate()
         try:

@@ -16,12 +16,12 @@ USER = "demo-user"
 
 
 def log_in(user: str) -> str:
-    """Stands in for what your automation does on the phone: type the name, wait for the code, …"""
+    """Return a session token. A real automation would log in on the phone here."""
     return f"{user}:{secrets.token_hex(16)}"
 
 
 def work(session_token: str) -> None:
-    """Stands in for the work itself."""
+    """Do the work of the automation, which is only a check of the token here."""
     if not session_token.startswith(f"{USER}:"):
         sys.exit("login: the app refuses the session")
 

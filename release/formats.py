@@ -1,13 +1,13 @@
-"""Which versions read what this one writes: ``python release/formats.py`` prints the oldest.
+"""Print the oldest version that reads the formats of this one: ``python release/formats.py``.
 
-The Debian package refuses to be replaced by one from before that.
+The Debian package refuses a downgrade to an older version.
 """
 
 from __future__ import annotations
 
 from bucketd.store.file import envelope, journal
 
-# Format to the first version that reads it. A new format adds its line.
+# The first version that reads each format. A new format adds a line.
 READ_SINCE: dict[tuple[str, int | str], str] = {
     ("journal", 1): "0.1.0",
     ("bucket file", "bucketd/1"): "0.1.0",
@@ -19,7 +19,7 @@ WRITTEN: tuple[tuple[str, int | str], ...] = (
 
 
 def oldest_reader() -> str:
-    """The oldest version that reads all that is written. Raises KeyError for a new format."""
+    """Return the oldest version that reads all formats. Raises KeyError for an unlisted format."""
     return max((READ_SINCE[form] for form in WRITTEN), key=_numbers)
 
 

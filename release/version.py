@@ -1,6 +1,6 @@
-"""The version, told or set: ``python release/version.py [NEW]``.
+"""Print or set the version: ``python release/version.py [NEW]``.
 
-It is written in ``bucketd/__init__.py``; setting it writes it where else it has to stand.
+``bucketd/__init__.py`` has the authoritative version; setting it changes all places.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 HOME = Path(__file__).resolve().parent.parent
 PYTHON = r'^(__version__ = ")[^"]+(?=")'
-# File, and what stands before the version; the first is the one that is believed.
+# Each file, and the text before the version; the first file is authoritative.
 PLACES = (
     ("bucketd/__init__.py", PYTHON),
     ("client/python/bucketd_client/__init__.py", PYTHON),
@@ -23,29 +23,29 @@ ALLOWED = re.compile(r"\d+\.\d+\.\d+")
 
 
 def everywhere(home: Path = HOME) -> dict[str, set[str]]:
-    """File to the versions that it names."""
+    """Return the versions that each file names."""
     return {name: set(_found(home / name, before)) for name, before in PLACES}
 
 
 def _found(path: Path, before: str) -> list[str]:
     matches = _own(path.read_text(), before)
     if not matches:
-        raise SystemExit(f"cannot tell the version: {path} names none where it should")
+        raise SystemExit(f"cannot find the version: {path} does not name it in the usual place")
     return [match.group(0).removeprefix(match[1]) for match in matches]
 
 
 def _own(text: str, before: str) -> list[re.Match[str]]:
-    # In a lock file the first two are the package's, and all others those of what it needs.
+    # In a lock file the first two versions are the package's, and all others its dependencies'.
     return list(re.finditer(before, text, flags=re.M))[:2]
 
 
 def current(home: Path = HOME) -> str:
-    """The version of this tree."""
+    """Return the version of this tree."""
     return everywhere(home)[PLACES[0][0]].pop()
 
 
 def change(new: str, home: Path = HOME) -> None:
-    """Write ``new`` wherever the version stands."""
+    """Write a new version to all places."""
     for name, before in PLACES:
         path = home / name
         text = path.read_text()
@@ -55,7 +55,7 @@ def change(new: str, home: Path = HOME) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """The exit status: 2 for what is no version."""
+    """Print or set the version, and return the exit status: 2 for an invalid version."""
     if len(arguments) > 1 or any(ALLOWED.fullmatch(word) is None for word in arguments):
         print("usage: version.py [MAJOR.MINOR.PATCH]", file=sys.stderr)
         return 2

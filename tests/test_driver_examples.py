@@ -37,7 +37,7 @@ def test_appium_goes_on_where_it_was(daemon: Daemon, tmp_path: Path) -> None:
     daemon.kill()
     daemon.start()
     second = iterate(daemon, "emulator-5554", argv, environ)
-    assert second == "going on as ada\nopened order 2\n"
+    assert second == "resuming as ada\nopened order 2\n"
     assert json.loads(phone.read_text())["opened"] == ["order 1", "order 2"]
 
     phone.unlink()  # the app was installed anew, and knows nobody

@@ -162,7 +162,7 @@ def test_no_secret_is_in_the_arguments_of_a_process(
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
 def test_the_scripts_are_read_by_any_sh(name: str, shell: str) -> None:
     if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not here")
+        pytest.skip(f"{shell} is not installed")
     argv = [shell, *(["sh"] if shell == "busybox" else []), "-n", f"examples/{name}"]
     assert subprocess.run(argv, cwd=REPO, capture_output=True).stderr == b""
 
@@ -190,7 +190,7 @@ def test_the_demo_shows_all_it_should(scratch: Path) -> None:
     with start_demo(scratch) as demo:
         said, error = demo.communicate(timeout=60)
     assert (demo.returncode, error) == (0, ""), said
-    assert "All 9 steps showed what they should." in said
+    assert "All 9 steps succeeded." in said
     assert said.index(LOGGED_IN.split("\n")[0]) < said.index(RESUMED.strip())
     assert "curl --silent --unix-socket" in said
     assert "\033" not in said
@@ -203,7 +203,7 @@ def test_the_demo_of_a_fleet_shows_all_it_should(scratch: Path) -> None:
     with start_demo(scratch, name="fleet/demo.py") as demo:
         said, error = demo.communicate(timeout=120)
     assert (demo.returncode, error) == (0, ""), said
-    assert "All 8 steps showed what they should." in said
+    assert "All 8 steps succeeded." in said
     host_a, host_b = said.index("3. Host A"), said.index("5. Host B")
     assert host_a < said.index(LOGGED_IN.split("\n")[0]) < host_b < said.index(RESUMED.strip())
     assert said.count("kill -KILL") == 2

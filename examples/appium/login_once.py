@@ -1,4 +1,4 @@
-"""Log in to an app on a phone once; go on from there in every later task iteration.
+"""Log in to an app on a phone once, and resume the session in every later task iteration.
 
     bucketctl run --device emulator-5554 --job login -- python examples/appium/login_once.py
 
@@ -20,12 +20,14 @@ APP = "com.example.shop"
 
 
 def open_app() -> webdriver.Remote:
-    """The app as it was left: ``no_reset`` keeps its data, and with it the login."""
+    """Open the app as it was left: ``no_reset`` keeps its data, and so the login."""
     options = UiAutomator2Options()
-    options.udid = os.environ["BUCKETD_DEVICE"]  # set by bucketctl run
+    # ``bucketctl run`` sets BUCKETD_DEVICE.
+    options.udid = os.environ["BUCKETD_DEVICE"]
     options.app_package, options.app_activity, options.no_reset = APP, ".MainActivity", True
     driver = webdriver.Remote(SERVER, options=options)
-    driver.implicitly_wait(5)  # seconds that a screen may take to appear
+    # A screen may take 5 s to appear.
+    driver.implicitly_wait(5)
     return driver
 
 
@@ -44,19 +46,21 @@ def open_next_order(driver: webdriver.Remote, number: int) -> None:
 
 
 def main() -> None:
-    bucket = Bucket()  # that of BUCKETD_TOKEN, set by bucketctl run
+    # The bucket is that of BUCKETD_TOKEN, which ``bucketctl run`` sets.
+    bucket = Bucket()
     known = bucket.get()
     driver = open_app()
     try:
         if known.get("user") == os.environ["APP_USER"] and logged_in(driver):
-            print(f"going on as {known['user']}")
+            print(f"resuming as {known['user']}")
         else:
             print(f"logging in as {os.environ['APP_USER']}")
             log_in(driver, os.environ["APP_USER"])
             known = bucket.set(user=os.environ["APP_USER"], loggedInAt=round(time.time()))
         number = known.get("order", 0) + 1
         open_next_order(driver, number)
-        bucket.set(order=number)  # done: a crash from here on does not open it again
+        # The order is stored, so that a later crash does not open it again.
+        bucket.set(order=number)
         print(f"opened order {number}")
     finally:
         driver.quit()

@@ -1,8 +1,8 @@
-"""The demo behind ``make demo-fleet``: a device is moved from host A to host B, and goes on there.
+"""The demo of ``make demo-fleet``: a device moves from host A to host B, and its session resumes.
 
 Three nodes of etcd and two daemons run on this machine, in a scratch directory. Between the two
-task iterations the leader of etcd is killed, and then host A. Each step is checked; status 0 only
-if all of it was as it should be.
+task iterations the leader of etcd is killed, and then host A. The demo checks each step, and exits
+with status 0 only if all steps succeeded.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from demo_stage import (
     Failed,
     check,
     command,
-    leave_when_told,
+    exit_on_signals,
     output,
-    play,
+    report_failures,
+    run_steps,
     scratch_directory,
-    told,
 )
 from demo_tools import LOGGED_IN, RESUMED, Daemon, choose_automation, run
 from etcd import Cluster
@@ -39,12 +39,12 @@ Where to go next:
 
 
 class Demo:
-    """The steps; each raises Failed unless it shows what it should."""
+    """The steps of the demo; a step raises Failed unless its result is as expected."""
 
     def __init__(self, cluster: Cluster, hosts: dict[str, Daemon], automation: list[str]) -> None:
         self._cluster, self._hosts, self._automation = cluster, hosts, automation
 
-    def play(self) -> None:
+    def run(self) -> None:
         steps = (
             ("Start three nodes of etcd", self.start_cluster),
             ("Start a daemon on host A and one on host B", self.start_hosts),
@@ -55,7 +55,7 @@ class Demo:
             ("Host A dies, too; host B goes on", self.kill_a),
             ("The node of etcd comes back, and has all that it missed", self.bring_back),
         )
-        play(steps)
+        run_steps(steps)
 
     def start_cluster(self) -> None:
         self._cluster.start()
@@ -93,7 +93,7 @@ class Demo:
         self._dead.start()
         self._cluster.wait(self._dead)
         name = f"/bucketd/job/{DEVICE}/{JOB}"
-        # Asked over HTTP, so that the demo does not need etcdctl.
+        # The request goes over HTTP, so that the demo does not need etcdctl.
         command(f"etcdctl get {name} --print-value-only \\\n       --endpoints {self._dead.url}")
         found = self._dead.value(name)
         output(found)
@@ -102,7 +102,7 @@ class Demo:
         check(same, f"{self._dead.name} has the bucket as host B left it", "it has another one")
 
     def _iterate(self, host: str) -> list[str]:
-        """One task iteration on a host; what the automation printed."""
+        """Run one task iteration on a host, and return the lines that the automation printed."""
         said = self._ctl(host, "run", "--device", DEVICE, "--job", JOB, "--", *self._automation)
         return said.splitlines()
 
@@ -117,10 +117,10 @@ class Demo:
 
 
 def main() -> None:
-    """Play it; SystemExit where a step did not show what it should."""
-    leave_when_told()
+    """Run the demo. Raises SystemExit if a step failed."""
+    exit_on_signals()
     if shutil.which("etcd") is None:
-        sys.exit("etcd is not here: apt install etcd-server")
+        sys.exit("etcd is not installed: apt install etcd-server")
     with scratch_directory("bucketd-fleet-") as scratch:
         _play(Path(scratch))
     print(NEXT, end="")
@@ -134,8 +134,8 @@ def _play(scratch: Path) -> None:
         (scratch / name).mkdir()
         hosts[name] = Daemon(scratch / name, settings)
     try:
-        with told(lambda: "\n".join(daemon.log() for daemon in hosts.values())):
-            Demo(cluster, hosts, choose_automation()).play()
+        with report_failures(lambda: "\n".join(daemon.log() for daemon in hosts.values())):
+            Demo(cluster, hosts, choose_automation()).run()
     finally:
         for daemon in hosts.values():
             daemon.stop()

@@ -22,7 +22,7 @@ START_SECONDS = 30.0
 
 
 class Node(Program):
-    """One etcd, with its directory and its two ports."""
+    """One etcd process, with its directory and its two ports."""
 
     def __init__(self, name: str, home: Path, url: str, peer: str, members: str) -> None:
         self.name, self.url = name, url
@@ -42,13 +42,13 @@ class Node(Program):
             return json.load(answer)
 
     def value(self, key: str) -> str:
-        """What it holds under a key."""
+        """Return the value of a key."""
         found = self.ask("/v3/kv/range", {"key": base64.b64encode(key.encode()).decode()})
         return base64.b64decode(found["kvs"][0]["value"]).decode()
 
 
 class Cluster:
-    """The nodes, which are started and ended together or one by one."""
+    """The nodes, which are started and stopped together or one by one."""
 
     def __init__(self, home: Path) -> None:
         urls = [f"http://127.0.0.1:{port}" for port in _free_ports(2 * SIZE)]
@@ -67,7 +67,7 @@ class Cluster:
             self.wait(node)
 
     def wait(self, node: Node) -> None:
-        """Until it takes part in answering; Failed if it does not."""
+        """Wait until a node answers requests. Raises Failed if it does not."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
@@ -77,7 +77,7 @@ class Cluster:
         raise Failed(f"etcd {node.name} did not get ready")
 
     def leader(self) -> Node:
-        """The node that the others follow at this moment."""
+        """Return the current leader. Raises Failed if there is none."""
         for node in self.nodes:
             with contextlib.suppress(OSError):
                 status = node.ask("/v3/maintenance/status", {})

@@ -1,7 +1,7 @@
-"""The copyright file of the package: ``copyright.py LICENSE SITE-PACKAGES``.
+"""Print the copyright file of the package: ``copyright.py LICENSE SITE-PACKAGES``.
 
-Ours, and the licence of each library in the virtual environment, whose text is
-in its own directory there.
+The file names the licence of this project, and that of each library in the virtual environment;
+the text of the latter is in the library's own directory there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(licence: Path, site: Path) -> None:
 
 
 def _about(library: Distribution, site: Path) -> str:
-    """A paragraph; its field wants a name of the licence, and the text may stand elsewhere."""
+    """Return the paragraph of a library: the name of its licence, and where the text is."""
     top = sorted({str(path).partition("/")[0] for path in library.files or ()})
     names = [name for name in top if name and not name.startswith((".", "__pycache__"))]
     home = f"usr/lib/bucketd/lib/{site.parent.name}/site-packages"

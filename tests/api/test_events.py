@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fleet import wait_until
 from harness import Daemon, pair
-from sse import Event, Stream, applied
+from sse import Event, Stream, apply_event
 
 JSON_PATCH = {"Content-Type": "application/json-patch+json"}
 MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
@@ -207,7 +207,7 @@ def test_it_goes_on_across_a_restart(daemon: Daemon, how: str) -> None:
     daemon.request("PATCH", target, {"n": 3})
     with Stream(daemon, events("restart", "job", "?snapshot=true"), since=first.id) as stream:
         found = [essence(stream.next()) for _ in range(2)]
-        assert stream.soon(0.1) is None
+        assert stream.next_within(0.1) is None
     assert found == [change(2, {"n": 2}), change(3, {"n": 3})]
 
 
@@ -387,7 +387,7 @@ def test_who_does_not_read_is_dropped_and_others_hear_all(daemon: Daemon) -> Non
         assert len(told) < most
     known: dict[str, Any] = {}
     for event in told:  # what it did hear is whole and in order
-        known = applied(known, event)
+        known = apply_event(known, event)
         assert known["n"] == event.data["revision"] - 1
 
 

@@ -147,12 +147,12 @@ def test_each_metric_stands_on_the_dashboard(daemon: Daemon) -> None:
         assert base in unused or base in shown, name
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not here")
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_takes_the_alerts() -> None:
     subprocess.run(["promtool", "check", "rules", str(MONITORING / "alerts.yml")], check=True)
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not here")
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_takes_the_metrics(daemon: Daemon) -> None:
     daemon.request("PUT", pair("d", "j"), {"n": 1})
     text = daemon.request("GET", "/metrics").body

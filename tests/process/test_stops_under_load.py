@@ -25,7 +25,7 @@ def test_term_under_load(daemon: Daemon) -> None:
             assert text["bucket"]["n"] == writer.acknowledged
         daemon.start()
         for writer in writers:
-            assert writer.look() == (writer.acknowledged, writer.revision)
+            assert writer.read() == (writer.acknowledged, writer.revision)
     assert "Traceback" not in daemon.log
 
 
@@ -43,14 +43,14 @@ def test_kill_under_load(daemon: Daemon) -> None:
             json.loads(path.read_bytes())
         daemon.start()
         for writer in writers:
-            n, revision = writer.look()
+            n, revision = writer.read()
             assert n in (writer.acknowledged, writer.begun), writer
             assert revision - writer.revision == n - writer.acknowledged, writer
             writer.acknowledged, writer.revision = n, revision
     assert sum(writer.acknowledged for writer in writers) > 100
     daemon.restart()
     for writer in writers:
-        assert writer.look() == (writer.acknowledged, writer.revision)
+        assert writer.read() == (writer.acknowledged, writer.revision)
     quarantine = daemon.state_dir / "quarantine"
     assert not quarantine.exists() or list(quarantine.iterdir()) == []
 
@@ -68,6 +68,6 @@ def test_kill_while_it_starts(daemon: Daemon) -> None:
         daemon.kill()
     daemon.start()
     for writer in writers:
-        n, revision = writer.look()
+        n, revision = writer.read()
         assert n in (writer.acknowledged, writer.begun)
         assert revision == n

@@ -133,7 +133,9 @@ def test_bucketctl_is_one_file(copy: Path, tmp_path: Path, daemon: Daemon) -> No
     assert failed.returncode == 2
 
 
-@pytest.mark.skipif(not (REPO / "client/node/node_modules").exists(), reason="Node is not here")
+@pytest.mark.skipif(
+    not (REPO / "client/node/node_modules").exists(), reason="Node is not installed"
+)
 def test_the_npm_package_is_all_that_is_needed(copy: Path, tmp_path: Path, daemon: Daemon) -> None:
     """Installed with npm, offline: so it needs nothing, nor has it to be built."""
     tarball = make(copy, "npm")[f"bucketd-client-{version.current()}.tgz"]

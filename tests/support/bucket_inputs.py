@@ -1,4 +1,4 @@
-"""What the stateful test sends: hypothesis strategies, and requests that must be refused."""
+"""Inputs of the stateful test: hypothesis strategies, and requests that must be refused."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def query_of(chosen: list[str]) -> str:
 
 
 def merged(target: Any, patch: Any) -> Any:
-    """RFC 7396, as its own pseudocode has it."""
+    """Merge by RFC 7396, after the RFC's pseudocode."""
     if not isinstance(patch, dict):
         return patch
     result = dict(target) if isinstance(target, dict) else {}

@@ -1,4 +1,4 @@
-"""Buckets as a dictionary: what the daemon has to answer, and what has to stand in its files."""
+"""A model of the daemon's buckets: the expected responses, and the expected files."""
 
 from __future__ import annotations
 
@@ -24,44 +24,49 @@ ADOPTED_WITHIN = 3.0
 
 
 def same(one: Any, other: Any) -> bool:
-    """As JSON: Python takes 1 for True, the daemon must not."""
+    """Report whether two values have the same JSON: 1 and True are equal in Python only."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 @dataclass
 class Stored:
-    """One bucket: None with revision 0 and no ETag where nothing is stored."""
+    """The expected state of one bucket; None with revision 0 and no ETag if none is stored."""
 
     bucket: Bucket | None = None
     revision: int = 0
-    etag: str | None = None  # None also as long as no answer has told it
-    used: set[str] = field(default_factory=set)  # every ETag that it ever had
-    edited: bool = False  # by somebody else, and the daemon was not asked since
-    behind: bool = False  # that edit was told of, but may not have its revision in the file yet
+    # None also until a response has shown the ETag.
+    etag: str | None = None
+    # All ETags of the bucket so far.
+    used: set[str] = field(default_factory=set)
+    # Another program has edited the file, and no request has been sent since.
+    edited: bool = False
+    # A response has shown that edit, but the file may not have its revision yet.
+    behind: bool = False
 
 
 @dataclass
 class Model:
-    """All buckets of one daemon, each as it has to be."""
+    """The expected states of all buckets of one daemon."""
 
     daemon: Daemon
     stored: dict[Name, Stored] = field(default_factory=lambda: {name: Stored() for name in NAMES})
-    unlinked: set[Name] = field(default_factory=set)  # by hand, and the daemon may not know yet
+    # Buckets whose files were unlinked by hand, which the daemon may not have noticed yet.
+    unlinked: set[Name] = field(default_factory=set)
 
     def ask(
         self, method: str, name: Name, body: Any = None, query: str = "", **more: Any
     ) -> Response:
         return self.daemon.request(method, pair(*name) + query, body, **more)
 
-    # --- what must be answered
+    # --- the expected responses
 
     def read(self, name: Name, response: Response | None = None) -> None:
-        """A GET, of this or some other face of the API."""
+        """Check a read, by GET or by the given response."""
         self._notice_edit(name)
         self._agree(name, response or self.ask("GET", name))
 
     def changed(self, name: Name, response: Response, after: Bucket | None) -> None:
-        """One more revision and a new ETag if that changed something, else nothing at all."""
+        """Check a change: a new revision and ETag, or none if the value is unchanged."""
         self._notice_edit(name)
         now = self.stored[name]
         if after is None:
@@ -73,17 +78,18 @@ class Model:
         now.behind = False
 
     def refused(self, name: Name, response: Response, status: int, code: str) -> None:
-        """Nothing has changed; a failed guard tells what is there."""
+        """Check a refusal: nothing has changed; a failed precondition shows the revision."""
         assert (response.status, response.json["code"]) == (status, code), response
         assert response.json["success"] is False
         assert response.json["error"]
-        if status in (409, 412):  # the daemon has looked at what is stored
+        # For these two the daemon has read the bucket.
+        if status in (409, 412):
             self._notice_edit(name)
         if status == 412:
             assert response.json["revision"] == self.stored[name].revision
 
     def _notice_edit(self, name: Name) -> None:
-        """An edit by somebody else is one more revision from when the daemon is asked."""
+        """Count an edit by another program as a revision, from the next request on."""
         now = self.stored[name]
         if now.edited:
             now.revision, now.etag, now.edited, now.behind = now.revision + 1, None, False, True
@@ -117,14 +123,14 @@ class Model:
         self.unlinked.add(name)
 
     def see_removals(self) -> None:
-        """Have the daemon told of each, and the next change of anything durable after it."""
+        """Read each unlinked bucket and change it, so that its removal is durable as well."""
         for name in self.unlinked:
             self.read(name)
             self.changed(name, self.ask("PATCH", name, {}), self.stored[name].bucket)
         self.unlinked.clear()
 
     def create(self, name: Name, bucket: Bucket) -> None:
-        """A new file; it may begin at any revision, so that of the first answer counts."""
+        """Create a bucket file by hand; the first response determines its revision."""
         path, now = self.daemon.bucket_path(*name), self.stored[name]
         with write_lock(self.daemon):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -136,21 +142,21 @@ class Model:
         self.wait_for_adoption(name)
 
     def wait_for_adoption(self, name: Name) -> None:
-        """An edit that was told of gets its revision into the file before long."""
+        """Wait until the file has the revision of an edit that a response has shown."""
         now, deadline = self.stored[name], time.monotonic() + ADOPTED_WITHIN
         while now.behind:
             self.read(name)
             now.behind = self._revision_on_disk(name) != now.revision
-            assert time.monotonic() < deadline, f"the edit of {name} is not taken over"
+            assert time.monotonic() < deadline, f"the edit of {name} is not ingested"
 
     def _revision_on_disk(self, name: Name) -> int:
         with write_lock(self.daemon):
             return int(json.loads(self.daemon.bucket_path(*name).read_bytes())["revision"])
 
-    # --- what must stand on disk
+    # --- the expected files
 
     def check_files(self) -> None:
-        """Under the lock every file is the newest state, and there is no other file."""
+        """Check under the lock that every file has the newest state, and no other file exists."""
         root, expected = self.daemon.state_dir, set()
         with write_lock(self.daemon):
             for name, now in self.stored.items():
@@ -158,7 +164,7 @@ class Model:
                     expected.add(self._check_file(name, now))
             found = {path for path in root.rglob("*") if not path.is_dir()}
         others = {str(path.relative_to(root)) for path in found - expected}
-        # What a kill may leave beside a bucket is hidden, and named in no other way.
+        # A kill may leave temporary files, which are hidden.
         rest = {path for path in others if not (path.endswith(".tmp") and "/." in path)}
         assert {path for path in rest if not path.startswith("journal/")} <= STATE_FILES
         assert expected <= found
@@ -168,6 +174,6 @@ class Model:
         document = json.loads(path.read_bytes())
         assert (document["device"], document["job"]) == name
         assert same(document["bucket"], now.bucket), (name, document, now)
-        # Somebody who edits a file need not touch the revision in it.
+        # An edit by hand may leave the revision in the file unchanged.
         assert document["revision"] in {now.revision, now.revision - now.behind}, (name, now)
         return path

@@ -1,4 +1,4 @@
-"""This tree elsewhere, as a fresh checkout would be."""
+"""A copy of this tree, as a fresh checkout would be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness import REPO
 
 
 def copy_project(target: Path) -> None:
-    """What is, or will be, in git; without what was built."""
+    """Copy the files that are or will be in git, without build results."""
     command = ["git", "-C", str(REPO), "ls-files", "-z", "-co", "--exclude-standard"]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for name in listed.split("\0"):

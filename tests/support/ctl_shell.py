@@ -1,4 +1,4 @@
-"""bucketctl as a process: its words in, its output and exit status out."""
+"""Run bucketctl as a process: arguments in, output and exit status out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CTL = [sys.executable, "-m", "bucketd_client.ctl"]
 
 @dataclass(frozen=True)
 class Shell:
-    """Runs bucketctl in a clean environment that knows the daemon's socket."""
+    """Run bucketctl in a clean environment with the daemon's socket."""
 
     daemon: Daemon
 
@@ -42,7 +42,7 @@ class Shell:
         )
 
     def json(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Any:
-        """What a success prints, read as JSON."""
+        """Run a command that must succeed, and return its output as JSON."""
         done = self(*words, stdin=stdin, env=env)
         assert (done.returncode, done.stderr) == (0, "")
         return json.loads(done.stdout)
@@ -50,7 +50,7 @@ class Shell:
     def line(
         self, line: str, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """A line of a shell, in which ``bucketctl`` is our own."""
+        """Run a line of a shell, in which ``bucketctl`` is that of the checkout."""
         function = f'bucketctl() {{ {CTL[0]} -m {CTL[2]} "$@"; }}\n'
         return subprocess.run(
             ["sh", "-c", function + line],
@@ -61,7 +61,7 @@ class Shell:
         )
 
     def on_terminal(self, *words: str, env: dict[str, str] | None = None) -> str:
-        """What a person sees; through a pseudo-terminal."""
+        """Run a command on a pseudo-terminal, and return what a person sees."""
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
             [*CTL, *words],
@@ -81,7 +81,7 @@ class Shell:
 
 
 def read_terminal(ours: int, until: str | None = None) -> str:
-    """To the end, or until the text is there."""
+    """Return the output of a terminal, to its end or until a text appears."""
     text = b""
     with contextlib.suppress(OSError):  # EIO: the other end is closed
         while (until is None or until.encode() not in text) and (chunk := os.read(ours, 65536)):
@@ -92,7 +92,7 @@ def read_terminal(ours: int, until: str | None = None) -> str:
 def session_leader(
     words: list[str], environ: dict[str, str]
 ) -> tuple[int, subprocess.Popen[bytes]]:
-    """A process with a terminal of its own, as after a login; our end of it comes first."""
+    """Start a process with its own terminal, as after a login; return the other end and it."""
     ours, theirs = pty.openpty()
 
     def take_terminal() -> None:

@@ -1,9 +1,9 @@
-"""Running what a document says, as its reader would, and comparing what comes of it.
+"""Run the commands of a document as its reader would, and compare their output.
 
-A block of ``sh`` is run, all of a document in order in one shell on a terminal, and a ``text``
-block right after it is what it prints, with ``…`` for what differs each time. ``sh node`` is
-left out without Node. A block that names a file after its language (``python login.py``) is
-that file, written where the shell stands. Blocks of no language are not run.
+All ``sh`` blocks of a document run in order, in one shell on a terminal. A ``text`` block right
+after one is its output, with ``…`` for text that differs each time. ``sh node`` blocks are left out
+without Node. A block with a file name after its language (``python login.py``) is written to that
+file in the shell's directory. Blocks without a language are not run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ export BUCKETD_SOCKET=~/run/bucketd.sock
 
 
 class Block(NamedTuple):
-    """``name`` is what stands after the language: a file's, or ``node``."""
+    """A fenced block; ``name`` is the word after the language: a file name or ``node``."""
 
     language: str
     name: str
@@ -43,7 +43,7 @@ class Block(NamedTuple):
 
 
 def blocks(document: Path) -> list[Block]:
-    """In order; those that need Node, and what they print, are left out without it."""
+    """Return the blocks in order; without Node, drop those that need it and their output."""
     found = [Block(*groups) for groups in BLOCK.findall(document.read_text())]
     if any(block.name == "node" for block in found) and demo_tools.typescript_problem():
         for index, block in enumerate(found):
@@ -55,7 +55,7 @@ def blocks(document: Path) -> list[Block]:
 
 
 def check(document: Path, home: Path, before: str = "", cwd: Path = REPO) -> None:
-    """Run it; AssertionError where a command fails, or prints something else than it says."""
+    """Run a document; raise AssertionError if a command fails or its output differs."""
     told = blocks(document)
     script = before + "".join(_part(index, block) for index, block in enumerate(told))
     status, said, error = run_in_bash(script, home, cwd)
@@ -65,7 +65,8 @@ def check(document: Path, home: Path, before: str = "", cwd: Path = REPO) -> Non
         if block.language == "text" and (index - 1) in printed:
             expected = ".*".join(re.escape(part) for part in block.text.rstrip().split("…"))
             shown = re.sub(r"\d s ago", "0 s ago", printed[index - 1].rstrip())
-            shown = re.sub(r"\x1b\[\d*m", "", shown)  # a page has no colours
+            # A document shows the output without colours.
+            shown = re.sub(r"\x1b\[\d*m", "", shown)
             assert re.fullmatch(expected, shown), (told[index - 1].text, shown)
 
 
@@ -78,7 +79,7 @@ def _part(index: int, block: Block) -> str:
 
 
 def run_in_bash(script: str, home: Path, cwd: Path = REPO) -> tuple[int, str, str]:
-    """Status, and what a reader sees on a terminal; nothing of it is left running."""
+    """Run a script; return its status, output and errors on a terminal; end all its processes."""
     screen, terminal = pty.openpty()
     err = home / "err"
     with err.open("w") as error:
@@ -99,7 +100,8 @@ def run_in_bash(script: str, home: Path, cwd: Path = REPO) -> tuple[int, str, st
         status = shell.wait(SECONDS)
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(shell.pid, signal.SIGKILL)  # the group that this test has begun
+            # The group is that of the shell, which this test started.
+            os.killpg(shell.pid, signal.SIGKILL)
         shell.wait()
         reader.join()
     return status, b"".join(said).decode().replace("\r\n", "\n"), err.read_text()
@@ -108,12 +110,13 @@ def run_in_bash(script: str, home: Path, cwd: Path = REPO) -> tuple[int, str, st
 def _environ(home: Path) -> dict[str, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("BUCKETD_", "XDG_"))}
     clean["PATH"] = f"{Path(sys.executable).parent}:{clean.get('PATH', os.defpath)}"
-    clean["XDG_RUNTIME_DIR"] = str(home)  # who is not root needs one
+    # A user other than root needs a runtime directory.
+    clean["XDG_RUNTIME_DIR"] = str(home)
     return {**clean, "HOME": str(home), "BUCKETD_STORE_UNSAFE_FILESYSTEM": "true"}
 
 
 def _read_screen(screen: int, said: list[bytes]) -> None:
-    """What is written to a terminal, until nobody has it open any more."""
+    """Collect the output of a terminal until all its users have closed it."""
     with open(screen, "rb", buffering=0) as file, contextlib.suppress(OSError):
         while chunk := file.read(65536):
             said.append(chunk)

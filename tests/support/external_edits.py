@@ -1,4 +1,4 @@
-"""What another program does to bucket files: lock, read, write and rename."""
+"""Edit bucket files as another program would: lock, read, write and rename."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def take(lock: IO[str], seconds: float = 3.0) -> None:
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            assert time.monotonic() < deadline, "somebody does not let go of write.lock"
+            assert time.monotonic() < deadline, "write.lock is not released"
             time.sleep(0.001)
 
 
 @contextmanager
 def lock_held_elsewhere(daemon: Daemon) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process holds ``write.lock`` until the end of the block (or until it is killed)."""
+    """Hold ``write.lock`` in another process until the end of the block, or until it is killed."""
     command = [sys.executable, "-c", HOLDER, str(daemon.state_dir / "write.lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -59,7 +59,7 @@ def lock_held_elsewhere(daemon: Daemon) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def replace_file(path: Path, text: bytes) -> None:
-    """Write and rename."""
+    """Replace a file by write and rename."""
     fresh = path.with_name(f".{path.name}.by-hand")
     fresh.write_bytes(text)
     fresh.chmod(0o600)
@@ -67,7 +67,7 @@ def replace_file(path: Path, text: bytes) -> None:
 
 
 def envelope(daemon: Daemon, device: str, job: str | None = None) -> dict[str, Any]:
-    """The file of a bucket, read under the lock, where it is the newest state."""
+    """Return the file of a bucket, read under the lock, where it has the newest state."""
     with write_lock(daemon):
         return json.loads(daemon.bucket_path(device, job).read_bytes())
 
@@ -89,7 +89,7 @@ def edit(
 
 
 def written(device: str, job: str | None, bucket: Bucket, /, **fields: Any) -> bytes:
-    """A whole bucket file as somebody writes it by hand."""
+    """Return the text of a whole bucket file written by hand."""
     moment = "2026-01-02T03:04:05.000000Z"
     document = {
         "format": "bucketd/1",
@@ -106,7 +106,7 @@ def written(device: str, job: str | None, bucket: Bucket, /, **fields: Any) -> b
 
 
 def tree(root: Path) -> dict[str, tuple[str, bytes]]:
-    """Every entry below ``root``: its kind and its bytes, so that any change shows."""
+    """Return the kind and the bytes of every entry below ``root``."""
     found = {}
     for path in sorted(root.rglob("*")):
         kind = "link" if path.is_symlink() else "dir" if path.is_dir() else "file"
@@ -121,7 +121,7 @@ def content(path: Path, kind: str) -> bytes:
 
 
 def quarantined(daemon: Daemon) -> list[bytes]:
-    """The bytes of every file in the quarantine."""
+    """Return the bytes of every file in the quarantine."""
     home = daemon.state_dir / "quarantine"
     with write_lock(daemon):
         files = [path for path in sorted(home.rglob("*")) if path.is_file()]
@@ -129,7 +129,7 @@ def quarantined(daemon: Daemon) -> list[bytes]:
 
 
 def quarantine_entries(daemon: Daemon) -> list[str]:
-    """What was set aside, of whatever kind."""
+    """Return the names of all entries of the quarantine, of any kind."""
     home = daemon.state_dir / "quarantine"
     with write_lock(daemon):
         return sorted(path.name for path in home.iterdir()) if home.exists() else []

@@ -34,16 +34,16 @@ class Node:
 
     @property
     def data(self) -> str:
-        """Its directory."""
+        """The data directory of the node."""
         return self._command[self._command.index("--data-dir") + 1]
 
     def start(self) -> None:
-        """With what its directory holds."""
+        """Start the node with the data in its directory."""
         with self._log.open("ab") as out:
             self.process = subprocess.Popen(self._command, stdout=out, stderr=out)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Kill the node with SIGKILL."""
         self.process.kill()
         self.process.wait(10)
 
@@ -69,29 +69,30 @@ class Host(Daemon):
         return self.env["BUCKETD_STORE_ETCD_PREFIX"]
 
     def bucket_path(self, device: str, job: str | None = None) -> Path:
-        """Its key."""
+        """Return the key of a bucket, as a path."""
         name = f"device/{encode_name(device)}"
         return Path(self.prefix, name if job is None else f"job/{name[7:]}/{encode_name(job)}")
 
     def files(self) -> dict[str, bytes]:
-        """What it keeps in the cluster, by key."""
+        """Return the values of all buckets in the cluster, by key."""
         assert self.cluster is not None
-        return self.cluster.kept(self.prefix)
+        return self.cluster.stored_values(self.prefix)
 
 
 class Cluster:
-    """``nodes`` of one cluster, in a directory of its own."""
+    """The ``nodes`` of one cluster."""
 
     def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes
-        self.headers: dict[str, str] = {}  # with which the nodes are asked
+        # The headers of requests to the nodes.
+        self.headers: dict[str, str] = {}
 
     @property
     def endpoints(self) -> str:
         return ",".join(node.url for node in self.nodes)
 
     def host(self, **settings: str) -> Host:
-        """The daemon of one host, not started yet."""
+        """Return the daemon of one host, not started yet."""
         env = {
             "BUCKETD_STORE_ENGINE": "etcd",
             "BUCKETD_STORE_ETCD_ENDPOINTS": self.endpoints,
@@ -100,18 +101,18 @@ class Cluster:
         home = Path(tempfile.mkdtemp(prefix="bd-"))
         return Host(home, env={**env, **settings}, cluster=self)
 
-    def kept(self, prefix: str) -> dict[str, bytes]:
-        """The values of all buckets below a prefix, by key."""
+    def stored_values(self, prefix: str) -> dict[str, bytes]:
+        """Return the values of all buckets below a prefix, by key."""
         begin = prefix.encode()
         end = begin[:-1] + bytes([begin[-1] + 1])
-        body = {"key": coded(begin), "range_end": coded(end)}
+        body = {"key": b64(begin), "range_end": b64(end)}
         rows = self.nodes[0].ask("/v3/kv/range", body, self.headers).get("kvs", ())
         found = {base64.b64decode(kv["key"]).decode(): kv.get("value", "") for kv in rows}
         ours = (f"{prefix}device/", f"{prefix}job/")
         return {k: base64.b64decode(value) for k, value in found.items() if k.startswith(ours)}
 
     def leader(self) -> Node:
-        """As soon as there is one."""
+        """Wait for a leader, and return it."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             for node in self.nodes:
@@ -123,7 +124,7 @@ class Cluster:
         raise AssertionError("etcd did not elect a leader")
 
     def wait(self) -> None:
-        """Until every node serves."""
+        """Wait until every node responds."""
         deadline = time.monotonic() + START_SECONDS
         for node in self.nodes:
             while True:
@@ -137,7 +138,7 @@ class Cluster:
 
 
 class Authority:
-    """Turns a cluster's users on; the one named ``farm`` may use ``/farm/`` and nothing else."""
+    """Enable authentication in a cluster; the user ``farm`` may use ``/farm/`` and nothing else."""
 
     PERMISSION: ClassVar = {"key": "L2Zhcm0v", "range_end": "L2Zhcm0w"}  # /farm/ to /farm0
 
@@ -200,7 +201,7 @@ def cluster(size: int, *options: str, tls: Certificates | None = None) -> Iterat
 
 
 class Certificates:
-    """An authority of its own, and what it signed for the nodes and for a client."""
+    """A certificate authority, and its certificates of the nodes and of a client."""
 
     def __init__(self, home: Path) -> None:
         if shutil.which("openssl") is None:
@@ -225,7 +226,7 @@ class Certificates:
 
     @property
     def options(self) -> list[str]:
-        """For etcd: it lets in whom the authority knows, and nobody else."""
+        """The options with which etcd accepts only clients with a certificate of the authority."""
         found = ["--cert-file", self.file("node.pem"), "--key-file", self.file("node.key")]
         return [*found, "--client-cert-auth", "--trusted-ca-file", self.file("ca.pem")]
 
@@ -236,8 +237,8 @@ class Certificates:
         return found
 
 
-def coded(text: bytes) -> str:
-    """As etcd's gateway takes keys and values."""
+def b64(text: bytes) -> str:
+    """Encode a key or value for etcd's gateway."""
     return base64.b64encode(text).decode()
 
 
@@ -252,5 +253,5 @@ def _ports(count: int) -> list[int]:
 def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, "it does not come to that"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A real daemon in a directory of its own, and raw requests to it. No mock anywhere."""
+"""A real daemon in its own directory, and raw requests to it, without mocks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Response:
-    """One HTTP answer; header names in lower case."""
+    """One HTTP response; header names in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -97,7 +97,7 @@ class Daemon:
 
     def environ(self, env: dict[str, str] | None = None) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("BUCKETD_")}
-        # Durability is not what these tests are about, and /tmp may be in memory.
+        # /tmp may be in memory, which these tests accept.
         clean["BUCKETD_STORE_UNSAFE_FILESYSTEM"] = "true"
         return {**clean, **self.env, **(env or {})}
 
@@ -119,14 +119,14 @@ class Daemon:
         raise AssertionError(f"the daemon did not get ready: {self.log}")
 
     def stop(self, timeout: float = 15.0) -> int:
-        """SIGTERM; the exit status."""
+        """Stop the daemon with SIGTERM, and return its exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Kill the daemon with SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(10)
@@ -146,7 +146,7 @@ class Daemon:
         return sock
 
     def raw(self, text: bytes, timeout: float = 15.0) -> bytes:
-        """Send these bytes; everything that comes until the daemon closes."""
+        """Send bytes, and return all that the daemon sends until it closes the connection."""
         with self.connect(timeout) as sock, contextlib.suppress(ConnectionError):
             with contextlib.suppress(ConnectionError):
                 sock.sendall(text)
@@ -162,7 +162,7 @@ class Daemon:
         token: str | None = None,
         sock: socket.socket | None = None,
     ) -> Response:
-        """One request, on ``sock`` where given (kept open), else on a connection of its own."""
+        """Send one request and return its response; ``sock`` stays open, if given."""
         text = encode_request(method, target, body, headers, token, close=sock is None)
         if sock is not None:
             sock.sendall(text)
@@ -179,7 +179,7 @@ class Daemon:
         automation: str | None = None,
         ttl_seconds: float | None = None,
     ) -> str:
-        """The token of a new context."""
+        """Mint a context, and return its token."""
         body = {"device": device, "job": job, "automation": automation, "ttl_seconds": ttl_seconds}
         given = {name: value for name, value in body.items() if value is not None}
         response = self.request("POST", "/v1/contexts", given)
@@ -187,14 +187,15 @@ class Daemon:
         return str(response.json["token"])
 
     def bucket_path(self, device: str, job: str | None = None) -> Path:
-        """Where the file of a bucket must be."""
+        """Return the expected path of a bucket's file."""
         home = self.state_dir / "devices" / encode_name(device)
         return home / ("device.json" if job is None else f"jobs/{encode_name(job)}.json")
 
     def files(self) -> dict[str, bytes]:
-        """The content of all bucket files, by path; of a directory none."""
+        """Return the content of all bucket files by path; directories have none."""
         with (self.state_dir / "write.lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # when it is free, the files are current
+            # While the lock is free, the files are current.
+            fcntl.flock(lock, fcntl.LOCK_EX)
             found = (self.state_dir / "devices").rglob("*")
             return {str(path): path.read_bytes() if path.is_file() else b"" for path in found}
 
@@ -205,12 +206,12 @@ class Daemon:
 
 
 def new_daemon(**options: Any) -> Daemon:
-    """A daemon that is not started yet, in a directory with a short path (sockets need that)."""
+    """Return a daemon, not started yet; its directory has a path short enough for sockets."""
     return Daemon(Path(tempfile.mkdtemp(prefix="bd-")), **options)
 
 
 def encode_name(name: str) -> str:
-    """The naming rule of bucket files, written a second time on purpose."""
+    """Encode a name for a bucket file, independently of the daemon's code."""
     raw = name.encode()
     out = ""
     for index, byte in enumerate(raw):
@@ -228,7 +229,7 @@ def encode_name(name: str) -> str:
 
 
 def pair(device: str, job: str | None = None) -> str:
-    """The operator's path of a bucket; every byte that is not plain is escaped."""
+    """Return the operator's path of a bucket; all bytes but letters and digits are escaped."""
     device = escape(device)
     return (
         f"/v1/devices/{device}/bucket"
@@ -249,7 +250,7 @@ def encode_request(
     token: str | None = None,
     close: bool = True,
 ) -> bytes:
-    """A request's bytes. A ``bytes`` body goes as it is, anything else as JSON."""
+    """Return a request's bytes. A ``bytes`` body is sent as it is, any other as JSON."""
     given = {"Host": "bucketd"}
     if body is not None:
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -264,7 +265,7 @@ def encode_request(
 
 
 def read_response(sock: socket.socket, method: str = "GET") -> Response:
-    """One answer with a Content-Length (every answer of the daemon has one, or no body)."""
+    """Read one response; the daemon's responses have a Content-Length or no body."""
     text = b""
     while b"\r\n\r\n" not in text:
         chunk = sock.recv(65536)

@@ -1,7 +1,7 @@
-"""A client in a process of its own: operations one after another, with the times of each.
+"""A client in a separate process: operations one after another, with the times of each.
 
-Reads one order a line, does it, answers with the log of it in one line of JSON. The clock is
-CLOCK_MONOTONIC, which all processes of a machine share.
+The process reads one order per line, performs it, and writes the log in one line of JSON. The clock
+is CLOCK_MONOTONIC, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Record = dict[str, Any]
 
 
 def plan(dice: random.Random, etag: str | None) -> Record:
-    """One operation; few different values, so that some of the changes change nothing."""
+    """Return a random operation; there are few values, so that some changes change nothing."""
     kind = dice.choice(KINDS)
     if kind == "swap" and etag is None:
         kind = "get"
@@ -41,7 +41,7 @@ def plan(dice: random.Random, etag: str | None) -> Record:
 
 
 def send(daemon: Daemon, path: str, record: Record) -> Response:
-    """On a connection that exists before the operation is invoked."""
+    """Perform an operation on a connection that is open before the recorded time."""
     query = "?" + "&".join(f"key={key}" for key in record["keys"]) if "keys" in record else ""
     guard = {"If-Match": record["guard"]} if "guard" in record else None
     method = METHODS.get(record["kind"], "DELETE")
@@ -51,7 +51,7 @@ def send(daemon: Daemon, path: str, record: Record) -> Response:
 
 
 def connected(daemon: Daemon) -> Any:
-    """A connection, as soon as there is a daemon again."""
+    """Return a connection, as soon as the daemon accepts one."""
     while True:
         try:
             return daemon.connect()
@@ -69,7 +69,7 @@ def note(record: Record, response: Response) -> None:
 
 
 def perform(daemon: Daemon, paths: list[str], count: int, seed: int) -> dict[str, list[Record]]:
-    """So many operations on these buckets; the log of each bucket."""
+    """Perform ``count`` operations on buckets, and return the log of each bucket."""
     dice, etags = random.Random(seed), dict.fromkeys(paths)
     logs: dict[str, list[Record]] = {path: [] for path in paths}
     for _ in range(count):
@@ -78,7 +78,8 @@ def perform(daemon: Daemon, paths: list[str], count: int, seed: int) -> dict[str
         try:
             note(record, send(daemon, path, record))
         except (ConnectionError, TimeoutError):
-            record["answered"] = None  # it may have happened, or will, or not
+            # The operation may take effect now, later or never.
+            record["answered"] = None
         etags[path] = record.get("etag") or etags[path]
         logs[path].append(record)
         time.sleep(dice.random() * PAUSE)

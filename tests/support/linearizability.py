@@ -1,4 +1,4 @@
-"""Whether a concurrent history of one bucket could have happened one operation after another.
+"""Check that a concurrent history of one bucket is linearizable.
 
 The algorithm is the search of Wing & Gong ("Testing and verifying concurrent objects", 1993)
 with the memoization of Lowe ("Testing for linearizability", 2017), as in Knossos and Porcupine:
@@ -6,11 +6,11 @@ go through the orders that agree with real time (an operation may come next only
 that is still to come was answered before it was invoked), apply each to a sequential model, and
 never visit the same pair (operations done, state of the model) twice.
 
-An operation without an answer may take effect at any time after its invocation, or never. So it
+An operation without a response may take effect at any time after its invocation, or never. So it
 has no end, and the search may leave it out.
 
-The model is a dictionary with a revision and an ETag. The ETag that an operation without an
-answer gave is not known until somebody reads it. Nobody can have guarded by it before that.
+The model is a dictionary with a revision and an ETag. The ETag of an operation without a response
+is unknown until a client reads it, and no client can use it in a precondition before that.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ FOREVER = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What one client asked, when, and what it was told; ``answered`` None: the outcome is open.
+    """One request of a client, its times, and its response; ``answered`` None: no response.
 
-    ``kind`` is get, set, replace, remove (``keys``), clear, or swap (a replace that is guarded by
-    ``guard``, an ETag). ``bucket``, ``revision`` and ``etag`` are of the answer.
+    ``kind`` is get, set, replace, remove (``keys``), clear, or swap (a replace with If-Match
+    ``guard``, an ETag). ``bucket``, ``revision`` and ``etag`` are those of the response.
     """
 
     kind: str
@@ -48,13 +48,13 @@ class Operation:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Operation:
-        """From the log of a client."""
+        """Return the operation in a record of a client's log."""
         return cls(**{**record, "keys": tuple(record.get("keys", ()))})
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The sequential model: what is stored (None: nothing), its revision, its ETag where known."""
+    """The state of the model: the bucket (None: none stored), its revision, its ETag if known."""
 
     items: Items | None = None
     revision: int = 0
@@ -65,7 +65,7 @@ ABSENT = State()
 
 
 def after(state: State, operation: Operation) -> State | None:
-    """The state when the operation has been applied; None where its guard fails."""
+    """Return the state after an operation; None if its precondition fails."""
     if operation.kind == "swap" and (state.items is None or state.etag != operation.guard):
         return None
     stored = None if state.items is None else dict(state.items)
@@ -94,9 +94,9 @@ def outcome(stored: dict[str, int] | None, operation: Operation) -> dict[str, in
 
 
 def step(state: State, operation: Operation, used: frozenset[str]) -> State | None:
-    """The state after it, if its answer is the one that the model gives; else None.
+    """Return the state after an operation; None if its response contradicts the model.
 
-    ``used`` are the ETags of all operations before it, of which a new state may have none.
+    ``used`` has the ETags of all operations before; a new state may have none of them.
     """
     reached = after(state, operation)
     if operation.answered is None:
@@ -111,14 +111,14 @@ def step(state: State, operation: Operation, used: frozenset[str]) -> State | No
 
 
 def with_etag(state: State, etag: str | None, used: frozenset[str]) -> State | None:
-    """The state, of which this ETag has been told; None if it cannot have that."""
+    """Return the state with an ETag that a response has shown; None if that is impossible."""
     if state.items is None or state.etag is not None:
         return state if state.etag == etag else None
     return None if etag is None or etag in used else replace(state, etag=etag)
 
 
 def linearizable(history: Iterable[Operation]) -> bool:
-    """Whether there is an order of the operations that explains every answer."""
+    """Report whether an order of the operations explains every response."""
     operations = sorted(history, key=lambda operation: operation.invoked)
     must = sum(1 << i for i, operation in enumerate(operations) if operation.answered is not None)
     stack, seen = [(0, ABSENT)], {(0, ABSENT)}
@@ -134,13 +134,13 @@ def linearizable(history: Iterable[Operation]) -> bool:
 
 
 def successors(operations: list[Operation], done: int, state: State) -> Iterable[tuple[int, State]]:
-    """The operations that may come next, applied; those without an answer are tried last."""
+    """Return the states after each possible next operation; those without a response come last."""
     waiting = [i for i in range(len(operations)) if not done >> i & 1]
     horizon = min(operations[i].end for i in waiting)
     past = (op.etag for i, op in enumerate(operations) if done >> i & 1)
     used = frozenset(etag for etag in past if etag is not None)
     possible = [i for i in waiting if operations[i].invoked <= horizon]
-    # The stack gives back first what is put there last.
+    # The search takes the last item of the stack first.
     for i in sorted(possible, key=lambda i: operations[i].end, reverse=True):
         reached = step(state, operations[i], used)
         if reached is not None:

@@ -1,4 +1,4 @@
-"""Writers that note what was acknowledged, so that what is found afterwards can be judged."""
+"""Writers that record the acknowledged values, to compare them with the stored ones."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 from harness import Daemon, pair
 
-# What a request may meet that was never read. The end of the stream after a whole request is
-# something else: a daemon that stops in an orderly way has read that one, and owes an answer.
+# The errors of a request that the daemon may not have read. The end of the stream is not among
+# them: a daemon that stops cleanly has read the request, and has to respond.
 GONE = (ConnectionResetError, BrokenPipeError, ConnectionRefusedError, FileNotFoundError)
 
 
 @dataclass
 class Writer:
-    """Counts ``n`` of its own bucket up, on one kept connection, until the daemon is gone."""
+    """Increment ``n`` of its own bucket, on one connection, until the daemon is gone."""
 
     daemon: Daemon
     job: str
@@ -55,8 +55,8 @@ class Writer:
         self.refused += 1
         return False
 
-    def look(self) -> tuple[int, int]:
-        """``n`` and revision as the daemon has them now."""
+    def read(self) -> tuple[int, int]:
+        """Return the stored ``n`` and revision."""
         answer = self.daemon.request("GET", self.target)
         if answer.bucket:
             assert answer.bucket["text"] == "x" * (answer.bucket["n"] * 37 % 3000)
@@ -65,7 +65,7 @@ class Writer:
 
 @contextlib.contextmanager
 def load(writers: list[Writer], killed: bool = False) -> Iterator[None]:
-    """All of them at once; the block ends them. ``killed``: by SIGKILL, which owes no answer."""
+    """Run writers during the block; ``killed``: SIGKILL ends the daemon, so responses may lack."""
     threads = [threading.Thread(target=writer.run, daemon=True) for writer in writers]
     for thread in threads:
         thread.start()

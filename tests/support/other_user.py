@@ -20,13 +20,13 @@ PACKAGES = (REPO / "bucketd", REPO / "client" / "python" / "bucketd_client")
 
 
 def daemon_as(uid: int, gid: int) -> tuple[str, ...] | None:
-    """Return a ``Daemon.program`` that runs as this user; None where no Python lets it."""
+    """Return a ``Daemon.program`` that runs as a user; None if the user can run no Python."""
     become = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
     python = _python(tuple(become))
     if python is None:
         return None
     command = f"[*{[*become, python, '-s', '-m', 'bucketd']!r}, *sys.argv[1:]]"
-    # The working directory is the checkout, which the other user may not be able to enter.
+    # The working directory is the checkout, which the other user may not be allowed to enter.
     code = (
         "import os, sys; os.chdir('/'); "
         f"os.environ['PYTHONPATH'] = {_readable_copy()!r}; "
@@ -37,7 +37,7 @@ def daemon_as(uid: int, gid: int) -> tuple[str, ...] | None:
 
 @functools.cache
 def _python(become: tuple[str, ...]) -> str | None:
-    """Find an interpreter of this version that this user can run with the daemon's modules."""
+    """Return an interpreter of this version that the user can run with the daemon's modules."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     found = [
         os.path.realpath(sys.executable),
@@ -79,7 +79,7 @@ def _readable_copy() -> str:
 
 
 def _requirements(name: str, seen: set[str]) -> Iterator[str]:
-    """Yield the distributions that one needs to run, with theirs; none of its own name."""
+    """Yield the names of a distribution's requirements, and of theirs."""
     for line in importlib.metadata.requires(name) or ():
         wanted = re.match(r"[\w.-]+", line)
         if wanted is None or "extra ==" in line or wanted[0] in seen:
@@ -88,7 +88,8 @@ def _requirements(name: str, seen: set[str]) -> Iterator[str]:
         try:
             importlib.metadata.distribution(wanted[0])
         except importlib.metadata.PackageNotFoundError:
-            continue  # for another Python or system
+            # The requirement is for another Python or system.
+            continue
         if wanted[0] != "bucketd-client":
             yield wanted[0]
         yield from _requirements(wanted[0], seen)

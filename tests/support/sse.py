@@ -1,4 +1,4 @@
-"""A reader of Server-Sent Events, as plain as the format: fields in lines, events in blocks."""
+"""A minimal reader of Server-Sent Events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness import Daemon, encode_request
 
 
 class Event(NamedTuple):
-    """``kind`` is ``""`` for a block without data, such as a heartbeat."""
+    """One event; ``kind`` is ``""`` for a block without data, such as a heartbeat."""
 
     kind: str
     id: str | None
@@ -53,7 +53,7 @@ class Stream:
         self.sock.close()
 
     def block(self) -> Event:
-        """The next block of fields. EOFError at the end of the stream."""
+        """Return the next block of fields; raise EOFError at the end of the stream."""
         fields: dict[str, str] = {}
         for line in self._until(b"\n\n").decode().split("\n"):
             name, _, value = line.partition(":")
@@ -64,14 +64,14 @@ class Stream:
         return Event(kind, fields.get("id"), data)
 
     def next(self) -> Event:
-        """The next event."""
+        """Return the next event."""
         while True:
             event = self.block()
             if event.kind:
                 return event
 
     def rest(self) -> list[Event]:
-        """All events up to the end."""
+        """Return all events up to the end of the stream."""
         found = []
         try:
             while True:
@@ -79,8 +79,8 @@ class Stream:
         except (EOFError, ConnectionError):
             return found
 
-    def soon(self, seconds: float) -> Event | None:
-        """The next event, if one comes within so long."""
+    def next_within(self, seconds: float) -> Event | None:
+        """Return the next event; None if none comes in time."""
         before = self.sock.gettimeout()
         self.sock.settimeout(seconds)
         try:
@@ -100,7 +100,7 @@ class Stream:
         return text
 
 
-def applied(bucket: dict[str, Any], event: Event) -> dict[str, Any]:
-    """What a change makes of the bucket that a watcher knows."""
+def apply_event(bucket: dict[str, Any], event: Event) -> dict[str, Any]:
+    """Return a subscriber's copy of the bucket after an event."""
     kept = {k: v for k, v in bucket.items() if k not in event.data["removed"]}
     return {**kept, **event.data["set"]}

@@ -1,6 +1,6 @@
-"""bucketd, writing down at its end which of its functions were called, in order: a line each.
+"""Run bucketd, and write its function calls in order to the file $TRACE when it ends.
 
-The file is named by $TRACE; a line is ``bucketd/module.py Qualified.name``.
+Each line is ``bucketd/module.py Qualified.name``.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ INSTALLED = "/usr/local/lib/bucketd/bin/bucketd"
 KNOWN = "Failed to parse service type, ignoring: notify-reload"
 
 analyze = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here"
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
 )
 
 

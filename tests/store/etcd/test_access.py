@@ -58,7 +58,7 @@ def test_without_it_nothing_is_read_or_written(
             answer = host.request(method, PATH, body)
             assert (answer.status, answer.json["code"]) == (503, "overloaded")
             assert "etcd" in answer.json["error"]
-    assert all(b"stolen" not in value for value in closed.kept("/bucketd/").values())
+    assert all(b"stolen" not in value for value in closed.stored_values("/bucketd/").values())
 
 
 class ForAnyone(Certificates):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ctl_shell import Shell
-from fleet import Cluster, Host, coded, wait_until
+from fleet import Cluster, Host, b64, wait_until
 from harness import new_daemon, pair
 
 NUMBER = {"fields": [{"name": "n", "type": "number"}]}
@@ -49,9 +49,9 @@ def test_revisions_count_on_and_etags_never_repeat_over_both_hosts(etcd: Cluster
 def write_as_of(etcd: Cluster, prefix: str, job: str, updated_at: str) -> None:
     """What was written then, as etcd has it."""
     key = f"{prefix}job/d/{job}"
-    value = json.loads(etcd.kept(prefix)[key])
+    value = json.loads(etcd.stored_values(prefix)[key])
     value["updated_at"] = updated_at
-    body = {"key": coded(key.encode()), "value": coded(json.dumps(value).encode())}
+    body = {"key": b64(key.encode()), "value": b64(json.dumps(value).encode())}
     etcd.nodes[0].ask("/v3/kv/put", body)
 
 
@@ -62,7 +62,7 @@ def test_every_host_removes_what_is_old_and_nothing_twice(etcd: Cluster) -> None
             hosts[0].request("PUT", pair("d", job), {"n": 1})
         for job in ("old%201", "old%202"):
             write_as_of(etcd, "/old/", job, "2020-01-01T00:00:00.000Z")
-        wait_until(lambda: len(etcd.kept("/old/")) == 1)
+        wait_until(lambda: len(etcd.stored_values("/old/")) == 1)
         assert hosts[1].request("GET", pair("d", "new")).bucket == {"n": 1}
         swept = [host.request("GET", "/v1/status").json["counts"]["swept"] for host in hosts]
         assert sum(swept) == 2

@@ -61,8 +61,9 @@ class Fleet(Requests):
     def keys_are_the_model(self) -> None:
         etcd: Cluster | None = self.hosts[0].cluster
         assert etcd is not None
-        kept = [json.loads(value) for key, value in etcd.kept(self.hosts[0].prefix).items()]
-        found: dict[Name, Any] = {(v["device"], v["job"]): v for v in kept}
+        values = etcd.stored_values(self.hosts[0].prefix).values()
+        stored = [json.loads(value) for value in values]
+        found: dict[Name, Any] = {(v["device"], v["job"]): v for v in stored}
         wanted = {name: now for name, now in self.model.stored.items() if now.bucket is not None}
         assert found.keys() == wanted.keys()
         for name, now in wanted.items():

@@ -75,7 +75,7 @@ def test_it_goes_on_across_a_restart_and_on_another_host(hosts: tuple[Daemon, Da
     for host in hosts:
         with Stream(host, f"{target}/events", since=first.id) as stream:
             assert [essence(stream.next())[0] for _ in range(2)] == [2, 3]
-            assert stream.soon(0.2) is None
+            assert stream.next_within(0.2) is None
 
 
 def test_a_stop_waits_for_what_etcd_has_still_to_tell(etcd: Cluster) -> None:
@@ -184,7 +184,7 @@ def test_first_watchers_that_come_together_are_told_once(etcd: Cluster) -> None:
         for stream in streams:
             with stream:
                 assert [stream.next().data["revision"] for _ in range(2)] == [2, 3]
-                assert stream.soon(0.05) is None
+                assert stream.next_within(0.05) is None
     finally:
         host.remove()
 
@@ -216,7 +216,7 @@ def test_who_resumes_ahead_of_a_watch_that_hangs_is_told_once() -> None:
                     with Stream(host, f"{target}/events", since=since) as stream:
                         until = time.monotonic() + seconds
                         while time.monotonic() < until and 5 not in found:
-                            event = stream.soon(0.1)
+                            event = stream.next_within(0.1)
                             found += [] if event is None else [event.data["revision"]]
                             if seconds > 1 and found[-1] == 4:
                                 other.request("PUT", target, {"n": 4})

@@ -6,7 +6,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-from fleet import Cluster, Host, cluster, coded, wait_until
+from fleet import Cluster, Host, b64, cluster, wait_until
 from harness import pair
 from sse import Stream
 
@@ -33,7 +33,7 @@ def there(host: Host) -> list[str]:
 
 def leases(etcd: Cluster, what: bytes = b"host") -> list[str]:
     """Those that such keys hang on."""
-    body = {"key": coded(b"/bucketd/%b/" % what), "range_end": coded(b"/bucketd/%b0" % what)}
+    body = {"key": b64(b"/bucketd/%b/" % what), "range_end": b64(b"/bucketd/%b0" % what)}
     found = etcd.nodes[0].ask("/v3/kv/range", body).get("kvs", ())
     return [kv.get("lease", "none") for kv in found]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fleet import Cluster, Host, coded, wait_until
+from fleet import Cluster, Host, b64, wait_until
 from harness import pair
 from sse import Stream
 
@@ -28,11 +28,11 @@ def host(etcd: Cluster) -> Iterator[Host]:
 
 def put(etcd: Cluster, key: bytes, value: Any) -> None:
     text = value if isinstance(value, bytes) else json.dumps(value).encode()
-    etcd.nodes[0].ask("/v3/kv/put", {"key": coded(key), "value": coded(text)})
+    etcd.nodes[0].ask("/v3/kv/put", {"key": b64(key), "value": b64(text)})
 
 
 def stored(etcd: Cluster, key: bytes) -> dict[str, Any]:
-    found = etcd.nodes[0].ask("/v3/kv/range", {"key": coded(key)})["kvs"][0]
+    found = etcd.nodes[0].ask("/v3/kv/range", {"key": b64(key)})["kvs"][0]
     return dict(json.loads(base64.b64decode(found["value"])))
 
 

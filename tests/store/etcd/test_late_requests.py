@@ -110,7 +110,8 @@ def test_a_bucket_whose_maker_heard_no_answer_is_made_once(
             target=lambda: answers.append(host.request("PUT", path, {"n": 1}))
         )
         putting.start()
-        wait_until(lambda: bool(one.kept("/bucketd/")))  # and its maker has not heard of that
+        # The host that created the bucket has received no answer.
+        wait_until(lambda: bool(one.stored_values("/bucketd/")))
         left = {"n": 1}
         if meanwhile == "removed":
             assert other.request("DELETE", path).status == 200
@@ -149,7 +150,7 @@ def test_where_the_lease_has_ended_nobody_knows(relayed: tuple[Cluster, Relay, H
     relay.silent = True
     putting = threading.Thread(target=lambda: answers.append(host.request("PUT", path, {})))
     putting.start()
-    wait_until(lambda: bool(one.kept("/bucketd/")))
+    wait_until(lambda: bool(one.stored_values("/bucketd/")))
     end_leases(one)
     putting.join(20)
     assert (answers[0].status, answers[0].json["code"]) == (500, "internal")
@@ -183,7 +184,9 @@ def test_a_refusal_after_a_lost_answer_says_that_nobody_knows(
             target=lambda: answers.append(host.request("PUT", path, {"n": 1}))
         )
         putting.start()
-        wait_until(lambda: any(b'{"n":1}' in value for value in one.kept("/farm/").values()))
+        wait_until(
+            lambda: any(b'{"n":1}' in value for value in one.stored_values("/farm/").values())
+        )
         authority.shut_out()
         putting.join(20)
         assert (answers[0].status, answers[0].json["code"]) == (500, "internal")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ctl_shell import CTL, Shell
-from fleet import Cluster, Host, coded
+from fleet import Cluster, Host, b64
 from harness import Daemon, new_daemon, pair
 
 BUCKETS: dict[tuple[str, str | None], dict[str, Any]] = {
@@ -186,7 +186,7 @@ def test_a_checksum_that_differs_is_told(files: Daemon, host: Host) -> None:
     bad["bucket"]["n"] -= 1  # as long as it was
     assert host.cluster is not None
     text = json.dumps(bad).encode()
-    host.cluster.nodes[0].ask("/v3/kv/put", {"key": coded(name.encode()), "value": coded(text)})
+    host.cluster.nodes[0].ask("/v3/kv/put", {"key": b64(name.encode()), "value": b64(text)})
     status, told, warned = migrate(files, host)
     assert (status, told["differing"]) == (1, 1)
     assert told["checksum"] != told["checksum_there"]

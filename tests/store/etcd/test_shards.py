@@ -66,7 +66,7 @@ def hosts(both: tuple[Cluster, Cluster]) -> Iterator[tuple[Host, Host]]:
 
 
 def devices_in(one: Cluster) -> set[str]:
-    return {json.loads(value)["device"] for value in one.kept("/bucketd/").values()}
+    return {json.loads(value)["device"] for value in one.stored_values("/bucketd/").values()}
 
 
 def of_shard(number: int, stem: str) -> list[str]:
@@ -135,7 +135,7 @@ def test_one_stream_tells_of_all_and_goes_on_where_it_broke_off(hosts: tuple[Hos
         with Stream(two, f"/v1/events?job={job}", since=event.id) as stream:
             found = [stream.next() for _ in range(wanted.total())]
             assert Counter(essence(event)[:2] for event in found) == wanted
-            assert stream.soon(0.05) is None
+            assert stream.next_within(0.05) is None
         middle = len(found) // 2  # what was told on resuming can be gone on from as well
         with Stream(one, f"/v1/events?job={job}", since=found[middle].id) as stream:
             rest = [essence(stream.next()) for _ in found[middle + 1 :]]
@@ -228,7 +228,7 @@ def test_schemas_status_export_and_import_are_of_all(
     assert set(said["store"]["shards"]) == set(NAMES)
     # Those of earlier tests that were killed count until their leases end, after 10 s.
     wait_until(lambda: len(two.request("GET", "/v1/status").json["store"]["hosts"]) == 2, 20)
-    counted = sum(len(cluster.kept("/bucketd/")) for cluster in both)
+    counted = sum(len(cluster.stored_values("/bucketd/")) for cluster in both)
     assert said["counts"]["buckets"] + said["counts"]["device_buckets"] == counted
     exported = Shell(one)("export").stdout
     assert len(exported.splitlines()) == counted

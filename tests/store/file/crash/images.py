@@ -84,7 +84,7 @@ def hold_image(
     if os.geteuid() != 0:
         pytest.skip("only root can mount a file system")
     if shutil.which(program[0]) is None:
-        pytest.skip(f"{program[0]} is not here")
+        pytest.skip(f"{program[0]} is not installed")
     home = Path(tempfile.mkdtemp(prefix="bd-image-"))
     try:
         with hold_mounts() as mounts:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from harness import Daemon, new_daemon, pair
-from sse import Event, Stream, applied
+from sse import Event, Stream, apply_event
 
 DEVICE, JOB = "copied", "job"
 TARGET = pair(DEVICE, JOB)
@@ -47,7 +47,7 @@ class Copy:
         assert self.stream is not None
         while True:
             there = (self.bucket, self.revision) == (bucket, revision)
-            event = self.stream.soon(0.02) if there else self.stream.next()
+            event = self.stream.next_within(0.02) if there else self.stream.next()
             if event is None:
                 return
             self.take(event)
@@ -62,7 +62,7 @@ class Copy:
         revision = event.data["revision"]
         assert revision in (self.revision + 1, 0), (self.revision, event)
         assert revision or self.revision, "a removal was told twice"
-        self.bucket = applied(self.bucket, event)
+        self.bucket = apply_event(self.bucket, event)
         self.revision = revision
 
     def drop_out(self) -> None:

@@ -45,7 +45,7 @@ class Fault:
 
 def skip_unless_traceable() -> None:
     if shutil.which("strace") is None:
-        pytest.skip("strace is not here")
+        pytest.skip("strace is not installed")
     probe = [*("strace", "-o", "/dev/null", "-e", "trace=none"), "true"]
     done = subprocess.run(probe, capture_output=True, text=True)
     if done.returncode != 0:
