@@ -42,7 +42,7 @@ def test_for_people(daemon: Daemon) -> None:
 def test_no_daemon(daemon: Daemon, tmp_path: Path) -> None:
     ctl = Shell(daemon)
     found = findings(ctl, 4, BUCKETD_SOCKET=str(tmp_path / "none"))
-    assert "is not there" in found["socket"]["what"]
+    assert "does not exist" in found["socket"]["what"]
     (tmp_path / "file").touch()
     assert (
         "not a socket" in findings(ctl, 4, BUCKETD_SOCKET=str(tmp_path / "file"))["socket"]["what"]
@@ -145,7 +145,7 @@ def test_a_store_that_does_not_answer(stopped_daemon: Daemon) -> None:
         assert (done.returncode, done.stderr) == (1, "")
         assert (found["daemon"]["level"], found["version"]["level"]) == ("ok", "ok")
         assert "cannot reach a majority of etcd" in found["store"]["what"]
-        assert found["store"]["fix"].startswith("bring a majority of its nodes up")
+        assert found["store"]["fix"].startswith("start a majority of its nodes")
         assert (found["buckets"]["level"], found["schemas"]["level"]) == ("unknown", "ok")
 
 
@@ -208,7 +208,7 @@ def test_what_a_status_says(check: Any, change: dict[str, Any], level: str | Non
         ("cannot write while …: No space left on device; nothing was changed", "free space on /;"),
         ("cannot write while …: Disk quota exceeded; nothing was changed", "free space on /;"),
         ("cannot write: the journal failed; restart bucketd to recover", "fix the cause, then"),
-        ("shard a: cannot reach a majority of etcd: Timeout", "bring a majority"),
+        ("shard a: cannot reach a majority of etcd: Timeout", "start a majority"),
         (None, "fix the cause, then restart"),
     ],
 )
@@ -296,7 +296,7 @@ def test_a_damaged_bucket_that_can_be_had_is_never_condemned(daemon: Daemon) -> 
 
 def test_a_runtime_directory_that_is_gone(daemon: Daemon, tmp_path: Path) -> None:
     found = findings(Shell(daemon), 4, BUCKETD_SOCKET=str(tmp_path / "gone" / "bucketd.sock"))
-    assert found["socket"]["what"].endswith("is not there, nor is its directory")
+    assert found["socket"]["what"].endswith("does not exist, nor is its directory")
     assert "loginctl enable-linger" in found["socket"]["fix"]
 
 

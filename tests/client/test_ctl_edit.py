@@ -55,7 +55,7 @@ def kept(stderr: str) -> Path:
 
 def told(stderr: str) -> list[str]:
     """The words of the command that goes on."""
-    found = re.search(r"go on with: bucketctl edit (.*)\n", stderr)
+    found = re.search(r"continue with: bucketctl edit (.*)\n", stderr)
     assert found, stderr
     return shlex.split(found[1])
 

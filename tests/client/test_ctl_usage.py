@@ -47,7 +47,7 @@ def at(request: pytest.FixtureRequest) -> list[str]:
         (["get", "--device"], 2, "needs a value"),
         (["get", "--json=1"], 2, "takes no value"),
         (["get", "--job", "j"], 2, "need --device"),
-        (["get", "-x"], 2, "goes after --"),
+        (["get", "-x"], 2, "put -- before"),
         (["--json", "get"], 2, "the command comes first"),
         (["context", "crate"], 2, "did you mean context create?"),
         (["get"], 3, "bucketctl run --device"),
@@ -79,9 +79,9 @@ def at(request: pytest.FixtureRequest) -> list[str]:
         (["set", "--device", "d\n", "--job", "j", "a=1"], 1, "control character"),
         (["context"], 2, "context create"),
         (["context", "create"], 2, "--device D"),
-        (["context", "revoke", "none"], 1, "no live one has this id"),
+        (["context", "revoke", "none"], 1, "no live context has this id"),
         (["list", "--limit", "0"], 2, "whole number"),
-        (["sweep"], 2, "cannot sweep: say with --days N how old"),
+        (["sweep"], 2, "cannot sweep: give the age of the buckets to remove with --days N"),
         (["run", "--", "true"], 2, "--device D"),
         (["run", "--device", "d", "--job", "j"], 2, "usage: bucketctl run"),
     ],
@@ -144,7 +144,7 @@ def test_a_bucket_that_was_recovered_is_said_to_be(
     done = ctl(*words, *at, *more)
     assert done.returncode == 0
     assert done.stderr.startswith(
-        "bucketctl: revision 1 took the place of a damaged file, and may lack changes: "
+        "bucketctl: revision 1 has replaced a damaged file, and may lack changes: "
     )
     assert str(path) in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -118,7 +118,7 @@ def test_a_full_queue_is_not_waited_for_for_ever(home: Path) -> None:
         listening.bind(path)
         listening.listen(0)
         waiting = fill(path)
-        with pytest.raises(DaemonUnreachable, match=r"takes no further connections for 0\.2 s"):
+        with pytest.raises(DaemonUnreachable, match=r"accepts no further connections for 0\.2 s"):
             bucket(path, 0.2).get()
         for each in waiting:
             each.close()

@@ -21,9 +21,9 @@ export interface AgentBucket {
   get(): Promise<BucketResult>;
   /** Merge shallowly: keys not named stay, `null` is a value. The result holds the whole bucket. */
   set(data: Partial<BucketData>, options?: { returning?: true | undefined }): Promise<BucketResult>;
-  /** Merge likewise; the result holds the revision and not the bucket. */
+  /** Merge shallowly; the result holds the revision, but not the bucket. */
   set(data: Partial<BucketData>, options: { returning: false }): Promise<WriteResult>;
-  /** Iterate over every change from now on, whoever makes it; a failure comes last. */
+  /** Iterate over every later change by any client; a failure is the last item. */
   watch(options?: WatchOptions): AsyncGenerator<WatchResult<BucketData>, void, void>;
 }
 
@@ -73,7 +73,7 @@ function merge(deviceBucket: boolean, data: unknown, options: AnyWriteOptions | 
   });
 }
 
-/** Return what `call` resolves to, or its failure as a result. */
+/** Return the result of `call`, or its failure as a result. */
 async function resultOf(call: () => unknown): Promise<unknown> {
   try {
     return await call();

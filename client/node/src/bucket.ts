@@ -64,7 +64,7 @@ export class Bucket<T extends object = AnyBucket> {
   remove(...keysAndOptions: [...(keyof T & string)[], MinimalWriteOptions]): Promise<WriteSuccess>;
   async remove(...given: unknown[]): Promise<unknown> {
     const [keys, options] = splitOptions(given);
-    // An empty list that is spread here would otherwise delete the whole bucket.
+    // Without this check, spreading an empty list would delete the whole bucket.
     if (keys.length === 0) {
       throw new InvalidRequestError("cannot remove keys: none is named; clear() removes the whole bucket");
     }
@@ -126,10 +126,10 @@ export class Bucket<T extends object = AnyBucket> {
   }
 
   /**
-   * Iterate over every change from now on, whoever makes it: `for await (const change of bucket.watch())`.
+   * Iterate over every later change by any client: `for await (const change of bucket.watch())`.
    *
    * The iteration waits for a daemon that restarts and continues after the last change. If the
-   * daemon no longer knows what happened in between, a change with `gap` holds the whole bucket.
+   * daemon no longer has the changes in between, a change with `gap` holds the whole bucket.
    * Rejects with NoJobContextError once the token is revoked or expired.
    */
   async *watch(options: WatchOptions = {}): AsyncGenerator<Change<T>, void, void> {

@@ -5,7 +5,7 @@ import * as timers from "node:timers";
 // client therefore keeps the ones that it finds at its import.
 export const { setTimeout, clearTimeout, setInterval, clearInterval, setImmediate } = timers;
 
-/** Return monotonic milliseconds: unlike Date they neither jump nor stand still. */
+/** Return monotonic milliseconds, which setting the system's clock does not change. */
 export const now: () => number = performance.now.bind(performance);
 
 /** Resolve after `ms`. */

@@ -13,7 +13,7 @@ export class NotSent extends Error {
 /** The connection ended after the request and before its response was complete. */
 export class ConnectionLost extends Error {}
 
-/** No complete response in the given time. Unless the whole request was `sent`, nobody acted on it. */
+/** No complete response in time. Unless the whole request was `sent`, the daemon has not acted on it. */
 export class TimedOut extends Error {
   constructor(readonly sent: boolean) {
     super();
@@ -26,7 +26,7 @@ const FRESH_MS = 5;
 
 const pools = new Map<string, Pool>();
 
-/** Send one request over a kept connection to `socketPath`; return its response within `ms`. */
+/** Send one request over a keep-alive connection to `socketPath`; return its response within `ms`. */
 export function exchange(socketPath: string, bytes: string, ms: number): Promise<HttpResponse> {
   return new Promise((resolve, reject) => {
     refuseLongPath(socketPath);
@@ -41,7 +41,7 @@ export function refuseLongPath(socketPath: string): void {
   if (!fits(socketPath)) throw new NotSent(Object.assign(new Error("cannot connect: the path of the socket is too long"), { code: "ENAMETOOLONG" }));
 }
 
-/** One request that is to be answered in its time; the pool gives it a connection. */
+/** One request with its time limit; the pool gives it a connection. */
 class Exchange {
   connection: Connection | undefined;
   // The timer alone keeps the process alive: the sockets do not.
@@ -68,7 +68,7 @@ class Exchange {
   }
 
   private expire(): void {
-    // The late response goes down with its connection, so that no later request gets it.
+    // Closing the connection discards the late response, so that no later request gets it.
     if (this.connection) return this.connection.abandon();
     this.pool.withdraw(this);
     this.fail(new TimedOut(false));
@@ -121,7 +121,7 @@ class Pool {
 
 type State = "connecting" | "idle" | "checking" | "busy" | "closed";
 
-/** One kept connection: one request at a time, and its response before the next. */
+/** One keep-alive connection, with one request at a time. */
 class Connection {
   private readonly socket: net.Socket;
   private state: State = "connecting";
@@ -181,7 +181,7 @@ class Connection {
   }
 
   private receive(bytes: Buffer): void {
-    // Nothing was asked: the other end does not speak HTTP, or has lost count.
+    // No request is open, so the other end does not speak HTTP correctly.
     if (this.state !== "busy") return this.close(new ConnectionLost());
     try {
       const response = this.reader.feed(bytes);
@@ -193,7 +193,7 @@ class Connection {
 
   private succeed(response: HttpResponse): void {
     const exchange = this.exchange!;
-    // A request that was refused before it was read may still be waiting to be written.
+    // A request that was refused before it was read may not be written completely yet.
     const reusable = this.reader.keepAlive && this.socket.writableLength === 0;
     this.exchange = undefined;
     if (reusable) {
@@ -220,7 +220,7 @@ class Connection {
     this.exchange = undefined;
     this.state = "closed";
     this.socket.destroy();
-    // An exchange of which nothing was sent needs only another connection.
+    // Nothing of this exchange was sent, so it only needs another connection.
     if (exchange && state === "checking") this.pool.run(exchange);
     this.pool.remove(this);
     if (exchange && state !== "checking") exchange.fail(error);
@@ -228,10 +228,10 @@ class Connection {
 }
 
 /**
- * Return what an error before any response means. On a unix socket the system reports EPIPE when
- * the other end was closed before the request was written whole, and ECONNRESET when it was closed
- * with a part of the request unread: in both cases nobody has the whole request. An orderly end
- * leaves the outcome open; Node's own "socket hang up" is one, and has no `syscall`.
+ * Return the outcome of an error before any response. On a unix socket the system reports EPIPE if
+ * the other end was closed before the request was written whole, and ECONNRESET if it was closed
+ * with a part of the request unread: in both cases the daemon does not have the whole request. After
+ * a normal end the outcome is unknown; Node reports it as "socket hang up", without a `syscall`.
  */
 export function classify(error: NodeJS.ErrnoException): Error {
   if (error.code?.startsWith("HPE_")) return new MalformedResponse();

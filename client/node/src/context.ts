@@ -2,7 +2,7 @@ import { readFileSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { InvalidRequestError, NoJobContextError } from "./errors.js";
 
-/** Which bucket a call addresses, and with which credentials; resolved anew for each call. */
+/** The bucket that a call addresses, and its credentials; resolved again for each call. */
 export interface Target {
   readonly socket: string;
   /** The bucket's path, percent-encoded. */
@@ -40,7 +40,7 @@ const MAX_TIMEOUT_MS = 2 ** 31 - 1; // the longest delay of a timer
 const HOW_TO_FIX =
   "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND";
 
-/** Return the bucket that `options` name, or the environment where they do not. */
+/** Return the bucket that `options` name, else that of the environment. */
 export function resolve(options: BucketOptions): Target {
   refuseTimeout(options.timeout);
   const socket = options.socket ? pathOf(options.socket) : socketPath();

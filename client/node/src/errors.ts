@@ -6,7 +6,7 @@ export interface BucketErrorOptions {
   details?: Detail[];
   /** The current revision, after a failed precondition. */
   revision?: number;
-  /** The id under which the daemon's log has more about the request. */
+  /** The id of the request in the daemon's log. */
   requestId?: string;
 }
 

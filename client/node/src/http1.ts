@@ -24,7 +24,7 @@ const PROTOCOL = "HTTP/1.";
 const HEAD = /^HTTP\/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\0]*)?(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\n\0]*)*$/;
 const CHUNK_SIZE = /^([0-9a-fA-F]{1,12})[ \t]*(?:;[^\r\n\0]*)?$/;
 
-/** How a body ends: after so many bytes, after its last chunk, or with the connection. */
+/** The framing of a body: its length in bytes, chunks, or the end of the connection. */
 type Framing = number | "chunked" | "close";
 
 /** Return the request as it is sent, in one piece. */
@@ -37,12 +37,12 @@ export function serialize({ method, path, headers, body }: HttpRequest): string 
 
 /**
  * Reads one response (RFC 9112) from chunks of bytes, which may be overwritten after each call.
- * Throws MalformedResponse; the connection is then of no further use.
+ * Throws MalformedResponse, after which the connection is not usable.
  */
 export class ResponseReader {
   private head: Head | undefined;
   private framing: Framing = "close";
-  /** Received bytes that do not make a whole head or chunk yet. */
+  /** The received bytes of an incomplete head or chunk. */
   private rest = EMPTY;
   private readonly body: Buffer[] = [];
   private bodyBytes = 0;
@@ -69,7 +69,7 @@ export class ResponseReader {
       }
       const head = new Head(data.toString("latin1", 0, end));
       data = data.subarray(end + HEAD_END.length);
-      // An interim response announces the final one.
+      // An interim response precedes the final one.
       if (head.status >= 200) this.begin(head);
     }
     return this.framing === "chunked" ? this.takeChunks(data) : this.takeBytes(data);
@@ -93,7 +93,7 @@ export class ResponseReader {
       return undefined;
     }
     this.collect(data.subarray(0, missing));
-    // Bytes after the response belong to no request; `keepAlive` tells that they exist.
+    // Bytes after the response belong to no request; `keepAlive` is false if there are any.
     this.rest = data.subarray(missing);
     return this.complete();
   }

@@ -12,7 +12,7 @@ export function encode(value: unknown, verb: string): string {
   try {
     const text = stringify(value, refusal);
     if (text === undefined) throw new Refused("undefined is not JSON", "");
-    // JSON.stringify writes a lone surrogate as an escape, and few strings need the second look.
+    // JSON.stringify escapes a lone surrogate, so only JSON with such an escape is checked again.
     if (text.includes("\\ud")) stringify(value, surrogateRefusal);
     return text;
   } catch (error) {
@@ -20,14 +20,14 @@ export function encode(value: unknown, verb: string): string {
   }
 }
 
-/** As `encode`, for a value that must be a JSON object. */
+/** Return `value`, which must be an object, as JSON. */
 export function encodeObject(value: unknown, verb: string): string {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new InvalidRequestError(`cannot ${verb}: the data is ${kind(value)}, not an object`);
   }
   const text = encode(value, verb);
   if (!text.startsWith("{")) {
-    throw new InvalidRequestError(`cannot ${verb}: the data is not an object once it is JSON`);
+    throw new InvalidRequestError(`cannot ${verb}: the JSON of the data is not an object`);
   }
   return text;
 }
@@ -102,7 +102,7 @@ function pointer(places: Map<object, Place>, holder: object, key: string): strin
   return `${pointer(places, place.holder, place.key)}/${escaped}`;
 }
 
-/** Return the cause of a failed JSON.stringify. The text of a foreign error might hold a value. */
+/** Return the cause of a failed JSON.stringify, without the error's text, which may show a value. */
 function reason(error: unknown): string {
   if (error instanceof RangeError) return "the data is nested too deeply";
   if (error instanceof Refused) return error.message;
@@ -110,7 +110,7 @@ function reason(error: unknown): string {
   return `reading the data threw ${nameOfError(error)}`;
 }
 
-/** Return the kind of what was thrown, without its text. */
+/** Return the kind of an error, without its text. */
 export function nameOfError(error: unknown): string {
   return error instanceof Error ? error.constructor.name : kind(error);
 }

@@ -1,9 +1,9 @@
 import { clearTimeout, now, setTimeout } from "./clock.js";
 
-/** Earlier work with the same key took all the time of this one. */
+/** The work did not start in time, because of earlier work with the same key. */
 export class QueueTimeout extends Error {}
 
-/** For each key with work in progress: the starts of the work that waits behind it. */
+/** For each key with work in progress, the callbacks that start the waiting work. */
 const queues = new Map<string, Array<() => void>>();
 
 /**

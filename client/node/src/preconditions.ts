@@ -6,7 +6,7 @@ export type AnyWriteOptions = WriteOptions | MinimalWriteOptions;
 // A line break would end the header.
 const HEADER = /^[\t\x20-\x7e\x80-\xff]*$/;
 
-/** Return the headers that make a write conditional on the ETag it was meant for. */
+/** Return the headers of a write's precondition. */
 export function preconditionHeaders(options: Precondition | undefined, verb: string): Record<string, string> {
   if (options === undefined) return {};
   refuseUnknown(options, verb, ["ifMatch"]);

@@ -42,7 +42,7 @@ export interface BucketResponse extends ApiResponse {
   readonly content: object;
 }
 
-/** As `request`, for a call whose response holds the bucket. */
+/** Make one call whose response holds the bucket. */
 export async function requestBucket(target: Target, wanted: BucketRequest, timeout?: number): Promise<BucketResponse> {
   const response = await request(target, wanted, timeout);
   const content = response.body[target.field];
@@ -52,7 +52,7 @@ export async function requestBucket(target: Target, wanted: BucketRequest, timeo
   return { body: response.body, etag: response.etag, content };
 }
 
-/** As `request`, for a write that needs no bucket back; drop the bucket of a daemon that sends it. */
+/** Make one write, and return its response without the bucket, even if the daemon sends it. */
 export async function requestMinimal(target: Target, wanted: BucketRequest, timeout?: number): Promise<WriteSuccess> {
   const { body } = await request(target, wanted, timeout);
   const { [target.field]: _, ...result } = body;
@@ -61,10 +61,10 @@ export async function requestMinimal(target: Target, wanted: BucketRequest, time
 }
 
 const MIN_TRY_MS = 250;
-/** A timer may fire so much early, and no try is made in the rest. */
+/** A timer may fire so many milliseconds early; no attempt is made in the remaining time. */
 const TIMER_ERROR_MS = 2;
 
-/** Repeat a call while it certainly changed nothing, until a response arrives or the time is over. */
+/** Repeat a call until a response arrives or the time is over, while it has certainly changed nothing. */
 async function retry(target: Target, wanted: BucketRequest, limits: Limits): Promise<ApiResponse> {
   let failed: unknown;
   for (let tries = 0; ; tries++) {
@@ -73,7 +73,7 @@ async function retry(target: Target, wanted: BucketRequest, limits: Limits): Pro
     try {
       return await attempt(target, wanted, ms);
     } catch (error) {
-      // The error of a last read with hardly any time left says less than the one before it.
+      // The error of a last attempt with hardly any time left says less than the one before.
       const cutShort = tries > 0 && ms < MIN_TRY_MS && error instanceof TimedOut && wanted.method === "GET";
       if (!cutShort) failed = error;
     }
@@ -93,7 +93,7 @@ async function attempt(target: Target, wanted: BucketRequest, ms: number): Promi
   return parseResponse(await exchange(target.socket, bytes, ms), target);
 }
 
-/** Return the milliseconds until the next try; undefined when another try is unsafe or useless. */
+/** Return the milliseconds until the next attempt; undefined if another attempt is unsafe or useless. */
 function pauseAfter(error: unknown, target: Target, wanted: BucketRequest, tries: number): number | undefined {
   const backoff = Math.min(250, 10 * 2 ** Math.min(tries, 5)) * (0.5 + Math.random() / 2);
   if (error instanceof RetryLater) return Math.max(error.ms, backoff);
@@ -101,17 +101,17 @@ function pauseAfter(error: unknown, target: Target, wanted: BucketRequest, tries
   return isTransient(error, target.socket) ? backoff : undefined;
 }
 
-/** Report whether nothing was sent and another try may reach a daemon. */
+/** Report whether nothing was sent and another attempt may reach a daemon. */
 export function isTransient(error: unknown, socket: string): boolean {
   return error instanceof NotSent && !permanentFailure(socket) && TRANSIENT.has(error.reason.code ?? "");
 }
 
-/** Return the error that the caller gets once no further try is made. */
+/** Return the caller's error when no further attempt is made. */
 export function errorFor(error: unknown, target: Target, wanted: BucketRequest): unknown {
   const doubt =
     wanted.method === "GET"
       ? ""
-      : "; whether the change was made is not known, so read the bucket before repeating it";
+      : "; the outcome is unknown, so read the bucket before repeating the call";
   if (error instanceof RetryLater) return error.refusal;
   if (error instanceof NotSent) return unreachable(causeOf(error.reason), target.socket);
   if (error instanceof ConnectionLost && wanted.method === "GET") {
@@ -124,7 +124,7 @@ export function errorFor(error: unknown, target: Target, wanted: BucketRequest):
     return new TimeoutError("cannot make the call: earlier calls on the same bucket took all its time; nothing was sent");
   }
   if (error instanceof TimedOut && !error.sent) {
-    return new TimeoutError("cannot make the call: its time was over before it was sent; nothing was changed");
+    return new TimeoutError("cannot make the call: it was not sent in time; nothing was changed");
   }
   if (error instanceof TimedOut) {
     return new TimeoutError(`cannot finish the call: no response from bucketd in time${doubt}`);
@@ -138,7 +138,7 @@ export function errorFor(error: unknown, target: Target, wanted: BucketRequest):
 
 const CAUSES: Readonly<Record<string, string>> = {
   EACCES: "permission denied",
-  EAGAIN: "it takes no further connections",
+  EAGAIN: "it accepts no further connections",
   ECONNREFUSED: "nobody listens there",
   ECONNRESET: "it closes each connection",
   ENOENT: "there is no socket",

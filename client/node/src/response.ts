@@ -49,7 +49,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
 
 const RETRYABLE = new Set(["overloaded", "shutting_down", "too_many_requests"]);
 
-/** A refusal that the daemon asks to retry after `ms`; nothing was changed. */
+/** The daemon asks to retry after `ms`; nothing was changed. */
 export class RetryLater extends Error {
   constructor(
     readonly refusal: BucketError,
@@ -73,7 +73,7 @@ function parseBody(response: HttpResponse, target: Target): any {
     const body = JSON.parse(response.text);
     if (body.success === true || (body.success === false && body.code)) return body;
   } catch {
-    // A body that is not JSON is refused below, like JSON of another shape.
+    // The code below refuses a body that is not JSON, or JSON of another shape.
   }
   const cause = `status ${response.status}, and the body is not bucketd's; is it bucketd that listens at ${target.socket}?`;
   throw new StoreError(`cannot read the response: ${cause}`, "internal", { status: response.status });

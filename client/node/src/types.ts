@@ -114,7 +114,7 @@ export interface MinimalWriteOptions extends Precondition {
   returning: false;
 }
 
-/** One change of a bucket, whoever made it. */
+/** One change of a bucket, made by any client. */
 export interface Change<T = AnyBucket> {
   device: string;
   /** null for a device bucket. */
@@ -124,11 +124,11 @@ export interface Change<T = AnyBucket> {
   /** The keys that changed, with their new values. */
   set: Partial<T>;
   removed: string[];
-  /** `watch({ since: id })` continues after this change, in another process too. */
+  /** `watch({ since: id })` continues after this change, also in another process. */
   id: string;
   /**
-   * The daemon no longer knows what happened before, and `set` is the whole current bucket: keys
-   * that are not in it are gone.
+   * True if the changes before are unknown; `set` is then the whole current bucket, and keys that
+   * are not in it have been removed.
    */
   gap: boolean;
 }

@@ -11,12 +11,11 @@ import type { Change, WatchOptions } from "./types.js";
 
 /** Milliseconds. A daemon that sends nothing for three heartbeats is considered gone. */
 export const limits = { silent: 45_000, reach: 5_000, respond: 30_000 };
-// A daemon that restarts is back within seconds. One that stays away longer is not contacted ten
-// times a second.
+// A daemon that restarts is back within seconds; later attempts have longer pauses.
 const [FIRST_PAUSE, SHORT_PAUSE, LONG_PAUSE] = [10, 100, 2_000];
 const SHORT_MS = 10_000;
 
-/** The daemon no longer knows what happened in between: read the whole bucket again. */
+/** The daemon no longer has the changes in between, so the whole bucket has to be read again. */
 class GapDetected extends Error {}
 
 /** Iterate over every change of one bucket, reconnecting as needed, until `signal` aborts. */
@@ -36,7 +35,7 @@ export async function* watch(target: Target, options: WatchOptions, timeout?: nu
   }
 }
 
-/** The state of one watch across its connections: what to request next, and what events mean. */
+/** The state of one watch across its connections: its next request, and the decoding of events. */
 class WatchSession {
   private lastId: string | undefined;
   private needsSnapshot: boolean;
@@ -131,7 +130,7 @@ class StreamConnection {
     const isStream = response.headers["content-type"]?.startsWith("text/event-stream");
     if (response.statusCode !== 200 || !isStream) {
       parseResponse(await readResponse(response), this.session.target);
-      throw new StoreError("cannot read the response: it is no stream of events", "internal");
+      throw new StoreError("cannot read the response: it is not a stream of events", "internal");
     }
     this.giveUpAfter(limits.silent);
     return response;
@@ -175,7 +174,7 @@ class StreamConnection {
   }
 }
 
-/** Iterate over the body as it arrives; throw what a broken connection means. */
+/** Iterate over the body as it arrives; throw the outcome of a broken connection. */
 async function* textOf(response: http.IncomingMessage): AsyncGenerator<string, void, void> {
   try {
     yield* response.setEncoding("utf8");

@@ -106,7 +106,7 @@ test("a write that was read and not answered is not repeated: connection_lost", 
   await assert.rejects(open(fake.path).set({ n: 1 }), (error) => {
     assert.equal(error.code, "connection_lost");
     assert.equal(error.name, "ConnectionLostError");
-    assert.match(error.message, /whether the change was made is not known/);
+    assert.match(error.message, /the outcome is unknown/);
     return true;
   });
   assert.equal(fake.requests.length, 1);

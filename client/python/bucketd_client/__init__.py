@@ -7,7 +7,8 @@
 Each name is imported when it is first used, so that importing this package takes hardly any time.
 """
 
-TYPE_CHECKING = False  # type checkers read it as True; importing typing takes longer than a call
+# Type checkers treat this name as True; importing typing would take longer than a call.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from ._agent import Agent as Agent
@@ -72,7 +73,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = __import__(_HOME_OF[name], globals(), None, (name,), 1)  # importlib takes longer
+    # Importing importlib would take longer.
+    home = __import__(_HOME_OF[name], globals(), None, (name,), 1)
     value = getattr(home, name)
     globals()[name] = value
     return value

@@ -1,7 +1,7 @@
 """``agent.utils.bucket`` and ``agent.utils.deviceBucket``: results, never exceptions.
 
-The context is read from the environment at each call, so a module may be imported before there is
-one.
+Each call reads the context from the environment, so a module may be imported before a context
+exists.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def set_call(kind: Success[Any], device_bucket: bool, data: Any, returning: bool
 
 
 def _result(call: Callable[..., Call], *args: Any) -> Any:
-    """Make one call, and return its result: a success, or a Failure that says what went wrong."""
+    """Make one call, and return its result: a success, or a Failure with the error."""
     try:
         prepared = call(*args)
         request = prepared.request
@@ -81,7 +81,7 @@ def _result(call: Callable[..., Call], *args: Any) -> Any:
 
 
 def watch(device_bucket: bool, keys: tuple[str, ...], snapshot: bool) -> Iterator[Change | Failure]:
-    """Yield the changes; a Failure, as the last, says why there are no more."""
+    """Yield the changes; the last item is a Failure with the reason why the watch ended."""
     from ._sync_watch import changes
     from ._watch_session import Watching
 
@@ -94,10 +94,10 @@ def watch(device_bucket: bool, keys: tuple[str, ...], snapshot: bool) -> Iterato
 
 
 class BucketOfJob(Generic[B, P]):
-    """The bucket of this job on this device; ``B`` is its content, ``P`` what may be set."""
+    """The bucket of this job on this device; ``B`` types its content, ``P`` the data of ``set``."""
 
     def get(self) -> BucketResult[B]:
-        """Return the whole bucket, ``{}`` where none is stored yet."""
+        """Return the whole bucket, ``{}`` if none is stored yet."""
         result: BucketResult[B] = _result(get_call, BucketSuccess, False)
         return result
 
@@ -108,15 +108,15 @@ class BucketOfJob(Generic[B, P]):
     def set(self, data: P, *, returning: bool = True) -> BucketResult[B] | WriteResult:
         """Set these keys, keep all others, and return the whole bucket.
 
-        With ``returning=False`` the result has no bucket, which spares a large one's way back.
+        With ``returning=False`` the result has no bucket, which saves the transfer of a large one.
         """
         result: BucketResult[B] = _result(set_call, BucketSuccess, False, data, returning)
         return result
 
     def watch(self, *keys: str, snapshot: bool = False) -> Iterator[Change | Failure]:
-        """Yield every change by whomever, from the first step on; see ``Bucket.watch``.
+        """Yield every change by any client, from the first step on; see ``Bucket.watch``.
 
-        A Failure is the last: ``success`` tells them apart.
+        The last item is a Failure; ``success`` distinguishes it from a Change.
         """
         return watch(False, keys, snapshot)
 
@@ -125,7 +125,7 @@ class BucketOfDevice:
     """The bucket that all jobs on this device share."""
 
     def get(self) -> DeviceBucketResult:
-        """Return the whole device bucket, ``{}`` where none is stored yet."""
+        """Return the whole device bucket, ``{}`` if none is stored yet."""
         result: DeviceBucketResult = _result(get_call, DeviceBucketSuccess, True)
         return result
 
@@ -146,7 +146,7 @@ class BucketOfDevice:
         return result
 
     def watch(self, *keys: str, snapshot: bool = False) -> Iterator[Change | Failure]:
-        """Yield every change by whomever, from the first step on."""
+        """Yield every change by any client, from the first step on."""
         return watch(True, keys, snapshot)
 
 
@@ -158,7 +158,7 @@ class Utils(Generic[B, P]):
 
 
 class Agent(Generic[B, P]):
-    """``agent``: what an automation is given. ``bucketctl types`` writes one for a schema."""
+    """``agent``, the entry point of an automation. ``bucketctl types`` writes a typed one."""
 
     utils: Utils[B, P] = Utils()
 

@@ -1,4 +1,4 @@
-"""From a scope and an operation to a checked reply: what the blocking and asyncio client share."""
+"""Build requests and check replies, for the blocking and the asyncio client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RETURN_MINIMAL = {"Prefer": "return=minimal"}
 _MAX_POINTER = 200
 
 _MAX_HEADS = 256
-# A program uses few buckets, and those often.
+# Encoded heads; a program uses few buckets, and each of them often.
 _heads: dict[tuple[object, ...], bytes] = {}
 
 
@@ -37,7 +37,7 @@ class Reply:
 
     @property
     def etag(self) -> str | None:
-        """None where no bucket is stored."""
+        """The ETag; None if no bucket is stored."""
         return self.response.etag
 
 
@@ -77,7 +77,7 @@ def checked(response: Response) -> Reply:
 
 
 class BucketRequest:
-    """One operation on one bucket: the bytes to send, and what the response to them means."""
+    """One operation on one bucket: encode the request, and check the response."""
 
     __slots__ = ("data", "method", "path", "scope", "timeout")
 
@@ -96,7 +96,7 @@ class BucketRequest:
         return reply
 
     def minimal_reply(self, response: Response) -> Reply:
-        """Return the reply without the bucket, also from a daemon that sends it all the same."""
+        """Return the reply without the bucket, even if the daemon has sent the bucket."""
         reply = checked(response)
         reply.members.pop(self.scope.label, None)
         return reply
@@ -128,7 +128,7 @@ def whole(data: Any) -> dict[str, Any]:
     try:
         return dict(data)
     except Exception as problem:
-        # A mapping of another library may raise anything, and say any value in it.
+        # A mapping of another library may raise any exception, with any value in its text.
         raise error(
             "invalid_request", f"cannot send the data: reading it raised {_kind(problem)}"
         ) from problem
@@ -148,7 +148,7 @@ def encode(data: Any) -> bytes:
     except (TypeError, ValueError) as problem:
         cause = why_no_json(data, "") or f"encoding it raised {_kind(problem)}"
     except Exception as problem:
-        # The data's own methods may raise anything, as may a change by another thread.
+        # The data's own methods may raise any exception; so may a change by another thread.
         cause = f"encoding it raised {_kind(problem)}"
     raise error("invalid_request", f"cannot send the data as JSON: {cause}")
 
@@ -171,7 +171,7 @@ def _check_keys(value: Any, pointer: str) -> None:
 
 
 def why_no_json(value: Any, pointer: str) -> str | None:
-    """Return why there is no JSON of this value, with the JSON Pointer of the cause."""
+    """Return why a value has no JSON, with the JSON Pointer of the cause."""
     where = f"at {_shown(pointer)!r}" if pointer else "at the top"
     if isinstance(value, dict):
         for key, inner in value.items():

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class AsyncBucket(BaseBucket[B]):
     """``Bucket`` for asyncio, on the loop itself; usable from any number of loops.
 
-    A call that is cancelled after it was sent may be done all the same: read the bucket to know.
+    A cancelled call may still take effect if it was sent; read the bucket to know.
     """
 
     async def get(self, *keys: str) -> B:
-        """Return the bucket, ``{}`` where none is stored; with keys only those that it has."""
+        """Return the bucket, ``{}`` if none is stored; with keys, only those that it has."""
         found: B = await self._run(_operations.read(keys))
         return found
 
@@ -65,7 +65,7 @@ class AsyncBucket(BaseBucket[B]):
     ) -> Any:
         """Set these keys, keep all others.
 
-        A key that is called ``if_match`` or ``returning`` goes into ``data``.
+        Pass a key named ``if_match`` or ``returning`` in ``data``.
         """
         return await self._run(_operations.merge(data, more, if_match, returning), returning)
 
@@ -84,7 +84,7 @@ class AsyncBucket(BaseBucket[B]):
     async def replace(
         self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool = True
     ) -> Any:
-        """Put the data in the place of the whole bucket."""
+        """Replace the whole bucket by the data."""
         headers = _operations.write_headers(if_match, returning)
         return await self._run(_operations.replace(data, headers), returning)
 
@@ -99,7 +99,7 @@ class AsyncBucket(BaseBucket[B]):
     async def remove(
         self, *keys: str, if_match: str | None = UNGUARDED, returning: bool = True
     ) -> Any:
-        """Remove these keys; a key that the bucket does not have is no error."""
+        """Remove these keys; ignore keys that the bucket does not have."""
         return await self._run(_operations.remove(keys, if_match, returning), returning)
 
     async def clear(self, *, if_match: str | None = UNGUARDED) -> None:
@@ -151,11 +151,11 @@ class AsyncBucket(BaseBucket[B]):
         return await self._run(_operations.json_patch(operations, if_match, returning), returning)
 
     async def update(self, function: Callable[[B], B | Awaitable[B | None] | None]) -> B:
-        """Compare and swap: ``function`` changes the bucket that it is given, or returns another.
+        """Compare and swap: ``function`` modifies its argument, the bucket, or returns another one.
 
         ``function`` runs on the loop, and may be a coroutine function. It may run several times,
         each time on the newest bucket, so it should have no other effect. Raise PreconditionFailed
-        where others have been faster for 30 s.
+        if concurrent changes prevent the swap for 30 s.
         """
         backoff = Backoff()
         while True:
@@ -177,10 +177,10 @@ class AsyncBucket(BaseBucket[B]):
     ) -> AsyncGenerator[Change, None]:
         """Yield every change from the first step on: ``async for change in bucket.watch():``.
 
-        With ``keys`` only changes of these are yielded. With ``snapshot`` the bucket as it is comes
-        first; ``since``, the ``id`` of a change, continues after that change. A watch waits for a
-        daemon that restarts, and continues after the last change. Where the daemon no longer knows
-        what happened in between, a change with ``gap`` has the whole bucket. Raise NoJobContext
+        With ``keys`` only changes of these keys are yielded. With ``snapshot`` the current bucket
+        comes first; ``since``, the ``id`` of a change, continues after that change. A watch waits
+        for a daemon that restarts, and continues after the last change. If the daemon no longer
+        has the changes in between, a change with ``gap`` has the whole bucket. Raise NoJobContext
         once the token is revoked or expired.
         """
         from ._async_watch import changes
@@ -196,7 +196,7 @@ class AsyncBucket(BaseBucket[B]):
         return _operations.context_of(await exchange("GET", data, self._path(), self._timeout))
 
     async def _run(self, operation: Operation, returning: bool = True) -> Any:
-        """Return the bucket after this operation, None unless ``returning``."""
+        """Return the bucket after an operation, None unless ``returning``."""
         request = self._request(operation)
         response = await exchange(request.method, request.data, request.path, request.timeout)
         if not returning:

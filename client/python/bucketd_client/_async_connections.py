@@ -1,4 +1,4 @@
-"""Connections of asyncio to the daemon, and one pool of them for each loop and path."""
+"""Connections of asyncio to the daemon, with one pool for each loop and path."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ._clock import monotonic
 
 MAX_CONNECTIONS = 32
 _MAX_BUFFERED = 256 * 1024
-# A loop's clock so far from the system's does not run with it.
+# A loop's clock that differs by more seconds from the system's is frozen or replaced.
 _MAX_DRIFT = 10.0
 
 
 class Connection(asyncio.Protocol):
     """A stream connection whose waits end at a deadline, like the blocking ``Connection``.
 
-    ``receive`` raises OSError; of these TimeoutError says that the deadline has passed.
+    ``receive`` raises OSError; a TimeoutError means that the deadline has passed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
@@ -39,9 +39,9 @@ class Connection(asyncio.Protocol):
 
     @classmethod
     async def open(cls, path: str) -> Connection:
-        """Connect. A unix socket connects at once or not at all, so there is nothing to wait for.
+        """Connect without waiting, since a unix socket connects at once or not at all.
 
-        asyncio would take a full queue of connections, EAGAIN, for a connection in progress.
+        asyncio would treat a full queue of connections (EAGAIN) as a connection in progress.
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         if self._has_ended or self._received:
             return False
         try:
-            # The loop may not have come to it yet.
+            # The loop may not have read the socket yet.
             self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
@@ -72,13 +72,13 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
 
     def is_sent(self, failure: OSError) -> bool:
-        """Report whether the kernel had taken all that was sent when ``receive`` failed."""
+        """Report whether the kernel had taken all sent bytes when ``receive`` failed."""
         if isinstance(failure, BrokenPipeError):
             return False
         return not self._transport.get_write_buffer_size()
 
     async def receive(self, deadline: float) -> bytes:
-        """Return the next bytes, none at an orderly end."""
+        """Return the next bytes, none at the end of the stream."""
         if not self._received and not self._has_ended:
             self._deadline = deadline
             self._waiter = self._loop.create_future()
@@ -136,9 +136,9 @@ class Connection(asyncio.Protocol):
 
 
 class DeadlineTimer:
-    """Call back at a deadline. Moving the deadline to a later time costs nothing.
+    """Call back at a deadline; moving the deadline to a later time costs nothing.
 
-    ``callback`` returns the deadline that is now in force, None for none.
+    ``callback`` returns the next deadline, or None.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class DeadlineTimer:
 def call_later(
     loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]
 ) -> asyncio.TimerHandle | threading.Timer:
-    """Call back on the loop after these seconds, also while a test tool has frozen its clock."""
+    """Call back on the loop after some seconds, also while a test tool has frozen its clock."""
     is_replaced = not isinstance(time.monotonic, types.BuiltinFunctionType)
     if not is_replaced and abs(loop.time() - monotonic()) < _MAX_DRIFT:
         return loop.call_later(seconds, callback)
@@ -188,7 +188,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) 
 
 
 async def sleep(seconds: float) -> None:
-    """Wait for these seconds, also while a test tool has frozen the loop's clock."""
+    """Wait for some seconds, also while a test tool has frozen the loop's clock."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     timer = call_later(loop, seconds, over.set)
@@ -210,7 +210,7 @@ class Pool:
         self._timer = DeadlineTimer(loop, self._on_time)
 
     async def take(self, deadline: float) -> Connection:
-        """Return a connection for one request, in turn. Raise TimeoutError after the deadline."""
+        """Return a connection for one request, in order. Raise TimeoutError after the deadline."""
         if monotonic() >= deadline:
             raise TimeoutError
         if self._slots:
@@ -256,7 +256,7 @@ class Pool:
         try:
             await turn
         except BaseException:
-            # The slot may have come in the same moment as the cancellation.
+            # The slot may have been assigned in the same moment as the cancellation.
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._free_slot()
             raise
@@ -287,7 +287,7 @@ class LoopPools:
         self._closing = self._close_at_shutdown()
 
     async def start(self) -> None:
-        """Have the loop call ``aclose`` of a generator when it shuts down, as asyncio.run does."""
+        """Register a generator whose ``aclose`` the loop calls when it shuts down."""
         await self._closing.__anext__()
 
     def pool(self, path: str) -> Pool:
@@ -303,7 +303,7 @@ class LoopPools:
             _loops.pop(self._loop, None)
             for pool in self._pools.values():
                 pool.close()
-            # The loop closes the sockets in its next round.
+            # The loop closes the sockets in its next iteration.
             await asyncio.sleep(0)
 
 
@@ -315,7 +315,7 @@ async def pool_of_loop(path: str) -> Pool:
     loop = asyncio.get_running_loop()
     pools = _loops.get(loop)
     if pools is None or pools.pid != os.getpid():
-        # Loops that were closed without a shutdown have left theirs here.
+        # Loops that were closed without a shutdown have left their pools here.
         for other in [each for each in _loops if each.is_closed()]:
             _loops.pop(other, None)
         pools = _loops[loop] = LoopPools(loop)

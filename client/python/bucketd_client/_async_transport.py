@@ -1,7 +1,7 @@
 """One call over a unix socket, on the loop of asyncio.
 
-The rules of ``_retry`` hold as for blocking calls. A connection whose call was cancelled is closed,
-so its response can never be taken for that of another call.
+The rules of ``_retry`` apply as for blocking calls. The connection of a cancelled call is closed,
+so its response cannot be taken for that of another call.
 """
 
 from __future__ import annotations

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 else:
 
     def overload(function: object) -> None:
-        """Leave the overloads to type checkers."""
+        """Ignore the overloads, which only type checkers need."""
 
 
 class Bucket(BaseBucket[B]):
     """One bucket; ``Bucket[MyTypedDict]`` types its content. Every call may raise BucketError.
 
-    A write returns the whole bucket, or None with ``returning=False``, which spares a large
-    bucket's way back. ``if_match`` takes the ``etag`` of a snapshot: the write is refused with
-    PreconditionFailed where the bucket has changed since (None: where a bucket is stored now).
+    A write returns the whole bucket, or None with ``returning=False``, which saves the transfer of
+    a large bucket. ``if_match`` takes the ``etag`` of a snapshot: the write raises
+    PreconditionFailed if the bucket has changed since (None: if a bucket is stored now).
     """
 
     def get(self, *keys: str) -> B:
-        """Return the bucket, ``{}`` where none is stored; with keys only those that it has."""
+        """Return the bucket, ``{}`` if none is stored; with keys, only those that it has."""
         found: B = self._run(_operations.read(keys))
         return found
 
@@ -72,7 +72,7 @@ class Bucket(BaseBucket[B]):
     ) -> Any:
         """Set these keys, keep all others.
 
-        A key that is called ``if_match`` or ``returning`` goes into ``data``.
+        Pass a key named ``if_match`` or ``returning`` in ``data``.
         """
         return self._run(_operations.merge(data, more, if_match, returning), returning)
 
@@ -91,7 +91,7 @@ class Bucket(BaseBucket[B]):
     def replace(
         self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool = True
     ) -> Any:
-        """Put the data in the place of the whole bucket."""
+        """Replace the whole bucket by the data."""
         headers = _operations.write_headers(if_match, returning)
         return self._run(_operations.replace(data, headers), returning)
 
@@ -102,7 +102,7 @@ class Bucket(BaseBucket[B]):
     @overload
     def remove(self, *keys: str, if_match: str | None = UNGUARDED, returning: bool) -> B | None: ...
     def remove(self, *keys: str, if_match: str | None = UNGUARDED, returning: bool = True) -> Any:
-        """Remove these keys; a key that the bucket does not have is no error."""
+        """Remove these keys; ignore keys that the bucket does not have."""
         return self._run(_operations.remove(keys, if_match, returning), returning)
 
     def clear(self, *, if_match: str | None = UNGUARDED) -> None:
@@ -154,10 +154,10 @@ class Bucket(BaseBucket[B]):
         return self._run(_operations.json_patch(operations, if_match, returning), returning)
 
     def update(self, function: Callable[[B], B | None]) -> B:
-        """Compare and swap: ``function`` changes the bucket that it is given, or returns another.
+        """Compare and swap: ``function`` modifies its argument, the bucket, or returns another one.
 
         ``function`` may run several times, each time on the newest bucket, so it should have no
-        other effect. Raise PreconditionFailed where others have been faster for 30 s.
+        other effect. Raise PreconditionFailed if concurrent changes prevent the swap for 30 s.
         """
         backoff = Backoff()
         while True:
@@ -175,12 +175,12 @@ class Bucket(BaseBucket[B]):
     def watch(
         self, *keys: str, snapshot: bool = False, since: str | None = None
     ) -> Generator[Change, None, None]:
-        """Yield every change from now on, by whomever: ``for change in bucket.watch():``.
+        """Yield every later change by any client: ``for change in bucket.watch():``.
 
-        With ``keys`` only changes of these are yielded. With ``snapshot`` the bucket as it is comes
-        first; ``since``, the ``id`` of a change, continues after that change. A watch waits for a
-        daemon that restarts, and continues after the last change. Where the daemon no longer knows
-        what happened in between, a change with ``gap`` has the whole bucket. Raise NoJobContext
+        With ``keys`` only changes of these keys are yielded. With ``snapshot`` the current bucket
+        comes first; ``since``, the ``id`` of a change, continues after that change. A watch waits
+        for a daemon that restarts, and continues after the last change. If the daemon no longer
+        has the changes in between, a change with ``gap`` has the whole bucket. Raise NoJobContext
         once the token is revoked or expired.
         """
         from ._sync_watch import changes
@@ -196,7 +196,7 @@ class Bucket(BaseBucket[B]):
         return _operations.context_of(_transport.exchange("GET", data, self._path(), self._timeout))
 
     def _run(self, operation: Operation, returning: bool = True) -> Any:
-        """Return the bucket after this operation, None unless ``returning``."""
+        """Return the bucket after an operation, None unless ``returning``."""
         request = self._request(operation)
         response = _transport.exchange(request.method, request.data, request.path, request.timeout)
         if not returning:

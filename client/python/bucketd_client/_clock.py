@@ -1,4 +1,4 @@
-"""The clock for deadlines: monotonic, and running while a test tool has frozen ``time``."""
+"""The monotonic clock for deadlines, which also runs while a test tool has frozen ``time``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from time import CLOCK_MONOTONIC, clock_gettime
 def monotonic() -> float:
     """Return seconds of the system's monotonic clock.
 
-    Test tools such as freezegun replace ``time.monotonic``, wherever a module has imported it. A
-    deadline on a frozen clock never passes.
+    Test tools such as freezegun replace ``time.monotonic`` in all modules. On such a frozen clock a
+    deadline would never pass.
     """
     return clock_gettime(CLOCK_MONOTONIC)

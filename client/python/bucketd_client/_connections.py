@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 MAX_IDLE = 8
 _CHUNK = 65536
-# A wait may last so many seconds longer, so that most calls need not set the timeout anew.
+# A wait may last so many seconds longer, so that most calls need not set the timeout again.
 _PRECISION = 0.01
-# The longest wait in milliseconds that a C int holds, in seconds.
+# The longest wait, in seconds, whose milliseconds fit into a C int.
 _MAX_WAIT = (2**31 - 1) // 1000
-# Python 3.9 has two classes for this; from 3.10 on they are one.
+# Python 3.9 has two classes for timeouts; from 3.10 on they are the same class.
 TIMED_OUT = (TimeoutError, _socket.timeout)
 
 
 def _new_socket() -> Any:
     """Return a stream socket of the class that this program uses.
 
-    gevent and eventlet put a cooperative class into the module ``socket``. That module takes
-    longer to import than a call takes, so a program without it gets the class in C that it wraps.
+    gevent and eventlet put a cooperative class into the module ``socket``. Importing that module
+    takes longer than a call, so a program that has not imported it gets the class in C.
     """
     module = sys.modules.get("socket")
     return getattr(module, "socket", _socket.socket)(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -36,7 +36,7 @@ def _new_socket() -> Any:
 class Connection:
     """A stream socket of which each wait ends at a deadline.
 
-    ``send`` and ``receive`` raise OSError; of these TIMED_OUT say that the deadline has passed.
+    ``send`` and ``receive`` raise OSError; TIMED_OUT means that the deadline has passed.
     """
 
     __slots__ = ("_seconds", "_sock")
@@ -64,7 +64,7 @@ class Connection:
         self._sock.sendall(data)
 
     def receive(self, deadline: float) -> bytes:
-        """Return the next bytes, none at an orderly end."""
+        """Return the next bytes, none at the end of the stream."""
         self._set_timeout(deadline)
         received: bytes = self._sock.recv(_CHUNK)
         return received
@@ -79,7 +79,7 @@ class Connection:
             self._seconds = seconds
 
     def _peek(self) -> bytes | None:
-        """Return the first unread byte, none at an orderly end, None without any."""
+        """Return the first unread byte, ``b""`` at the end of the stream, None if none came."""
         try:
             self._sock.settimeout(0)
             self._seconds = 0.0
@@ -92,10 +92,10 @@ class Connection:
 
 
 class Pool:
-    """Idle connections by path. A forked child takes none of its parent's.
+    """Idle connections by path. A forked child uses none of its parent's connections.
 
     The pool needs no lock, since ``append`` and ``pop`` of a list are atomic. So a fork while
-    another thread uses the pool leaves nothing locked.
+    another thread uses the pool leaves no lock held in the child.
     """
 
     def __init__(self) -> None:
@@ -103,16 +103,17 @@ class Pool:
         self._pid = os.getpid()
 
     def take(self, path: str) -> Connection | None:
-        """Return an idle connection that the daemon has not closed, None where there is none."""
+        """Return an idle connection that the daemon has not closed, None if there is none."""
         if self._pid != os.getpid():
-            # These are copies of the parent's descriptors, which stay open there.
+            # These are the child's copies of the parent's descriptors, which stay open there.
             self.close()
         idle = self._idle.get(path)
         while idle:
             try:
                 connection = idle.pop()
             except IndexError:
-                break  # Another thread was faster.
+                # Another thread has taken the last connection.
+                break
             if connection.is_quiet():
                 return connection
             connection.close()
@@ -135,7 +136,7 @@ class Pool:
 
 
 def left(deadline: float) -> float:
-    """Return the seconds until the deadline. Raise TimeoutError where it has passed."""
+    """Return the seconds until the deadline. Raise TimeoutError if it has passed."""
     seconds = deadline - monotonic()
     if seconds <= 0:
         raise _socket.timeout

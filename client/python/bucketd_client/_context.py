@@ -1,4 +1,4 @@
-"""Which daemon and which bucket: from arguments, or from the environment at call time."""
+"""Find the daemon and the bucket, from arguments or from the environment at call time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SYSTEM_SOCKET = "/run/bucketd/bucketd.sock"
 MAX_TOKEN_FILE = 4096
-# Thirty years. The system's clocks hold no more than a few centuries.
+# Thirty years; the system's clocks overflow after a few centuries.
 MAX_SECONDS = 1e9
 HOW_TO_GET_CONTEXT = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
 _BLANKS = " \t\r\n"
@@ -31,7 +31,7 @@ def socket_path(environ: Mapping[str, str]) -> str:
 
 
 def path_of(socket: str | os.PathLike[str] | None) -> str | None:
-    """Return the path as a string, None for None. Raise InvalidRequest for what is not a path."""
+    """Return a path as a string, None for None. Raise InvalidRequest unless it is a path."""
     try:
         path = None if socket is None else os.fsdecode(socket)
     except TypeError:
@@ -58,7 +58,7 @@ def _kind(value: object) -> str:
 
 
 def escape(text: str) -> str:
-    """Percent-encode a path segment or query value, also one of dots, which would be resolved."""
+    """Percent-encode a path segment or query value; dots alone as well, since they are resolved."""
     if not isinstance(text, str):
         raise error(
             "invalid_request",
@@ -77,10 +77,10 @@ def escape(text: str) -> str:
 
 
 class Scope:
-    """One bucket: by the token that opens it, or named by an operator.
+    """One bucket, identified by a token, or by the names that an operator gives.
 
     ``label`` is the member of a result that holds the bucket. Scopes with the same ``identity`` are
-    the same.
+    equal.
     """
 
     __slots__ = ("automation", "device", "device_bucket", "identity", "job", "label", "token")
@@ -132,7 +132,7 @@ class Scope:
 
 
 def from_environment(environ: Mapping[str, str], device_bucket: bool = False) -> Scope:
-    """Return the context that this process was given. Raise NoJobContext without one."""
+    """Return the context in the environment. Raise NoJobContext if there is none."""
     token = _token(environ)
     device, job = environ.get("BUCKETD_DEVICE"), environ.get("BUCKETD_JOB")
     automation = environ.get("BUCKETD_AUTOMATION")
@@ -165,7 +165,7 @@ def named(device: str, job: str | None, automation: str | None, device_bucket: b
 
 
 def token_of(text: str, whence: str) -> str:
-    """Return the token without blanks around it. Raise NoJobContext where it cannot be one."""
+    """Return the token without blanks around it. Raise NoJobContext if it is not a token."""
     token = text.strip(_BLANKS) if isinstance(text, str) else ""
     if token and token.isascii() and token.isprintable() and " " not in token:
         return token

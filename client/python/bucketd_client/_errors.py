@@ -4,13 +4,13 @@ BucketError
 ├── InvalidRequest             the request is malformed: 400 and similar
 │   ├── InvalidJson            data that JSON cannot hold, or would round
 │   └── PatchFailed            a JSON Patch that does not apply
-├── NoJobContext               no token, or one that opens nothing (any longer)
+├── NoJobContext               no token, or one that is not (or no longer) valid
 ├── Forbidden                  this user may not do this
-├── NotFound                   no such thing
-├── PreconditionFailed         the bucket has changed; ``revision`` is its revision now
+├── NotFound                   no such route, context or schema
+├── PreconditionFailed         the bucket has changed; ``revision`` is its current revision
 ├── TooLarge                   over the size limit
 ├── SchemaViolation            the bucket would violate its schema; ``details`` says how
-├── Unavailable                not now; the request may be right
+├── Unavailable                the same request may succeed later
 │   ├── Overloaded             too many requests at once
 │   ├── ShuttingDown           the daemon is stopping, and did nothing
 │   ├── ReadOnly               the daemon does not write at present
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class BucketError(Exception):
     """An error with ``code``, ``status`` (of HTTP; None without a response) and ``details``.
 
-    ``revision`` is the bucket's after a failed precondition. ``request_id`` is the request's in the
-    daemon's log.
+    After a failed precondition ``revision`` is the bucket's current revision. ``request_id``
+    identifies the request in the daemon's log.
     """
 
     def __init__(

@@ -9,14 +9,14 @@ from ._results import Result
 
 
 class Change(Result):
-    """One change of a bucket: an object, and a mapping of the same members.
+    """One change of a bucket: an object that is also a mapping of its members.
 
     ``set`` has the keys that changed with their new values, ``removed`` the keys that were removed.
     ``revision`` is 0 once the bucket is deleted. ``job`` is None for a device bucket.
-    ``watch(since=change.id)`` continues after this change, in another process too.
+    ``watch(since=change.id)`` continues after this change, also in another process.
 
-    With ``gap`` the changes before are unknown, and ``set`` is the whole bucket as it is now: keys
-    that are not in it have been removed.
+    With ``gap`` the changes before are unknown, and ``set`` is the whole current bucket: keys that
+    are not in it have been removed.
     """
 
     __slots__ = ()
@@ -67,7 +67,7 @@ class Change(Result):
 
 
 class Notice(Result):
-    """Another event, for operators: ``event`` is its kind, ``data`` says what it is about."""
+    """An event other than a change, for operators: ``event`` is its kind, ``data`` its members."""
 
     __slots__ = ()
 

@@ -70,7 +70,7 @@ class ResponseParser:
         """Return the response once it is complete, None before.
 
         ``keeps_alive`` then says whether the connection can serve another request. Raise
-        InternalError for bytes that are no response of bucketd, or have no bounds.
+        InternalError for bytes that are not a response of bucketd, or a response without a length.
         """
         self._pieces.append(data)
         self._size += len(data)
@@ -159,7 +159,7 @@ def _check_head_size(data: bytes) -> None:
 
 
 def _field(head: bytes, name: bytes) -> bytes:
-    """Return the value of a field in a head in lower case, empty where there is none."""
+    """Return the value of a field in a lower-case head; empty if there is none."""
     start = head.find(b"\r\n" + name + b":")
     if start < 0:
         return b""

@@ -1,8 +1,8 @@
-"""``loads`` and ``dumps`` of ``json``, by its part in C where this Python has one.
+"""``loads`` and ``dumps`` of ``json``, by its C extension if this Python has it.
 
-``json`` compiles regular expressions that its part in C does not use. Importing what those need
-takes longer than the rest of a call of bucketctl. Text that is not JSON goes to ``json`` itself,
-which has the best error message.
+``json`` imports ``re`` and compiles patterns that the C extension does not need; that takes longer
+than the rest of a call of bucketctl. Text that is not JSON is passed to ``json`` itself, for its
+error message.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Reading:
 
 
 def _scanned(text: str) -> tuple[Any, int] | None:
-    """Return the value and its end, None where the text is not one JSON value."""
+    """Return the value and its end, None if the text is not one JSON value."""
     if _scan is None:
         return None
     text = text.strip(_SPACE)
@@ -65,7 +65,7 @@ def _scanned(text: str) -> tuple[Any, int] | None:
 _scan: Any = None
 _encoder: Any = None
 try:
-    # CPython has this module; another Python, or a later one, may have it in another form.
+    # CPython has this module; another Python, or a later version, may have another one.
     import _json
 
     _quoted = _json.encode_basestring

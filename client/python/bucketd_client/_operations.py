@@ -1,4 +1,4 @@
-"""What both faces of the client ask of the daemon: operations as data, and whose bucket it is."""
+"""The operations of both clients as data, and the base class of their buckets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ else:
     B = Any = object
     Operation = tuple
 
-# The default of ``if_match``, in which None stands for the ETag of a bucket that is not stored.
+# The default of ``if_match``, where None is the ETag of a bucket that is not stored.
 UNGUARDED = str(b"no guard", "ascii")
 UPDATE_SECONDS = 30.0
 MAX_PAUSE = 0.05
@@ -54,10 +54,9 @@ MAX_PAUSE = 0.05
 class Snapshot(Generic[B]):
     """A bucket at one moment.
 
-    ``etag`` is None and ``revision`` is 0 where no bucket is stored. ``recovered_from`` has
-    revision and reason where the last good generation replaced an unreadable file.
-    ``stale_seconds`` bounds the age of the bucket where the daemon could not ask its cluster for a
-    newer one.
+    ``etag`` is None and ``revision`` is 0 if no bucket is stored. ``recovered_from`` has revision
+    and reason if the last good generation replaced an unreadable file. ``stale_seconds`` is the
+    maximum age of the bucket if the daemon could not reach its cluster for a newer one.
     """
 
     __slots__ = ("_members",)
@@ -103,7 +102,7 @@ class Snapshot(Generic[B]):
 
     @property
     def guard(self) -> dict[str, str]:
-        """Return the precondition that a write passes only while nobody else has written."""
+        """Return the precondition that holds until the bucket is written again."""
         return {"If-None-Match": "*"} if self.etag is None else {"If-Match": self.etag}
 
 
@@ -150,7 +149,7 @@ def write_headers(if_match: str | None, returning: bool) -> dict[str, str]:
     if if_match is UNGUARDED:
         return preference
     if if_match is None:
-        # A snapshot says None where no bucket is stored.
+        # The ETag of a snapshot is None if no bucket is stored.
         return {"If-None-Match": "*", **preference}
     return {"If-Match": if_match, **preference}
 
@@ -166,14 +165,14 @@ class Backoff:
         return monotonic() > self._until
 
     def pause(self) -> float:
-        """Return seconds at random, so that rivals fall out of step, and more each time."""
+        """Return a random pause, so that concurrent loops drift apart; the limit doubles."""
         pause = os.urandom(1)[0] / 255 * self._pause
         self._pause = min(self._pause * 2, MAX_PAUSE)
         return pause
 
 
 class BaseBucket(Generic[B]):
-    """Whose bucket it is, and how to reach the daemon."""
+    """The scope of a bucket, and how to reach the daemon."""
 
     def __init__(
         self,
@@ -229,13 +228,13 @@ class BaseBucket(Generic[B]):
         return BucketRequest(self._scope(), self._path(), operation, self._timeout)
 
     def _watching(self, keys: tuple[str, ...], snapshot: bool, since: str | None) -> Watching:
-        # Most programs watch nothing.
+        # The import is late, since most programs do not watch.
         from ._watch_session import Watching
 
         return Watching(self._scope(), self._path(), keys, snapshot, since, self._timeout)
 
     def _named_context(self) -> dict[str, Any] | None:
-        """Return the context that the caller named, None for that of a token."""
+        """Return the context that the caller named, None if it is that of a token."""
         scope = self._scope()
         if scope.token is not None:
             return None

@@ -1,4 +1,4 @@
-"""What ``agent`` returns instead of raising: an object that is a mapping as well."""
+"""The results of ``agent``, which returns errors instead of raising: objects and mappings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Result(Mapping[str, Any]):
 class _Success(Result):
     __slots__ = ()
 
-    # Type checkers tell the results apart by an attribute, and not by a property.
+    # Type checkers distinguish the results by an attribute, but not by a property.
     success: Literal[True] = True
 
     if TYPE_CHECKING:  # see Failure.bucket
@@ -53,18 +53,18 @@ class _Success(Result):
 
     @property
     def revision(self) -> int:
-        """0 where no bucket is stored."""
+        """The revision; 0 if no bucket is stored."""
         return int(self._members["revision"])
 
     @property
     def recovered_from(self) -> dict[str, Any] | None:
-        """Revision and reason, where the last good generation replaced an unreadable file."""
+        """The revision and the reason, if the last good generation replaced an unreadable file."""
         found: dict[str, Any] | None = self._members.get("recovered_from")
         return found
 
     @property
     def stale_seconds(self) -> float | None:
-        """The maximum age of the bucket, where the daemon could not ask its cluster."""
+        """The maximum age of the bucket, if the daemon could not reach its cluster."""
         found: float | None = self._members.get("stale_seconds")
         return found
 
@@ -96,7 +96,7 @@ class DeviceBucketSuccess(_Success):
 
 
 class WriteSuccess(_Success):
-    """A write with ``returning=False``: ``revision``, and no bucket."""
+    """The result of a write with ``returning=False``: ``revision``, and no bucket."""
 
     __slots__ = ()
 
@@ -132,13 +132,13 @@ class Failure(Result):
 
     @property
     def revision(self) -> int | None:
-        """The bucket's revision now, where the refusal says it."""
+        """The bucket's current revision, if the response has it."""
         found: int | None = self._members.get("revision")
         return found
 
     if TYPE_CHECKING:
-        # Not all type checkers tell the results apart by ``if result.success:``. For all of them
-        # "never" adds nothing to the bucket's own type, so the bucket keeps its type either way.
+        # Some type checkers do not distinguish the results by ``if result.success:``. For these,
+        # NoReturn in a union adds nothing to the bucket's type.
         @property
         def bucket(self) -> NoReturn: ...
         @property
@@ -149,8 +149,8 @@ class Failure(Result):
     else:
 
         def __getattr__(self, name: str) -> Any:
-            """Raise an error that says what failed, not only that a failure has no bucket."""
-            # Copying and unpickling ask before there are members.
+            """Raise an AttributeError that includes the failure's own error."""
+            # Copying and unpickling look up names before ``_members`` exists.
             if name.startswith("_"):
                 raise AttributeError(name)
             raise AttributeError(f"the result has no {name!r}: {self._members['error']}")

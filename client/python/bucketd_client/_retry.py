@@ -1,10 +1,10 @@
-"""What may be repeated when a connection breaks, for blocking calls and for asyncio alike.
+"""Decide which requests to repeat when a connection breaks, for blocking calls and asyncio.
 
-The answer follows from what the daemon has seen. Nothing was sent, or sending ended in EPIPE, or
-reading ends in ECONNRESET before the first byte: on a unix socket the kernel reports that when the
-peer closed with unread bytes, and the daemon acts only on a request that it has read to the end.
-So even a write is repeated then. An orderly end without a response leaves the outcome open: reads
-are repeated, a write fails with ``connection_lost``.
+The daemon acts only on a request that it has read to the end. It has not done so if nothing was
+sent, if sending failed with EPIPE, or if reading fails with ECONNRESET before the first byte: on a
+unix socket the kernel reports ECONNRESET if the peer closed with unread bytes. In these cases even
+a write is repeated. After an end of the stream without a response the outcome is unknown: reads are
+repeated, and a write fails with ``connection_lost``.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ FIRST_PAUSE, MAX_PAUSE = 0.005, 0.1
 MAX_SOCKET_PATH = 107
 _READS = ("GET", "HEAD")
 _FAIR_SECONDS = 0.25
-# These refusals promise that nothing was done, and that a later attempt may succeed.
+# These errors mean that nothing was changed, and that a later attempt may succeed.
 _BUSY = (b'"overloaded"', b'"too_many_requests"')
 _STOPPING = b'"shutting_down"'
 
 
 class NotTaken(Exception):
-    """The daemon has not read the whole request, so it did not act on it."""
+    """The daemon has not read the whole request, so it has not acted on it."""
 
 
 class NotSent(Exception):
-    """The time was over before the daemon had the whole request, so it did not act on it."""
+    """The request was not sent completely in time, so the daemon has not acted on it."""
 
 
 class Lost(Exception):
     """The connection ended after the request was sent, without a whole response."""
 
 
-# What one attempt may end with, besides a response.
+# The outcomes of an attempt other than a response.
 FAILURES = (OSError, NotTaken, NotSent, Lost)
 
 
 class Attempt:
-    """One request on one connection: what its bytes and its failures mean."""
+    """One request on one connection: parse its response, and classify its failures."""
 
     def __init__(self, method: str) -> None:
         self._parser = ResponseParser(method)
@@ -62,14 +62,14 @@ class Attempt:
         return self._parser.keeps_alive
 
     def receive(self, data: bytes) -> Response | None:
-        """Return the response once it is complete. Raise Lost for an end before that."""
+        """Return the response once it is complete. Raise Lost if the stream ends before."""
         if not data:
             raise Lost
         self._has_begun = True
         return self._parser.feed(data)
 
     def failed(self, cause: OSError, is_sent: bool) -> Exception:
-        """Return what a failed transfer means; ``is_sent`` says that all was sent before."""
+        """Return the outcome of a failed transfer; ``is_sent``: the whole request was sent."""
         if isinstance(cause, TIMED_OUT):
             return cause if is_sent else NotSent()
         if not is_sent or (isinstance(cause, ConnectionResetError) and not self._has_begun):
@@ -78,11 +78,11 @@ class Attempt:
 
 
 class Attempts:
-    """When there may be another attempt, and how a call ends without one.
+    """Decide about further attempts of a call, and about its error without one.
 
-    While nobody serves the socket, or the daemon says that it is busy or stopping, a call is
-    attempted again for ``timeout`` seconds (5); a response may take as long (30). Both count from
-    ``began`` on (the monotonic clock; now).
+    While no daemon serves the socket, or the daemon reports that it is busy or stopping, a call is
+    attempted again for ``timeout`` seconds (default: 5); a response may take as long (default: 30).
+    Both times count from ``began`` (the monotonic clock; default: now).
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Attempts:
         self.deadline = began + self._response_seconds
 
     def pause_after(self, outcome: Outcome) -> float | None:
-        """Return the seconds until another attempt, None where this outcome is the last."""
+        """Return the seconds until another attempt, None if there is none."""
         at_least = 0.0
         if isinstance(outcome, Response):
             asked = retry_after(outcome)
@@ -116,18 +116,18 @@ class Attempts:
         return pause
 
     def are_over(self) -> bool:
-        """Report whether a pause has lasted longer than it should, as on a busy machine."""
+        """Report whether the time for attempts is over, as after a pause on a busy machine."""
         return monotonic() >= self._reach_by
 
     def result(self, outcome: Outcome, began: float) -> Response:
-        """Return the response, or raise what a failure means for the caller.
+        """Return the response, or raise the caller's error for a failure.
 
-        ``began`` is when this attempt did.
+        ``began`` is the time at which this attempt began.
         """
         if isinstance(outcome, Response):
             return outcome
         if isinstance(outcome, (NotSent, *TIMED_OUT)):
-            # A last read that was given hardly any time says less than the one before.
+            # A last attempt with hardly any time left says less than the one before.
             little = self.deadline - began < _FAIR_SECONDS and self._method in _READS
             if self._last_failure is None or not little:
                 raise self._too_slow(outcome)
@@ -137,9 +137,9 @@ class Attempts:
     def _too_slow(self, cause: BaseException) -> BucketError:
         method, seconds = self._method, self._response_seconds
         if isinstance(cause, NotSent):
-            why = f"its time ({seconds:g} s) was over before it was sent; nothing was changed"
+            why = f"it was not sent within {seconds:g} s; nothing was changed"
             return error("timeout", f"cannot make the {method}: {why}")
-        unknown = "" if method in _READS else "; whether it was done is not known"
+        unknown = "" if method in _READS else "; the outcome is unknown"
         return error(
             "timeout", f"cannot finish the {method}: no response within {seconds:g} s{unknown}"
         )
@@ -150,7 +150,7 @@ def retry_after(response: Response) -> float | None:
     if response.status not in (429, 503):
         return None
     if _STOPPING in response.body:
-        # The successor serves when it is ready, which no Retry-After can know.
+        # The next daemon serves as soon as it is ready, which may be sooner than Retry-After.
         return 0.0
     if not any(code in response.body for code in _BUSY):
         return None
@@ -159,7 +159,7 @@ def retry_after(response: Response) -> float | None:
 
 
 def is_repeatable(failure: BaseException, method: str, path: str) -> bool:
-    """Report whether another attempt is safe, and may succeed."""
+    """Report whether another attempt is safe and may succeed."""
     if isinstance(failure, Lost):
         return method in _READS
     if isinstance(failure, ConnectionRefusedError):
@@ -168,12 +168,12 @@ def is_repeatable(failure: BaseException, method: str, path: str) -> bool:
 
 
 def final_error(failure: BaseException, method: str, path: str, waited: float) -> BucketError:
-    """Return the error for the caller once no further attempt is made."""
+    """Return the caller's error when no further attempt is made."""
     if isinstance(failure, Lost) and method not in _READS:
         return error(
             "connection_lost",
             f"cannot tell whether the {method} was done: the connection to the daemon ended "
-            "without a whole response; read the bucket before you repeat it",
+            "without a complete response; read the bucket before you repeat it",
         )
     cause = _why_no_socket(path) or _cause(failure)
     how_long = f" for {waited:g} s" if is_repeatable(failure, method, path) else ""
@@ -185,19 +185,19 @@ def final_error(failure: BaseException, method: str, path: str, waited: float) -
 
 
 def _why_no_socket(path: str) -> str | None:
-    """Return why no daemon can ever serve this path, None where one can."""
+    """Return why no daemon can serve this path, None if one can."""
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         return f"the path of a socket has at most {MAX_SOCKET_PATH} bytes"
     try:
         return None if stat.S_ISSOCK(os.stat(path).st_mode) else "it is not a socket"
     except OSError:
-        # The failure to connect says more.
+        # The error of the connection attempt is more specific.
         return None
 
 
 def _cause(failure: BaseException) -> str:
     if isinstance(failure, BlockingIOError):
-        return "it takes no further connections"
+        return "it accepts no further connections"
     if isinstance(failure, OSError):
         return (failure.strerror or str(failure)).lower()
     return "it closes each connection without a response"

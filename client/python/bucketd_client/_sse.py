@@ -1,4 +1,4 @@
-"""Server-Sent Events from bytes, in whatever pieces they arrive (WHATWG HTML, 9.2.6)."""
+"""Parse Server-Sent Events from bytes, in whatever pieces they arrive (WHATWG HTML, 9.2.6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ._http11 import MAX_BODY
 
 
 class Event(NamedTuple):
-    """``id`` is the newest id of the stream; ``data`` is empty in an event that has only the id."""
+    """One event; ``id`` is the newest id of the stream, ``data`` is empty if it has only the id."""
 
     kind: str
     id: str
@@ -17,7 +17,7 @@ class Event(NamedTuple):
 
 
 class Parser:
-    """Bytes in, events out. A line ends in LF, or CR and LF."""
+    """Parse events from bytes; a line ends with LF, or CR and LF."""
 
     def __init__(self) -> None:
         self._line = bytearray()
@@ -26,7 +26,7 @@ class Parser:
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """Return the events that are complete now. Raise InternalError for one without bounds."""
+        """Return the events that are complete now. Raise InternalError for one that is too long."""
         self._size += len(chunk)
         *lines, rest = chunk.split(b"\n")
         found: list[Event] = []

@@ -12,7 +12,7 @@ from ._watch_session import FAILURES, Received, Watching
 
 
 def changes(watching: Watching) -> Generator[Change, None, None]:
-    """Yield the changes of one bucket, all that happen after this function has returned."""
+    """Yield all changes of one bucket that are made after this function has returned."""
     stream = _stream(watching)
     next(stream)
     return _only_changes(stream)
@@ -35,7 +35,7 @@ def _only_changes(
 
 
 def _stream(watching: Watching) -> Generator[Received | None, None, None]:
-    """Yield what the daemon sends, and None each time that it has accepted the watch."""
+    """Yield the received events, and None each time that the daemon has accepted the watch."""
     while True:
         connection = None
         try:

@@ -1,6 +1,6 @@
-"""One call over a unix socket, blocking: one write and one read on a connection that is kept.
+"""One blocking call over a unix socket: one write and one read on a keep-alive connection.
 
-``_retry`` says what may be repeated when a connection breaks.
+``_retry`` decides which requests to repeat when a connection breaks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Response", "exchange", "request"]
 
 _pool = Pool()
-# A socket that lives on into the shutdown of the interpreter warns there, or ends it (Python 3.9).
+# A socket that is open at the interpreter's shutdown causes a warning, or an abort (Python 3.9).
 atexit.register(_pool.close)
 
 
@@ -41,8 +41,8 @@ def request(
 def exchange(method: str, data: bytes, path: str, timeout: float | None = None) -> Response:
     """Return the daemon's response to an encoded request.
 
-    ``timeout`` is explained in ``Attempts``. Raise DaemonUnreachable, Timeout or, for a write
-    whose outcome is open, ConnectionLost.
+    ``Attempts`` explains ``timeout``. Raise DaemonUnreachable, Timeout or, for a write whose
+    outcome is unknown, ConnectionLost.
     """
     attempts = Attempts(method, path, timeout)
     while True:
@@ -86,6 +86,6 @@ def _send(connection: Connection, attempt: Attempt, data: bytes, deadline: float
     try:
         connection.send(data, deadline)
     except OSError as cause:
-        # The daemon may have responded before it closed: 413 to a body that it would not read.
+        # The daemon may have responded before it closed, as with 413 to a body that is too large.
         if isinstance(cause, TIMED_OUT) or not connection.has_data():
             raise attempt.failed(cause, is_sent=False) from None

@@ -1,7 +1,7 @@
-"""One watch, without input and output: its requests, what the bytes mean, when to connect again.
+"""One watch, without input and output: its requests, its parser, and its reconnections.
 
-A watch outlasts its connections. Each continues after the last event of the one before. Where the
-daemon no longer knows what happened in between, the bucket is read anew, as a change with ``gap``.
+A watch outlasts its connections; each continues after the last event of the one before. If the
+daemon no longer has the changes in between, the bucket is read again, as a change with ``gap``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from ._events import Change, Notice
 from ._http11 import MAX_HEAD, Response, encode_head
 from ._sse import Event, Parser
 
-# Three heartbeats of the daemon: a daemon that is silent for longer is not there.
+# Three heartbeats of the daemon: after a longer silence the connection counts as broken.
 SILENT_SECONDS = 45.0
-# A stream that lasted so long was a good one, so the next pause is short again.
+# After a stream that lasted so long, the next pause is short again.
 STEADY_SECONDS = 5.0
-# A daemon that restarts is back within a second. One that stays away for longer is not asked ten
-# times a second.
+# A daemon that restarts is back within a second; later attempts have longer pauses.
 FIRST_PAUSE, SHORT_PAUSE, LONG_PAUSE = 0.01, 0.1, 2.0
 SHORT_SECONDS = 10.0
 _END = b"\r\n\r\n"
@@ -33,7 +32,7 @@ Received = Union[Change, Notice]
 
 
 class Again(Exception):
-    """This connection is of no further use; ``pause`` says when to open another."""
+    """The connection is no longer usable; ``pause`` returns when to open another."""
 
 
 class Busy(Exception):
@@ -73,7 +72,7 @@ class Watching:
         self._timeout = timeout
         self._failing_since, self._began = monotonic(), 0.0
         self._reached = False
-        # Whether this connection has brought an event.
+        # Whether this connection has received an event.
         self._progress = False
         self._pause = FIRST_PAUSE
         self._parser: Parser | None = None
@@ -86,7 +85,7 @@ class Watching:
 
     @property
     def seconds(self) -> float:
-        """Return how long the next step may take."""
+        """Return the time limit of the next step."""
         if self.streaming:
             return SILENT_SECONDS
         return _retry.RESPONSE_SECONDS if self._timeout is None else self._timeout
@@ -108,14 +107,14 @@ class Watching:
         }
 
     def request(self) -> bytes:
-        """Return what to send on a new connection."""
+        """Return the request to send on a new connection."""
         self._parser, self._head, self._progress = None, bytearray(), False
         return encode_head("GET", self.target, self.headers) + b"\r\n"
 
     def take(self, chunk: bytes) -> Iterator[Received | None]:
-        """Yield what these bytes hold, and None where the daemon accepts the watch.
+        """Yield the events in some bytes, and None once the daemon has accepted the watch.
 
-        No bytes stand for the end of the connection. Raise one of FAILURES.
+        An empty ``chunk`` is the end of the connection. Raise one of FAILURES.
         """
         if not chunk:
             raise _retry.Lost
@@ -133,7 +132,7 @@ class Watching:
             self._last = event.id or self._last
 
     def pause(self, failure: BaseException) -> float:
-        """Return the seconds until another connection. Raise BucketError where that has no use."""
+        """Return the seconds until another connection. Raise BucketError if that has no use."""
         if isinstance(failure, Again):
             return 0.0
         now = monotonic()
@@ -146,12 +145,15 @@ class Watching:
         pause = self._pause * (0.5 + os.urandom(1)[0] / 510)
         if isinstance(failure, Busy):
             pause = max(pause, failure.seconds)
-        if not self._is_repeatable(failure) or now + pause - self._failing_since > self._patience:
+        if (
+            not self._is_repeatable(failure)
+            or now + pause - self._failing_since > self._reach_timeout
+        ):
             raise self._final(failure) from None
         return pause
 
     @property
-    def _patience(self) -> float:
+    def _reach_timeout(self) -> float:
         if self._timeout is not None:
             return self._timeout
         return float("inf") if self._reached else _retry.REACH_SECONDS
@@ -166,7 +168,7 @@ class Watching:
             return failure.refusal
         if isinstance(failure, TIMED_OUT):
             return error("timeout", f"cannot watch: no response within {self.seconds:g} s")
-        return _retry.final_error(failure, "GET", self.path, self._patience)
+        return _retry.final_error(failure, "GET", self.path, self._reach_timeout)
 
     def _parse_head(self, chunk: bytes) -> bytes:
         """Return the bytes after the head of the stream, once the head is complete."""
@@ -192,7 +194,7 @@ class Watching:
         return rest
 
     def _raise_refusal(self, response: Response) -> None:
-        """Raise what the response says, once it is complete."""
+        """Raise the error in the response, once it is complete."""
         length = response.headers.get("content-length", "")
         if length.isascii() and length.isdecimal() and len(response.body) < int(length):
             return

@@ -1,4 +1,4 @@
-"""``agent`` with awaitable calls, and ``AsyncBucket``: the client for asyncio."""
+"""The client for asyncio: ``agent`` with awaitable calls, and ``AsyncBucket``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["AsyncBucket", "agent"]
 
 
 async def _result(call: Callable[..., Call], *args: Any) -> Any:
-    """Make one call, and return its result: a success, or a Failure that says what went wrong."""
+    """Make one call, and return its result: a success, or a Failure with the error."""
     try:
         prepared = call(*args)
         request = prepared.request
@@ -41,7 +41,7 @@ async def _result(call: Callable[..., Call], *args: Any) -> Any:
 async def watch(
     device_bucket: bool, keys: tuple[str, ...], snapshot: bool
 ) -> AsyncGenerator[Change | Failure, None]:
-    """Yield the changes; a Failure, as the last, says why there are no more."""
+    """Yield the changes; the last item is a Failure with the reason why the watch ended."""
     from ._async_watch import changes
     from ._watch_session import Watching
 
@@ -62,7 +62,7 @@ class AsyncBucketOfJob:
     """The bucket of this job on this device."""
 
     async def get(self) -> BucketResult:
-        """Return the whole bucket, ``{}`` where none is stored yet."""
+        """Return the whole bucket, ``{}`` if none is stored yet."""
         result: BucketResult = await _result(get_call, BucketSuccess, False)
         return result
 
@@ -77,15 +77,15 @@ class AsyncBucketOfJob:
     ) -> BucketResult | WriteResult:
         """Set these keys, keep all others, and return the whole bucket.
 
-        With ``returning=False`` the result has no bucket, which spares a large one's way back.
+        With ``returning=False`` the result has no bucket, which saves the transfer of a large one.
         """
         result: BucketResult = await _result(set_call, BucketSuccess, False, data, returning)
         return result
 
     def watch(self, *keys: str, snapshot: bool = False) -> AsyncGenerator[Change | Failure, None]:
-        """Yield every change by whomever, from the first step on; see ``AsyncBucket.watch``.
+        """Yield every change by any client, from the first step on; see ``AsyncBucket.watch``.
 
-        A Failure is the last: ``success`` tells them apart.
+        The last item is a Failure; ``success`` distinguishes it from a Change.
         """
         return watch(False, keys, snapshot)
 
@@ -94,7 +94,7 @@ class AsyncBucketOfDevice:
     """The bucket that all jobs on this device share."""
 
     async def get(self) -> DeviceBucketResult:
-        """Return the whole device bucket, ``{}`` where none is stored yet."""
+        """Return the whole device bucket, ``{}`` if none is stored yet."""
         result: DeviceBucketResult = await _result(get_call, DeviceBucketSuccess, True)
         return result
 
@@ -117,7 +117,7 @@ class AsyncBucketOfDevice:
         return result
 
     def watch(self, *keys: str, snapshot: bool = False) -> AsyncGenerator[Change | Failure, None]:
-        """Yield every change by whomever, from the first step on."""
+        """Yield every change by any client, from the first step on."""
         return watch(True, keys, snapshot)
 
 
@@ -129,7 +129,7 @@ class AsyncUtils:
 
 
 class AsyncAgent:
-    """``agent``: what an automation is given."""
+    """``agent``, the entry point of an automation."""
 
     utils = AsyncUtils()
 

@@ -190,7 +190,7 @@ def test_a_checksum_that_differs_is_told(files: Daemon, host: Host) -> None:
     status, told, warned = migrate(files, host)
     assert (status, told["differing"]) == (1, 1)
     assert told["checksum"] != told["checksum_there"]
-    assert "phone-2, login: its checksum there differs from" in warned
+    assert "phone-2, login: its checksum on the target is not" in warned
 
 
 def test_what_cannot_be_carried_is_named(files: Daemon, host: Host) -> None:
@@ -220,7 +220,7 @@ def test_what_another_host_wrote_later_stays(files: Daemon, host: Host) -> None:
     assert host.request("PUT", pair("theirs", "j"), {"at": "etcd"}).status == 200
     status, told, warned = migrate(files, host)
     assert (status, told["carried"], told["newer"]) == (0, 1, 1)
-    assert "moved, b: it was written later there" in warned
+    assert "moved, b: the target's bucket was written later" in warned
     assert host.request("GET", old).bucket == {"at": "files"}
     assert host.request("GET", new).bucket == {"at": "etcd"}
     assert host.request("GET", pair("theirs", "j")).bucket == {"at": "etcd"}
@@ -240,7 +240,7 @@ def test_another_schema_there_stays(files: Daemon, host: Host) -> None:
     assert host.request("PUT", "/v1/schemas/mail", {"fields": []}).status == 200
     status, told, warned = migrate(files, host)
     assert (status, told["schemas"]) == (0, 0)
-    assert "the schema of mail is another one there" in warned
+    assert "the target has another schema of mail" in warned
     assert host.request("GET", "/v1/schemas/mail").json["schema"] == {"fields": []}
 
 

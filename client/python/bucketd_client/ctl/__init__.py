@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(f"cannot write to standard output: {problem}{_nevertheless()}", 1)
     except (BrokenPipeError, ReaderGone):
         _stop_writing()
-        # As a shell reports SIGPIPE.
+        # A shell reports SIGPIPE with this status.
         return 141
     except OSError as problem:
         _stop_writing()
@@ -72,7 +72,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _unexpected(problem: Exception) -> str:
-    """Name the kind and the place of an error of our own: its text might repeat a value."""
+    """Return the kind and the place of an unexpected error; its text might show a value."""
     frame = problem.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
@@ -87,7 +87,7 @@ def _stop_writing() -> None:
 
 
 def _nevertheless() -> str:
-    """Return what the daemon has done, so that the message does not read as its refusal."""
+    """Return a clause for an error after a successful change, which was made nevertheless."""
     from . import output
 
     return "; the daemon has done what was asked" if output.changed else ""
@@ -95,13 +95,13 @@ def _nevertheless() -> str:
 
 def _status_of(problem: BucketError) -> int:
     if problem.status is None and problem.code in ("invalid_request", "invalid_json"):
-        # Refused before anything was sent.
+        # The client itself has refused the request; nothing was sent.
         return 2
     return STATUS.get(problem.code, 1)
 
 
 def _in_words(problem: BucketError) -> str:
-    """Return the message, with the request id where the daemon's log has a line of it."""
+    """Return the message, with the request id if the daemon's log has a line about it."""
     if problem.request_id is None or problem.code not in ("internal", "bucket_corrupt"):
         return problem.message
     return f"{problem.message} (request {problem.request_id} in its log)"
@@ -119,7 +119,7 @@ def _complain(message: str, status: int, details: list[object] | None = None) ->
 
 
 def _lines_of(detail: object) -> list[str]:
-    """Return one detail of a refusal in words: a violation, or the violations of one bucket."""
+    """Return one detail of an error in words: a violation, or the violations of one bucket."""
     if not isinstance(detail, dict):
         return [str(detail)]
     if "message" in detail:

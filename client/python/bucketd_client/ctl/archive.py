@@ -1,4 +1,4 @@
-"""Buckets read from a file: the lines of an export, a tar of bucket files, or one such file."""
+"""Read buckets from a file: the lines of an export, a tar of bucket files, or one such file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_BYTES = 64 * 1024 * 1024
 
 
 class Envelope(NamedTuple):
-    """One stored bucket. ``where`` says where it came from, for messages."""
+    """One stored bucket. ``where`` names its source in messages."""
 
     where: str
     device: str
@@ -58,9 +58,8 @@ class Source:
     def _texts(self) -> Iterable[tuple[str, bytes]]:
         if self._begin[257:262] == b"ustar":
             return self._tar()
-        if (
-            self._begin.split(b"\n", 1)[0].strip() == b"{"
-        ):  # no line of an export, but a bucket's file
+        # A line with an opening brace alone begins the file of a bucket; an export has whole lines.
+        if self._begin.split(b"\n", 1)[0].strip() == b"{":
             return [(self.name, self._file.read(MAX_BYTES))]
         return self._lines()
 
@@ -77,7 +76,8 @@ class Source:
         try:
             with tarfile.open(fileobj=self._file, mode="r|") as tar:
                 for member in tar:
-                    tar.members = []  # type: ignore[attr-defined]  # or it would keep them all
+                    # tarfile would keep all members in memory.
+                    tar.members = []  # type: ignore[attr-defined]
                     if _is_bucket(member):
                         file = tar.extractfile(member)
                         yield member.name, file.read() if file is not None else b""
@@ -92,14 +92,14 @@ def _is_bucket(member: tarfile.TarInfo) -> bool:
 
 
 def read(where: str, text: bytes | str) -> Envelope:
-    """Return the envelope in a JSON text. Raises Usage where it is not valid."""
+    """Return the envelope in a JSON text. Raises Usage if it is not valid."""
     return checked(
         where, parse_json(text if isinstance(text, str) else decoded(text, where), where)
     )
 
 
 def checked(where: str, value: Any) -> Envelope:
-    """Return the envelope in a parsed value. Raises Usage where it is not valid."""
+    """Return the envelope in a parsed value. Raises Usage if it is not valid."""
     if not isinstance(value, dict) or value.get("format", FORMAT) != FORMAT:
         raise Usage(f'cannot use {where}: it is not an object of the format "{FORMAT}"')
     device, bucket = value.get("device"), value.get("bucket")

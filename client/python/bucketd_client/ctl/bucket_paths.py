@@ -1,4 +1,4 @@
-"""Where a bucket's file is, below the state directory."""
+"""The path of a bucket's file below the state directory."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ LONGEST, KEPT = 200, 160
 
 
 def encode(name: str) -> str:
-    """Return a safe file name for any name; a long one ends in a hash of the whole."""
+    """Return a safe file name for any name; that of a long name ends in a hash of the name."""
     raw = name.encode()
     pieces = [f"%{b:02X}" if not _plain(b) else chr(b) for b in raw]
-    # A dot is not escaped inside a name, but is at its ends.
+    # A dot is escaped only at the ends of a name.
     for end in (0, -1):
         if pieces and pieces[end] == ".":
             pieces[end] = "%2E"
@@ -25,7 +25,7 @@ def encode(name: str) -> str:
 
 
 def names(place: str) -> tuple[str, str | None] | None:
-    """Return the device and job of a path; None where it is not such a path, or a name was cut."""
+    """Return the device and job of a path; None for another path, or if a name was cut."""
     found = re.fullmatch(r"devices/([^/~]+)/(?:device|jobs/([^/~]+))\.json", place)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Words of the daemon for completion: devices, jobs, automations, keys and contexts."""
+"""Completion words from the daemon: devices, jobs, automations, keys and contexts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .parser import Usage
 from .session import Session
 from .table.daily import Options
 
-# How long a person at a prompt waits.
+# The time limit, since a person waits at a prompt.
 SECONDS = 1.0
 Given = dict[str, str]
 
 
 def values(option: str, given: Given) -> Iterable[str]:
-    """Return the values of an option; none where the daemon does not answer."""
+    """Return the values of an option; none if the daemon does not respond."""
     name = option.removeprefix("to-")
     if name in ("device", "job"):
         wanted = {"device": given.get(option.replace("job", "device"))} if name == "job" else {}
@@ -51,7 +51,7 @@ def _safely(ask: Callable[[Session], Iterable[str]], given: Given) -> Iterable[s
 
 
 def _of_buckets(session: Session, name: str, only: dict[str, str | None]) -> Iterator[str]:
-    """Yield the names in the list of buckets, as far as it goes in ``SECONDS``."""
+    """Yield the names in the list of buckets, as many as arrive within ``SECONDS``."""
     query = "".join(f"&{k}={escape(v)}" for k, v in only.items() if v is not None)
     until, cursor = time.monotonic() + SECONDS, ""
     while cursor is not None and time.monotonic() < until:

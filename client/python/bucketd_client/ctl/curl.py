@@ -1,4 +1,4 @@
-"""The same request for curl. A token is never shown: the command takes it from the environment."""
+"""Print a request as a curl command, which takes the token from the environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shlex import quote
 def command(
     path: str, method: str, target: str, headers: dict[str, str], body: bytes | None
 ) -> str:
-    """Return a line for a POSIX shell that prints the daemon's response."""
+    """Return a command for a POSIX shell that sends the request and prints the response."""
     words = ["curl", "--silent", "--show-error", "--path-as-is", "--unix-socket", quote(path)]
     if method != "GET":
         words += ["--request", method]
@@ -23,7 +23,7 @@ def command(
 def _header(name: str, value: str) -> str:
     if name == "Authorization":
         return f'"Authorization: Bearer {_token_reference()}"'
-    # curl leaves a header out that ends with its colon.
+    # curl omits a header that ends with a colon; a semicolon sends it empty.
     return quote(f"{name}: {value}" if value else f"{name};")
 
 

@@ -51,14 +51,14 @@ def pages(
     filters.query += extra
     if session.options.has("curl") and filters.patterns:
         output.warn(
-            "the daemon does not match patterns, so this request is for all that exact names match"
+            "the daemon does not match patterns, so this request filters by the exact names only"
         )
     cursor: str | None = ""
     while cursor is not None and most != 0:
         members = _page(session, filters, path, cursor, PAGE)
         places = [i for i, row in enumerate(members[member]) if filters.fit(row)]
         if most is not None and len(places) > most:
-            # Asked again up to the last wanted row, so that next_cursor is right.
+            # The page is requested again up to the last wanted row, so that next_cursor is right.
             members = _page(session, filters, path, cursor, places[most - 1] + 1)
         members[member] = [row for row in members[member] if filters.fit(row)]
         yield members
@@ -69,18 +69,19 @@ def pages(
 def _compiled(name: str, pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(translate(pattern))
-    except re.error:  # a range whose end lies before its beginning, in some Pythons
+    # Some versions of Python do not translate a range whose end precedes its beginning.
+    except re.error:
         raise Usage(f"cannot use --{name} {pattern!r}: it is not a valid pattern") from None
 
 
 class LeftOut:
-    """What a list could not contain: each entry is told once, and makes the exit status 1."""
+    """Entries that a list could not read: each is reported once, and the exit status is 1."""
 
     def __init__(self) -> None:
         self._entries: set[str] = set()
 
     def note(self, members: dict[str, Any], what: str = "left out") -> None:
-        """Tell of the entries of one page that cannot be read."""
+        """Report the entries of one page that cannot be read."""
         for entry in map(described, members.get("unreadable", [])):
             if entry not in self._entries:
                 self._entries.add(entry)
@@ -96,7 +97,7 @@ class LeftOut:
 
 
 def described(entry: object) -> str:
-    """Return an entry of ``unreadable`` in words: a path, and the problem where it is told."""
+    """Return an entry of ``unreadable`` in words: a path, and the problem if it has one."""
     if not isinstance(entry, dict):
         return str(entry)
     path = str(entry.get("path") or entry.get("name") or entry)
@@ -104,7 +105,7 @@ def described(entry: object) -> str:
 
 
 def rows(found: Pages, member: str, left_out: LeftOut) -> Iterator[dict[str, Any]]:
-    """Yield all rows; ``left_out`` notes what cannot be read."""
+    """Yield all rows; ``left_out`` records the entries that cannot be read."""
     for members in found:
         yield from members[member]
         left_out.note(members)
@@ -113,7 +114,7 @@ def rows(found: Pages, member: str, left_out: LeftOut) -> Iterator[dict[str, Any
 def buckets(
     session: Session, left_out: LeftOut, older_than_days: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all stored buckets that fit; the daemon decides which are older."""
+    """Yield the rows of all stored buckets that match; the daemon decides which are older."""
     extra = [] if older_than_days is None else [f"older_than_days={older_than_days}"]
     return rows(pages(session, "/v1/buckets", "buckets", extra=extra), "buckets", left_out)
 

@@ -1,7 +1,7 @@
-"""What a command is given to read: words, files and standard input, as text and as JSON.
+"""Read the input of a command: words, files and standard input, as text and as JSON.
 
-No message repeats a value: the words of a command line and the contents of a file may be secrets.
-Modules are imported where they are needed, since ``set KEY=TEXT`` is started often.
+No message shows a value, since the words of a command line and the contents of a file may be
+secrets. Functions import their modules, since ``set KEY=TEXT`` is started often.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
     from .table.daily import Options
 
-FORMAT = "bucketd/1"  # of a bucket's file, and of one line of an export
+# The format of a bucket's file, and of one line of an export.
+FORMAT = "bucketd/1"
 EXAMPLE = '{"a": 1}'
 
 
 def standard_input() -> bytes:
-    """Return all of standard input. Raises Usage where it is closed or cannot be read."""
+    """Return all of standard input. Raises Usage if it is closed or cannot be read."""
     if sys.stdin is None:
         raise Usage("cannot read the data: standard input is closed; redirect a file to it")
     try:
@@ -33,23 +34,24 @@ def standard_input() -> bytes:
 
 
 def read_bytes(name: str) -> bytes:
-    """Return what a file holds (``-``: standard input). Raises Usage where it cannot be read."""
+    """Return the content of a file (``-``: standard input). Raises Usage if it cannot be read."""
     if name == "-":
         return standard_input()
     try:
         with open(name, "rb") as file:
             return file.read()
-    except (OSError, ValueError) as problem:  # ValueError: a NUL in the name
+    # A NUL in the name raises a ValueError.
+    except (OSError, ValueError) as problem:
         raise Usage(f"cannot read {name}: {getattr(problem, 'strerror', problem)}") from None
 
 
 def read_text(name: str) -> str:
-    """Return what a file holds as text. Raises Usage where it cannot be read or is not UTF-8."""
+    """Return the text in a file. Raises Usage if it cannot be read or is not UTF-8."""
     return decoded(read_bytes(name), name if name != "-" else "standard input")
 
 
 def decoded(data: bytes, what: str) -> str:
-    """Return UTF-8 as text; Usage says where it is none."""
+    """Decode UTF-8. Raises Usage, which names the first invalid byte."""
     try:
         return data.decode()
     except UnicodeDecodeError as problem:
@@ -59,7 +61,7 @@ def decoded(data: bytes, what: str) -> str:
 
 
 def read_object(name: str) -> dict[str, Any]:
-    """Return the JSON object in a file; of a bucket's file, the bucket in it."""
+    """Return the JSON object in a file; for a bucket's file, the bucket in it."""
     value = parse_json(read_text(name), f"what {name} holds")
     if isinstance(value, dict) and value.get("format") == FORMAT:
         value = value.get("bucket")
@@ -69,7 +71,7 @@ def read_object(name: str) -> dict[str, Any]:
 
 
 def data_and_words(options: Options) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return what ``--data`` or ``-`` gives (None for neither), and the other words."""
+    """Return the data of ``--data`` or ``-`` (None for neither), and the other words."""
     words = [word for word in options.arguments if word != "-"]
     dashes, text = len(options.arguments) - len(words), options.get("data")
     if dashes + (text is not None) > 1:
@@ -91,7 +93,7 @@ def assignments(words: list[str]) -> dict[str, Any]:
 
 
 def _assignment(number: int, word: str) -> tuple[str, Any]:
-    """Split at whichever of ``=`` and ``:=`` comes first; so a key may have neither."""
+    """Split a word at the first ``=`` or ``:=``; a key can contain neither."""
     key, equals, value = word.partition("=")
     if not equals:
         what = f"word {number} ({len(word)} characters) has no ="
@@ -113,12 +115,12 @@ def _assignment_hint(key: str, value: str) -> str:
 
 
 def _quoting_hint(text: str, example: str) -> str:
-    """Return how to quote JSON, where a shell may have taken the quotes: it took all."""
+    """Return how to quote JSON, if the text has no quotes, which a shell may have removed."""
     return "" if '"' in text else f"; put JSON in single quotes, such as {example}"
 
 
 def parse_json(text: str, what: str, hint: Callable[[], str] = str) -> Any:
-    """Return the value of a JSON text. Raises Usage, with the ``hint``, where it is not JSON."""
+    """Parse a JSON text. Raises Usage, with the ``hint``, if it is not JSON."""
     import json
 
     try:
@@ -132,7 +134,7 @@ def parse_json(text: str, what: str, hint: Callable[[], str] = str) -> Any:
 
 
 def _parse_float(text: str) -> float:
-    # Python would read it as infinity, which JSON cannot express.
+    # Python would parse the number as infinity, which JSON cannot represent.
     if float(text) in (float("inf"), float("-inf")):
         raise ValueError(f"a number of {len(text)} characters is too large")
     return float(text)

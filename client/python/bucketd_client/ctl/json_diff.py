@@ -12,7 +12,7 @@ ABSENT = object()
 
 
 class Change(NamedTuple):
-    """One place, as a JSON Pointer; ``ABSENT`` where there is nothing on that side."""
+    """One place, as a JSON Pointer; ``ABSENT`` if that side has no value there."""
 
     path: str
     before: Any
@@ -20,7 +20,7 @@ class Change(NamedTuple):
 
 
 def changes(before: Any, after: Any, path: str = "") -> Iterator[Change]:
-    """Yield the outermost places that differ; objects are descended into, arrays compared whole."""
+    """Yield the outermost places that differ; compare objects by key, and arrays as a whole."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in [*before, *(key for key in after if key not in before)]:
             place = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
@@ -30,9 +30,9 @@ def changes(before: Any, after: Any, path: str = "") -> Iterator[Change]:
 
 
 def same(before: Any, after: Any) -> bool:
-    """Compare as JSON: to Python 1, 1.0 and True are equal."""
+    """Report whether two values have the same JSON; 1, 1.0 and True are equal in Python only."""
     if _beyond_integers(before) or _beyond_integers(after):
-        # The daemon keeps such a number as a double, and may write it with an exponent.
+        # The daemon stores such a number as a double, and may write it with an exponent.
         return not isinstance(before, bool) and not isinstance(after, bool) and before == after
     if type(before) is not type(after):
         return False
@@ -61,7 +61,7 @@ def plain_lines(found: list[Change]) -> Iterator[str]:
 
 
 def kind_lines(found: list[Change]) -> Iterator[str]:
-    """Yield ``- place: kind`` and ``+ place: kind``, for messages: those repeat no values."""
+    """Yield ``- place: kind`` and ``+ place: kind``, for messages, which show no values."""
     for path, before, after in found:
         for sign, value in (("-", before), ("+", after)):
             if value is not ABSENT:
@@ -69,7 +69,7 @@ def kind_lines(found: list[Change]) -> Iterator[str]:
 
 
 def _kind(value: Any) -> str:
-    """Return the JSON type of a value, with its length where it has one."""
+    """Return the JSON type of a value, with its length if it has one."""
     if isinstance(value, str):
         return f"a string of {len(value)} characters"
     if isinstance(value, (list, dict)):

@@ -1,4 +1,4 @@
-"""Values for people on a terminal, JSON for programs."""
+"""Print values for people on a terminal, and JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 ERASE = "\r\x1b[K"
-# What removes the progress bar that is shown.
+# The escape sequence that removes the current progress bar, if any.
 erase = ""
 # Whether the last request has changed something.
 changed = False
 
 
 class Unwritten(Exception):
-    """Standard output could not be written; the message says why."""
+    """Writing to standard output failed; the message says why."""
 
 
 class ReaderGone(BaseException):
-    """Nobody reads standard output any more. Not an OSError: those are tried again by a watch."""
+    """The reader of standard output has closed it. Not an OSError, after which a watch retries."""
 
 
 def on_terminal() -> bool:
@@ -83,9 +83,9 @@ def put(data: bytes, flush: bool = False) -> None:
 
 
 def end_with_reader() -> None:
-    """From now on raise ReaderGone in the main thread once nobody reads standard output.
+    """Raise ReaderGone in the main thread once the reader of standard output has closed it.
 
-    A write would tell it, but whoever waits for changes may have nothing to write for days.
+    A write would fail as well, but a watch may have nothing to write for days.
     """
     import select
     import signal
@@ -94,7 +94,7 @@ def end_with_reader() -> None:
     if sys.stdout is None or not hasattr(select, "poll"):
         return
     poller, main = select.poll(), threading.main_thread()
-    # Errors and hang-ups are reported for no events, too.
+    # poll reports errors and hang-ups even if no events are requested.
     poller.register(sys.stdout.fileno(), 0)
 
     def broken(*_: object) -> None:
@@ -118,18 +118,18 @@ def warn(message: str, before: str = "bucketctl: ") -> None:
         sys.stderr.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
         sys.stderr.buffer.flush()
     except OSError:
-        # Nobody is left to be told.
+        # The message cannot be shown anywhere.
         abandon(sys.stderr)
 
 
 def warn_of_recovery(recovered: dict[str, Any]) -> None:
     """Warn that the bucket may lack changes that were once stored, and why."""
-    what = f"revision {recovered.get('revision')} took the place of a damaged file"
+    what = f"revision {recovered.get('revision')} has replaced a damaged file"
     warn(f"{what}, and may lack changes: {recovered.get('reason')}")
 
 
 def abandon(stream: TextIO | None) -> None:
-    """Drop what a stream has not taken: a flush at exit would change the exit status."""
+    """Drop the buffered output of a stream; its flush at exit would change the exit status."""
     from contextlib import suppress
 
     with suppress(OSError, ValueError):
@@ -160,7 +160,7 @@ def _table(headers: list[str], lines: list[list[str]]) -> str:
 
 
 def _width(text: str) -> int:
-    """Return how many columns of a terminal the text takes."""
+    """Return the width of a text in columns of a terminal."""
     if text.isascii():
         return len(text)
     from unicodedata import combining, east_asian_width
@@ -169,17 +169,17 @@ def _width(text: str) -> int:
 
 
 def plain(text: str) -> str:
-    """Return the text with everything escaped that could disturb a terminal."""
+    """Return a text in which characters that could disturb a terminal are escaped."""
     return "".join(c if _is_harmless(c) else f"\\u{ord(c):04x}" for c in text)
 
 
 def _harmless(text: str) -> str:
-    """Return the JSON with the control characters escaped that JSON allows."""
+    """Return JSON in which the control characters that JSON allows are escaped."""
     return "\n".join(map(plain, text.split("\n")))
 
 
 def _is_harmless(char: str) -> bool:
-    # Joiners make one emoji of several; beyond U+FFFF JSON's \u would need a pair.
+    # Joiners combine several emoji into one; beyond U+FFFF an escape would need two units.
     return char.isprintable() or char in "\u200d\u00a0\u3000" or ord(char) > 0xFFFF
 
 
@@ -190,7 +190,7 @@ def size(count: int) -> str:
 
 
 def age(timestamp: str | None) -> str:
-    """Return how long ago, or how soon, in the largest unit."""
+    """Return the time from now to a time stamp, past or future, in the largest unit."""
     if not timestamp:
         return "-"
     from datetime import datetime, timezone
@@ -199,7 +199,7 @@ def age(timestamp: str | None) -> str:
         then = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
         seconds = (datetime.now(timezone.utc) - then).total_seconds()
     except (ValueError, TypeError):
-        # A time written by hand must not cost the whole table.
+        # An invalid time written by hand must not make the whole table fail.
         return timestamp
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if abs(seconds) >= length:

@@ -1,7 +1,7 @@
-"""``sys.argv`` parsed into a command and its options; help and usage errors.
+"""Parse ``sys.argv`` into a command and its options; help and usage errors.
 
-By a table instead of argparse, which would add 5 ms to every start and suggests nothing for a
-mistyped word.
+The parser uses the table of commands instead of argparse, which would add 5 ms to every start and
+makes no suggestion for a mistyped word.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # see bucketd_client
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Names that other programs have for such commands.
+# Names of similar commands in other programs.
 OTHERS = {
     "add": "set", "cat": "get", "contexts": "context list", "delete": "clear", "devices": "usage",
     "dump": "export", "health": "doctor", "load": "import", "ls": "list", "merge": "set",
@@ -24,7 +24,7 @@ OTHERS = {
 
 
 class Help(Exception):
-    """The help that was asked for."""
+    """The command line asks for help; the message is the help text."""
 
 
 class Usage(Exception):
@@ -32,7 +32,7 @@ class Usage(Exception):
 
 
 class Declined(Exception):
-    """The person who was asked said no; nothing was changed."""
+    """The user has declined; nothing was changed."""
 
 
 def parse(argv: list[str]) -> tuple[Command, Options]:
@@ -48,11 +48,11 @@ def _count(command: Command, given: list[str]) -> None:
         key, equals, _ = given[command.most].partition("=")
         extra = repr(key + equals)
         if any(option.name == "data" for option in command.options):
-            # The word may be a value, so it is not repeated.
+            # The word may be a secret value, so the message does not show it.
             extra = f"argument {command.most + 1}"
         raise Usage(f"cannot {command.name}: it takes no {extra}; usage: {usage(command)}")
     if len(given) < command.needs:
-        raise Usage(f"cannot {command.name}: something is missing; usage: {usage(command)}")
+        raise Usage(f"cannot {command.name}: an argument is missing; usage: {usage(command)}")
 
 
 def _command(argv: list[str]) -> tuple[Command, list[str]]:
@@ -101,7 +101,7 @@ def _options(command: Command, words: list[str]) -> Options:
             options.arguments.extend(rest)
         elif word == "-" or not word.startswith("-"):
             options.arguments.append(word)
-            # The words after the command of run belong to that command.
+            # All words after the first argument of run belong to that command.
             if command.name == "run":
                 options.arguments.extend(rest)
         else:
@@ -131,7 +131,7 @@ def _other(command: Command, name: str) -> str:
     if name == "--curl":
         return "; it is more than one request; bucketctl api METHOD PATH --curl shows one"
     if not name.startswith("--") and command.most:
-        return "; a word that begins with - and is not an option goes after --"
+        return "; put -- before an argument that begins with -"
     return _nearest(name, [f"--{option.name}" for option in command.options])
 
 
@@ -163,7 +163,7 @@ def _line(option: Option) -> str:
 
 
 def _every() -> tuple[Command, ...]:
-    # Imported late: the commands of every day start without it.
+    # The import is late, since daily commands do not need the other commands.
     from .table.all import every
 
     return every()

@@ -1,4 +1,4 @@
-"""A preflight check: what the daemon would refuse, asked before anything is written."""
+"""Preflight checks: ask the daemon before a write whether it would refuse the write."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .archive import Envelope
 from .prompts import counted
 from .session import Session
 
-# Stored buckets that are named; ``bucketctl schema check`` shows all.
+# How many stored buckets are named; ``bucketctl schema check`` shows all.
 NAMED = 3
 
 
 class Preflight(NamedTuple):
-    """Violations in words, without values; ``unchecked`` says why they are unknown, if they are."""
+    """The violations in words, without values; ``unchecked`` says why they are unknown, if so."""
 
     refused: list[str]
     unchecked: str | None = None
@@ -26,7 +26,7 @@ FINE = Preflight([])
 
 
 def bound(session: Session, envelope: Envelope, stored: bool) -> str | None:
-    """Return the automation whose schema applies to a write; None where none does."""
+    """Return the automation whose schema applies to a write; None if none applies."""
     if envelope.job is None:
         return None
     if envelope.automation is not None or not stored:
@@ -35,7 +35,7 @@ def bound(session: Session, envelope: Envelope, stored: bool) -> str | None:
 
 
 def rebinding(session: Session, envelope: Envelope) -> list[json_diff.Change]:
-    """Return the change of the automation, for a bucket whose content is as it should be."""
+    """Return the change of the automation for a bucket whose content is already right."""
     wanted = envelope.automation
     if envelope.job is None or wanted is None:
         return []
@@ -52,7 +52,7 @@ def _binding(session: Session, device: str, job: str) -> str | None:
 def check_bucket(
     session: Session, automation: str | None, bucket: Any, coming: dict[str, Any]
 ) -> Preflight:
-    """Check a bucket by the schema that will apply: of those ``coming``, else the daemon's."""
+    """Check a bucket by the schema that will apply: one of ``coming``, else the daemon's."""
     if automation is None:
         return FINE
     body = {"bucket": bucket}
@@ -72,17 +72,17 @@ def check_bucket(
     return Preflight([f"by the schema of {automation!r}, {line}" for line in lines])
 
 
-# Refusals after which the plan goes on; "" where the daemon's message says why.
+# Errors after which the plan continues, with their causes; "" uses the daemon's message.
 _CAUSES = {
     "not_found": "this daemon is too old for that; upgrade it",
-    "too_large": "the two together are over the daemon's limit; the write will tell",
+    "too_large": "bucket and schema together exceed the daemon's limit; the write will show it",
     # The schema is not valid.
     "invalid_request": "",
 }
 
 
 def check_schema(session: Session, target: str, schema: Any) -> Preflight:
-    """Check a schema by itself and by the stored buckets, of which the first are named."""
+    """Check a schema itself, and all stored buckets by it; name the first violations."""
     headers, content = {"Content-Type": _api.JSON}, _api.encode(schema)
     try:
         said = session.call("PUT", f"{target}?dry_run=true", headers=headers, body=content).members

@@ -13,7 +13,7 @@ EVERY_SECONDS = 0.1
 
 
 class Progress:
-    """A line on standard error that is redrawn, and removed when the work is done."""
+    """A progress line on standard error, which is removed when the work is done."""
 
     def __init__(self, what: str) -> None:
         self._what = what

@@ -1,4 +1,4 @@
-"""Questions to a person before something that cannot be undone."""
+"""Ask the user before an action that cannot be undone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .table.daily import Options
 
 
 def ask(options: Options, what: str) -> None:
-    """Return if ``--yes`` was given or a person agrees. Raises Declined, or Usage."""
+    """Return if ``--yes`` was given or the user agrees. Raises Declined, or Usage."""
     if options.has("yes"):
         return
     if not person_is_there():
-        raise Usage(f"cannot {what} unasked: give --yes, or look first with --dry-run")
+        raise Usage(f"cannot {what} unasked: give --yes, or check first with --dry-run")
     if answer(f"{what}? [y/N]").strip() not in ("y", "yes"):
         output.warn("nothing was changed")
         raise Declined
@@ -26,7 +26,7 @@ def person_is_there() -> bool:
 
 
 def answer(question: str) -> str:
-    """Ask, and return the line that is typed, in lower case; empty at the end of the input."""
+    """Ask a question, and return the answer in lower case; empty at the end of the input."""
     output.warn(question, before="")
     return sys.stdin.buffer.readline().decode("utf-8", "replace").lower()
 

@@ -1,4 +1,4 @@
-"""One call of bucketctl to the daemon: which bucket, over which socket; or as a curl command."""
+"""The requests of one command line to the daemon, or the same requests as curl commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Shown(Exception):
     """The curl command was printed; nothing was sent."""
 
 
-# Headers of a read on which a write depends: a stale value will not do.
+# The headers of a read before a write, for which a stale value is not sufficient.
 NEWEST = {"Cache-Control": "no-cache"}
 
 
@@ -27,7 +27,7 @@ class Session:
         self.timeout = seconds(options, "timeout")
 
     def scope(self) -> _context.Scope:
-        """Return the bucket that the options name, else the environment's context."""
+        """Return the scope that the options name, else that of the environment."""
         device, job = self.options.get("device"), self.options.get("job")
         automation, shared = self.options.get("automation"), self.options.has("device-bucket")
         if device is None and (job is not None or automation is not None):
@@ -37,7 +37,7 @@ class Session:
         return _context.from_environment(os.environ, shared)
 
     def reach(self) -> None:
-        """Wait until the daemon answers; raises BucketError where it does not."""
+        """Wait until the daemon responds. Raises BucketError if it does not."""
         _transport.request("GET", "/healthz", path=self.path, timeout=self.timeout)
 
     def call(
@@ -65,12 +65,12 @@ class Session:
 
 
 def _changes(method: str, target: str) -> bool:
-    """Report whether a success changes something, which a dry run does not."""
+    """Report whether a successful request changes something; a dry run does not."""
     return method != "GET" and not target.endswith(("?dry_run=true", "/check"))
 
 
 def seconds(options: Options, name: str) -> float | None:
-    """Return an option in seconds; None where it is not given. Raises Usage."""
+    """Return an option in seconds; None if it is not given. Raises Usage."""
     text = options.get(name)
     if text is None:
         return None

@@ -12,7 +12,7 @@ WORKERS, WAITING = 8, 32
 
 
 class ThreadPool(Generic[T]):
-    """Call ``work`` with each item; the first failure ends the pool, and is raised."""
+    """Call ``work`` with each item on a thread; raise the first failure, which ends the pool."""
 
     def __init__(self, work: Callable[[T], None]) -> None:
         self._work = work
@@ -20,7 +20,7 @@ class ThreadPool(Generic[T]):
         self._queues: list[Queue[T | None]] = [Queue(WAITING) for _ in range(WORKERS)]
         self._threads = [threading.Thread(target=self._run, args=(q,)) for q in self._queues]
         for thread in self._threads:
-            # Ctrl-C does not wait for them.
+            # Ctrl-C must not wait for the threads.
             thread.daemon = True
             thread.start()
 

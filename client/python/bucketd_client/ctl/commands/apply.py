@@ -1,4 +1,4 @@
-"""``bucketctl apply``: make schemas and buckets as a directory in version control says."""
+"""``bucketctl apply``: set schemas and buckets to those of a directory in version control."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Step(NamedTuple):
     preflight: Preflight = FINE
 
     def as_data(self) -> dict[str, Any]:
-        told = {"kind": self.kind, "name": self.name, "change": self.change, "places": self.places}
-        return {**told, **self.preflight._asdict()}
+        step = {"kind": self.kind, "name": self.name, "change": self.change, "places": self.places}
+        return {**step, **self.preflight._asdict()}
 
 
 def apply(options: Options) -> int:
@@ -80,7 +80,7 @@ def _do(session: Session, step: Step) -> None:
 
 
 def _show(options: Options, plan: list[Step]) -> None:
-    """Show places without values: a plan ends up in logs."""
+    """Show places without values, since plans end up in logs."""
     if options.has("json") or not output.on_terminal():
         output.show({"plan": [step.as_data() for step in plan]})
         return

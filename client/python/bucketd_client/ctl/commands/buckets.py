@@ -23,7 +23,7 @@ def get(options: Options) -> int:
     if reply is None:
         return 0
     if (age := reply.members.get("stale_seconds")) is not None:
-        output.warn(f"no majority of etcd answers: this is from {age:.0f} s ago, or newer")
+        output.warn(f"no majority of etcd answers: this value is at most {age:.0f} s old")
     if options.has("json"):
         return output.show_answer(reply)
     if len(keys) != 1:
@@ -85,7 +85,7 @@ def _ask(
     keys: list[str] | None = None,
     headers: dict[str, str] | None = None,
 ) -> tuple[_api.Reply | None, dict[str, Any]]:
-    """Return the response and its bucket; None where a curl command was printed instead."""
+    """Return the response and its bucket; None if a curl command was printed instead."""
     session = Session(options)
     scope = session.scope()
     headers = {**scope.headers(), **(headers or {})}

@@ -28,7 +28,7 @@ def clear(options: Options) -> int:
         return nothing(options, "clear", cleared=0) or left_out.status
     if not _agreed(options, f"clear {counted(len(rows), 'bucket')}", rows):
         return left_out.status
-    return told(options, "cleared", _clear(session, rows)) or left_out.status
+    return show_counts(options, "cleared", _clear(session, rows)) or left_out.status
 
 
 def forget(options: Options) -> int:
@@ -43,15 +43,15 @@ def forget(options: Options) -> int:
         return nothing(options, "clear", cleared=0, revoked=0) or left_out.status
     if not _agreed(options, what, rows):
         return left_out.status
-    # Contexts go first, so that a job that still runs cannot create a bucket again.
+    # Contexts are revoked first, so that a running job cannot create a bucket again.
     for context in contexts:
         session.call("DELETE", f"/v1/contexts/{_context.escape(context['id'])}")
     cleared = _clear(session, rows)
-    return told(options, "cleared", cleared, revoked=len(contexts)) or left_out.status
+    return show_counts(options, "cleared", cleared, revoked=len(contexts)) or left_out.status
 
 
 def rename(options: Options) -> int:
-    """Move each bucket, which is in both places for a moment; a second run goes on."""
+    """Move each bucket, which exists twice for a moment; a second run continues."""
     session, (old, new) = Session(options), options.arguments
     if old == new:
         raise Usage("cannot rename a device to the name that it has")
@@ -75,11 +75,11 @@ def rename(options: Options) -> int:
         for row in rows:
             work.changed += _move(session, row, new)
             work.next()
-    return told(options, "moved", len(rows)) or left_out.status
+    return show_counts(options, "moved", len(rows)) or left_out.status
 
 
 class Work(Progress):
-    """The progress over ``count`` buckets; a failure on the way tells how far it came."""
+    """The progress over ``count`` buckets; a failure reports how many were changed before."""
 
     def __init__(self, what: str, done: str, count: int) -> None:
         super().__init__(what)
@@ -99,7 +99,7 @@ class Work(Progress):
 
 
 def _move(session: Session, row: Row, new: str) -> bool:
-    """Move one bucket; False where it has gone meanwhile."""
+    """Move one bucket; return False if it was removed meanwhile."""
     source, target = _scope(row), _scope({**row, "device": new})
     stored = session.call("GET", source.target(), headers=NEWEST)
     if stored.etag is None:
@@ -109,7 +109,7 @@ def _move(session: Session, row: Row, new: str) -> bool:
     try:
         session.call("PUT", target.target(), headers=headers, body=_api.encode(bucket))
     except BucketError as problem:
-        # An earlier run may have written it already.
+        # An earlier run may have written the target already.
         if problem.code != "precondition_failed" or not _is_stored(session, target, bucket):
             raise
     session.call("DELETE", source.target(), headers={"If-Match": stored.etag})
@@ -152,7 +152,10 @@ def _contexts(session: Session, device: str) -> list[Row]:
 
 
 def _agreed(options: Options, what: str, rows: Iterable[Row]) -> bool:
-    """Ask, and return True. Raises Declined; with ``--dry-run`` show the rows and return False."""
+    """Ask for confirmation and return True; with ``--dry-run`` show the rows and return False.
+
+    Raises Declined.
+    """
     if options.has("dry-run"):
         show_rows(options, rows)
         return False
@@ -175,14 +178,14 @@ def show_rows(options: Options, rows: Iterable[Row]) -> None:
 
 
 def nothing(options: Options, verb: str, **counts: int) -> int:
-    """Report that nothing matches, so that nobody has to be asked."""
+    """Report that nothing matches; no confirmation is needed then."""
     if options.has("json") or not output.on_terminal():
         return output.show(counts)
     output.write(f"there is nothing to {verb}")
     return 0
 
 
-def told(options: Options, what: str, count: int, **more: int) -> int:
+def show_counts(options: Options, what: str, count: int, **more: int) -> int:
     """Show how many buckets were changed."""
     counts = {what: count, **more}
     if options.has("json") or not output.on_terminal():

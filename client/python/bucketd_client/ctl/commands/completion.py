@@ -1,6 +1,6 @@
-"""Shell completion: the scripts, and the words that they ask for.
+"""Shell completion: the scripts, and the words for them.
 
-The scripts ask ``bucketctl completion words`` each time, so they stay right when commands
+The scripts call ``bucketctl completion words`` each time, so they need no update when commands
 change, and offer the devices and jobs that exist.
 """
 
@@ -73,16 +73,16 @@ def completion(options: Options) -> int:
 
 
 def fitting(words: list[str]) -> list[str]:
-    """Return what the last word may become; nothing where a file or free text is meant."""
+    """Return the completions of the last word; none if it is a file or free text."""
     begun = words[-1] if words else ""
     known = _candidates(words[:-1], begun)
     return [word for word in dict.fromkeys(known) if word.startswith(begun) and "\n" not in word]
 
 
 def fitting_line(line: str) -> list[str]:
-    """Return the completions for bash: quoted, without the part before bash's own word breaks."""
+    """Return the completions for bash: quoted, and without the part before bash's word breaks."""
     words, in_quotes = _split(line)
-    # Variables may be set before the command.
+    # Assignments of variables may precede the command.
     while words and "=" in words[0]:
         words = words[1:]
     found = fitting(words[1:])
@@ -179,6 +179,6 @@ def _belongs_to_option(command: Command, rest: list[str], index: int) -> bool:
 
 
 def _given(command: Command, rest: list[str]) -> dict[str, str]:
-    """Return the options with values that are on the line already."""
+    """Return the options with values that are already on the line."""
     takes = {f"--{option.name}": option.name for option in command.options if option.value}
     return {takes[word]: value for word, value in zip(rest, rest[1:]) if word in takes}

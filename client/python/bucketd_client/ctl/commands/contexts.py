@@ -14,7 +14,7 @@ def mint(session: Session) -> _api.Reply:
     options = session.options
     device = options.get("device")
     if device is None:
-        raise Usage("cannot make a context: name its device with --device D (and --job J)")
+        raise Usage("cannot create a context: name its device with --device D (and --job J)")
     names = {name: options.get(name) for name in ("device", "job", "automation")}
     body = {**names, "ttl_seconds": seconds(options, "ttl")}
     given = {name: value for name, value in body.items() if value is not None}

@@ -1,4 +1,4 @@
-"""``bucketctl diff``: a bucket compared with a file, or with another bucket."""
+"""``bucketctl diff``: compare a bucket with a file, or with another bucket."""
 
 from __future__ import annotations
 

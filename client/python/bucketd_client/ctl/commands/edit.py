@@ -1,6 +1,6 @@
 """``bucketctl edit``: edit the bucket in an editor, and replace only the state that was read.
 
-The text is never lost: if it is refused, it stays in a file that is named.
+The text is never lost: if it is refused, it stays in a file, and a message names that file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..table.daily import Options
 
 
 class Refused(Exception):
-    """The text cannot be stored; ``problem`` is the daemon's refusal, if it was asked."""
+    """The text cannot be stored; ``problem`` is the daemon's error, if a request was sent."""
 
     def __init__(self, lines: list[str], problem: BucketError | None = None) -> None:
         super().__init__(lines[0])
@@ -33,7 +33,7 @@ class Refused(Exception):
 
 
 class Stored:
-    """The bucket as it was read, and the precondition that lets a write replace just that."""
+    """The bucket that was read, and the precondition with which a write replaces that state."""
 
     def __init__(self, session: Session) -> None:
         self._scope = scope = session.scope()
@@ -52,10 +52,10 @@ class Stored:
 def edit(options: Options) -> int:
     session = Session(options)
     stored = Stored(session)
-    _check_guard(options, stored)
-    begun_with = options.get("from")
-    text = _text_of(stored.bucket) if begun_with is None else read_text(begun_with)
-    path = _keep(text)
+    _check_precondition(options, stored)
+    from_file = options.get("from")
+    text = _text_of(stored.bucket) if from_file is None else read_text(from_file)
+    path = _save_to_temporary_file(text)
     try:
         return _until_stored(options, session, stored, path)
     except KeyboardInterrupt:
@@ -63,13 +63,13 @@ def edit(options: Options) -> int:
         raise
 
 
-def _check_guard(options: Options, stored: Stored) -> None:
-    """Refuse to store an old text over changes that nobody has seen."""
+def _check_precondition(options: Options, stored: Stored) -> None:
+    """Refuse an edit of an old text if the bucket has changed since that text was written."""
     wanted = options.get("if-match")
     if wanted is not None and wanted != stored.etag:
         raise error(
             "precondition_failed",
-            f"cannot edit the bucket: it has changed since (revision {stored.revision}); look "
+            f"cannot edit the bucket: it has changed since (revision {stored.revision}); compare "
             "with bucketctl diff … FILE, then leave out --if-match",
         )
 
@@ -81,26 +81,26 @@ def _until_stored(options: Options, session: Session, stored: Stored, path: str)
             reply = _store(stored, read_text(path))
         except Refused as refused:
             stored = _newer(session, stored, refused)
-            _tell(refused, path)
-            if not _go_on():
+            _explain(refused, path)
+            if not _wants_another_edit():
                 return _give_up(options, path, stored, refused)
             continue
         if saved:
             with suppress(FileNotFoundError):
                 os.unlink(path)
         elif reply is None or output.on_terminal():
-            _tell_still_open(options, stored, path)
+            _explain_unsaved(options, stored, path)
         return _done(options, stored, reply)
 
 
-def _tell_still_open(options: Options, stored: Stored, path: str) -> None:
+def _explain_unsaved(options: Options, stored: Stored, path: str) -> None:
     """Explain why the file stays: an editor that returns at once may still show the text."""
     output.warn(
         "the editor ended without saving; if the text is still open in it, name one that waits, "
         "such as EDITOR='code --wait'; remove the file once it is not needed"
     )
     output.warn(f"your text is in {path}")
-    _tell_how_to_go_on(options, stored, path)
+    _show_how_to_continue(options, stored, path)
 
 
 def _done(options: Options, stored: Stored, reply: _api.Reply | None) -> int:
@@ -118,7 +118,7 @@ def _done(options: Options, stored: Stored, reply: _api.Reply | None) -> int:
 
 
 def _store(stored: Stored, text: str) -> _api.Reply | None:
-    """Store the text; None where it equals what is stored. Raises Refused."""
+    """Store the text; return None if it equals the stored bucket. Raises Refused."""
     try:
         bucket = parse_json(text, "the text")
     except Usage as problem:
@@ -135,28 +135,28 @@ def _store(stored: Stored, text: str) -> _api.Reply | None:
 
 
 def _newer(session: Session, stored: Stored, refused: Refused) -> Stored:
-    """Return the state to replace next; after a conflict tell what has changed meanwhile."""
+    """Return the state to replace next; after a conflict, add the changes to the message."""
     if not isinstance(refused.problem, PreconditionFailed):
         return stored
     now = Stored(session)
     found = list(json_diff.changes(stored.bucket, now.bucket))
     refused.lines = ["somebody else has changed the bucket meanwhile:"]
-    # Who is asked what to do sees the values, as in bucketctl diff; a log does not.
+    # A person at a terminal sees the values, as in bucketctl diff; a log does not show them.
     lines = json_diff.plain_lines if prompts.person_is_there() else json_diff.kind_lines
     refused.lines += [f"  {line}" for line in lines(found)]
-    refused.lines.append("go on, and your text takes the place of that as well")
+    refused.lines.append("edit again to replace these changes by your text as well")
     return now
 
 
-def _tell(refused: Refused, path: str) -> None:
+def _explain(refused: Refused, path: str) -> None:
     output.warn(refused.lines[0])
     for line in refused.lines[1:]:
         output.warn(line, before="")
     output.warn(f"your text is in {path}")
 
 
-def _go_on() -> bool:
-    """Ask whether to open the editor again; without a terminal, do not."""
+def _wants_another_edit() -> bool:
+    """Ask whether to open the editor again; return False without a terminal."""
     # At the end of the input the answer is empty, which means no.
     return prompts.person_is_there() and prompts.answer("edit again? [Y/n]") in (
         "y\n",
@@ -168,14 +168,14 @@ def _go_on() -> bool:
 def _give_up(options: Options, path: str, stored: Stored, refused: Refused) -> int:
     from .. import _status_of
 
-    _tell_how_to_go_on(options, stored, path)
+    _show_how_to_continue(options, stored, path)
     return 2 if refused.problem is None else _status_of(refused.problem)
 
 
-def _tell_how_to_go_on(options: Options, stored: Stored, path: str) -> None:
+def _show_how_to_continue(options: Options, stored: Stored, path: str) -> None:
     words = ["bucketctl", "edit", *_which(options), "--from", path]
     words += [] if stored.etag is None else ["--if-match", stored.etag]
-    output.warn(f"go on with: {' '.join(map(shlex.quote, words))}")
+    output.warn(f"continue with: {' '.join(map(shlex.quote, words))}")
 
 
 def _which(options: Options) -> list[str]:
@@ -191,7 +191,7 @@ def _text_of(bucket: dict[str, Any]) -> str:
     return json.dumps(bucket, ensure_ascii=False, indent=2) + "\n"
 
 
-def _keep(text: str) -> str:
+def _save_to_temporary_file(text: str) -> str:
     """Write the text to a file that only this user can read; return its path."""
     descriptor, path = tempfile.mkstemp(prefix="bucket-", suffix=".json")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -200,13 +200,13 @@ def _keep(text: str) -> str:
 
 
 def _open_editor(path: str) -> bool:
-    """Wait for the editor; report whether it has saved the file."""
+    """Run the editor; report whether it has saved the file."""
     before = _state_of(path)
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     try:
         with _interrupts_left_to_editor():
             status = subprocess.run([*shlex.split(editor), path], check=False).returncode
-    # ValueError: quotes that are not closed.
+    # Quotes that are not closed raise a ValueError.
     except (OSError, ValueError) as problem:
         os.unlink(path)
         cause = getattr(problem, "strerror", None) or str(problem).lower()
@@ -222,7 +222,7 @@ def _open_editor(path: str) -> bool:
 
 
 def _state_of(path: str) -> tuple[int, int, int] | None:
-    """Return what a save changes; None where there is no file."""
+    """Return the parts of a file's status that a save changes; None if there is no file."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -232,7 +232,7 @@ def _state_of(path: str) -> tuple[int, int, int] | None:
 
 @contextmanager
 def _interrupts_left_to_editor() -> Iterator[None]:
-    """Leave Ctrl-C to the editor: ending the editor would lose the text."""
+    """Leave Ctrl-C to the editor, since ending the editor would lose the text."""
     before = signal.getsignal(signal.SIGINT)
     # The editor would inherit an ignored signal, but not a handler.
     if before is not signal.SIG_IGN:

@@ -1,4 +1,4 @@
-"""``bucketctl export``: stored buckets as lines, or as a tar of their files, page by page."""
+"""``bucketctl export``: write stored buckets as lines, or as a tar of their files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..parser import Usage
 from ..progress import Progress
 from ..session import Session, Shown
 from ..table.daily import Options
-from .bulk import told
+from .bulk import show_counts
 
 Writer = Callable[[dict[str, Any]], object]
 FORMATS = ("ndjson", "tar")
 
 
 def export(options: Options) -> int:
-    """Write all matching buckets; return 1 where one had to be left out."""
+    """Write all matching buckets; return 1 if a bucket was left out."""
     kind = options.get("format") or FORMATS[0]
     if kind not in FORMATS:
         raise Usage(f"cannot export as {kind!r}: --format is ndjson or tar")
@@ -35,12 +35,12 @@ def export(options: Options) -> int:
     except Shown:
         return 0
     if options.get("output"):
-        told(options, "exported", count, left_out=left_out)
+        show_counts(options, "exported", count, left_out=left_out)
     return 1 if left_out else 0
 
 
 def _export(session: Session, kind: str) -> tuple[int, int]:
-    """Return how many were written, and how many could not be read."""
+    """Write the buckets; return how many were written, and how many could not be read."""
     if session.options.get("output") is None:
         output.end_with_reader()
     whole, count, left_out = total(session), 0, LeftOut()
@@ -59,7 +59,7 @@ def _export(session: Session, kind: str) -> tuple[int, int]:
 
 
 def total(session: Session) -> int:
-    """Return how many buckets there are; 0 where filters, or the daemon, leave that unknown."""
+    """Return the number of buckets; 0 if it is unknown, as with filters."""
     if Filters(session).given:
         return 0
     counts = session.call("GET", "/v1/status").members.get("counts", {})
@@ -115,5 +115,5 @@ def _add(tar: tarfile.TarFile, envelope: dict[str, Any]) -> None:
     member = tarfile.TarInfo(bucket_paths.path(envelope["device"], envelope["job"]))
     member.size, member.mode = len(text), 0o600
     tar.addfile(member, io.BytesIO(text))
-    # The list of members would grow with each bucket.
+    # tarfile would keep all members in memory.
     tar.members = []  # type: ignore[attr-defined]

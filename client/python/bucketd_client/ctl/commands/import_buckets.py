@@ -18,18 +18,18 @@ from ..session import NEWEST, Session
 from ..table.daily import Options
 from ..thread_pool import ThreadPool
 
-# Refusals of one bucket, after which the others are still tried.
+# Errors of one bucket, after which the others are still tried.
 OF_ONE = {"schema_violation", "too_large", "invalid_request", "invalid_json", "bucket_corrupt"}
 Outcome = tuple[str, list[json_diff.Change]]
 OUTCOMES = ("created", "changed", "unchanged", "refused")
 
 
 class Importer:
-    """Stores buckets from several threads, and counts the outcomes."""
+    """Store buckets from several threads, and count the outcomes."""
 
     def __init__(self, session: Session, dry_run: bool, as_json: bool) -> None:
         self.counts = Counter(dict.fromkeys(OUTCOMES, 0))
-        # Exit status of the first refusal.
+        # The exit status of the first error.
         self.status = 0
         self._session, self._dry_run, self._as_json = session, dry_run, as_json
         self._lock = threading.Lock()
@@ -64,7 +64,7 @@ class Importer:
                 self._write(scope, envelope.bucket, {"If-None-Match": "*"})
                 return "created", []
             except (PreconditionFailed, BucketCorrupt):
-                # There is one already.
+                # A bucket exists already.
                 pass
         outcome, found = self._compared(scope, envelope)
         if outcome != "unchanged" and not self._dry_run:
@@ -107,7 +107,7 @@ def import_(options: Options) -> int:
                 progress.at(importer.done, source.part)
             pool.finish()
     except (BucketError, Usage):
-        # The error is about one bucket, and others may be stored already.
+        # Other buckets may have been stored before the error.
         if (made := importer.counts["created"] + importer.counts["changed"]) and not dry_run:
             output.warn(f"{counted(made, 'bucket')} stored, then:")
         raise

@@ -1,4 +1,4 @@
-"""Manual pages out of the table of commands: ``python -m bucketd_client.ctl.commands.man DIR``."""
+"""Write manual pages of all commands: ``python -m bucketd_client.ctl.commands.man DIR``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SECTION = "1"
 ENVIRONMENT = (
     ("BUCKETD_SOCKET", "the daemon's socket"),
     ("BUCKETD_TOKEN, BUCKETD_TOKEN_FILE", "the token of a job context, or a file that holds it"),
-    ("BUCKETD_DEVICE, BUCKETD_JOB, BUCKETD_AUTOMATION", "without a token: which bucket is meant"),
-    ("VISUAL, EDITOR", "what edit opens"),
-    ("NO_COLOR", "if it is not empty, no colours on a terminal"),
+    ("BUCKETD_DEVICE, BUCKETD_JOB, BUCKETD_AUTOMATION", "without a token: the names of the bucket"),
+    ("VISUAL, EDITOR", "the editor that edit opens"),
+    ("NO_COLOR", "unless empty, no colours on a terminal"),
 )
 
 
@@ -79,7 +79,7 @@ def _foot() -> Iterator[str]:
 
 
 def _line(text: str) -> str:
-    """Return a line of text; a dot or apostrophe at its beginning would be a request."""
+    """Return a line of text; escape a dot or apostrophe at its beginning, which roff interprets."""
     return ("\\&" if text[:1] in (".", "'") else "") + _plain(text)
 
 

@@ -1,4 +1,4 @@
-"""``bucketctl run``: a command in a job context of its own, which ends with it."""
+"""``bucketctl run``: run a command in its own job context, which ends with the command."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def run(options: Options) -> int:
     if options.get("device") is None:
         raise Usage("cannot run: name the context with --device D --job J")
     session = Session(options)
-    # A wait for the daemon happens here, where Ctrl-C still ends it.
+    # Wait for the daemon here, where Ctrl-C still ends the wait.
     session.reach()
     # No signal may end this process between the creation of the context and its revocation.
     mask: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, {*FORWARDED, signal.SIGCHLD})
-    # SIGCHLD would never arrive if it was inherited as ignored.
+    # A SIGCHLD that was inherited as ignored would never arrive.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     context = mint(session).members
     try:
@@ -62,7 +62,7 @@ def _token_for(options: Options, token: str) -> Iterator[dict[str, str]]:
         return
     from tempfile import TemporaryDirectory
 
-    # The directory may be entered by this user alone, and is in memory where possible.
+    # Only this user may enter the directory, which is in memory if possible.
     with TemporaryDirectory(prefix="bucketd-", dir=os.environ.get("XDG_RUNTIME_DIR")) as home:
         path = os.path.join(home, "token")
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -109,7 +109,7 @@ def _run_child(command: list[str], environ: dict[str, str], mask: set[int]) -> i
 def _has_ended(child: subprocess.Popen[bytes]) -> bool:
     """Reap every process that has ended; report whether the command is among them.
 
-    As process 1 of a container bucketctl inherits all orphans, which nobody else would reap.
+    As process 1 of a container, bucketctl inherits all orphans, and has to reap them.
     """
     while child.poll() is None:
         with suppress(ChildProcessError):
@@ -122,9 +122,9 @@ def _has_ended(child: subprocess.Popen[bytes]) -> bool:
 
 
 def _child_has_received(child: int, arrived: signal.struct_siginfo) -> bool:
-    """Report whether the terminal has sent the signal to the child too, as to its whole group.
+    """Report whether the terminal has sent a signal to the child as well, in the same group.
 
-    A hang-up may come to the leader of the session alone.
+    A hang-up may be sent to the leader of the session alone.
     """
     from_keyboard = arrived.si_code == SENT_BY_KERNEL and arrived.si_signo in FROM_KEYBOARD
     return from_keyboard and os.getpgid(child) == os.getpgrp()
@@ -134,7 +134,7 @@ def _revoke(session: Session, context_id: str) -> None:
     try:
         session.call("DELETE", f"/v1/contexts/{context_id}")
     except NotFound:
-        # It ended before its command did.
+        # The context has expired, or was revoked, before the command ended.
         pass
     except BucketError as problem:
-        output.warn(f"the context was not revoked and ends by itself: {problem}")
+        output.warn(f"cannot revoke the context, which expires by itself: {problem}")

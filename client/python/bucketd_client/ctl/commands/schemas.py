@@ -95,7 +95,7 @@ def _call(
     headers: dict[str, str] | None = None,
     body: bytes | None = None,
 ) -> _api.Reply | None:
-    """Return the response; None where a curl command was printed instead."""
+    """Return the response; None if a curl command was printed instead."""
     try:
         return Session(options).call(method, target, headers=headers, body=body)
     except Shown:

@@ -1,4 +1,4 @@
-"""The commands on what takes room: sweep removes old buckets, usage sums up each device."""
+"""The commands about space: sweep removes old buckets, usage shows the size of each device."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from ..table.daily import Options
 from . import bulk
 
 Row = dict[str, Any]
-MAX_DAYS = 36525  # 100 years, as the daemon allows
+# 100 years, the daemon's limit.
+MAX_DAYS = 36525
 
 
 def sweep(options: Options) -> int:
-    """Remove what was last written over ``--days`` ago, unless it is written meanwhile."""
+    """Remove buckets last written over ``--days`` ago, unless they are written meanwhile."""
     days, session = _days(options), Session(options)
     _check_clock(session)
     left_out = filters.LeftOut()
@@ -37,7 +38,7 @@ def sweep(options: Options) -> int:
                 removed += 1
                 work.changed += 1
             work.next()
-    return bulk.told(options, "removed", removed) or left_out.status
+    return bulk.show_counts(options, "removed", removed) or left_out.status
 
 
 def usage(options: Options) -> int:
@@ -82,11 +83,11 @@ def _remove(session: Session, row: Row, days: int) -> bool:
 
 
 def _older(session: Session, left_out: filters.LeftOut, days: int) -> list[Row]:
-    """Return the rows that the daemon calls older, by the rule of its own retention."""
+    """Return the rows of older buckets, which the daemon selects as its retention does."""
     try:
         return list(filters.buckets(session, left_out, days))
     except BucketError as problem:
-        # A daemon refuses a parameter that it does not know by its name.
+        # The error of an older daemon names the parameter that it does not know.
         if problem.code != "invalid_request" or "older_than_days" not in str(problem):
             raise
         raise error(
@@ -98,7 +99,7 @@ def _older(session: Session, left_out: filters.LeftOut, days: int) -> list[Row]:
 
 
 def _is_older(session: Session, row: Row, days: int) -> bool:
-    """Ask whether a bucket is still older now."""
+    """Report whether a bucket is still older."""
     path = f"/v1/buckets?device={_context.escape(row['device'])}&older_than_days={days}"
     if row["job"] is not None:
         path += f"&job={_context.escape(row['job'])}"
@@ -107,10 +108,10 @@ def _is_older(session: Session, row: Row, days: int) -> bool:
 
 
 def _days(options: Options) -> int:
-    """Return how many days ago a bucket must have been written last to be removed."""
+    """Return ``--days``. Raises Usage."""
     text = options.get("days")
     if text is None:
-        raise Usage("cannot sweep: say with --days N how old what is removed has to be")
+        raise Usage("cannot sweep: give the age of the buckets to remove with --days N")
     digits = text.isascii() and text.isdecimal()
     if not (digits and len(text) < 10 and 1 <= int(text) <= MAX_DAYS):
         raise Usage(f"cannot sweep --days {text}: it must be a whole number from 1 to {MAX_DAYS}")
@@ -118,13 +119,13 @@ def _days(options: Options) -> int:
 
 
 def _check_clock(session: Session) -> None:
-    """Refuse where the clock has jumped, as the daemon's retention does: no age is known then."""
+    """Refuse to sweep after the clock has jumped, since ages are unknown, as retention does."""
     jump = jump_seconds(session.call("GET", "/v1/status").members)
     if jump:
         raise error(
             "invalid_request",
             f"cannot sweep: the clock has jumped by {abs(jump):,.0f} seconds since the daemon "
-            "started, so nobody knows how old a bucket is; set the clock, then restart the daemon",
+            "started, so the age of a bucket is unknown; set the clock, then restart the daemon",
             status=409,
         )
 

@@ -1,4 +1,4 @@
-"""``bucketctl watch``: changes as they happen, as a diff for people or as lines of JSON."""
+"""``bucketctl watch``: print changes as they happen, as a diff for people or as lines of JSON."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def watch(options: Options) -> int:
     filters = Filters(session) if options.has("all") else None
     show = _lines(options) if options.has("json") or not output.on_terminal() else Screen(options)
     output.end_with_reader()
-    for told in everything(watching):
-        if filters is None or _fits(filters, told):
-            show(told)
+    for event in everything(watching):
+        if filters is None or _fits(filters, event):
+            show(event)
     return 0
 
 
-def _fits(filters: Filters, told: Received) -> bool:
+def _fits(filters: Filters, event: Received) -> bool:
     """Report whether the filters of --all match; the daemon sends all notices."""
-    if isinstance(told, Change):
-        return told.gap or filters.fit(dict(told))
-    exact = {f"{name}={_context.escape(str(told.data.get(name)))}" for name in NAMES}
-    return exact.issuperset(filters.query) and filters.fit({**dict.fromkeys(NAMES), **told.data})
+    if isinstance(event, Change):
+        return event.gap or filters.fit(dict(event))
+    exact = {f"{name}={_context.escape(str(event.data.get(name)))}" for name in NAMES}
+    return exact.issuperset(filters.query) and filters.fit({**dict.fromkeys(NAMES), **event.data})
 
 
 def _check(options: Options) -> None:
@@ -55,7 +55,7 @@ def _watching(session: Session) -> Watching:
         query = [*Filters(session).query, *(f"key={_context.escape(key)}" for key in keys)]
         more = "?" + "&".join(query) if query else ""
         return Watching(None, session.path, since=since, timeout=session.timeout, query=more)
-    # On a terminal the bucket always comes first, since a diff shows what was there before.
+    # On a terminal the watch starts with the bucket, since a diff shows the values before.
     shown = output.on_terminal() and not options.has("json") and since is None
     whole = options.has("snapshot") or shown
     return Watching(session.scope(), session.path, keys, whole, since, session.timeout)
@@ -72,11 +72,11 @@ def _show_curl(session: Session, watching: Watching) -> int:
 def _lines(options: Options) -> Any:
     whole = options.has("json")
 
-    def show(told: Received) -> None:
-        members = dict(told)
+    def show(event: Received) -> None:
+        members = dict(event)
         id = members.pop("id")
-        if isinstance(told, Notice):
-            kind, data = told.event, told.data
+        if isinstance(event, Notice):
+            kind, data = event.event, event.data
         else:
             gap = members.pop("gap")
             kind, data = "bucket", {**members, "gap": True} if gap else members
@@ -86,9 +86,9 @@ def _lines(options: Options) -> Any:
 
 
 class Screen:
-    """Shows changes to people: what was there in red, what is there now in green.
+    """Show changes to people: old values in red, new values in green.
 
-    What was there is known only of one bucket, watched from a snapshot on.
+    Old values are known only if the watch is of one bucket and began with a snapshot.
     """
 
     def __init__(self, options: Options) -> None:
@@ -97,13 +97,13 @@ class Screen:
         self._before: dict[str, Any] | None = {} if one else None
         self._begun = not one
 
-    def __call__(self, told: Received) -> None:
-        if isinstance(told, Notice):
-            self._head(_in_words(told))
+    def __call__(self, event: Received) -> None:
+        if isinstance(event, Notice):
+            self._head(_in_words(event))
             return
-        lines = list(self._lines(told))
+        lines = list(self._lines(event))
         if self._begun or self._first:
-            self._head(_title(told))
+            self._head(_title(event))
             for line in lines:
                 output.write(line)
         self._begun = True

@@ -25,8 +25,8 @@ from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
 LOW_SPACE, LOW_PART = 256 * 1024 * 1024, 0.05
 SKEW = timedelta(seconds=60)
 SYSTEMD = "/run/systemd/system"
-# Part of the daemon's own words for a cluster that is unavailable.
-AWAY = "majority of etcd"
+# A part of the daemon's message about a cluster that is unavailable.
+CLUSTER_UNAVAILABLE = "majority of etcd"
 
 
 def environment(session: Session) -> Iterator[Finding]:
@@ -79,7 +79,7 @@ def _systemctl(verb: str) -> str:
 
 
 def socket(path: str) -> Finding:
-    """Check that there is a socket that this user may connect to."""
+    """Check that the socket exists and that this user may connect to it."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             fix = "set BUCKETD_SOCKET to the daemon's socket"
@@ -89,21 +89,19 @@ def socket(path: str) -> Finding:
             probe.connect(path)
     except (FileNotFoundError, NotADirectoryError):
         fix = "start bucketd, or set BUCKETD_SOCKET to the socket of the one that runs"
-        what = f"{path} is not there"
+        what = f"{path} does not exist"
         if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
             what += ", nor is its directory"
-            fix += (
-                "; what is below /run/user goes at logout, unless loginctl enable-linger keeps it"
-            )
+            fix += "; systemd removes it at logout unless loginctl enable-linger is set"
         return Finding(PROBLEM, "socket", what, fix)
     except PermissionError:
-        fix = "its directory needs mode 0755, itself 0666 ([socket] mode)"
+        fix = "the directory needs mode 0755, the socket 0666 ([socket] mode)"
         return Finding(PROBLEM, "socket", f"{path} does not let you connect", fix)
     except OSError as problem:
-        fix = "the daemon that made it is gone: start bucketd"
+        fix = "the daemon that created it is gone: start bucketd"
         if _is_mount_point(path):
             fix = (
-                "the socket alone is mounted here, and the daemon has made another one since: "
+                "the socket alone is mounted here, and the daemon has created another since: "
                 "mount its directory instead, and start this container again"
             )
         return Finding(PROBLEM, "socket", f"{path}: {problem.strerror or problem}", fix)
@@ -111,13 +109,13 @@ def socket(path: str) -> Finding:
 
 
 def _is_mount_point(path: str) -> bool:
-    """Report whether something is mounted on just this file, as Linux tells it."""
+    """Report whether a file is a mount point, by /proc/self/mountinfo."""
     place = os.path.realpath(path)
     with (
         suppress(OSError),
         open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file,
     ):
-        # The fifth field, in which a blank is \\040.
+        # The fifth field is the mount point, with \\040 for a blank.
         return any(line.split(" ")[4].replace("\\040", " ") == place for line in file)
     return False
 
@@ -136,25 +134,25 @@ def store(status: dict[str, Any]) -> Iterator[Finding]:
     if found["healthy"]:
         yield Finding(OK, "store", f"healthy, {status['durability']}")
     else:
-        yield Finding(PROBLEM, "store", f"takes no writes: {found['problem']}", _mended(found))
+        yield Finding(PROBLEM, "store", f"refuses writes: {found['problem']}", _fix_of(found))
     if found.get("journal_damaged"):
         fix = "its copy is in <state>/quarantine; compare with a backup, check the disk"
         yield Finding(WARNING, "journal", "was damaged when the daemon started", fix)
 
 
-def is_away(status: dict[str, Any]) -> bool:
-    """Report whether the store is on other hosts of which too few answer."""
-    return AWAY in str(status["store"]["problem"])
+def is_cluster_unavailable(status: dict[str, Any]) -> bool:
+    """Report whether the store is a cluster of which no majority responds."""
+    return CLUSTER_UNAVAILABLE in str(status["store"]["problem"])
 
 
-def _mended(store: dict[str, Any]) -> str:
+def _fix_of(store: dict[str, Any]) -> str:
     """Return how to fix the store; after a full disk the daemon recovers by itself."""
-    if AWAY in str(store["problem"]):
-        return "bring a majority of its nodes up; all then goes on by itself, without a restart"
+    if CLUSTER_UNAVAILABLE in str(store["problem"]):
+        return "start a majority of its nodes; the daemon then recovers without a restart"
     if any(os.strerror(code) in str(store["problem"]) for code in (errno.ENOSPC, errno.EDQUOT)):
         place = store.get("state_dir") or "the disk"
-        return f"free space on {place}; writes then go on by themselves, without a restart"
-    return "fix the cause, then restart the daemon; what was acknowledged is kept"
+        return f"free space on {place}; writes then work again without a restart"
+    return "fix the cause, then restart the daemon; acknowledged writes are kept"
 
 
 def file_system(status: dict[str, Any]) -> Iterator[Finding]:
@@ -172,14 +170,14 @@ def disk(status: dict[str, Any]) -> Iterator[Finding]:
     try:
         found = os.statvfs(path)
     except OSError as problem:
-        yield Finding(UNKNOWN, "disk", f"cannot look at {path}: {problem.strerror}", "run as root")
+        yield Finding(UNKNOWN, "disk", f"cannot examine {path}: {problem.strerror}", "run as root")
         return
     for what, free, total, low in (
         ("bytes", found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize, LOW_SPACE),
         ("inodes", found.f_favail, found.f_files, 10_000),
     ):
         if total and free < min(low, total * LOW_PART):
-            fix = f"make room on {path}; writes are refused when it is full"
+            fix = f"free space on {path}; writes are refused when it is full"
             yield Finding(PROBLEM, "disk", f"{free:,} {what} are left", fix)
         elif total:
             yield Finding(OK, "disk", f"{free:,} {what} are left ({free / total:.0%})")
@@ -190,7 +188,7 @@ def permissions(status: dict[str, Any]) -> Iterator[Finding]:
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode) if path else None
     except OSError:
-        # The check of the disk reports it.
+        # The check of the disk reports this error.
         return
     if mode is not None and mode & 0o077:
         fix = f"chmod 0700 {path}"
@@ -200,18 +198,18 @@ def permissions(status: dict[str, Any]) -> Iterator[Finding]:
 def quarantine(status: dict[str, Any]) -> Iterator[Finding]:
     if count := status.get("counts", {}).get("quarantined_files"):
         place = f"{status['store'].get('state_dir') or '<state>'}/quarantine"
-        fix = f"look at {place}; remove what was restored, or is not needed"
+        fix = f"look at {place}; remove the files that were restored or are not needed"
         yield Finding(WARNING, "quarantine", f"{counted(count, 'damaged file')} kept", fix)
 
 
 def unreadable(session: Session, entry: object) -> Finding:
-    """Tell of an entry that the daemon's lists could not contain, once it was asked for by name.
+    """Read a bucket that a list could not read, and return the finding.
 
-    What a list cannot read a request may still recover; only what is lost may be replaced.
+    A request by name may still recover the bucket; only a lost bucket has to be replaced.
     """
     path = described(entry)
     names = bucket_paths.names(str(entry.get("path") if isinstance(entry, dict) else entry))
-    fix = "nothing else of it is known to the daemon: restore that file, or move it out of devices/"
+    fix = "the daemon has no other copy: restore that file, or move it out of devices/"
     if names is None:
         return Finding(PROBLEM, "bucket", f"{path} cannot be read", fix)
     scope = _context.named(*names, None, False)
@@ -229,12 +227,12 @@ def unreadable(session: Session, entry: object) -> Finding:
 
 
 def problems(status: dict[str, Any]) -> Iterator[Finding]:
-    """Tell what the daemon itself found wrong, such as a background task that has ended."""
+    """Report the daemon's own problems, such as a background task that has ended."""
     for entry in status.get("problems") or []:
-        told = entry if isinstance(entry, dict) else {"problem": entry}
-        what = told.get("problem") or told.get("message") or told.get("error") or told
-        about = told.get("about") or told.get("task") or told.get("code") or "background"
-        fix = told.get("fix") or "look into the daemon's log, then restart the daemon"
+        found = entry if isinstance(entry, dict) else {"problem": entry}
+        what = found.get("problem") or found.get("message") or found.get("error") or found
+        about = found.get("about") or found.get("task") or found.get("code") or "background"
+        fix = found.get("fix") or "look into the daemon's log, then restart the daemon"
         yield Finding(PROBLEM, str(about), str(what), str(fix))
 
 
@@ -252,11 +250,12 @@ def _of_schema(problem: object) -> str:
 
 
 def clock(rows: list[dict[str, Any]], status: dict[str, Any]) -> Iterator[Finding]:
-    """Check the clock against the times that the daemon has written, and its uptime."""
+    """Check the clock against the times of the buckets, and against the daemon's uptime."""
     now = datetime.now(timezone.utc)
     newest = now - SKEW
     for text in [status["started_at"], *(row["updated_at"] for row in rows)]:
-        with suppress(ValueError, TypeError, AttributeError):  # written by hand, or not at all
+        # A time written by hand may be missing or invalid.
+        with suppress(ValueError, TypeError, AttributeError):
             newest = max(newest, parse_time(text))
     if newest > now + SKEW:
         fix = "set the clock (timedatectl set-ntp true)"

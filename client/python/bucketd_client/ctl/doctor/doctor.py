@@ -24,9 +24,9 @@ def doctor(options: Options) -> int:
     found = []
     for finding in _examine(session):
         found.append(finding)
-        # Shown at once: the next check may wait for a store that does not answer.
+        # Each finding is shown at once, since the next check may wait for the store.
         if not as_json:
-            _tell(finding)
+            _show(finding)
     if as_json:
         output.show({"findings": [finding._asdict() for finding in found]})
     if not any(finding.about == "daemon" and finding.level == OK for finding in found):
@@ -34,7 +34,7 @@ def doctor(options: Options) -> int:
     return 1 if any(finding.level == PROBLEM for finding in found) else 0
 
 
-def _tell(finding: Finding) -> None:
+def _show(finding: Finding) -> None:
     level = colours.paint(f"{finding.level:<8}", _COLOURS[finding.level])
     output.write(f"{level} {finding.about:<12} {output.plain(finding.what)}")
     if finding.fix:
@@ -73,8 +73,8 @@ def _no_operator(problem: BucketError) -> Finding:
 def _of_status(session: Session, status: dict[str, Any]) -> Iterator[Finding]:
     for check in checks.OF_STATUS:
         yield from check(status)
-    # Each request would wait in vain for a store that is unavailable.
-    if checks.is_away(status):
+    # Each request would time out while the cluster is unavailable.
+    if checks.is_cluster_unavailable(status):
         fix = "repair the store, then run doctor again"
         yield Finding(UNKNOWN, "buckets", "not checked, since the store does not answer", fix)
         return

@@ -11,7 +11,7 @@ OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
 
 
 class Finding(NamedTuple):
-    """The result of one check; ``fix`` is what to do about it, empty where all is well."""
+    """The result of one check; ``fix`` says how to fix the problem, empty if there is none."""
 
     level: str
     about: str
@@ -20,12 +20,12 @@ class Finding(NamedTuple):
 
 
 def failed(about: str, problem: BucketError) -> Finding:
-    """Return the finding for a request of doctor's own that failed."""
+    """Return the finding for a failed request of doctor itself."""
     return Finding(PROBLEM, about, problem.message, "look into the daemon's log")
 
 
 def guarded(about: str, found: Iterator[Finding]) -> Iterator[Finding]:
-    """Yield the findings, and a failed request as one of them, so that the others are kept."""
+    """Yield the findings; turn a failed request into a finding, so that the others are kept."""
     try:
         yield from found
     except BucketError as problem:

@@ -1,4 +1,4 @@
-"""``bucketctl doctor --buckets``: every stored bucket, read and validated by its schema."""
+"""``bucketctl doctor --buckets``: read every stored bucket, and validate it by its schema."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..session import Session
 from .checks import unreadable
 from .findings import OK, PROBLEM, WARNING, Finding, guarded
 
-# Findings of one kind that are shown; the rest is counted.
+# How many findings of one kind are shown; the others are counted.
 SHOWN = 20
 
 
 def examine(session: Session) -> Iterator[Finding]:
-    """Yield what cannot be read and what its schema refuses: the first of each, and how many."""
+    """Yield the unreadable buckets and the invalid ones: the first of each, and their number."""
     damaged: list[object] = []
     yield from guarded("buckets", _read(session, damaged))
     for entry in damaged[:SHOWN]:
@@ -32,7 +32,7 @@ def examine(session: Session) -> Iterator[Finding]:
 
 
 def _read(session: Session, damaged: list[object]) -> Iterator[Finding]:
-    """Read all buckets; entries that cannot be read are added to ``damaged``."""
+    """Read all buckets; add the entries that cannot be read to ``damaged``."""
     total, count = export.total(session), 0
     with Progress("check") as progress:
         for members in filters.pages(session, "/v1/export", "envelopes"):
@@ -55,7 +55,7 @@ def _violations(session: Session, automation: str) -> Iterator[Finding]:
     except BucketError as problem:
         if problem.code != "not_found":
             raise
-        # No version of it was ever valid, which is reported with the schemas.
+        # The schema was never valid, which the check of the schemas reports.
         return
     body, headers = _api.encode(schema), {"Content-Type": _api.JSON}
     said = session.call("PUT", f"{target}?dry_run=true", headers=headers, body=body).members

@@ -17,12 +17,12 @@ from .transfer import Plan, Transfer, name_of
 from .verify import Verified
 
 ENGINES = ("file", "etcd")
-# The source of a schema that is not an operator's file.
+# The ``source`` of a schema that was set through the API.
 OWN = "api"
 
 
 def migrate(options: Options) -> int:
-    """Return 0 where both hold the same; else 1, or the exit status of the first refusal."""
+    """Return 0 if both hold the same buckets; else 1, or the exit status of the first error."""
     source, target = _sides(options)
     if options.has("dry-run"):
         return _show_plan(
@@ -34,7 +34,7 @@ def migrate(options: Options) -> int:
     differ = verified.differing(move.devices if options.has("quick") else None)
     plan = move.plan()
     schemas, kept = _copy_schemas(source, target)
-    _tell(plan, verified, kept)
+    _warn_of_differences(plan, verified, kept)
     found: dict[str, Any] = {**move.counts, "refused": len(move.refused), "newer": len(plan.newer)}
     found |= {"pending": plan.size, "schemas": schemas, "verified": verified.count - len(differ)}
     found |= {"differing": len(differ), "checksum": verified.checksum(verified.here)}
@@ -45,7 +45,7 @@ def migrate(options: Options) -> int:
 
 
 def _copy_all(move: Transfer) -> Plan:
-    """Copy all that differs; where that fails on the way, tell how far it came."""
+    """Copy all buckets that differ; after a failure, report how many were copied."""
     try:
         return move.copy_all()
     except BucketError:
@@ -55,7 +55,7 @@ def _copy_all(move: Transfer) -> Plan:
 
 
 def _sides(options: Options) -> tuple[Session, Session]:
-    """Return the sessions of both daemons, which must be on the engines that were named."""
+    """Return the sessions of both daemons. Raises Usage if they have other engines."""
     engines, there = (options.get("from"), options.get("to")), options.get("to-socket")
     if sorted(map(str, engines)) != sorted(ENGINES):
         raise Usage("cannot migrate: give --from file --to etcd, or --from etcd --to file")
@@ -74,7 +74,7 @@ def _sides(options: Options) -> tuple[Session, Session]:
 
 
 def _copy_schemas(source: Session, target: Session) -> tuple[int, list[str]]:
-    """Copy schemas set through the API; return how many, and whose the target has differently."""
+    """Copy schemas set through the API; return their number, and those that the target keeps."""
     count, kept = 0, []
     for row in source.call("GET", "/v1/schemas").members["schemas"]:
         if row["source"] != OWN or row["problem"]:
@@ -84,7 +84,7 @@ def _copy_schemas(source: Session, target: Session) -> tuple[int, list[str]]:
         stored = _schema_at(target, path)
         if stored is None:
             headers = {"Content-Type": _api.JSON}
-            # Buckets that violate it were stored nevertheless, and have been copied.
+            # The source has buckets that violate the schema, and they have been copied.
             target.call("PUT", f"{path}?force=true", headers=headers, body=_api.encode(wanted))
             count += 1
         elif not same(stored, wanted):
@@ -101,20 +101,20 @@ def _schema_at(session: Session, path: str) -> Any:
         return None
 
 
-def _tell(plan: Plan, verified: Verified, kept: list[str]) -> None:
-    """Warn of what is not as it should be, and say what to do about it."""
+def _warn_of_differences(plan: Plan, verified: Verified, kept: list[str]) -> None:
+    """Warn of all differences that remain, with how to fix them."""
     for key in plan.newer:
-        output.warn(f"{name_of(key)}: it was written later there, so that one stays")
+        output.warn(f"{name_of(key)}: the target's bucket was written later, so it stays")
     for key in verified.mismatched(plan):
         output.warn(
-            f"{name_of(key)}: its checksum there differs from the one it was copied with; find "
-            "out what else writes there, remove it there, and run this again"
+            f"{name_of(key)}: its checksum on the target is not that of the copy; find out what "
+            "else writes to the target, remove the bucket there, and run this again"
         )
     for automation in kept:
-        output.warn(f"the schema of {automation} is another one there, which stays; set the right")
+        output.warn(f"the target has another schema of {automation}, which stays; set the right")
     if plan.size:
         output.warn(
-            f"{counted(plan.size, 'bucket')} changed meanwhile: run this again once nobody writes"
+            f"{counted(plan.size, 'bucket')} changed meanwhile: run this again without writers"
         )
 
 

@@ -1,4 +1,4 @@
-"""The record of what ``bucketctl migrate`` has copied, for its later runs."""
+"""The record of the buckets that ``bucketctl migrate`` has copied, for its later runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import IO
 
 from ..parser import Usage
 
-Key = tuple[str, "str | None"]  # device and job; no job for a device bucket
+# Device and job; no job for a device bucket.
+Key = tuple[str, "str | None"]
 HEAD = "bucketctl migrate, format 1\n"
 
 
 class StateFile:
-    """The state of each bucket when it was copied; also in a file, if one is named.
+    """The state of each bucket when it was copied, in memory and in an optional file.
 
-    Only this distinguishes a bucket that was removed at the source from another host's.
+    Only this record distinguishes a bucket that was removed at the source from one that another
+    host has created on the target.
     """
 
     def __init__(self, path: str | None, keep: bool = True) -> None:
@@ -40,13 +42,13 @@ class StateFile:
             if (beginning := file.readline()) and beginning != HEAD:
                 raise Usage(f"cannot use the note {path}: bucketctl migrate has not written it")
             for line in file:
-                # A kill may have cut the last line: that bucket was not copied yet.
+                # A kill may have cut the last line; its bucket was not copied yet.
                 with suppress(ValueError, TypeError):
                     device, job, at = json.loads(line)
                     self.copied[device, job] = at
 
     def add(self, key: Key, at: str) -> None:
-        """Record a bucket before it is copied, so that a kill in between leaves nothing unknown."""
+        """Record a bucket before it is copied, so that no copy is unknown after a kill."""
         with self._lock:
             self.copied[key] = at
             self._append(json.dumps([*key, at]) + "\n")

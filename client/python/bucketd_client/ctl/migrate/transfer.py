@@ -1,7 +1,7 @@
-"""The buckets of one daemon copied to another while both are in use, until both hold the same.
+"""Copy the buckets of one daemon to another while both are in use, until both hold the same.
 
-The lists of both daemons are compared; buckets that differ in revision or times are copied, until
-none does. So a run that was interrupted needs no memory: the next one copies the rest.
+The lists of both daemons are compared, and buckets that differ in revision or times are copied,
+until none differs. So an interrupted run needs no record: the next run copies the rest.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from ..session import NEWEST, Session
 from ..thread_pool import ThreadPool
 from .state_file import Key, StateFile
 
-# Rounds of copying what changed meanwhile; under steady writes there is always some.
+# The limit of rounds; under steady writes some buckets always differ.
 ROUNDS = 10
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
-# The time of files written by hand without one.
+# The time of a bucket whose file was written by hand without a time.
 EPOCH = "1970-01-01T00:00:00.000Z"
 
 
 class Row(NamedTuple):
-    """A bucket as a list shows it; equal rows mean that both sides hold the same state."""
+    """A bucket in a list; equal rows mean that both sides hold the same state."""
 
     revision: int
     updated_at: str
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The differences. ``put``: by device, the buckets to copy and what is in their place now."""
+    """The differences. ``put``: by device, the buckets to copy, with the target's rows, if any."""
 
     put: dict[str, dict[Key, Row | None]]
     remove: dict[Key, Row]
@@ -51,16 +51,16 @@ class Plan(NamedTuple):
 
 
 class Transfer:
-    """Copy from one daemon to another; count what is done, and name what cannot be."""
+    """Copy from one daemon to another; count the copies, and report failures."""
 
     def __init__(self, source: Session, target: Session, note: StateFile) -> None:
         self.source, self.target, self.note = source, target, note
         self.counts: Counter[str] = Counter(carried=0, again=0, removed=0)
         self.refused: dict[Key, str] = {}
         self.left_out = filters.LeftOut()
-        # Exit status of the first refusal.
+        # The exit status of the first error.
         self.status = 0
-        # Devices of which something was copied.
+        # The devices with copied buckets.
         self.devices: set[str] = set()
         self._same: dict[Key, tuple[Row, Row | None]] = {}
         self._copied: set[Key] = set()
@@ -75,18 +75,20 @@ class Transfer:
             if held == row or self._same.get(key) == (row, held):
                 plan = plan._replace(equal=plan.equal + 1)
             elif (
-                held is not None and held.updated_at > row.updated_at and not self._ours(key, held)
+                held is not None
+                and held.updated_at > row.updated_at
+                and not self._is_unchanged_copy(key, held)
             ):
                 plan.newer.append(key)
             elif key not in self.refused:
                 plan.put.setdefault(key[0], {})[key] = held
         for key in self.note.copied.keys() - here.keys():
-            if key in there and self._ours(key, there[key]):
+            if key in there and self._is_unchanged_copy(key, there[key]):
                 plan.remove[key] = there[key]
         return plan
 
     def copy_all(self) -> Plan:
-        """Copy all that differs, and again what changed meanwhile; return what still differs."""
+        """Copy all buckets that differ, in several rounds; return those that still differ."""
         plan = self.plan()
         for _ in range(ROUNDS):
             if not plan.size:
@@ -131,7 +133,7 @@ class Transfer:
             self.devices.add(key[0])
             self._write(key, envelope, guard)
         except PreconditionFailed:
-            # It has changed there since it was listed: the next round compares it again.
+            # The target's bucket has changed since it was listed; the next round compares it again.
             return
         except BucketError as problem:
             self._refuse(key, problem)
@@ -141,7 +143,7 @@ class Transfer:
             self._copied.add(key)
 
     def _guard(self, key: Key, envelope: dict[str, Any], held: Row | None) -> dict[str, str] | None:
-        """Return the precondition of the write; None where no write is needed, or not now."""
+        """Return the precondition of the write; None if there is nothing to write now."""
         if held is None:
             return {"If-None-Match": "*"}
         scope = _scope(key)
@@ -181,8 +183,8 @@ class Transfer:
             return
         self.counts["removed"] += 1
 
-    def _ours(self, key: Key, held: Row) -> bool:
-        """Report whether nobody has written the bucket there since it was copied."""
+    def _is_unchanged_copy(self, key: Key, held: Row) -> bool:
+        """Report whether the target's bucket is the copy of an earlier run, and unchanged."""
         return self.note.copied.get(key) == held.updated_at
 
     def _rows(self, session: Session) -> Iterator[tuple[Key, Row]]:
@@ -206,7 +208,7 @@ def row_of(row: dict[str, Any], size: int) -> Row:
 
 
 def time_of(text: str | None) -> str:
-    """Return the time, or the epoch for one that a daemon would refuse."""
+    """Return a time, or the epoch for a time that a daemon would refuse."""
     return text if text is not None and _TIME.fullmatch(text) else EPOCH
 
 

@@ -1,4 +1,4 @@
-"""The check that two daemons hold the same buckets: their number and a checksum of the contents."""
+"""Verify that two daemons hold the same buckets, by their number and a checksum of the contents."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Verified:
             differ = self._differing()
             if not differ or not self._move.plan().size:
                 break
-            # They changed between the two reads.
+            # These buckets changed between the two reads.
             self._move.copy_all()
             devices = {key[0] for key in differ}
         return differ
@@ -51,7 +51,7 @@ class Verified:
                     progress.at(len(digests))
 
     def _differing(self) -> list[Key]:
-        """Return the buckets that should be the same and differ; the target may hold others'."""
+        """Return the source's buckets that differ on the target, which may have further ones."""
         return [
             key
             for key, found in self.here.items()
@@ -76,7 +76,7 @@ class Verified:
 
 
 def digest(envelope: dict[str, Any]) -> bytes:
-    """Return the SHA-256 without revision and times: the target may have a higher revision."""
+    """Return the SHA-256 of names and content; the target may have a higher revision."""
     members = [envelope[name] for name in ("device", "job", "automation", "bucket")]
     text = json.dumps(members, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).digest()

@@ -1,1 +1,1 @@
-"""The commands as a table: names, options, help. In two parts, so that a start loads one."""
+"""The table of commands: names, options, help; in two modules, of which a start loads one."""

@@ -1,4 +1,4 @@
-"""All commands of ``bucketctl``, by name: those of every day and the others."""
+"""All commands of ``bucketctl`` by name, daily and occasional."""
 
 from __future__ import annotations
 
