@@ -146,7 +146,8 @@ class Connection(asyncio.Protocol):
                         self._arm(self._limits.header_timeout_seconds)
                     self._wait_for_more()
                     return
-                check_not_stopping(self._services, resolved)
+                if self._services.draining:
+                    check_not_stopping(resolved)
                 body = reader.read_whole_body()
                 if body is not None:
                     self._handle(resolved, body)
@@ -182,7 +183,7 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, resolved: ResolvedRequest, body: bytes) -> None:
         reply = handle(self._services, self.peer, resolved, body)
-        if not (isinstance(reply, Response) and reply.status >= 400):
+        if self._reader.raw_head and not (isinstance(reply, Response) and reply.status >= 400):
             self._reader.cache_head(len(body))
         if isinstance(reply, Response):
             self._respond(reply)
@@ -230,7 +231,6 @@ class Connection(asyncio.Protocol):
             or (self._ended and not reader.received)
         )
         self._state = IDLE
-        reader.finish()
         parts = () if reader.head_only else response.parts
         field = b"\r\nConnection: close" if closes else reader.keep_alive_field
         self._count(response.status)
@@ -249,12 +249,11 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, error: BucketdError) -> None:
         """Refuse a request that is not complete, or whose head is reason enough."""
-        if self._reader.skip_body():
-            self._respond(refusal(error))
-        else:
+        is_whole = self._reader.skip_body()
+        if not is_whole:
             self._reader.keep_alive = False
             self._reader.drop()
-            self._respond(refusal(error), linger=True)
+        self._respond(refusal(error), linger=not is_whole)
 
     def _count(self, status: int) -> None:
         services, reader = self._services, self._reader

@@ -28,7 +28,7 @@ class RequestReader:
         self.keep_alive = True
         self.keep_alive_field = b""  # which only HTTP/1.0 needs
         self._parser: RequestParser | None = None
-        self._raw_head = b""  # where it may be cached
+        self.raw_head = b""  # where it may be cached, and is not yet
 
     def read_head(self) -> ResolvedRequest | None:
         """Return what the head asks for, once it is complete. Raises BucketdError.
@@ -37,7 +37,7 @@ class RequestReader:
         """
         data, parser = self.received, self._parser
         if parser is None:
-            self.began, self.resolved, self._raw_head = perf_counter(), None, b""
+            self.began, self.resolved, self.raw_head = perf_counter(), None, b""
             end = data.find(END, 0, MAX_HEAD_BYTES) + len(END)
             if end >= len(END):
                 raw_head = data[:end]
@@ -47,14 +47,14 @@ class RequestReader:
                     self.resolved, self.length = resolved, _ = cached
                     self.head_only = resolved.head_only
                     return resolved
-                self._raw_head = raw_head
+                self.raw_head = raw_head
             self._parser, self.length, self.head_only = RequestParser(), None, False
         head, self.received = (parser or self._started()).feed_head(data)
         if head is None:
             return None
         if parser is not None or head.is_http_1_0:
             # It came in pieces, or its response depends on more than its fields.
-            self._raw_head = b""
+            self.raw_head = b""
         self.length, self.head_only = head.length, head.method == "HEAD"
         self.keep_alive = head.keep_alive
         self.keep_alive_field = b"\r\nConnection: keep-alive" if head.is_http_1_0 else b""
@@ -66,7 +66,7 @@ class RequestReader:
         length, received = self.length, self.received
         if length is None or len(received) < length:
             return None
-        self.received = received[length:]
+        self.received, self._parser = received[length:], None
         return received[:length]
 
     def begin_body(self) -> None:
@@ -83,20 +83,21 @@ class RequestReader:
         self.received = body.feed(self.received)
         if body.size > max_bytes:
             raise body_too_large(f"over {max_bytes} bytes", max_bytes)
-        return body.content() if body.complete else None
+        if not body.complete:
+            return None
+        self._parser = self.body = None
+        return body.content()
 
     def cache_head(self, body_length: int) -> None:
         """Have the head recognized by its bytes the next time."""
-        if self._raw_head and self.resolved is not None:
-            self._heads.keep(self._raw_head, self.resolved, body_length)
-
-    def finish(self) -> None:
-        """Begin with the next request."""
-        self._parser = self.body = None
+        if self.resolved is not None:
+            self._heads.keep(self.raw_head, self.resolved, body_length)
 
     def skip_body(self) -> bool:
-        """Drop the body of a request that is refused; return False where it is not all there."""
-        return self.body is None and self.read_whole_body() is not None
+        """Drop a request that is refused; return False where its body is not all there."""
+        is_whole = self.body is None and self.read_whole_body() is not None
+        self._parser = self.body = None
+        return is_whole
 
     def drop(self) -> None:
         """Drop what was received: no further request is read."""
