@@ -86,10 +86,10 @@ def command(text: str) -> None:
 
 
 def output(text: str) -> None:
-    """What a program said, folded at blanks and commas where it is wide."""
+    """Print what a program said, folded where it is wide: at blanks, commas and dots."""
     for line in text.splitlines():
         row = ""
-        for piece in re.findall(r"[^ ,]*[ ,]?", line):
+        for piece in re.findall(r"[^ ,.]*[ ,.]?", line):
             if row and len(row) + len(piece) > WIDTH:
                 print(f"   | {row.rstrip()}")
                 row = ""

@@ -1,7 +1,7 @@
 """The HTTP API: who may do what (access), by which route (routes), in which words (responses)."""
 
 from .access import Peer
-from .dispatch import admit, body_too_large, handle, resolve
+from .dispatch import admit, body_too_large, check_not_stopping, handle, resolve
 from .request import ResolvedRequest
 from .responses import Deferred, Reply, Response, Stream, http_date, refusal
 from .services import Services
@@ -16,6 +16,7 @@ __all__ = [
     "Stream",
     "admit",
     "body_too_large",
+    "check_not_stopping",
     "handle",
     "http_date",
     "refusal",

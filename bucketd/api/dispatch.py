@@ -68,6 +68,12 @@ def _named_bucket(route: Route, names: dict[str, str], query: Query) -> Target |
     return Target(BucketKey.checked(names["device"], names.get("job")), automation)
 
 
+def check_not_stopping(services: Services, resolved: ResolvedRequest) -> None:
+    """Raise ShuttingDown for a request that arrives once the daemon stops."""
+    if services.draining and resolved.route.access is not access.anyone:
+        raise ShuttingDown("cannot answer: the daemon is stopping; try again in a moment")
+
+
 def admit(
     services: Services, peer: access.Peer, resolved: ResolvedRequest, length: int
 ) -> tuple[access.Caller, Target | None]:
@@ -76,8 +82,6 @@ def admit(
     ``length``: of the body, as far as it is known.
     """
     route, token_hash = resolved.route, resolved.token_hash
-    if services.draining and route.access is not access.anyone:
-        raise ShuttingDown("cannot answer: the daemon is stopping; try again in a moment")
     context = None if token_hash is None else services.contexts.find(token_hash)
     caller = access.Caller(services.operators.include(peer), resolved.has_authorization, context)
     route.access(caller)

@@ -79,7 +79,7 @@ def at(request: pytest.FixtureRequest) -> list[str]:
         (["set", "--device", "d\n", "--job", "j", "a=1"], 1, "control character"),
         (["context"], 2, "context create"),
         (["context", "create"], 2, "--device D"),
-        (["context", "revoke", "none"], 1, "none with this id"),
+        (["context", "revoke", "none"], 1, "no live one has this id"),
         (["list", "--limit", "0"], 2, "whole number"),
         (["sweep"], 2, "cannot sweep: say with --days N how old"),
         (["run", "--", "true"], 2, "--device D"),

@@ -167,7 +167,7 @@ def test_the_socket_that_is_handed_over_counts_more_than_the_setting(managed: Ma
     managed.listen()
     managed.start("--socket", str(managed.home / "other.sock"))
     assert not (managed.home / "other.sock").exists()
-    assert "serving the socket that was handed over" in managed.log
+    assert "serving the inherited socket" in managed.log
 
 
 def test_who_connects_while_nobody_serves_is_answered_by_the_next(managed: Managed) -> None:
@@ -247,7 +247,7 @@ def test_what_cannot_be_served_is_refused_with_a_way_out(managed: Managed, kind:
     managed.spawn()
     assert managed.process is not None
     assert managed.process.wait(15) == 1
-    assert "cannot use the socket that was handed over" in managed.log
+    assert "cannot use the inherited socket" in managed.log
     assert "ListenStream=" in managed.log
 
 

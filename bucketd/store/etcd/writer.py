@@ -76,7 +76,7 @@ class CompareAndSwap:
             return now.snapshot.etag == self.after.etag
         return not now.mod_revision
 
-    def error(self, cause: str) -> str:
+    def message(self, cause: str) -> str:
         return f"cannot change {self.write.key}: {cause}"
 
 
@@ -157,7 +157,7 @@ class Writer:
                 if asyncio.get_running_loop().time() >= swap.deadline:
                     self._reader.set_unavailable(error)
                     seconds = self._client.options.timeout
-                    cause = swap.error(f"etcd did not confirm it within {seconds:g} s")
+                    cause = swap.message(f"etcd did not confirm it within {seconds:g} s")
                     if swap.maybe_applied:
                         raise outcome_unknown(cause) from error
                     raise Overloaded(
@@ -167,7 +167,7 @@ class Writer:
                 raise
             except BucketdError as error:
                 if swap.maybe_applied:
-                    cause = swap.error(f"etcd's answer was lost, and then: {error}")
+                    cause = swap.message(f"etcd's answer was lost, and then: {error}")
                     raise outcome_unknown(cause) from error
                 raise
 
@@ -203,7 +203,7 @@ class Writer:
                 )
             except LeaseExpired as error:
                 self._idempotency_keys.forget_expired()
-                cause = swap.error(f"etcd's answer was lost, and {error}")
+                cause = swap.message(f"etcd's answer was lost, and {error}")
                 raise outcome_unknown(cause) from error
             if created_at is not None:
                 return created_at
@@ -234,7 +234,7 @@ class Writer:
         # The transaction failed, perhaps since an attempt without an answer has succeeded.
         if swap.has_written(now) and (swap.after.revision or not swap.write.preconditions):
             return True, now
-        raise outcome_unknown(swap.error("etcd's answer was lost, and the bucket changed since"))
+        raise outcome_unknown(swap.message("etcd's answer was lost, and the bucket changed since"))
 
     async def _value_despite_full(self, swap: CompareAndSwap, full: StorageFull) -> StoredValue:
         """Return the value now, if the swap was applied; raise ``full`` if certainly not.
@@ -251,9 +251,9 @@ class Writer:
             ):
                 return now
         except (BucketdError, Unavailable) as error:
-            raise outcome_unknown(swap.error("etcd is full and does not answer")) from error
+            raise outcome_unknown(swap.message("etcd is full and does not answer")) from error
         if swap.maybe_applied or now.mod_revision != swap.before.mod_revision:
-            raise outcome_unknown(swap.error("etcd is full, and the bucket changed meanwhile"))
+            raise outcome_unknown(swap.message("etcd is full, and the bucket changed meanwhile"))
         raise full
 
     def _remember(self, key: BucketKey, value: StoredValue) -> None:

@@ -196,15 +196,16 @@ def test_a_checksum_that_differs_is_told(files: Daemon, host: Host) -> None:
 def test_what_cannot_be_carried_is_named(files: Daemon, host: Host) -> None:
     fill(files)
     files.restart()
-    files.bucket_path("phone-2", "login").write_text("{half")
+    files.bucket_path("phone-2", "login").write_text("{the journal has it")
+    files.bucket_path("phone-2", "unknown").write_text("{nobody has it")
     status, told, warned = migrate(files, host)
-    assert (status, told["verified"]) == (1, 3)
+    assert (status, told["verified"]) == (1, 4)
     assert "cannot be read" in warned
     host.env["BUCKETD_LIMITS_MAX_BUCKET_BYTES"] = "4096"
     host.restart()
     assert files.request("PUT", pair("large", "j"), {"x": "x" * 5000}).status == 200
     status, told, warned = migrate(files, host)
-    assert (status, told["refused"], told["verified"]) == (1, 1, 3)
+    assert (status, told["refused"], told["verified"]) == (1, 1, 4)
     assert "large, j: cannot" in warned
 
 

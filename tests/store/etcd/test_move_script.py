@@ -88,12 +88,12 @@ def test_what_cannot_be_carried_stops_it(files: Daemon, host: Host) -> None:
     """The service then does not start; nothing is put aside, and it may be tried again."""
     fill(files)
     assert files.stop() == 0
-    good = files.bucket_path("phone-2", "login").read_text()
-    files.bucket_path("phone-2", "login").write_text("{half")
+    damaged = files.bucket_path("phone-2", "unknown")
+    damaged.write_text("{half")
     done = run(host, "etcd")
     assert done.returncode == 1
     assert "cannot be read" in done.stderr
     assert not (host.state_dir / "moved").exists()
-    files.bucket_path("phone-2", "login").write_text(good)
+    damaged.unlink()
     assert run(host, "etcd").returncode == 0
     assert {key[0] for key in held(host.start())} == {"phone 1 📱", "phone-2", "../x"}
