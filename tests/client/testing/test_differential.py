@@ -85,7 +85,8 @@ REFUSED: list[tuple[str, int, str]] = [
     ("GET /v1/bucket\nAccept: a\nAuthorization: a\nAuthorization: b", 406, "not_acceptable"),
     ("GET /healthz\nAuthorization: a\nAuthorization: b", 400, "invalid_request"),
     (GET + "\nAccept: application/json;q=0, */*", 406, "not_acceptable"),
-    (GET + "\nAccept: application/json;q=x", 406, "not_acceptable"),
+    *((f"{GET}\nAccept: application/json;q={weight}", 406, "not_acceptable")
+      for weight in ("x", "nan", "inf", "1_0", "1.5", "0.0000", "-1", "")),
     ("GET /v1/devices/%07/bucket\nAuthorization: a", 400, "invalid_request"),
     (GET.replace("raw/", "raw/jobs/j/") + "?automation=", 400, "invalid_request"),
     (f"{GET}\nAuthorization: a\n{BAD_TAG}", 401, "no_job_context"),

@@ -133,13 +133,16 @@ export function decode(text: string, what: string): string {
   }
 }
 
+/** RFC 9110 §12.4.2. */
+const WEIGHT = /^(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)$/;
+
 function acceptsJson(accept: string): boolean {
   let [best, quality] = [-1, 0];
   for (const item of accept.split(",")) {
     const [kind, ...more] = item.split(";").map((part) => part.trim().toLowerCase());
     const rank = RANGES.indexOf(kind!);
     const given = more.find((part) => part.startsWith("q="))?.slice(2) ?? "1";
-    const q = /^[0-9.]+$/.test(given) ? Number(given) || 0 : 0;
+    const q = WEIGHT.test(given) ? Number(given) : 0;
     if (rank > best || (rank >= 0 && rank === best && q > quality)) [best, quality] = [rank, q];
   }
   return quality > 0;

@@ -14,6 +14,7 @@ JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")  # RFC 9110 §12.4.2
 _TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')
 _PREFERENCE = re.compile(r'\s*return\s*(?:=\s*"?(\w*)"?\s*)?(?:;.*)?', re.IGNORECASE)
 _RANGES = ("*/*", "application/*", JSON)  # The last, most exact one decides.
@@ -160,10 +161,8 @@ def _accepts_json(accept: str) -> bool:
 
 
 def _quality(parameters: list[str]) -> float:
-    try:
-        return next((float(each[2:]) for each in parameters if each.startswith("q=")), 1.0)
-    except ValueError:
-        return 0.0
+    text = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+    return float(text) if _WEIGHT.fullmatch(text) else 0.0
 
 
 def _bad(message: str) -> Any:
