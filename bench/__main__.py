@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from . import fleets, probes, works
+from . import fleets, probes, revisions, works
 from .peers import Bucketd
 from .report import Report
 
@@ -20,6 +20,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, to try it out")
     parser.add_argument("--write", metavar="FILE", type=Path, help="put the table into a page, too")
     parser.add_argument("--only", metavar="WORD", default="", help="works whose name has this word")
+    parser.add_argument(
+        "--before", metavar="DIR", type=Path, help="only this daemon beside that of a checkout"
+    )
     options = parser.parse_args()
     report = Report()
     # An installed program has bytecode; without it each start would compile the sources again.
@@ -31,6 +34,10 @@ def main() -> int:
     # The directory is beside the checkout, since /tmp may be in memory.
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=os.environ.get("BENCH_DIR", ".")) as at:
         home = Path(at).resolve()
+        if options.before is not None:
+            revisions.compare(options.before.resolve(), home, report, scale)
+            print(report.as_json() if options.json else report.as_table())
+            return 0
         for work in WORKS:
             if options.only in work.__name__:
                 with Bucketd(home).running():

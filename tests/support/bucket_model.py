@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,8 +165,8 @@ class Model:
                     expected.add(self._check_file(name, now))
             found = {path for path in root.rglob("*") if not path.is_dir()}
         others = {str(path.relative_to(root)) for path in found - expected}
-        # A kill may leave temporary files, which are hidden.
-        rest = {path for path in others if not (path.endswith(".tmp") and "/." in path)}
+        # A write in progress, or a kill, leaves temporary files, whose names begin with a dot.
+        rest = {path for path in others if not re.fullmatch(r"(.*/)?\.[^/]*\.tmp", path)}
         assert {path for path in rest if not path.startswith("journal/")} <= STATE_FILES
         assert expected <= found
 
