@@ -165,7 +165,7 @@ async def export(request: Request) -> Response:
 
 async def _paged(page: Page, rows: Callable[[], dict[str, Any]]) -> Response:
     """Return the response with a page's rows; there may be many, so a worker thread makes it."""
-    more = {"unreadable": page.unreadable} if page.unreadable else {}
+    more = responses.unreadable(page.unreadable)
     return await offload(
         lambda: responses.success({**rows(), "next_cursor": page.next_cursor, **more})
     )
