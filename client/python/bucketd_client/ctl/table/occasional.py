@@ -28,10 +28,10 @@ places are JSON Pointers. FILE holds a JSON object, or is a bucket's file or one
 export; - is standard input."""
 DOCTOR_NOTES = """\
 Checks context, systemd unit, socket, daemon, access, versions, store, file system, disk,
-permissions, quarantine, schemas and clock, what the daemon itself reports as a problem, and the
-first thousand buckets; with --buckets each bucket, whether it can be read and its schema allows
-it. Exit status 0: no problem (there may be warnings); 1: a problem; 4: the daemon cannot be
-reached."""
+permissions, quarantine, schemas and clock, what the daemon and its store report as a problem,
+and the first thousand buckets; with --buckets each bucket, whether it can be read and its schema
+allows it. Exit status 0: no problem (there may be warnings, such as a file in the quarantine); 1:
+a problem; 4: the daemon cannot be reached."""
 EDIT_NOTES = """\
 The editor is $VISUAL, else $EDITOR, else vi; it must wait until the text is closed. The bucket
 is replaced only if nobody has changed it meanwhile and its schema allows the new one. Otherwise
