@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from ..core.contexts import Context
 from ..errors import Forbidden, NoJobContext
-from ..model.bucket import BucketKey
 
 HOW_TO_START = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
 
@@ -54,41 +53,33 @@ def _number(kind: str, name: str, find: Callable[[str], int]) -> int:
         raise KeyError(kind, name) from None
 
 
-@dataclass(slots=True)
-class Caller:
-    """Who sends one request; ``context`` is what its token opens, if it sent a valid one."""
-
-    operator: bool
-    token_sent: bool
-    context: Context | None
+# A rule gets whether the user is an operator, whether a token was sent, and what that opens.
+Rule = Callable[[bool, bool, Context | None], None]
 
 
-Rule = Callable[[Caller], None]
-
-
-def anyone(_caller: Caller) -> None:
+def anyone(_is_operator: bool, _token_sent: bool, _context: Context | None) -> None:
     """Allow everybody."""
 
 
-def operator(caller: Caller) -> None:
+def operator(is_operator: bool, token_sent: bool, _context: Context | None) -> None:
     """Allow an operator who sends no token."""
-    if not caller.operator:
+    if not is_operator:
         raise Forbidden(
             "cannot use an operator route: your user is no operator of this daemon; "
             "use a job's token on /v1/bucket, or be added to operator_users or operator_groups"
         )
-    if caller.token_sent:
+    if token_sent:
         raise NoJobContext(
             "cannot use an operator route with a token: a token opens its own bucket on "
             "/v1/bucket and /v1/device/bucket; leave the Authorization header out"
         )
 
 
-def any_context(caller: Caller) -> None:
+def any_context(_is_operator: bool, token_sent: bool, context: Context | None) -> None:
     """Allow a valid token, of a job or of a device alone."""
-    if caller.context is not None:
+    if context is not None:
         return
-    if caller.token_sent:
+    if token_sent:
         raise NoJobContext(
             "no job context: the token is unknown, revoked or expired; get a new one, or "
             f"{HOW_TO_START}"
@@ -96,18 +87,11 @@ def any_context(caller: Caller) -> None:
     raise NoJobContext(f"no job context: the request carries no token; {HOW_TO_START}")
 
 
-def job_context(caller: Caller) -> None:
+def job_context(is_operator: bool, token_sent: bool, context: Context | None) -> None:
     """Allow a valid token of a (device, job) pair."""
-    any_context(caller)
-    if caller.context is not None and caller.context.job is None:
+    any_context(is_operator, token_sent, context)
+    if context is not None and context.job is None:
         raise NoJobContext(
             "no job context: the token is for a device alone, so it opens only "
             f"/v1/device/bucket; {HOW_TO_START}"
         )
-
-
-def key_of(context: Context | None, *, device_only: bool) -> BucketKey:
-    """Return the bucket that a context opens: its job's, or its device's."""
-    if context is None:
-        raise NoJobContext("no job context")
-    return BucketKey(context.device, None if device_only else context.job)

@@ -6,6 +6,8 @@ with the same head. Who asks, and whether they may, is decided anew for each req
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ..core.contexts import hash_of
 from ..errors import Forbidden, InvalidRequest, ShuttingDown, TooLarge
 from ..model.bucket import BucketKey, check_name
@@ -68,35 +70,37 @@ def _named_bucket(route: Route, names: dict[str, str], query: Query) -> Target |
     return Target(BucketKey.checked(names["device"], names.get("job")), automation)
 
 
-def check_not_stopping(services: Services, resolved: ResolvedRequest) -> None:
+def check_not_stopping(resolved: ResolvedRequest) -> None:
     """Raise ShuttingDown for a request that arrives once the daemon stops."""
-    if services.draining and resolved.route.access is not access.anyone:
+    if resolved.route.access is not access.anyone:
         raise ShuttingDown("cannot answer: the daemon is stopping; try again in a moment")
 
 
-def admit(
-    services: Services, peer: access.Peer, resolved: ResolvedRequest, length: int
-) -> tuple[access.Caller, Target | None]:
-    """Return who asks and for which bucket; raise BucketdError for what the head alone forbids.
+def admit(services: Services, peer: access.Peer, resolved: ResolvedRequest, length: int) -> Request:
+    """Return the request without its body; raise BucketdError for what the head alone forbids.
 
     ``length``: of the body, as far as it is known.
     """
     route, token_hash = resolved.route, resolved.token_hash
     context = None if token_hash is None else services.contexts.find(token_hash)
-    caller = access.Caller(services.operators.include(peer), resolved.has_authorization, context)
-    route.access(caller)
+    route.access(services.operators.include(peer), resolved.has_authorization, context)
     if resolved.malformed is not None:
         raise resolved.malformed
     if route.accepts and resolved.media_type is None:
         raise headers.unsupported_media_type(route.accepts)
     if length > services.buckets.max_bytes:
         raise body_too_large(f"{length} bytes", services.buckets.max_bytes)
-    if resolved.target is not None or not route.of_bucket:
-        return caller, resolved.target
-    # The bucket that the token opens.
-    device_only = route.access is access.any_context
-    key = access.key_of(context, device_only=device_only)
-    return caller, Target(key, None if device_only or context is None else context.automation)
+    target = resolved.target
+    if target is None and context is not None and route.of_bucket:
+        # The rule of the route has let in this token, so it opens the bucket.
+        job = None if route.access is access.any_context else context.job
+        target = _opened_bucket(context.device, job, context.automation)
+    return Request(services, resolved, context, target)
+
+
+@lru_cache(maxsize=4096)
+def _opened_bucket(device: str, job: str | None, automation: str | None) -> Target:
+    return Target(BucketKey(device, job), None if job is None else automation)
 
 
 def body_too_large(size: str, limit: int) -> TooLarge:
@@ -109,7 +113,8 @@ def body_too_large(size: str, limit: int) -> TooLarge:
 def handle(services: Services, peer: access.Peer, resolved: ResolvedRequest, body: bytes) -> Reply:
     """Return the reply to one request; a refusal is a response like any other."""
     try:
-        caller, target = admit(services, peer, resolved, len(body))
-        return resolved.route.handler(Request(services, resolved, caller, target, body))
+        request = admit(services, peer, resolved, len(body))
+        request.body = body
+        return resolved.route.handler(request)
     except Exception as error:
         return refusal(error)

@@ -154,7 +154,7 @@ class ResponseTemplate:
         """Return the response about this state of the bucket."""
         bucket = b"" if self._minimal else now.bucket
         if now.recovered is None and now.stale_seconds is None:
-            head, after = self._around(now.etag, now.revision, len(bucket), b"", b"")
+            head, after = self._around(now.etag, now.revision, len(bucket))
             return Response(200, head, (self._before, bucket, after))
         field = members = b""
         if now.recovered is not None:
@@ -167,7 +167,7 @@ class ResponseTemplate:
         return Response(200, head, (self._before, bucket, after))
 
     def _render(
-        self, etag: str | None, revision: int, size: int, field: bytes, members: bytes
+        self, etag: str | None, revision: int, size: int, field: bytes = b"", members: bytes = b""
     ) -> tuple[bytes, bytes]:
         """Return the head, and the body after a bucket of this size."""
         after = b',"revision":%d%b}' % (revision, members)

@@ -24,19 +24,17 @@ from ..api import (
     Response,
     Stream,
     admit,
-    body_too_large,
     check_not_stopping,
     handle,
     http_date,
     refusal,
-    resolve,
 )
 from ..concurrency import INLINE_MAX_BYTES
 from ..errors import BucketdError, InvalidRequest, Overloaded, RequestTimeout
-from .head_cache import MAX_HEAD_BYTES
 from .limits import LINGER_SECONDS, MAX_UNREAD_BYTES
-from .parser import END, ChunkedBody, RequestParser, SizedBody
+from .parser import END
 from .peer import has_hung_up, peer_of
+from .request_reader import RequestReader
 
 if TYPE_CHECKING:
     from .server import Server
@@ -66,21 +64,11 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
-        self._received = b""  # and not taken yet
+        self._reader = RequestReader(server.heads)
         self._reading = True
         self._ended = False  # the peer sends nothing more
         self._writable = True
         self._scheduled = False  # the next request is taken in the next turn of the event loop
-        # Of the request that is received or handled:
-        self._began = 0.0
-        self._parser: RequestParser | None = None
-        self._raw_head = b""  # where it may be cached
-        self._resolved: ResolvedRequest | None = None
-        self._length: int | None = None  # of its body, once the head is there and says it
-        self._body: SizedBody | ChunkedBody | None = None  # where it is not there yet
-        self._head_only = False
-        self._keep_alive = True
-        self._keep_alive_field = b""  # which only HTTP/1.0 needs
         self._render: Callable[[Any], Response] | None = None  # makes a response of its outcome
         self._stream: Stream | None = None
         self._burst = 0  # bytes of a stream that went out when none were unread
@@ -93,7 +81,7 @@ class Connection(asyncio.Protocol):
         self._server.add(self)
         self._arm(self._limits.idle_timeout_seconds)
         if self._server.has_too_many_of(self.peer):
-            self._began, self._keep_alive = perf_counter(), False
+            self._reader.began, self._reader.keep_alive = perf_counter(), False
             self._respond(
                 refusal(Overloaded("cannot serve one more connection; try again in a moment"))
             )
@@ -103,7 +91,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._state is STREAMING or self._state is LINGERING:
             return
-        self._received = self._received + data if self._received else data
+        reader = self._reader
+        reader.received = reader.received + data if reader.received else data
         if self._state is HANDLING or self._scheduled or not self._writable:
             self._pause_reading()
         else:
@@ -116,7 +105,7 @@ class Connection(asyncio.Protocol):
             return not has_hung_up(self._transport.get_extra_info("socket"))
         if self._state is RECEIVING and not self._scheduled:
             self._refuse(_incomplete())
-        return self._state is HANDLING or self._scheduled or bool(self._received)
+        return self._state is HANDLING or self._scheduled or bool(self._reader.received)
 
     def pause_writing(self) -> None:
         """Stop reading requests while the peer is not reading responses."""
@@ -147,101 +136,55 @@ class Connection(asyncio.Protocol):
         self._scheduled = False
         if self._transport is None or self._transport.is_closing():
             return
+        reader = self._reader
         try:
-            if self._body is None:
-                if not self._take_head():
+            if reader.body is None:
+                resolved = reader.read_head()
+                if resolved is None:
+                    if self._state is IDLE:
+                        self._state = RECEIVING
+                        self._arm(self._limits.header_timeout_seconds)
                     self._wait_for_more()
                     return
-                assert self._resolved is not None  # noqa: S101  (from the head)
-                check_not_stopping(self._services, self._resolved)
-                length, received = self._length, self._received
-                if length is not None and len(received) >= length:
-                    self._received = received[length:]
-                    self._handle(received[:length])
+                if self._services.draining:
+                    check_not_stopping(resolved)
+                body = reader.read_whole_body()
+                if body is not None:
+                    self._handle(resolved, body)
                     return
-                self._start_body()
-            body = self._take_body()
+                self._start_body(resolved)
+            body = reader.read_body(self._services.buckets.max_bytes)
         except BucketdError as error:
             self._refuse(error)
             return
-        if body is None:
+        if body is None or reader.resolved is None:
             self._wait_for_more()
         else:
-            self._handle(body)
+            self._handle(reader.resolved, body)
 
-    def _take_head(self) -> bool:
-        """Find out what the head asks for, once it is complete.
-
-        One that was seen before is neither parsed nor routed again.
-        """
-        data = self._received
-        if self._state is IDLE:
-            self._began, self._resolved, self._raw_head = perf_counter(), None, b""
-            end = data.find(END, 0, MAX_HEAD_BYTES) + len(END)
-            if end >= len(END):
-                raw_head = data[:end]
-                cached = self._server.heads.find(raw_head)
-                if cached is not None:
-                    self._received = data[end:]
-                    self._resolved, self._length = cached
-                    self._head_only = self._resolved.head_only
-                    return True
-                self._raw_head = raw_head
-            self._parser, self._length, self._head_only = RequestParser(), None, False
-        assert self._parser is not None  # noqa: S101  (made when the request began)
-        head, self._received = self._parser.feed_head(data)
-        if head is None:
-            if self._state is IDLE:
-                self._state = RECEIVING
-                self._arm(self._limits.header_timeout_seconds)
-            return False
-        if self._state is not IDLE or head.is_http_1_0:
-            self._raw_head = b""
-        self._length, self._head_only = head.length, head.method == "HEAD"
-        self._keep_alive = head.keep_alive
-        self._keep_alive_field = b"\r\nConnection: keep-alive" if head.is_http_1_0 else b""
-        self._resolved = resolve(head.method, head.target, head.headers)
-        return True
-
-    def _start_body(self) -> None:
+    def _start_body(self, resolved: ResolvedRequest) -> None:
         """Begin to receive a body, unless the head alone is reason to refuse the request."""
-        assert self._resolved is not None  # noqa: S101  (from the head)
-        admit(self._services, self.peer, self._resolved, self._length or 0)
-        expectation = self._resolved.headers.get("Expect", "").lower()
-        if expectation == "100-continue" and not self._received and self._transport is not None:
+        reader = self._reader
+        admit(self._services, self.peer, resolved, reader.length or 0)
+        expectation = resolved.headers.get("Expect", "").lower()
+        if expectation == "100-continue" and not reader.received and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if self._length is not None:
-            self._body = SizedBody(self._length)
-        else:
-            assert self._parser is not None  # noqa: S101  (a chunked request is not cached)
-            self._body = self._parser.body()
+        reader.begin_body()
         self._state = RECEIVING
         self._arm(self._services.body_timeout)
 
-    def _take_body(self) -> bytes | None:
-        """Return the body, once it is complete."""
-        body = self._body
-        assert body is not None  # noqa: S101  (it was begun)
-        self._received = body.feed(self._received)
-        if body.size > self._services.buckets.max_bytes:
-            limit = self._services.buckets.max_bytes
-            raise body_too_large(f"over {limit} bytes", limit)
-        return body.content() if body.complete else None
-
     def _wait_for_more(self) -> None:
-        if self._received:
+        if self._reader.received:
             self._schedule()
         elif self._ended:
             self._refuse(_incomplete())
         else:
             self._resume_reading()
 
-    def _handle(self, body: bytes) -> None:
-        resolved = self._resolved
-        assert resolved is not None  # noqa: S101  (from the head)
+    def _handle(self, resolved: ResolvedRequest, body: bytes) -> None:
         reply = handle(self._services, self.peer, resolved, body)
-        if self._raw_head and not (isinstance(reply, Response) and reply.status >= 400):
-            self._server.heads.keep(self._raw_head, resolved, len(body))
+        if self._reader.raw_head and not (isinstance(reply, Response) and reply.status >= 400):
+            self._reader.cache_head(len(body))
         if isinstance(reply, Response):
             self._respond(reply)
             return
@@ -272,7 +215,7 @@ class Connection(asyncio.Protocol):
         self._respond(response)
 
     def _respond(self, response: Response, linger: bool = False) -> None:
-        transport, stream = self._transport, response.stream
+        transport, stream, reader = self._transport, response.stream, self._reader
         if transport is None:
             if stream is not None:
                 stream.close()
@@ -282,40 +225,41 @@ class Connection(asyncio.Protocol):
                 Overloaded("cannot answer: too many clients do not read responses; try again")
             )
         closes = (
-            not self._keep_alive
+            not reader.keep_alive
             or stream is not None
             or self._services.draining
-            or (self._ended and not self._received)
+            or (self._ended and not reader.received)
         )
-        self._state, self._parser, self._body = IDLE, None, None
-        parts = () if self._head_only else response.parts
-        field = b"\r\nConnection: close" if closes else self._keep_alive_field
+        self._state = IDLE
+        parts = () if reader.head_only else response.parts
+        field = b"\r\nConnection: close" if closes else reader.keep_alive_field
         self._count(response.status)
         transport.write(b"".join((response.head, http_date(), field, END, *parts)))
         if closes:
             self._finish(stream, linger)
             return
         self._deadline = self._loop.time() + self._limits.idle_timeout_seconds
-        if self._received or not self._reading:
+        if reader.received or not self._reading:
             self._go_on()
 
     def _is_large_read(self, response: Response) -> bool:
-        is_read = self._resolved is not None and self._resolved.route.method == "GET"
+        resolved = self._reader.resolved
+        is_read = resolved is not None and resolved.route.method == "GET"
         return is_read and sum(map(len, response.parts)) > INLINE_MAX_BYTES
 
     def _refuse(self, error: BucketdError) -> None:
         """Refuse a request that is not complete, or whose head is reason enough."""
-        if self._body is None and self._length is not None and len(self._received) >= self._length:
-            self._received = self._received[self._length :]
-            self._respond(refusal(error))
-        else:
-            self._keep_alive, self._received = False, b""
-            self._respond(refusal(error), linger=True)
+        is_whole = self._reader.skip_body()
+        if not is_whole:
+            self._reader.keep_alive = False
+            self._reader.drop()
+        self._respond(refusal(error), linger=not is_whole)
 
     def _count(self, status: int) -> None:
-        services, seconds = self._services, perf_counter() - self._began
+        services, reader = self._services, self._reader
+        seconds = perf_counter() - reader.began
         self._server.requests_count += 1
-        path, method = UNROUTED if self._resolved is None else self._resolved.about
+        path, method = UNROUTED if reader.resolved is None else reader.resolved.about
         services.tally.add(path, method, status, seconds)
         if seconds > services.slow_seconds:
             log.warning("slow: %s %s took %.3f s, status %d", method, path, seconds, status)
@@ -326,7 +270,7 @@ class Connection(asyncio.Protocol):
         """Take the next request if part of it is there, else read on."""
         if not self._writable:
             return
-        if self._received:
+        if self._reader.received:
             self._schedule()
         elif self._ended and self._state is IDLE:
             self.close()
@@ -342,8 +286,8 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, stream: Stream | None, linger: bool) -> None:
         """Stream events, or linger, or close: the last response was sent."""
-        self._received = b""
-        if stream is not None and not self._head_only:
+        self._reader.drop()
+        if stream is not None and not self._reader.head_only:
             self._state, self._stream = STREAMING, stream
             stream.ended.add_done_callback(lambda _ended: self.close())
             stream.start(self._send_event)
@@ -381,7 +325,7 @@ class Connection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Report whether a request was received, or its body is, and there is no response yet."""
-        return self._state is HANDLING or self._scheduled or self._body is not None
+        return self._state is HANDLING or self._scheduled or self._reader.body is not None
 
     def begin_drain(self) -> None:
         """Read no further request; close the connection now if none is in progress.
@@ -389,7 +333,7 @@ class Connection(asyncio.Protocol):
         What a client sends from here on stays unread in the kernel. Closing the socket then gives
         the client ECONNRESET, which tells it that nobody acted upon the request.
         """
-        if self._state is STREAMING or self._state is LINGERING or self._body is not None:
+        if self._state is STREAMING or self._state is LINGERING or self._reader.body is not None:
             return
         self._pause_reading()
         if not self.busy:
@@ -436,7 +380,7 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif self._state is IDLE:
             self.close()
-        elif self._body is None:
+        elif self._reader.body is None:
             self._refuse(_too_slow("request: its header", self._limits.header_timeout_seconds))
         else:
             self._refuse(_too_slow("request body: it", self._services.body_timeout))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,8 +159,8 @@ class Model:
                     expected.add(self._check_file(name, now))
             found = {path for path in root.rglob("*") if not path.is_dir()}
         others = {str(path.relative_to(root)) for path in found - expected}
-        # What a kill may leave beside a bucket is hidden, and named in no other way.
-        rest = {path for path in others if not (path.endswith(".tmp") and "/." in path)}
+        # What is being written, or a kill has left, is hidden, and named in no other way.
+        rest = {path for path in others if not re.fullmatch(r"(.*/)?\.[^/]*\.tmp", path)}
         assert {path for path in rest if not path.startswith("journal/")} <= STATE_FILES
         assert expected <= found
 

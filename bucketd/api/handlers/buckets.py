@@ -17,7 +17,7 @@ from ...model.changes import Change, Metadata
 from ...model.strict_json import as_object
 from ...store.base import BucketInfo, Filter, Page
 from .. import headers, responses
-from ..request import Request
+from ..request import Request, ResolvedRequest, Target
 from ..responses import Deferred, Reply, Response
 
 MAX_PAGE = 1000
@@ -27,20 +27,24 @@ ChangeOf = Callable[[Request, object], Change]
 
 
 def read(request: Request) -> Reply:
-    found = request.services.buckets.read(request.bucket.key, request.head.stale_ok)
+    target = request.bucket
+    found = request.services.buckets.read(target.key, request.head.stale_ok)
     if isinstance(found, Snapshot):
-        return _shown(request, found)
-    return _read_later(request, found)
+        return _shown(request.head, target, found)
+    return _read_later(request.head, target, found)
 
 
-async def _read_later(request: Request, found: Awaitable[Snapshot]) -> Response:
-    reply = _shown(request, await found)
+async def _read_later(
+    head: ResolvedRequest, target: Target, found: Awaitable[Snapshot]
+) -> Response:
+    reply = _shown(head, target, await found)
     return reply if isinstance(reply, Response) else await reply
 
 
-def _shown(request: Request, now: Snapshot) -> Response | Coroutine[Any, Any, Response]:
+def _shown(
+    head: ResolvedRequest, target: Target, now: Snapshot
+) -> Response | Coroutine[Any, Any, Response]:
     """Return the response to a read that found this state."""
-    head, target = request.head, request.bucket
     if head.conditional:
         if not head.preconditions.if_none_match_holds(now):
             return responses.not_modified(now)

@@ -23,7 +23,7 @@ _MEMBERS = ("device", "job", "automation", "ttl_seconds")
 
 def own(request: Request) -> Response:
     """The context of the caller's token."""
-    context = request.caller.context
+    context = request.context
     if context is None:
         raise NoJobContext("no job context")
     schema = request.services.schemas.find(context.automation)

@@ -30,8 +30,8 @@ async def watch_all(request: Request) -> Response:
 async def _stream(request: Request, only: EventFilter, snapshot: bool) -> Response:
     subscription = request.services.events.open(only)
     try:
-        if request.caller.context is not None:
-            _end_with(subscription, request.caller.context)
+        if request.context is not None:
+            _end_with(subscription, request.context)
         await subscription.prepare(request.head.headers.get("Last-Event-ID"), snapshot)
     except BaseException:
         subscription.close()
