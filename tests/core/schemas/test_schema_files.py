@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Daemon, encode_name, pair
+from harness import Daemon, encode_name, escape, pair
 
 NUMBER = {"fields": [{"name": "n", "type": "number"}]}
 TEXT = {"type": "object", "properties": {"n": {"type": "string"}}}
@@ -139,6 +139,20 @@ def test_names_never_leave_the_directory(configured: Daemon) -> None:
     outside = [p for p in configured.home.rglob("*.json") if configured.state_dir not in p.parents]
     assert outside == []
     assert os.stat(configured.state_dir / "schemas").st_mode & 0o077 == 0
+
+
+def test_a_removed_schema_is_told_as_removed(configured: Daemon) -> None:
+    """Also where the file beside it, which has its long name, cannot be removed."""
+    configured.start()
+    name = "é" * 100
+    target = f"/v1/schemas/{escape(name)}"
+    assert configured.request("PUT", target, NUMBER).status == 200
+    (beside,) = (configured.state_dir / "schemas").glob("*.name")
+    beside.unlink()
+    (beside / "in the way").mkdir(parents=True)
+    assert configured.request("DELETE", target).status == 200
+    assert configured.request("GET", target).status == 404
+    assert "cannot remove the name of a removed schema" in configured.log
 
 
 def alien_entries(place: Path) -> set[str]:
