@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -204,6 +205,31 @@ def test_a_socket_that_is_handed_over_is_served_and_stays(managed: Managed) -> N
     assert managed.stop() == 0
     after = Path(managed.socket).stat()
     assert (after.st_ino, after.st_mode) == (place.st_ino, place.st_mode)
+
+
+@pytest.mark.parametrize("gone", ["while it serves", "before it starts"])
+def test_a_socket_of_the_manager_that_is_removed_is_bound_anew(managed: Managed, gone: str) -> None:
+    """Only the manager could make it again, and would when somebody restarts its socket unit."""
+    managed.listen()
+    if gone == "before it starts":
+        os.unlink(managed.socket)
+        managed.spawn()
+    else:
+        managed.start()
+        os.unlink(managed.socket)
+    wait_for(managed, "the socket was removed, and has been bound anew")
+    assert managed.request("PUT", SOME, {"a": 1}).status == 200
+    assert Path(managed.socket).stat().st_mode & 0o777 == 0o666
+    shutil.rmtree(managed.runtime_dir)
+    wait_for(managed, "the runtime directory was removed")
+    deadline = time.monotonic() + 15
+    while not Path(managed.socket).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert managed.request("GET", SOME).bucket == {"a": 1}
+    assert managed.stop() == 0
+    assert not Path(managed.socket).exists()
+    assert "Traceback" not in managed.log
 
 
 def test_the_socket_that_is_handed_over_counts_more_than_the_setting(managed: Managed) -> None:
