@@ -21,7 +21,7 @@ help:
 	@echo "make test-armhf    the same on 32 bits with 64-bit time, under qemu (as root)"
 	@echo "make test-systemd  the service, in a Debian that is booted for it (as root)"
 	@echo "make test-fleet    the API and many hosts on etcd"
-	@echo "make test-packages  the Debian package in one: installed, upgraded under load, removed"
+	@echo "make test-packages  the wheels and the npm package installed, the Debian package in a booted one"
 	@echo "make install       as a service of this host, below PREFIX (/usr/local); DESTDIR"
 	@echo "make uninstall     take that away again, and neither buckets nor changed settings"
 	@echo "make lint    style, types, and who may import whom"
@@ -138,7 +138,8 @@ test-fleet: tools
 	FLEET_SCALE=1 $(BIN)/pytest -n 2 tests/api tests/store/etcd
 
 test-packages: tools
-	$(BIN)/pytest -m booted -vv -ra tests/system/test_package.py
+	$(BIN)/pytest -m booted -vv -ra tests/system/test_package.py \
+		tests/release/test_artifacts.py
 
 demo: venv
 ifeq ($(NODE),yes)

@@ -16,6 +16,7 @@ Headers = CIMultiDictProxy[str]
 # Ranges that include JSON; the more exact one decides.
 _ACCEPTABLE = ("*/*", "application/*", JSON)
 _ENTITY_TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')  # RFC 9110 §8.8.3
+_WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")  # RFC 9110 §12.4.2
 _PREFERENCE = re.compile(r'\s*return\s*(?:=\s*"?(\w*)"?\s*)?(?:;.*)?', re.IGNORECASE)
 NO_PRECONDITIONS = Preconditions()
 
@@ -37,10 +38,7 @@ def check_accept(headers: Headers) -> None:
 def _quality(parameters: list[str]) -> float:
     for parameter in parameters:
         if parameter.startswith("q="):
-            try:
-                return float(parameter[2:])
-            except ValueError:
-                return 0.0
+            return float(parameter[2:]) if _WEIGHT.fullmatch(parameter[2:]) else 0.0
     return 1.0
 
 

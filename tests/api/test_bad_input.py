@@ -296,7 +296,3 @@ def test_a_refused_write_repeats_no_value(shared_daemon: Daemon) -> None:
         answer = shared_daemon.request("PUT", f"{target}?{query}", {"a": 1})
         assert answer.status == 400
         assert SECRET.encode() not in answer.body
-    for flag in ("force", "dry_run"):
-        answer = shared_daemon.request("PUT", f"/v1/schemas/values?{flag}={SECRET}", {})
-        assert answer.status == 400
-        assert SECRET.encode() not in answer.body

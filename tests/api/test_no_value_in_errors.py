@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from harness import Daemon, Response, escape, pair
 
 MERGE, PATCH = "application/merge-patch+json", "application/json-patch+json"
@@ -197,3 +198,10 @@ def test_no_refusal_repeats_a_value(stopped_daemon: Daemon) -> None:
     daemon.stop()
     lines = [line for line in daemon.log.splitlines() if CANARY.search(line.encode())]
     assert lines == []
+
+
+@pytest.mark.parametrize("flag", ["force", "dry_run"])
+def test_a_flag_of_a_schema_is_true_or_false(shared_daemon: Daemon, flag: str) -> None:
+    answer = shared_daemon.request("PUT", f"/v1/schemas/values?{flag}={SENT}", {})
+    assert (answer.status, answer.json["code"]) == (400, "invalid_request")
+    assert SENT.encode() not in answer.body

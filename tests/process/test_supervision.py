@@ -292,30 +292,35 @@ def test_schema_files_that_cannot_be_used_are_named(stopped_daemon: Daemon) -> N
 
 def test_of_two_that_start_at_once_one_names_the_other(stopped_daemon: Daemon) -> None:
     code = (
-        "import sys\nfrom bucketd.fs import files, locks\n"
+        "import fcntl, os, sys\nfrom bucketd.fs import files, locks\n"
         "root = files.open_root(sys.argv[1])\n"
-        "sys.stdin.read(1)\n"
-        "held, holder = locks.hold_daemon_lock(root)\n"
-        "print('held' if held is not None else holder, flush=True)\n"
-        "sys.stdin.read(1)\n"
+        "for _ in sys.stdin:\n"
+        "    held, holder = locks.hold_daemon_lock(root)\n"
+        "    print('held' if held is not None else holder, flush=True)\n"
+        "    sys.stdin.readline()\n"
+        "    if held is not None:\n"
+        "        os.close(held)\n"
+        "        fcntl.flock(root, fcntl.LOCK_UN)\n"
+        "    print('released', flush=True)\n"
     )
     command = [sys.executable, "-c", code, str(stopped_daemon.state_dir)]
-    for _ in range(30):
-        both = [
-            subprocess.Popen(
-                command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            for _ in range(2)
-        ]
+    both = [
+        subprocess.Popen(
+            command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        for _ in range(2)
+    ]
+
+    def tell_both() -> list[str]:
         for process in both:
             assert process.stdin is not None
-            process.stdin.write("x")
-            process.stdin.flush()
-        said = []
-        for process in both:
-            assert process.stdout is not None
-            said.append(process.stdout.readline().strip())
-        for process in both:
-            process.communicate("x")
+            process.stdin.write("\n")
+        return [process.stdout.readline().strip() for process in both if process.stdout]
+
+    for _ in range(20):
+        said = tell_both()
         assert said.count("held") == 1
         assert said[1 - said.index("held")] == str(both[said.index("held")].pid)
+        assert tell_both() == ["released"] * 2
+    for process in both:
+        process.communicate()

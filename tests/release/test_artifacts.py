@@ -76,6 +76,7 @@ def metadata(wheel: Path) -> email.message.Message:
         return email.parser.Parser().parsestr(archive.read(name).decode())
 
 
+@pytest.mark.booted
 def test_the_wheels_are_all_that_is_needed(copy: Path, tmp_path: Path) -> None:
     built = make(copy, "wheels")
     now = version.current()
@@ -133,6 +134,7 @@ def test_bucketctl_is_one_file(copy: Path, tmp_path: Path, daemon: Daemon) -> No
     assert failed.returncode == 2
 
 
+@pytest.mark.booted
 @pytest.mark.skipif(not (REPO / "client/node/node_modules").exists(), reason="Node is not here")
 def test_the_npm_package_is_all_that_is_needed(copy: Path, tmp_path: Path, daemon: Daemon) -> None:
     """Installed with npm, offline: so it needs nothing, nor has it to be built."""

@@ -1,7 +1,9 @@
 // `bucketd-client/testing`, as the author of an automation uses it.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, mkdirSync } from "node:fs";
+import http from "node:http";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -110,6 +112,19 @@ test("a process that the automation starts, and integers beyond JavaScript's", a
   bucket.assertSet({ from: "a child" });
   assert.deepEqual(await new Bucket({ device: "d" }).get(), {});
   assert.equal(server.bucket("d").revision, 0);
+});
+
+test("streams end with their tokens, also where a timer goes off a moment early", { timeout: 10_000 }, async (t) => {
+  const { server } = await useBucketd(t);
+  const ask = async (method, path, body, headers = {}) => {
+    const request = http.request({ socketPath: server.socket, method, path, headers, agent: false }).end(body);
+    return (await once(request, "response"))[0];
+  };
+  await Promise.all(Array.from({ length: 100 }, async (_, n) => {
+    const [minted] = await (await ask("POST", "/v1/contexts", `{"device":"d","job":"j","ttl_seconds":${0.5 + n / 777}}`)).toArray();
+    const stream = await ask("GET", "/v1/bucket/events", undefined, { Authorization: `Bearer ${JSON.parse(minted).token}` });
+    await once(stream.resume(), "end");
+  }));
 });
 
 test("an open server keeps no process alive", async () => {

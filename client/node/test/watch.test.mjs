@@ -116,11 +116,13 @@ test("busy is waited for, and then told", async (t) => {
 
 test("a signal ends it, while it waits for changes and while it waits for a daemon", async (t) => {
   const fake = await streams(t, `${HEAD}${event("1", {})}OPEN`);
-  for (const bucket of [bucketOf(fake), new Bucket({ token: "t", socket: "/nonexistent/s" })]) {
-    const stop = new AbortController();
+  const stop = new AbortController();
+  for await (const change of bucketOf(fake).watch({ signal: stop.signal })) {
+    assert.equal(change.id, "1");
     setTimeout(() => stop.abort(), 50);
-    for await (const change of bucket.watch({ signal: stop.signal })) assert.equal(change.id, "1");
   }
+  const absent = new Bucket({ token: "t", socket: "/nonexistent/s" });
+  for await (const _ of absent.watch({ signal: AbortSignal.timeout(50) })) assert.fail("there is no daemon");
   for await (const _ of bucketOf(fake).watch({ signal: AbortSignal.abort() })) assert.fail("it had ended");
   assert.equal(fake.requests.length, 1);
 });

@@ -34,6 +34,7 @@ from test_protocol import (
     test_head_has_no_body,
     test_http_1_0_and_any_host,
     test_pipelined_requests_are_answered_in_order,
+    test_refused,
     test_requests_in_pieces,
 )
 from test_tokens import (

@@ -75,7 +75,7 @@ class Fleet(Requests):
 def test_any_sequence_agrees_with_the_model(hosts: list[Host], fault_scale: float) -> None:
     Fleet.hosts = hosts
     chosen = settings(
-        max_examples=max(8, int(400 * fault_scale)),
+        max_examples=max(4, int(400 * fault_scale)),
         stateful_step_count=STEPS,
         derandomize=fault_scale < 1,  # a test run of every day must not depend on luck
         database=None,

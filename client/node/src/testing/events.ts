@@ -36,13 +36,16 @@ export class Stream {
   /** Send everything, until the server stops or the token is no longer valid. */
   start(send: (text: string) => void, end: () => void): () => void {
     send(this.first);
+    let expiry: ReturnType<typeof setTimeout>;
     const flush = () => {
+      clearTimeout(expiry);
       const isOpen = this.isOpen;
       this.pendingFrames.forEach(send);
-      if (!isOpen) stop();
+      if (!isOpen) return stop();
+      // Set anew each time: a timer may go off a moment early, when the token is still valid.
+      expiry = setTimeout(flush, Math.min(2 ** 31 - 1, (this.context?.expires ?? Infinity) - now()));
     };
     const beat = setInterval(() => send(`: \n${this.id}`), HEARTBEAT_MS);
-    const expiry = setTimeout(flush, Math.min(2 ** 31 - 1, (this.context?.expires ?? Infinity) - now()));
     const stop = () => {
       this.state.watchers.delete(flush);
       clearInterval(beat);

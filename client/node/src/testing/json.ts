@@ -138,12 +138,12 @@ function integer(text: string): string {
   // JavaScript writes a double up to 10^21 without an exponent; such a text loses nothing.
   if (String(Number(text)) === text) return float(text);
   const digits = text.replace("-", "").length;
-  throw new InvalidJson(`an integer of ${digits} digits is outside -2^63 … 2^64-1 and would be rounded`);
+  throw new InvalidJson(`an integer of ${digits} digits is outside -2^63 … 2^64-1 and would be rounded; send it as a string`);
 }
 
 function float(text: string): string {
   const value = Number(text);
-  if (!Number.isFinite(value)) throw new InvalidJson(`a number is beyond the range of a double`);
+  if (!Number.isFinite(value)) throw new InvalidJson("a number is larger than any double; send it as a string");
   const written = Object.is(value, -0) ? "-0" : String(value);
   return /^-?[0-9]+$/.test(written) ? `${written}.0` : written;
 }
@@ -200,5 +200,5 @@ export function kindOf(value: Json): string {
   if (value instanceof Numeral) return "a number";
   if (Array.isArray(value)) return "an array";
   if (value instanceof Map) return "an object";
-  return typeof value === "string" ? "a text" : "a boolean";
+  return typeof value === "string" ? "a string" : "a boolean";
 }

@@ -1,4 +1,5 @@
 import { BucketError, ForbiddenError, InvalidRequestError } from "../errors.js";
+import type { Headers } from "./head.js";
 import type { Preconditions, EntityTags } from "./state.js";
 
 export const JSON_TYPE = "application/json";
@@ -6,6 +7,7 @@ export const MERGE_PATCH = "application/merge-patch+json";
 export const JSON_PATCH = "application/json-patch+json";
 // The most specific range that matches decides.
 const RANGES = ["*/*", "application/*", JSON_TYPE];
+const PREFERENCE = /^\s*return\s*(?:=\s*"?([\p{L}\p{N}_]*)"?\s*)?(?:;.*)?$/iu;
 const TAG = /\s*(?:(W\/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)/y;
 
 /** One request as it was received. */
@@ -16,10 +18,9 @@ export class Request {
   constructor(
     readonly method: string,
     target: string,
-    /** All values of each header, by its name in lower case. */
-    readonly headers: ReadonlyMap<string, readonly string[]>,
-    /** null when the body is longer than a bucket may be. */
-    private readonly body: Uint8Array | null,
+    readonly headers: Headers,
+    /** The refusal when the body is longer than a bucket may be. */
+    private readonly body: Uint8Array | BucketError,
   ) {
     const local = target.replace(/^http:\/\/[^/?]*\/?/i, "/");
     const at = local.indexOf("?");
@@ -32,15 +33,15 @@ export class Request {
     const found = new Map<string, string[]>();
     for (const pair of this.search.split("&").filter(Boolean)) {
       const [name, ...rest] = pair.replaceAll("+", " ").split("=");
-      this.parameter(found, decode(name!), decode(rest.join("=")), allowed);
+      this.parameter(found, decode(name!, "the query"), decode(rest.join("="), "the query"), allowed);
     }
     return found;
   }
 
   private parameter(found: Map<string, string[]>, name: string, value: string, allowed: readonly string[]): void {
     if (!allowed.includes(name)) {
-      const known = allowed.join(", ") || "none";
-      throw new InvalidRequestError(`cannot use the parameter '${name}': this route has ${known}`);
+      const known = [...allowed].sort().join(", ") || "none";
+      throw new InvalidRequestError(`cannot use the parameter '${name.slice(0, 40)}': this route has ${known}`);
     }
     if (found.has(name) && name !== "key") {
       throw new InvalidRequestError(`cannot use the parameter '${name}' twice`);
@@ -52,16 +53,16 @@ export class Request {
   get token(): string | undefined {
     const values = this.headers.get("authorization") ?? [];
     if (values.length > 1) {
-      throw new InvalidRequestError("cannot identify the caller: there are several Authorization headers");
+      throw new InvalidRequestError("cannot tell who asks: there are several Authorization headers");
     }
     const value = values[0];
     if (value === undefined) return undefined;
     return /^bearer (.*)$/i.exec(value)?.[1]?.trim() ?? "";
   }
 
-  mediaType(...allowed: string[]): string {
+  mediaType(allowed: readonly string[]): string {
     const [kind, ...more] = this.one("content-type", JSON_TYPE).split(";").map((part) => part.trim().toLowerCase());
-    const charsets = more.filter((part) => part.startsWith("charset=")).map((part) => part.slice(8).replaceAll('"', ""));
+    const charsets = more.filter((part) => part.startsWith("charset=")).map((part) => part.slice(8).replace(/^"+|"+$/g, ""));
     const encoded = this.one("content-encoding", "identity").toLowerCase() !== "identity";
     if (allowed.includes(kind!) && !encoded && charsets.every((each) => each === "utf-8" || each === "utf8")) return kind!;
     throw new BucketError(
@@ -73,7 +74,7 @@ export class Request {
   refuseBrowsers(): void {
     if (this.headers.has("origin") || this.headers.has("referer")) {
       throw new ForbiddenError(
-        "cannot serve a browser: a request with Origin or Referer is refused, " +
+        "cannot answer a browser: a request with Origin or Referer is refused, " +
           "so that no web page can reach buckets through a proxy of this socket",
         "forbidden",
       );
@@ -83,19 +84,19 @@ export class Request {
   acceptJson(): void {
     const accept = (this.headers.get("accept") ?? []).join(",");
     if (accept.trim() === "" || acceptsJson(accept)) return;
-    throw new BucketError("cannot respond in the requested type: this API speaks application/json", "not_acceptable");
+    throw new BucketError("cannot answer in the type asked for: this API speaks application/json", "not_acceptable");
   }
 
-  content(limit: number): Uint8Array {
-    if (this.body !== null) return this.body;
-    throw new BucketError(`cannot read the request body: it is too long, allowed are ${limit}`, "too_large");
+  get content(): Uint8Array {
+    if (this.body instanceof BucketError) throw this.body;
+    return this.body;
   }
 
   /** Report whether the response to a write may omit the bucket (RFC 7240). */
   get prefersMinimal(): boolean {
     const preferences = (this.headers.get("prefer") ?? []).join(",").split(",");
-    const names = preferences.map((each) => each.split(";", 1)[0]!.trim().toLowerCase().replaceAll('"', ""));
-    return names.find((name) => name.startsWith("return=")) === "return=minimal";
+    const first = preferences.map((each) => PREFERENCE.exec(each)).find(Boolean);
+    return first?.[1]?.toLowerCase() === "minimal";
   }
 
   get preconditions(): Preconditions {
@@ -119,27 +120,29 @@ export class Request {
       if (found[2] !== undefined) tags[found[1] ? "weak" : "strong"].add(found[2]);
       if (TAG.lastIndex === text.length && tags.strong.size + tags.weak.size > 0) return tags;
     }
-    throw new InvalidRequestError(`cannot use ${header}: it must be * or a list of ETags, in quotes`);
+    throw new InvalidRequestError(`cannot use ${header}: it must be * or a list of ETags such as "4f1c…", in quotes`);
   }
 }
 
 /** Percent-decode once, as UTF-8. */
-export function decode(text: string): string {
+export function decode(text: string, what: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    throw new InvalidRequestError(
-      "cannot read the path or query: it is not percent-encoded UTF-8 (a literal % is %25)",
-    );
+    throw new InvalidRequestError(`cannot read ${what}: it is not percent-encoded UTF-8 (a literal % is %25)`);
   }
 }
+
+/** RFC 9110 §12.4.2. */
+const WEIGHT = /^(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)$/;
 
 function acceptsJson(accept: string): boolean {
   let [best, quality] = [-1, 0];
   for (const item of accept.split(",")) {
     const [kind, ...more] = item.split(";").map((part) => part.trim().toLowerCase());
     const rank = RANGES.indexOf(kind!);
-    const q = Number(more.find((part) => part.startsWith("q="))?.slice(2) ?? 1) || 0;
+    const given = more.find((part) => part.startsWith("q="))?.slice(2) ?? "1";
+    const q = WEIGHT.test(given) ? Number(given) : 0;
     if (rank > best || (rank >= 0 && rank === best && q > quality)) [best, quality] = [rank, q];
   }
   return quality > 0;

@@ -4,7 +4,7 @@ import { type Filter, Stream } from "./events.js";
 import { type JsonObject, Numeral, parse, parseObject, write } from "./json.js";
 import { cursorOf, limitOf } from "./paging.js";
 import { decode, JSON_PATCH, JSON_TYPE, MERGE_PATCH, type Request } from "./requests.js";
-import { bucketOf, check, type Context, ifNoneMatchHolds, type Key, keyOf, nameFor, type State, type Stored } from "./state.js";
+import { bucketOf, check, type Context, ifNoneMatchHolds, type Key, keyOf, HOW_TO_START, nameFor, type Preconditions, type State, type Stored } from "./state.js";
 
 /** A response; `text` is its body, null when it has none. */
 export interface Response {
@@ -23,7 +23,11 @@ interface ResolvedRequest {
   readonly query: ReadonlyMap<string, readonly string[]>;
   readonly names: Readonly<Record<string, string>>;
   readonly key: Key;
+  readonly automation: string | null;
   readonly context: Context | undefined;
+  readonly preconditions: Preconditions;
+  readonly mediaType: string | undefined;
+  readonly body: Uint8Array;
 }
 
 type Handler = (resolved: ResolvedRequest) => Response;
@@ -36,6 +40,10 @@ interface Route {
 }
 
 const MEMBERS = ["device", "job", "automation", "ttl_seconds"];
+/** The media types of the body, where a method takes one. */
+const ACCEPTS: Readonly<Record<string, readonly string[]>> = {
+  PUT: [JSON_TYPE], POST: [JSON_TYPE], PATCH: [JSON_TYPE, MERGE_PATCH, JSON_PATCH],
+};
 const bucket = { GET: read, PATCH: patch, PUT: put, DELETE: clear };
 const ROUTES: readonly Route[] = [
   { path: "/healthz", handlers: { GET: ready }, access: "anyone" },
@@ -59,19 +67,29 @@ const ROUTES: readonly Route[] = [
   { path: "/v1/events", handlers: { GET: watchAll }, parameters: ["device", "job", "automation", "key"] },
 ];
 
-/** Return the daemon's response to a request; throw the BucketError that it would refuse with. */
+/**
+ * Return the daemon's response to a request; throw the BucketError that it would refuse with. The
+ * order is the daemon's: what the head alone says, who asks, what only they are told.
+ */
 export function handle(state: State, request: Request): Response {
   request.refuseBrowsers();
   const [route, names] = match(request.path);
   const method = request.method === "HEAD" ? "GET" : request.method;
   const handler = Object.hasOwn(route.handlers, method) ? route.handlers[method] : undefined;
-  if (!handler) throw notAllowed(request.method, route);
+  if (!handler) throw notAllowed(request, route);
   const writes = method === "PUT" || method === "PATCH";
-  const parameters = (route.parameters ?? []).filter((name) => !(writes && name === "key"));
-  const query = request.query(parameters);
+  const query = request.query((route.parameters ?? []).filter((name) => !(writes && name === "key")));
   if (!route.path.endsWith("/events")) request.acceptJson();
-  const context = admit(state, route, request.token);
-  return handler({ state, request, query, names, key: keyFor(route, names, context), context });
+  const { token } = request;
+  const given = names.job === undefined ? null : (nameIn(query, "automation") ?? null);
+  const named = keyIn(names);
+  const context = admit(state, route, token);
+  const key = context ? { device: context.device, job: route.access === "job" ? context.job : null } : named;
+  const automation = !context ? given : route.access === "job" ? context.automation : null;
+  const preconditions = /\/bucket(?:\/events)?$/.test(route.path) ? request.preconditions : {};
+  const mediaType = ACCEPTS[method] && request.mediaType(ACCEPTS[method]);
+  const body = request.content;
+  return handler({ state, request, query, names, key, automation, context, preconditions, mediaType, body });
 }
 
 function match(path: string): [Route, Record<string, string>] {
@@ -80,13 +98,16 @@ function match(path: string): [Route, Record<string, string>] {
     const shape = route.path.split("/");
     const matches = shape.length === given.length && shape.every((part, i) => part.startsWith("{") || part === given[i]);
     if (!matches) continue;
-    const names = shape.flatMap((part, i) => (part.startsWith("{") ? [[part.slice(1, -1), decode(given[i]!)]] : []));
+    const names = [...shape.entries()].filter(([, part]) => part.startsWith("{")).map(([i, part]) => {
+      const name = part.slice(1, -1);
+      return [name, decode(given[i]!, `the ${name} in the path`)];
+    });
     return [route, Object.fromEntries(names)];
   }
   throw new NotFoundError(`cannot find '${path.slice(0, 200)}': the testing server has no such route`, "not_found");
 }
 
-function notAllowed(method: string, { path, handlers }: Route): BucketError {
+function notAllowed({ method, path }: Request, { handlers }: Route): BucketError {
   const takes = [...Object.keys(handlers), ...("GET" in handlers ? ["HEAD"] : [])].sort().join(", ");
   return new BucketError(`cannot ${method} ${path}: it takes ${takes}`, "method_not_allowed");
 }
@@ -100,23 +121,22 @@ function admit(state: State, { access }: Route, token: string | undefined): Cont
         "/v1/bucket and /v1/device/bucket; leave the Authorization header out",
     );
   }
-  if (token === undefined) throw new NoJobContextError("no job context: the request carries no token");
+  if (token === undefined) throw new NoJobContextError(`no job context: the request carries no token; ${HOW_TO_START}`);
   const context = state.contextOf(token);
   if (access === "device" || context.job !== null) return context;
   throw new NoJobContextError(
-    "no job context: the token is for a device alone, so it opens only /v1/device/bucket",
+    `no job context: the token is for a device alone, so it opens only /v1/device/bucket; ${HOW_TO_START}`,
   );
 }
 
-function keyFor({ access }: Route, { device, job }: Record<string, string>, context: Context | undefined): Key {
-  if (context) return { device: context.device, job: access === "job" ? context.job : null };
-  if (device === undefined) return { device: "", job: null };
-  return { device: nameFor(device, "device"), job: job === undefined ? null : nameFor(job, "job") };
+function keyIn({ device, job }: Record<string, string>): Key {
+  const checked = device === undefined ? "" : nameFor(device, "device");
+  return { device: checked, job: job === undefined ? null : nameFor(job, "job") };
 }
 
 function read(resolved: ResolvedRequest): Response {
   const now = resolved.state.read(resolved.key);
-  const { preconditions } = resolved.request;
+  const { preconditions } = resolved;
   if (!ifNoneMatchHolds(preconditions, now)) return { status: 304, text: null, etag: now.etag };
   check(preconditions, now);
   const stored = bucketOf(now);
@@ -126,17 +146,14 @@ function read(resolved: ResolvedRequest): Response {
 }
 
 function patch(resolved: ResolvedRequest): Response {
-  const { request, state } = resolved;
-  const kind = request.mediaType(JSON_TYPE, MERGE_PATCH, JSON_PATCH);
-  const content = request.content(state.maxBytes);
-  if (kind === JSON_PATCH) return commit(resolved, jsonPatch(parse(content), state.maxBytes));
-  const data = parseObject(content);
-  return kind === MERGE_PATCH ? commit(resolved, mergePatch(data)) : commit(resolved, merge(data), data);
+  const { body, mediaType, state } = resolved;
+  if (mediaType === JSON_PATCH) return commit(resolved, jsonPatch(parse(body), state.maxBytes));
+  const data = parseObject(body);
+  return mediaType === MERGE_PATCH ? commit(resolved, mergePatch(data)) : commit(resolved, merge(data), data);
 }
 
 function put(resolved: ResolvedRequest): Response {
-  resolved.request.mediaType(JSON_TYPE);
-  const data = parseObject(resolved.request.content(resolved.state.maxBytes));
+  const data = parseObject(resolved.body);
   return commit(resolved, replace(data), data);
 }
 
@@ -146,15 +163,10 @@ function clear(resolved: ResolvedRequest): Response {
 }
 
 function commit(resolved: ResolvedRequest, change: Change | null, named?: JsonObject): Response {
-  const { state, request, key } = resolved;
-  const now = state.commit(key, request.method, change, request.preconditions, automationOf(resolved), named);
+  const { state, request, key, preconditions, automation } = resolved;
+  const now = state.commit(key, request.method, change, preconditions, automation, named);
   if (!request.prefersMinimal) return result(resolved, now, bucketOf(now));
   return { ...success({ revision: now.revision }), etag: now.etag, preference: "return=minimal" };
-}
-
-function automationOf({ context, key, query }: ResolvedRequest): string | null {
-  if (context) return key.job === null ? null : context.automation;
-  return nameIn(query, "automation") ?? null;
 }
 
 function nameIn(query: ResolvedRequest["query"], parameter: string): string | undefined {
@@ -188,7 +200,7 @@ function watchAll(resolved: ResolvedRequest): Response {
 function streaming({ state, request, query, context }: ResolvedRequest, filter: Filter): Response {
   const snapshot = query.get("snapshot")?.[0] ?? "false";
   if (snapshot !== "true" && snapshot !== "false") {
-    throw new InvalidRequestError(`cannot use the parameter 'snapshot': it must be true or false`);
+    throw new InvalidRequestError(`cannot use the parameter snapshot: it must be true or false`);
   }
   const since = request.headers.get("last-event-id")?.[0];
   return { status: 200, text: null, stream: new Stream(state, filter, context, since, snapshot === "true") };
@@ -196,10 +208,10 @@ function streaming({ state, request, query, context }: ResolvedRequest, filter: 
 
 function listAll({ state, query }: ResolvedRequest): Response {
   const parameter = (name: string) => query.get(name)?.[0];
+  const filters = (["device", "job", "automation"] as const).filter((name) => nameIn(query, name) !== undefined);
   const limit = limitOf(parameter("limit"));
   const after = cursorOf(parameter("cursor"));
   const rows = [...state.buckets].sort().map(([name, now]) => ({ name, ...rowOf(keyOf(name), now) }));
-  const filters = (["device", "job", "automation"] as const).filter((name) => nameIn(query, name) !== undefined);
   const matching = rows.filter((row) => row.name > after && filters.every((name) => row[name] === parameter(name)));
   const page = matching.slice(0, limit);
   const next_cursor = matching.length > limit ? Buffer.from(page.at(-1)!.name).toString("hex") : null;
@@ -218,12 +230,11 @@ function ownContext({ context }: ResolvedRequest): Response {
   return success({ ...scopeOf(context!), schema: false });
 }
 
-function createContext({ request, state }: ResolvedRequest): Response {
-  request.mediaType(JSON_TYPE);
-  const body = parseObject(request.content(state.maxBytes));
+function createContext({ body: text, state }: ResolvedRequest): Response {
+  const body = parseObject(text);
   const unknown = [...body.keys()].find((name) => !MEMBERS.includes(name));
   if (unknown !== undefined) {
-    throw new InvalidRequestError(`cannot mint a context: '${unknown}' is not one of ${MEMBERS.join(", ")}`);
+    throw new InvalidRequestError(`cannot mint a context: '${unknown.slice(0, 40)}' is not one of ${MEMBERS.join(", ")}`);
   }
   const ttl = body.get("ttl_seconds") ?? undefined;
   const seconds = ttl instanceof Numeral ? Number(ttl.text) : ttl;

@@ -11,6 +11,7 @@ import { fits, MAX_SOCKET_PATH_BYTES } from "../socket-path.js";
 import type { Detail } from "../types.js";
 import { StoredBucket } from "./stored-bucket.js";
 import type { Stream } from "./events.js";
+import { headersOf, MAX_NODE_BYTES } from "./head.js";
 import { Request } from "./requests.js";
 import { type Response, handle } from "./routes.js";
 import { State } from "./state.js";
@@ -54,9 +55,15 @@ export class Server {
 
   /** Serve, with the buckets stored before. */
   async start(): Promise<void> {
-    const server = http.createServer({ keepAliveTimeout: 0, requireHostHeader: false } as object);
-    server.on("request", (request, response) => void this.serve(request, response));
+    const options = { keepAliveTimeout: 0, maxHeaderSize: MAX_NODE_BYTES, requireHostHeader: false };
+    const server = http.createServer(options as object);
+    // Without a limit of Node's, which drops headers in silence.
+    server.maxHeadersCount = 0;
+    for (const event of ["request", "checkExpectation"]) {
+      server.on(event, (request, response) => void this.serve(request, response));
+    }
     server.on("clientError", (error, socket) => refuseRaw(error, socket));
+    server.on("connect", (_request, socket) => refuseRaw(new Error("it asks for a tunnel"), socket));
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
       server.listen(this.socket, resolve);
@@ -91,7 +98,7 @@ export class Server {
     return new StoredBucket(this.state, this.socket, { device, job });
   }
 
-  /** Response the next calls on buckets with this code, such as `storage_full`. */
+  /** Refuse the next calls on buckets with this code, such as `storage_full`. */
   refuse(code: string, { times = 1, message, details }: { times?: number; message?: string; details?: Detail[] } = {}): void {
     if (!Object.hasOwn(STATUS, code)) {
       throw new Error(`cannot refuse with ${code}: it must be one of ${Object.keys(STATUS).join(", ")}`);
@@ -103,9 +110,12 @@ export class Server {
   private async serve(incoming: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
     incoming.on("error", () => response.destroy());
     try {
+      // After a request that cannot be read the connection is of no use.
+      response.setHeader("Connection", "close");
       const body = await bodyOf(incoming, this.state.maxBytes);
-      if (body === null) response.setHeader("Connection", "close");
-      const request = new Request(incoming.method!, incoming.url!, headersOf(incoming), body);
+      const headers = headersOf(incoming);
+      if (!(body instanceof BucketError)) response.removeHeader("Connection");
+      const request = new Request(incoming.method!, incoming.url!, headers, body);
       const result = this.respond(request);
       if (result.stream) stream(response, result.stream, incoming.method === "HEAD");
       else send(response, result);
@@ -135,24 +145,17 @@ function unexpected(error: unknown): BucketError {
   return new BucketError(`cannot serve the request: unexpected ${nameOfError(error)}`, "internal");
 }
 
-function headersOf({ rawHeaders }: http.IncomingMessage): Map<string, string[]> {
-  const headers = new Map<string, string[]>();
-  for (let at = 0; at < rawHeaders.length; at += 2) {
-    const name = rawHeaders[at]!.toLowerCase();
-    headers.set(name, [...(headers.get(name) ?? []), rawHeaders[at + 1]!]);
-  }
-  return headers;
-}
-
-/** Read the whole body; return null, leaving the rest unread, if it is longer than `maxBytes`. */
-async function bodyOf(incoming: http.IncomingMessage, maxBytes: number): Promise<Buffer | null> {
-  if (Number(incoming.headers["content-length"] ?? 0) > maxBytes) return null;
+/** Read the whole body; return the refusal, leaving the rest unread, if it is longer than `maxBytes`. */
+async function bodyOf(incoming: http.IncomingMessage, maxBytes: number): Promise<Buffer | BucketError> {
+  const cause = `it has over ${maxBytes} bytes, allowed are ${maxBytes}`;
+  const tooLarge = new BucketError(`cannot read the request body: ${cause}`, "too_large");
+  if (Number(incoming.headers["content-length"] ?? 0) > maxBytes) return tooLarge;
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of incoming.iterator({ destroyOnReturn: false })) {
     chunks.push(chunk);
     size += chunk.length;
-    if (size > maxBytes) return null;
+    if (size > maxBytes) return tooLarge;
   }
   return Buffer.concat(chunks);
 }
@@ -162,7 +165,7 @@ function refuse(response: http.ServerResponse, { message, code, details, revisio
   const later = RETRY_AFTER[code];
   if (later !== undefined) response.setHeader("Retry-After", later);
   if (code === "no_job_context") response.setHeader("WWW-Authenticate", "Bearer");
-  if (code === "method_not_allowed") response.setHeader("Allow", message.split("it takes ")[1]!);
+  if (code === "method_not_allowed") response.setHeader("Allow", message.split("it takes ").at(-1)!);
   const text = JSON.stringify({ success: false, error: message, code, details, revision });
   send(response, { status: STATUS[code] ?? 500, text });
 }
@@ -193,10 +196,15 @@ function stream(response: http.ServerResponse, from: Stream, onlyHead: boolean):
   response.once("close", from.start(push, () => response.end()));
 }
 
-/** Refuse bytes that are not HTTP. */
-function refuseRaw(error: NodeJS.ErrnoException, socket: Duplex): void {
-  const members = { success: false, error: `cannot read the request: it is not HTTP (${error.code})`, code: "invalid_request" };
-  const text = JSON.stringify(members);
-  const head = ["Content-Type: application/json", `Content-Length: ${Buffer.byteLength(text)}`, "Connection: close"];
-  if (socket.writable) socket.end(`HTTP/1.1 400 Bad Request\r\n${head.join("\r\n")}\r\n\r\n${text}`);
+/** Refuse bytes that are not HTTP/1.1; the words of Node's parser repeat nothing of what was sent. */
+function refuseRaw(error: NodeJS.ErrnoException & { reason?: string }, socket: Duplex): void {
+  const ended = error.code === "HPE_INVALID_EOF_STATE";
+  const cause = ended ? ": it ended before it was complete" : ` as HTTP/1.1: ${error.reason ?? error.message}`;
+  const text = JSON.stringify({ success: false, error: `cannot read the request${cause}`, code: "invalid_request" });
+  const head = [
+    "HTTP/1.1 400 Bad Request",
+    ...["Content-Type: application/json", "Cache-Control: no-store", "Server: bucketd"],
+    ...[`Content-Length: ${Buffer.byteLength(text)}`, "Connection: close"],
+  ];
+  if (socket.writable) socket.end(`${head.join("\r\n")}\r\n\r\n${text}`);
 }

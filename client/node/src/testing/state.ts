@@ -6,6 +6,7 @@ import { equal, isDeeper, type Json, type JsonObject, MAX_DEPTH, parseObject, wr
 
 const DEFAULT_TTL = 86_400;
 const MAX_TTL = 31_622_400;
+export const HOW_TO_START = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND";
 
 /** The key of a bucket: of one (device, job) or, with `job` null, of the device. */
 export interface Key {
@@ -140,14 +141,13 @@ export class State {
     const found = this.live().find((context) => context.token === token);
     if (found) return found;
     throw new NoJobContextError(
-      "no job context: the token is unknown, revoked or expired; start it with: " +
-        "bucketctl run --device DEVICE --job JOB -- COMMAND",
+      `no job context: the token is unknown, revoked or expired; get a new one, or ${HOW_TO_START}`,
     );
   }
 
   revoke(id: string): void {
     if (!this.live().some((context) => context.id === id)) {
-      throw new NotFoundError("cannot revoke the context: there is none with this id", "not_found");
+      throw new NotFoundError("cannot revoke the context: no live one has this id", "not_found");
     }
     this.contexts.delete(id);
     this.wake();
@@ -214,12 +214,12 @@ export function plain(bucket: JsonObject): Record<string, any> {
 
 /** Return the name, or refuse it: 1 to 128 characters, no control characters or lone surrogates. */
 export function nameFor(name: unknown, what: string): string {
-  if (typeof name === "string" && [...name].length >= 1 && [...name].length <= 128 && !/[\p{Cc}\p{Cs}]/u.test(name)) {
-    return name;
-  }
-  throw new InvalidRequestError(
-    `cannot use the ${what} name: it must be a string of 1 to 128 characters, none of them a control character`,
-  );
+  const wrong = (cause: string) => new InvalidRequestError(`cannot use the ${what} name: ${cause}`);
+  if (typeof name !== "string") throw wrong("it must be a string");
+  const { length } = [...name];
+  if (length < 1 || length > 128) throw wrong(`it has ${length} characters, allowed are 1 to 128`);
+  if (/[\p{Cc}\p{Cs}]/u.test(name)) throw wrong("it has a control character or a lone surrogate");
+  return name;
 }
 
 export function ifNoneMatchHolds({ ifNoneMatch: tags }: Preconditions, now: Stored): boolean {

@@ -5,30 +5,32 @@ from __future__ import annotations
 from typing import Any, Callable, NamedTuple
 
 from ._events import Stream
-from ._model import Context, Key, check_name
+from ._model import Context, Key, Preconditions, check_name
 from ._requests import Request
 from ._state import State
 
 
 class Call(NamedTuple):
-    """A permitted request; ``key`` is set on routes of a bucket, ``context`` with a token."""
+    """A permitted request.
+
+    ``key``, ``automation`` and ``preconditions`` are set on routes of a bucket, ``context`` with a
+    token, ``media_type`` where the route takes a body.
+    """
 
     state: State
     request: Request
     query: dict[str, list[str]]
     names: dict[str, str]
     key: Key
+    automation: str | None
     context: Context | None
+    preconditions: Preconditions
+    media_type: str
+    body: bytes
 
     @property
     def label(self) -> str:
         return "deviceBucket" if self.key[1] is None else "bucket"
-
-    @property
-    def automation(self) -> str | None:
-        if self.context is not None:
-            return None if self.key[1] is None else self.context.automation
-        return self.name("automation")
 
     def one(self, name: str) -> str | None:
         return self.query.get(name, [None])[0]

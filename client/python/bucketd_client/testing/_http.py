@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
+import re
 import secrets
 import socket
 from http import HTTPStatus
@@ -13,7 +13,7 @@ from .._errors import BucketError, error
 from . import _strict_json
 from ._call import Response
 from ._events import Stream
-from ._requests import Request
+from ._requests import Headers, Request
 
 STATUS = {
     "invalid_json": 400, "invalid_request": 400, "no_job_context": 401, "forbidden": 403,
@@ -26,15 +26,36 @@ STATUS = {
 RETRY_AFTER = {"too_many_requests": "1", "overloaded": "1", "shutting_down": "1", "read_only": "5"}
 Respond = Callable[[Request], Response]
 
+# The daemon's limits: of a target and of all header fields, of one field, and of their number.
+MAX_HEAD_BYTES, MAX_FIELD_BYTES, MAX_FIELDS = 32 * 1024, 8190, 128
+LINGER_SECONDS = 2.0
+# RFC 9110: with a second one of these it is not clear what a request means.
+_ONCE = frozenset({
+    "content-length", "content-location", "content-range", "content-type", "etag", "host",
+    "max-forwards", "server", "transfer-encoding", "user-agent",
+})  # fmt: skip
+_LINE = re.compile(
+    rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT) ([\x21-\x7e]+) HTTP/1\.([01])"
+)
+_TARGET = re.compile(rb"/.*|[A-Za-z]+://([^][/?#:@]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?([/?#].*)?")
+_FIELD = re.compile(rb"([\w!#$%&'*+.^`|~-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
 
-class Connection(http.server.BaseHTTPRequestHandler):
+
+class Connection:
     """Serve one connection to its end, in the constructor."""
 
-    protocol_version = "HTTP/1.1"
-
     def __init__(self, sock: socket.socket, respond: Respond, max_bytes: int) -> None:
-        self._respond, self._max_bytes = respond, max_bytes
-        super().__init__(sock, ("", 0), None)  # type: ignore[arg-type]
+        self._send_bytes, self._respond, self._max_bytes = sock.sendall, respond, max_bytes
+        self._method, self._closing = "", False
+        with sock.makefile("rb") as self._reader:
+            while not self._closing and self._reader.peek(1):
+                self._serve()
+        # What a refused request still sends is read, so that its sender sees the response.
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(LINGER_SECONDS)
+        while sock.recv(65536):
+            pass
 
     def _serve(self) -> None:
         try:
@@ -47,55 +68,95 @@ class Connection(http.server.BaseHTTPRequestHandler):
         more = {} if applied is None else {"Preference-Applied": applied}
         return self._send(response.status, response.members, response.etag, more)
 
-    do_GET = do_HEAD = do_POST = _serve  # noqa: N815  (as the base class looks for them)
-    do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
-
-    def send_error(self, code: int, _m: str | None = None, _e: str | None = None) -> None:
-        """Refuse bytes that are not HTTP, without repeating them as the base class does."""
-        self.command, self.close_connection = "", True
-        cause = f"it is not HTTP/1.1 ({HTTPStatus(code).phrase})"
-        self._refuse(error("invalid_request", f"cannot read the request: {cause}"))
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: a test shows what it asserts."""
-
     def _request(self) -> Request:
-        headers: dict[str, list[str]] = {}
-        for name, value in self.headers.items():
-            headers.setdefault(name.lower(), []).append(value)
-        # The base class has changed ``path``.
-        target = self.requestline.split()[1]
-        return Request(self.command, target, headers, self._body(headers))
+        """Read a request. After one that cannot be read the connection is of no use."""
+        self._method, self._closing = "", True
+        found = _LINE.fullmatch(self._line())
+        if found is None:
+            raise _malformed("its first line is malformed")
+        method, target, minor = (part.decode() for part in found.groups())
+        if len(target) > MAX_HEAD_BYTES:
+            raise _malformed("a line of it is too long")
+        if not _TARGET.fullmatch(found[2]):
+            raise _malformed("its target is malformed")
+        headers = self._fields()
+        if minor == "1" and "host" not in headers:
+            raise _malformed("it has no Host")
+        if headers.get("expect", [""])[0].lower() == "100-continue":
+            self._send_bytes(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._method, body = method, self._body(headers)
+        asked = ",".join(headers.get("connection", [])).lower().split(",")
+        unread = isinstance(body, BucketError)
+        self._closing = unread or minor == "0" or "close" in map(str.strip, asked)
+        return Request(method, target, headers, body)
 
-    def _body(self, headers: dict[str, list[str]]) -> bytes | None:
-        if headers.get("transfer-encoding", [""])[0].lower() == "chunked":
-            return self._chunks()
+    def _line(self) -> bytes:
+        line = self._reader.readline(2 * MAX_HEAD_BYTES)
+        if line.endswith(b"\r\n"):
+            return line[:-2]
+        if len(line) == 2 * MAX_HEAD_BYTES:
+            raise _malformed("a line of it is too long")
+        raise _malformed("a line of it ends without CR LF") if line[-1:] == b"\n" else _incomplete()
+
+    def _fields(self) -> Headers:
+        headers: Headers = {}
+        size = count = 0
+        while line := self._line():
+            found = _FIELD.fullmatch(line)
+            if found is None:
+                raise _malformed("a header is malformed")
+            name, value = found[1].decode().lower(), found[2].decode(errors="surrogateescape")
+            if name in _ONCE and name in headers:
+                raise _malformed("a header is there twice")
+            headers.setdefault(name, []).append(value)
+            length = len(found[1]) + len(found[2])
+            size, count = size + length, count + 1
+            if length > MAX_FIELD_BYTES or size > MAX_HEAD_BYTES or count > MAX_FIELDS:
+                raise error(
+                    "invalid_request",
+                    f"cannot read the headers: they have over {MAX_HEAD_BYTES} bytes, "
+                    f"one has over {MAX_FIELD_BYTES}, or there are over {MAX_FIELDS}",
+                )
+        return headers
+
+    def _body(self, headers: Headers) -> bytes | BucketError:
+        """Return the body, or the reason why it stays unread."""
+        encoding = headers.get("transfer-encoding", [None])[0]
         length = headers.get("content-length", ["0"])[0]
-        if not (length.isascii() and length.isdecimal()):
-            self.close_connection = True
-            raise error("invalid_request", "cannot read the request: its length is not a number")
-        if int(length) > self._max_bytes:
-            # The body stays unread.
-            self.close_connection = True
-            return None
-        return self.rfile.read(int(length))
-
-    def _chunks(self) -> bytes | None:
-        body = b""
+        if encoding is not None and (encoding.lower() != "chunked" or "content-length" in headers):
+            raise _malformed("its Transfer-Encoding is invalid")
+        if not (length.isascii() and length.isdecimal() and len(length) <= 19):
+            raise _malformed("its Content-Length is invalid")
         try:
-            while size := int(self.rfile.readline(100).partition(b";")[0], 16):
-                body += self.rfile.read(size)
-                if len(body) > self._max_bytes:
-                    self.close_connection = True
-                    return None
-                self.rfile.readline(2)
-            self.rfile.readline(2)
-        except ValueError:
-            self.close_connection = True
+            if encoding is not None:
+                return self._chunks()
+            return self._read(int(length), int(length))
+        except BucketError as problem:
+            return problem
+
+    def _read(self, length: int, so_far: int) -> bytes:
+        if so_far > self._max_bytes:
             raise error(
-                "invalid_request", "cannot read the request: its chunks are malformed"
-            ) from None
-        return body
+                "too_large",
+                f"cannot read the request body: it has over {self._max_bytes} bytes, "
+                f"allowed are {self._max_bytes}",
+            )
+        data = self._reader.read(length)
+        if len(data) < length:
+            raise _incomplete()
+        return data
+
+    def _chunks(self) -> bytes:
+        body = b""
+        while found := _CHUNK.fullmatch(self._line()):
+            size = int(found[1], 16)
+            if size == 0:
+                self._fields()
+                return body
+            body += self._read(size, len(body) + size)
+            if self._line():
+                break
+        raise error("invalid_request", "cannot read the request body: a chunk is malformed")
 
     def _refuse(self, refusal: BucketError) -> None:
         members: dict[str, Any] = {"error": refusal.message, "code": refusal.code}
@@ -109,17 +170,17 @@ class Connection(http.server.BaseHTTPRequestHandler):
         if refusal.code == "no_job_context":
             more["WWW-Authenticate"] = "Bearer"
         if refusal.code == "method_not_allowed":
-            more["Allow"] = refusal.message.partition("it takes ")[2]
+            more["Allow"] = refusal.message.rpartition("it takes ")[2]
         self._send(STATUS[refusal.code], {"success": False, **members}, None, more)
 
     def _stream(self, stream: Stream) -> None:
-        self.close_connection = True
+        self._closing = True
         head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
-        self.wfile.write(f"{head}Server: bucketd\r\nConnection: close\r\n\r\n".encode())
-        if self.command != "HEAD":
+        self._send_bytes(f"{head}Server: bucketd\r\nConnection: close\r\n\r\n".encode())
+        if self._method != "HEAD":
             with contextlib.closing(stream.frames()) as frames:
                 for frame in frames:
-                    self.wfile.write(frame)
+                    self._send_bytes(frame)
 
     def _send(
         self,
@@ -135,9 +196,18 @@ class Connection(http.server.BaseHTTPRequestHandler):
             headers["ETag"] = f'"{etag}"'
         if members is not None:
             headers["Content-Length"] = str(len(body))
-        if self.close_connection:
+        if self._closing:
             headers["Connection"] = "close"
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         head = "\r\n".join([*lines, "", ""]).encode()
-        self.wfile.write(head + (b"" if self.command == "HEAD" else body))
+        self._send_bytes(head + (b"" if self._method == "HEAD" else body))
+
+
+def _malformed(cause: str) -> BucketError:
+    """Return the refusal in words that repeat nothing of what was sent: it may hold a token."""
+    return error("invalid_request", f"cannot read the request as HTTP/1.1: {cause}")
+
+
+def _incomplete() -> BucketError:
+    return error("invalid_request", "cannot read the request: it ended before it was complete")

@@ -122,12 +122,14 @@ class Context:
 
 def check_name(name: Any, what: str) -> str:
     """Return the name. Raise InvalidRequest unless it is a valid name of 1 to 128 characters."""
-    if isinstance(name, str) and 1 <= len(name) <= 128:
-        if not any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
-            return name
+    if not isinstance(name, str):
+        cause = "it must be a string"
+    elif not 1 <= len(name) <= 128:
+        cause = f"it has {len(name)} characters, allowed are 1 to 128"
+    elif any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
         cause = "it has a control character or a lone surrogate"
     else:
-        cause = "it must be a string of 1 to 128 characters"
+        return name
     raise error("invalid_request", f"cannot use the {what} name: {cause}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -9,7 +10,6 @@ from .._errors import error
 from . import _strict_json
 from ._call import Call, Response
 from ._model import Key, Stored
-from ._requests import JSON
 
 _MEMBERS = ("device", "job", "automation", "ttl_seconds")
 MAX_ROWS = 1000
@@ -37,8 +37,7 @@ def own_context(call: Call) -> Response:
 
 
 def create_context(call: Call) -> Response:
-    call.request.media_type((JSON,))
-    body = _strict_json.loads_object(call.request.content(call.state.max_bytes))
+    body = _strict_json.loads_object(call.body)
     if unknown := [name for name in body if name not in _MEMBERS]:
         raise error(
             "invalid_request",
@@ -73,14 +72,19 @@ def _limit(text: str | None) -> int:
         return MAX_ROWS
     if text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_ROWS:
         return int(text)
-    raise error("invalid_request", f"cannot use limit: it must be a number from 1 to {MAX_ROWS}")
+    raise error(
+        "invalid_request",
+        f"cannot use the parameter limit: it must be a whole number from 1 to {MAX_ROWS}",
+    )
 
 
 def _cursor(text: str | None) -> list[str]:
-    try:
-        found: list[str] = [] if text is None else json.loads(bytes.fromhex(text))
-        return found
-    except ValueError:
-        raise error(
-            "invalid_request", "cannot use the cursor: it is not a cursor of this API"
-        ) from None
+    if text is None:
+        return []
+    with contextlib.suppress(ValueError, TypeError):
+        found = json.loads(bytes.fromhex(text))
+        if [type(each) for each in found] == [str, str]:
+            return list(found)
+    raise error(
+        "invalid_request", "cannot list from this cursor: use a next_cursor as it was given"
+    )

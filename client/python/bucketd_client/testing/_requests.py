@@ -7,28 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from .._errors import error
+from .._errors import BucketError, error
 from ._model import EntityTags, Preconditions
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")  # RFC 9110 §12.4.2
 _TAG = re.compile(r'\s*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)')
+_PREFERENCE = re.compile(r'\s*return\s*(?:=\s*"?(\w*)"?\s*)?(?:;.*)?', re.IGNORECASE)
 _RANGES = ("*/*", "application/*", JSON)  # The last, most exact one decides.
+Headers = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
 class Request:
     """A request as received. ``headers`` has all values of each name, in lower case.
 
-    ``body`` is None where it is longer than a bucket may be.
+    ``body`` is the refusal where it could not be read, or is longer than a bucket may be.
     """
 
     method: str
     target: str
-    headers: dict[str, list[str]]
-    body: bytes | None
+    headers: Headers
+    body: bytes | BucketError
 
     @property
     def path(self) -> str:
@@ -46,9 +49,11 @@ class Request:
         """Return the parameters, of which only ``key`` may be repeated."""
         found: dict[str, list[str]] = {}
         for pair in filter(None, self._split[1].split("&")):
-            name, _, value = (decode(part.replace("+", " ")) for part in pair.partition("="))
+            name, _, value = (
+                decode(part.replace("+", " "), "the query") for part in pair.partition("=")
+            )
             if name not in allowed.split():
-                known = ", ".join(allowed.split()) or "none"
+                known = ", ".join(sorted(allowed.split())) or "none"
                 raise _bad(f"cannot use the parameter {name[:40]!r}: this route has {known}")
             if name in found and name != "key":
                 raise _bad(f"cannot use the parameter {name!r} twice")
@@ -59,7 +64,7 @@ class Request:
         """Return the bearer token, "" for another Authorization, None without one."""
         values = self.headers.get("authorization", [])
         if len(values) > 1:
-            raise _bad("cannot identify the caller: there are several Authorization headers")
+            raise _bad("cannot tell who asks: there are several Authorization headers")
         if not values:
             return None
         scheme, _, token = values[0].partition(" ")
@@ -83,7 +88,7 @@ class Request:
         if "origin" in self.headers or "referer" in self.headers:
             raise error(
                 "forbidden",
-                "cannot serve a browser: a request with Origin or Referer is refused, "
+                "cannot answer a browser: a request with Origin or Referer is refused, "
                 "so that no web page can reach buckets through a proxy of this socket",
             )
 
@@ -92,23 +97,20 @@ class Request:
         if accept.strip() and not _accepts_json(accept):
             raise error(
                 "not_acceptable",
-                "cannot respond in the requested type: this API has application/json alone",
+                "cannot answer in the type asked for: this API speaks application/json",
             )
 
-    def content(self, limit: int) -> bytes:
-        if self.body is None:
-            raise error(
-                "too_large", f"cannot read the request body: it is too long, allowed are {limit}"
-            )
-        return self.body
+    def content(self) -> bytes:
+        if isinstance(self.body, bytes):
+            return self.body
+        raise self.body
 
     @property
     def prefers_minimal(self) -> bool:
         """Report whether the response to a write may do without the bucket (RFC 7240)."""
         preferences = ",".join(self.headers.get("prefer", [])).split(",")
-        names = [each.partition(";")[0].strip().lower().replace('"', "") for each in preferences]
-        returns = [name for name in names if name.startswith("return=")]
-        return returns[:1] == ["return=minimal"]
+        returns = [found[1] or "" for found in map(_PREFERENCE.fullmatch, preferences) if found]
+        return [each.lower() for each in returns[:1]] == ["minimal"]
 
     @property
     def preconditions(self) -> Preconditions:
@@ -131,11 +133,13 @@ class Request:
         strong = frozenset(tag[2] for tag in found if tag[2] is not None and not tag[1])
         weak = frozenset(tag[2] for tag in found if tag[2] is not None and tag[1])
         if at < len(text) or not strong | weak:
-            raise _bad(f"cannot use {header}: it must be * or a list of ETags, in quotes")
+            raise _bad(
+                f'cannot use {header}: it must be * or a list of ETags such as "4f1c…", in quotes'
+            )
         return EntityTags(False, strong, weak)
 
 
-def decode(text: str) -> str:
+def decode(text: str, what: str) -> str:
     """Decode percent-encoded UTF-8 once. Raise InvalidRequest for anything else."""
     try:
         if _BAD_ESCAPE.search(text):
@@ -143,7 +147,7 @@ def decode(text: str) -> str:
         return unquote_to_bytes(text).decode()
     except ValueError:
         raise _bad(
-            "cannot read the path or query: it is not percent-encoded UTF-8 (a literal % is %25)"
+            f"cannot read {what}: it is not percent-encoded UTF-8 (a literal % is %25)"
         ) from None
 
 
@@ -157,10 +161,8 @@ def _accepts_json(accept: str) -> bool:
 
 
 def _quality(parameters: list[str]) -> float:
-    try:
-        return next((float(each[2:]) for each in parameters if each.startswith("q=")), 1.0)
-    except ValueError:
-        return 0.0
+    text = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+    return float(text) if _WEIGHT.fullmatch(text) else 0.0
 
 
 def _bad(message: str) -> Any:

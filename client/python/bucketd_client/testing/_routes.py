@@ -9,19 +9,19 @@ from . import _changes, _strict_json
 from ._call import Call, Handler, Response
 from ._changes import Change, Object
 from ._events import Filter, Stream
-from ._model import Context, Key, Stored, check_name
+from ._model import NO_PRECONDITIONS, Context, Key, Stored, check_name
 from ._operator_handlers import create_context, list_all, list_contexts, own_context, revoke_context
 from ._requests import JSON, JSON_PATCH, MERGE_PATCH, Request, decode
 from ._state import State
 
-GET_ONE = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
+HOW_TO_START = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND"
 
 
 def read(call: Call) -> Response:
-    now, preconditions = call.state.read(call.key), call.request.preconditions
-    if not preconditions.if_none_match_holds(now):
+    now = call.state.read(call.key)
+    if not call.preconditions.if_none_match_holds(now):
         return Response(None, 304, now.etag)
-    preconditions.check(now)
+    call.preconditions.check(now)
     bucket, keys = now.bucket, call.query.get("key")
     if keys is not None:
         bucket = {key: bucket[key] for key in keys if key in bucket}
@@ -29,19 +29,17 @@ def read(call: Call) -> Response:
 
 
 def patch(call: Call) -> Response:
-    kind = call.request.media_type((JSON, MERGE_PATCH, JSON_PATCH))
-    text = call.request.content(call.state.max_bytes)
-    if kind == JSON_PATCH:
-        return _commit(call, _changes.json_patch(_strict_json.loads(text), call.state.max_bytes))
-    data = _strict_json.loads_object(text)
-    if kind == MERGE_PATCH:
+    if call.media_type == JSON_PATCH:
+        operations = _strict_json.loads(call.body)
+        return _commit(call, _changes.json_patch(operations, call.state.max_bytes))
+    data = _strict_json.loads_object(call.body)
+    if call.media_type == MERGE_PATCH:
         return _commit(call, _changes.merge_patch(data))
     return _commit(call, _changes.merge(data), data)
 
 
 def put(call: Call) -> Response:
-    call.request.media_type((JSON,))
-    data = _strict_json.loads_object(call.request.content(call.state.max_bytes))
+    data = _strict_json.loads_object(call.body)
     return _commit(call, _changes.replace(data), data)
 
 
@@ -66,7 +64,9 @@ def _members(call: Call) -> frozenset[str] | None:
 def _streaming(call: Call, only: Filter) -> Response:
     snapshot = call.one("snapshot")
     if snapshot not in (None, "true", "false"):
-        raise error("invalid_request", "cannot use snapshot: it must be true or false")
+        raise error(
+            "invalid_request", "cannot use the parameter snapshot: it must be true or false"
+        )
     since = call.request.headers.get("last-event-id", [None])[0]
     return Response(None, stream=Stream(call.state, only, call.context, since, snapshot == "true"))
 
@@ -82,6 +82,8 @@ class Route(NamedTuple):
     access: str = "operator"
 
 
+# The media types of the body, where a method takes one.
+_ACCEPTS = {"PUT": (JSON,), "POST": (JSON,), "PATCH": (JSON, MERGE_PATCH, JSON_PATCH)}
 _BUCKET: dict[str, Handler] = {"GET": read, "PATCH": patch, "PUT": put, "DELETE": delete}
 ROUTES = (
     Route("/healthz", "", {"GET": ready}, "anyone"),
@@ -105,19 +107,39 @@ ROUTES = (
 
 
 def respond(state: State, request: Request) -> Response:
-    """Return the daemon's response. Raise the BucketError of a refusal."""
+    """Return the daemon's response. Raise the BucketError of a refusal.
+
+    The order is the daemon's: what the head alone says, who asks, what only they are told.
+    """
     request.refuse_browsers()
     route, names = _match(request.path)
-    handler = route.handlers.get("GET" if request.method == "HEAD" else request.method)
+    method = request.method
+    handler = route.handlers.get("GET" if method == "HEAD" else method)
     if handler is None:
         takes = ", ".join(sorted({*route.handlers, *(["HEAD"] if "GET" in route.handlers else [])}))
-        raise error("method_not_allowed", f"cannot {request.method} {route.path}: it takes {takes}")
-    all_or_part = request.method in ("GET", "HEAD", "DELETE")
-    query = request.query(route.parameters if all_or_part else route.parameters.replace("key", ""))
+        raise error("method_not_allowed", f"cannot {method} {request.path}: it takes {takes}")
+    writes = method in ("PUT", "PATCH")
+    query = request.query(route.parameters.replace("key", "") if writes else route.parameters)
     if not route.path.endswith("/events"):
         request.accept_json()
-    context = _context_of(state, route, request.token())
-    return handler(Call(state, request, query, names, _key(route, names, context), context))
+    token = request.token()
+    automation = _automation(query) if "job" in names else None
+    key = _key(names)
+    context = _context_of(state, route, token)
+    if context is not None:
+        is_job = route.access == "job"
+        key = context.device, context.job if is_job else None
+        automation = context.automation if is_job else None
+    of_bucket = route.path.endswith(("/bucket", "/bucket/events"))
+    preconditions = request.preconditions if of_bucket else NO_PRECONDITIONS
+    accepted = _ACCEPTS.get(method)
+    media_type = request.media_type(accepted) if accepted else ""
+    body = request.content()
+    return handler(
+        Call(
+            state, request, query, names, key, automation, context, preconditions, media_type, body
+        )
+    )
 
 
 def _match(path: str) -> tuple[Route, dict[str, str]]:
@@ -126,7 +148,8 @@ def _match(path: str) -> tuple[Route, dict[str, str]]:
         shape = route.path.split("/")
         pairs = list(zip(shape, segments))
         if len(shape) == len(segments) and all(s[:1] == "{" or s == g for s, g in pairs):
-            return route, {s[1:-1]: decode(g) for s, g in pairs if s[:1] == "{"}
+            names = [(s[1:-1], g) for s, g in pairs if s[:1] == "{"]
+            return route, {name: decode(g, f"the {name} in the path") for name, g in names}
     raise error("not_found", f"cannot find {path[:200]!r}: the testing server has no such route")
 
 
@@ -142,34 +165,37 @@ def _context_of(state: State, route: Route, token: str | None) -> Context | None
             )
         return None
     if token is None:
-        raise error("no_job_context", f"no job context: the request carries no token; {GET_ONE}")
+        raise error(
+            "no_job_context", f"no job context: the request carries no token; {HOW_TO_START}"
+        )
     context = next((c for c in state.live() if c.token == token), None)
     if context is None:
         raise error(
             "no_job_context", "no job context: the token is unknown, revoked or expired; "
-            f"get a new one, or {GET_ONE}",
+            f"get a new one, or {HOW_TO_START}",
         )  # fmt: skip
     if route.access == "job" and context.job is None:
         raise error(
             "no_job_context", "no job context: the token is for a device alone, so it opens only "
-            f"/v1/device/bucket; {GET_ONE}",
+            f"/v1/device/bucket; {HOW_TO_START}",
         )  # fmt: skip
     return context
 
 
-def _key(route: Route, names: dict[str, str], context: Context | None) -> Key:
-    if context is not None:
-        return context.device, context.job if route.access == "job" else None
-    if "device" not in names:
-        return "", None
-    job = names.get("job")
-    device = check_name(names["device"], "device")
-    return device, None if job is None else check_name(job, "job")
+def _automation(query: dict[str, list[str]]) -> str | None:
+    return check_name(query["automation"][0], "automation") if "automation" in query else None
+
+
+def _key(names: dict[str, str]) -> Key:
+    device, job = names.get("device"), names.get("job")
+    checked = "" if device is None else check_name(device, "device")
+    return checked, None if job is None else check_name(job, "job")
 
 
 def _commit(call: Call, change: Change | None, named: Object | None = None) -> Response:
-    preconditions, method = call.request.preconditions, call.request.method
-    now = call.state.commit(call.key, method, change, preconditions, call.automation, named)
+    now = call.state.commit(
+        call.key, call.request.method, change, call.preconditions, call.automation, named
+    )
     if call.request.prefers_minimal:
         members = {"revision": now.revision}
         return Response(members, etag=now.etag, preference="return=minimal")

@@ -121,7 +121,7 @@ class State:
     def revoke(self, context_id: str) -> None:
         with self.lock:
             if context_id not in {each.id for each in self.live()}:
-                raise error("not_found", "cannot revoke the context: no context has this id")
+                raise error("not_found", "cannot revoke the context: no live one has this id")
             del self.contexts[context_id]
             self.changed.notify_all()
 

@@ -24,6 +24,8 @@ def loads(text: bytes) -> Any:
         cause = f"it is not UTF-8 (byte {problem.start})"
     except RecursionError:
         cause = f"it is nested deeper than {MAX_DEPTH} levels"
+    except json.JSONDecodeError as problem:
+        cause = f"not valid JSON (line {problem.lineno} column {problem.colno})"
     except ValueError as problem:
         cause = str(problem)
     else:
@@ -96,7 +98,8 @@ def _exact(digits: str) -> int | float:
         if abs(value) < JAVASCRIPT_EXPONENT and _javascript_digits(value) == digits:
             return float(value)
     raise ValueError(
-        f"an integer of {len(digits)} characters is outside -2^63 … 2^64-1 and would be rounded"
+        f"an integer of {len(digits)} characters is outside -2^63 … 2^64-1 and would be rounded; "
+        "send it as a string"
     )
 
 
@@ -111,9 +114,9 @@ def _javascript_digits(value: int) -> str:
 def _finite(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise ValueError(f"a number of {len(text)} characters is beyond what can be kept")
+        raise ValueError("a number is larger than any double; send it as a string")
     return value
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"a number is {name}, which JSON cannot hold; send null or a string")
