@@ -40,6 +40,7 @@ class Endpoint:
         self._failing_since: float | None = None
         # The status of the socket file; None if the socket belongs to systemd.
         self._bound: os.stat_result | None = None
+        self._inherited = inherited
         if inherited is None:
             self._sock = self._bind()
         else:
@@ -94,16 +95,23 @@ class Endpoint:
             log.warning("the runtime directory was removed, and has been created again")
         elif not contexts.are_stored():
             await asyncio.to_thread(contexts.move, self.runtime)
-        if self._bound is not None and not _is_same(self.path, self._bound):
-            sock = self._bind()
-            listening = await self._server.serve(sock)
+        if self._is_socket_gone():
+            listening = await self._server.serve(self._bind())
             self._listening.close()
-            self._sock, self._listening = sock, listening
+            self._listening = listening
             log.warning("the socket was removed, and has been bound again: %s", self.path)
 
+    def _is_socket_gone(self) -> bool:
+        if self._bound is not None:
+            return not _is_same(self.path, self._bound)
+        # A socket of systemd may just be out of sight, except in a directory that is ours.
+        is_ours = os.path.dirname(self.path) == self._settings.paths.runtime_dir
+        return is_ours and not os.path.lexists(self.path)
+
     def _bind(self) -> socket.socket:
-        sock = bind(self._settings.socket.path, self._settings.socket_mode)
-        self._bound = os.stat(self._settings.socket.path)
+        path = self._settings.socket.path if self._inherited is None else self.path
+        sock = bind(path, self._settings.socket_mode)
+        self._bound = os.stat(path)
         return sock
 
     def _note(self, cause: str) -> None:

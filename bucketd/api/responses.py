@@ -99,6 +99,11 @@ def success(members: dict[str, Any], status: int = 200) -> Response:
     return response(orjson.dumps({"success": True} | members), status)
 
 
+def unreadable(names: list[str]) -> dict[str, Any]:
+    """Return the member that names what could not be read, if there is any."""
+    return {"unreadable": names} if names else {}
+
+
 def metrics(text: bytes) -> Response:
     return response(text, headers=_METRICS_HEADERS)
 

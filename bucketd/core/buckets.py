@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Awaitable
+from collections.abc import Awaitable, MutableSequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ..concurrency import INLINE_MAX_BYTES, KeyedLocks, offload
-from ..errors import BucketCorrupt, BucketdError, Overloaded, SchemaViolation, TooLarge
+from ..errors import BucketdError, Overloaded, SchemaViolation, TooLarge
 from ..model import changes
-from ..model.bucket import BucketKey, Snapshot
+from ..model.bucket import ABSENT, BucketKey, Snapshot
 from ..model.changes import Change
 from ..model.preconditions import Preconditions
 from ..store.base import Filter, Page, Store, settled
@@ -30,7 +30,18 @@ TRIES = 5
 # Bytes of buckets in one page of an export.
 EXPORT_BYTES = 4 * 1024 * 1024
 Stored = list[tuple[BucketKey, Snapshot]]
-Rows = list[dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Violations:
+    """What a schema would refuse: ``details`` of the first buckets, and the ``count`` of all.
+
+    ``unreadable`` names what could not be validated, since nobody can read it.
+    """
+
+    details: list[dict[str, Any]]
+    count: int
+    unreadable: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,42 +158,41 @@ class Buckets:
         stored: Stored = []
         for row in page.rows:
             key = BucketKey(row.device, row.job)
-            try:
-                now = await settled(self.store.read(key))
-            except BucketCorrupt:
-                # The file was damaged after it was listed.
-                page.unreadable.append(str(key))
-                continue
+            now = await self._read_listed(key, page.unreadable)
             if now.revision:
                 stored.append((key, now))
         return stored, page
 
-    async def violations_of(
-        self, automation: str, schema: Validator, most: int
-    ) -> tuple[Rows, int]:
-        """Return the first ``most`` buckets that a schema would refuse, and the number of all."""
-        details: Rows = []
-        count, cursor = 0, None
+    async def violations_of(self, automation: str, schema: Validator, most: int) -> Violations:
+        """Return which stored buckets of an automation a schema would refuse."""
+        found = Violations([], 0, [])
+        cursor = None
         while True:
             page = await self.store.list(Filter(automation=automation), cursor, PAGE)
             for row in page.rows:
-                wrong = await self._violations(BucketKey(row.device, row.job), schema)
-                count += bool(wrong)
-                if wrong and len(details) < most:
-                    details.append({"device": row.device, "job": row.job, "violations": wrong})
+                now = await self._read_listed(BucketKey(row.device, row.job), page.unreadable)
+                wrong = await offload(schema.violations, now.bucket) if now.revision else []
+                found.count += bool(wrong)
+                if wrong and len(found.details) < most:
+                    told = {"device": row.device, "job": row.job, "violations": wrong}
+                    found.details.append(told)
+            found.unreadable += page.unreadable
             cursor = page.next_cursor
             if cursor is None:
-                return details, count
+                return found
 
-    async def _violations(self, key: BucketKey, schema: Validator) -> Rows:
+    async def _read_listed(self, key: BucketKey, unreadable: MutableSequence[str]) -> Snapshot:
+        """Read a listed bucket; name it in ``unreadable`` where it cannot be read any more.
+
+        Raises Overloaded, after which all may be read by another try.
+        """
         try:
-            now = await settled(self.store.read(key))
+            return await settled(self.store.read(key))
+        except Overloaded:
+            raise
         except BucketdError:
-            # An unreadable bucket is reported in the status, and no schema can repair it.
-            return []
-        if not now.revision:
-            return []
-        return await offload(schema.violations, now.bucket)
+            unreadable.append(str(key))
+            return ABSENT
 
     def _check_schema(self, key: BucketKey, after: bytes, automation: str | None) -> None:
         schema = self.schemas.find(automation)

@@ -29,6 +29,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from ..fs import clock, files
 
 log = logging.getLogger(__name__)
@@ -129,7 +131,7 @@ class ClockRecord:
 
     def _load(self) -> None:
         try:
-            saved: dict[str, Any] = json.loads(files.read(self._root, (), FILE).text)
+            saved: dict[str, Any] = orjson.loads(files.read(self._root, (), FILE).text)
             elapsed, boottime = float(saved["elapsed"]), float(saved["boottime"])
             eras = [
                 Era(float(e["start"]), float(e["end"]), float(e["offset"])) for e in saved["eras"]

@@ -22,12 +22,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import orjson
+
 from ..errors import InvalidRequest, NotFound, TooManyRequests
 from ..fs import clock, errors, files
 from ..model.bucket import BucketKey, check_name, timestamp
 
 log = logging.getLogger(__name__)
 DIRECTORY = "contexts"
+_LATEST = 253402300799.0  # the last second of the year 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,19 +229,33 @@ class Contexts:
 
 def _parse(text: bytes) -> Context:
     """Return the context in a file. Raises ValueError, TypeError, KeyError or InvalidRequest."""
-    members: dict[str, Any] = json.loads(text)
-    ttl = float(members["expires"]) - float(members["created"])
+    # orjson refuses what Python's own parser lets pass: NaN, numbers beyond all bounds, and nesting
+    # that no recursion can follow.
+    members: dict[str, Any] = orjson.loads(text)
+    created, expires = _time(members["created"]), _time(members["expires"])
+    ttl = expires - created
     ends, boot = members.get("ends"), members.get("boot", "")
-    if ends is None or not clock.is_this_boot(boot, float(ends) - ttl):
+    if ends is None or not clock.is_this_boot(boot, _time(ends) - ttl):
         # After a reboot only the wall clock can tell the rest of the lifetime. Setting the clock
         # back does not prolong the lifetime, which stays at most ``ttl``.
-        left = min(float(members["expires"]) - time.time(), ttl)
+        left = min(expires - time.time(), ttl)
         members |= {"ends": clock.boottime() + left, "boot": clock.boot_id()}
-    context = Context(**members)
+    context = Context(**members | {"created": created, "expires": expires})
     BucketKey.checked(context.device, context.job)
-    if not isinstance(context.token_sha256, str) or not isinstance(context.id, str):
+    if context.automation is not None:
+        check_name(context.automation, "automation")
+    if not all(isinstance(text, str) for text in (context.token_sha256, context.id, context.boot)):
         raise TypeError("it is not the file of a context")
     return context
+
+
+def _time(value: object) -> float:
+    """Return a number of seconds that can be shown as a time. Raises ValueError or TypeError."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("it is not a number")
+    if not abs(value) <= _LATEST:
+        raise ValueError("no calendar has this time")
+    return float(value)
 
 
 def hash_of(token: str) -> str:

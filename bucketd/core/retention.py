@@ -8,7 +8,7 @@ import logging
 import time
 from datetime import datetime
 
-from ..errors import BucketCorrupt, BucketdError, PreconditionFailed
+from ..errors import BucketdError, Overloaded, PreconditionFailed
 from ..model import changes
 from ..model.bucket import BucketKey, is_timestamp
 from ..model.preconditions import EntityTags, Preconditions
@@ -95,8 +95,14 @@ class Retention:
                 return False
             guard = Preconditions(if_match=EntityTags(strong=frozenset({now.etag})))
             await self._store.commit(key, changes.clear(), guard)
-        except (BucketCorrupt, PreconditionFailed):
-            # The bucket was damaged or written since it was listed.
+        except PreconditionFailed:
+            # The bucket was written since it was listed.
+            return False
+        except BucketdError as error:
+            if isinstance(error, Overloaded) or self._store.problem is not None:
+                raise
+            # One bucket, such as one in a directory of another user, must not keep all others.
+            log.warning("cannot remove an old bucket: %s", error.message)
             return False
         self.swept += 1
         return True

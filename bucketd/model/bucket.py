@@ -29,8 +29,10 @@ def check_name(name: object, what: str) -> str:
             f"it has {len(name)} characters, allowed are 1 to {MAX_NAME}"
         )
     if not name.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        # A name in use may be shown, since it is no value of a bucket. A refused one is not shown:
+        # it names nothing, and may be a secret that was given in the place of a name by mistake.
         raise InvalidRequest(
-            f"cannot use the {what} name {name!a}: it has a control character or a lone surrogate"
+            f"cannot use the {what} name: it has a control character or a lone surrogate"
         )
     return name
 

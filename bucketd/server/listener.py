@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -43,11 +44,11 @@ def bind(path: str, mode: int) -> socket.socket:
 
 def unbind(path: str, ours: os.stat_result) -> None:
     """Unlink the socket, unless another daemon has bound its own there meanwhile."""
-    try:
+    # A socket that cannot be unlinked is replaced by the next start, and must not keep this daemon
+    # from ending in order.
+    with contextlib.suppress(OSError):
         if os.stat(path).st_ino == ours.st_ino:
             os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def _remove_stale(path: str) -> None:
@@ -67,12 +68,19 @@ def _remove_stale(path: str) -> None:
             probe.connect(path)
         except OSError as error:
             if error.errno == errno.ECONNREFUSED:
-                os.unlink(path)
+                _unlink(path)
                 return
     raise SocketError(
         f"cannot listen on {path}: another process serves it; stop that one, or give another "
         "path with --socket"
     )
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError as error:
+        raise _unusable(path, error) from error
 
 
 def _unusable(path: str, error: OSError) -> SocketError:

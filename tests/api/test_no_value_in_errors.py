@@ -1,7 +1,8 @@
 """No refusal and no line of the log repeats a value that was sent or stored: kind and length only.
 
 Every case sends values that occur nowhere else, and whatever the daemon refuses is searched for all
-of them, as is its log. Names of devices, jobs and keys are not values.
+of them, as is its log. Names of devices, jobs and keys are not values, but a refused name is not
+repeated either: it may be a secret that was given in its place.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness import Daemon, Response, pair
+from harness import Daemon, Response, escape, pair
 
 MERGE, PATCH = "application/merge-patch+json", "application/json-patch+json"
 STORED = {"token": "stored-canary-01", "pin": 7310945001, "list": ["stored-canary-02"],
@@ -151,8 +152,16 @@ def to_schemas() -> Iterator[Case]:
 def to_others() -> Iterator[Case]:
     """Yield refused requests for contexts and lists, and with headers that are refused."""
     for member in ("device", "job", "automation", "ttl_seconds"):
-        for wrong in ([SENT], {"a": NUMBER}, -NUMBER):
+        for wrong in ([SENT], {"a": NUMBER}, -NUMBER, f"{SENT}\x07", SENT * 20):
             yield "POST", "/v1/contexts", {"device": "d", "job": "j", member: wrong}, {}
+    for name in (f"{SENT}\x07", SENT * 20):
+        yield "GET", pair(name, "j"), None, {}
+        yield "PUT", pair("d", name), {"a": 1}, {}
+        yield "PUT", f"{pair('d', 'j')}?automation={escape(name)}", {"a": 1}, {}
+        yield "PUT", f"/v1/schemas/{escape(name)}", {"fields": []}, {}
+        for query in ("device", "job", "automation"):
+            yield "GET", f"/v1/buckets?{query}={escape(name)}", None, {}
+            yield "GET", f"/v1/events?{query}={escape(name)}", None, {}
     yield "GET", "/v1/bucket", None, {"Authorization": f"Bearer {SENT}"}
     yield "GET", pair("d", "j"), None, {"Authorization": SENT}
     yield "GET", pair("d", "j"), None, {"Origin": f"http://{SENT}"}

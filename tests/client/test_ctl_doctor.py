@@ -194,12 +194,55 @@ STATUS: dict[str, Any] = {
         (checks.file_system, {"unsafe_filesystem": "tmpfs"}, "warning"),
         (checks.disk, {"state_dir": "/nope"}, "unknown"),
         (checks.disk, {"state_dir": None}, None),
-        (checks.quarantine, {}, None),
+        (checks.store_problems, {}, None),
+        (checks.store_problems, {"problems": ["no space"], "problem": "no space"}, None),
+        (checks.store_problems, {"problems": ["cannot x: y; do z"]}, "problem"),
+        (checks.store_problems, {"problems": ["cannot watch, so they are polled; z"]}, "warning"),
     ],
 )
 def test_what_a_status_says(check: Any, change: dict[str, Any], level: str | None) -> None:
     found = list(check({**STATUS, "store": {**STATUS["store"], **change}}))
     assert (found[-1].level if found else None) == level
+
+
+def test_files_in_the_quarantine_are_told_by_their_path(daemon: Daemon) -> None:
+    """They were saved, so that is no error; and what the store cannot do is one."""
+    daemon.request("PUT", pair("d", "j"), {"n": 1})
+    daemon.request("GET", "/v1/status")
+    daemon.bucket_path("d", "j").unlink()
+    daemon.bucket_path("d", "j").write_text("rot")
+    assert "recovered_from" in daemon.request("GET", pair("d", "j")).json
+    daemon.request("PUT", pair("d", "j"), {"n": 2})
+    daemon.request("GET", "/v1/status")
+    (kept,) = (daemon.state_dir / "quarantine").iterdir()
+    found = findings(Shell(daemon), 0)
+    assert found["quarantine"] == {
+        "level": "warning",
+        "about": "quarantine",
+        "what": f"{kept} is kept",
+        "fix": "look at it, then remove it",
+    }
+    assert found["store"]["level"] == "ok"
+    for number in range(30):
+        (kept.parent / f"more-{number}").touch()
+    rows = json.loads(Shell(daemon)("doctor").stdout)["findings"]
+    told = [row["what"] for row in rows if row["about"] == "quarantine"]
+    assert told[-1] == f"{31 - len(told) + 1} further damaged files kept"
+
+
+def test_what_the_store_found_wrong_is_a_problem(nobodys_daemon: Daemon) -> None:
+    daemon = nobodys_daemon.start()
+    for device in ("closed", "open"):
+        daemon.request("PUT", pair(device, "j"), {"n": 1})
+    daemon.request("GET", "/v1/status")
+    jobs = daemon.bucket_path("closed", "j").parent
+    jobs.chmod(0o000)
+    daemon.restart()
+    rows = json.loads(Shell(daemon)("doctor").stdout)["findings"]
+    (found,) = [row for row in rows if row["about"] == "store" and row["level"] != "ok"]
+    assert found["level"] == "problem"
+    assert found["what"] == "cannot count the buckets in devices/closed: Permission denied"
+    jobs.chmod(0o700)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ from harness import Daemon, pair
 
 from bucketd.core.clock_record import ClockRecord
 from bucketd.core.retention import Retention
+from bucketd.errors import ReadOnly
 from bucketd.fs import files
 from bucketd.model import changes
 from bucketd.model.bucket import BucketKey, Snapshot
 from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
-from bucketd.store.base import settled
+from bucketd.store.base import Filter, settled
 from bucketd.store.file.store import FileStore, FileStoreOptions
 
 ROOM = 10_000
@@ -120,6 +121,42 @@ def test_what_is_written_meanwhile_stays(tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(run())
+
+
+class Refusing(FileStore):
+    """Refuses to change one bucket, as where its directory belongs to another user."""
+
+    def commit(
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None = None,
+    ) -> asyncio.Future[Snapshot]:
+        if preconditions and key.job == "b":
+            failed = asyncio.get_running_loop().create_future()
+            failed.set_exception(ReadOnly("cannot write it: Permission denied"))
+            return failed
+        return super().commit(key, change, preconditions, automation)
+
+
+def test_a_bucket_that_cannot_be_removed_keeps_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        options = FileStoreOptions(1 << 20, 5.0, 1 << 22, None)
+        store = Refusing(files.open_root(str(tmp_path)), str(tmp_path), options)
+        for job in ("a", "b", "c"):
+            await store.commit(BucketKey("d", job), changes.merge({"n": 1}), Preconditions())
+        clock = ClockRecord(files.open_root(str(tmp_path)))
+        retention = Retention(store, clock, days=1e-9, interval=1.0)
+        await asyncio.sleep(0.002)  # a time has milliseconds
+        assert await retention.sweep(asyncio.Event()) == 2
+        assert [row.job for row in (await store.list(Filter(), None, 10)).rows] == ["b"]
+        await store.close()
+
+    asyncio.run(run())
+    assert "cannot remove an old bucket: cannot write it: Permission denied" in caplog.text
 
 
 @pytest.fixture

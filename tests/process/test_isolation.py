@@ -156,13 +156,28 @@ def test_files_that_are_no_contexts_are_left_alone(daemon: Daemon) -> None:
         "keyless": {"id": "keyless", "token_sha256": ["x"]},
         "endless": {"id": "endless", "expires": "never"},
         "more": {"id": "more", "surprise": 1},
+        "text": {"id": "text", "created": str(found["created"])},
+        "late": {"id": "late", "created": 1e300, "expires": 1e301},
+        "nan": {"id": "nan", "created": float("nan")},
+        "huge": {"id": "huge", "expires": 10**400},
+        "bound": {"id": "bound", "automation": ["x"]},
+        "booted": {"id": "booted", "boot": None},
     }.items():
         (kept.parent / f"{name}.json").write_text(json.dumps(found | change))
+    (kept.parent / "deep.json").write_text("[" * 200_000)
+    (kept.parent / "list.json").write_text("[]")
+    (kept.parent / "directory.json").mkdir()
+    (kept.parent / "lost.json").symlink_to("nowhere")
+    os.mkfifo(kept.parent / "pipe.json")
+    (kept.parent / os.fsdecode(b"\xff.json")).write_text("{}")
     daemon.restart()
     assert daemon.request("GET", "/v1/bucket", token=token).status == 200
     contexts = daemon.request("GET", "/v1/contexts").json["contexts"]
     assert [context["id"] for context in contexts] == [found["id"]]
-    assert daemon.log.count("cannot load the context") == 5
+    told = daemon.request("GET", "/v1/status").json["problems"]
+    assert daemon.log.count("cannot load the context") == len(told) == 17
+    assert any("contexts/\\xff.json" in problem for problem in told)
+    assert daemon.request("GET", "/metrics").status == 200
 
 
 def test_contexts_are_not_taken_through_a_link(stopped_daemon: Daemon) -> None:

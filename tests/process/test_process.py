@@ -191,6 +191,36 @@ def test_a_busy_socket_of_another_program_is_not_stolen(stopped_daemon: Daemon) 
                 sock.close()
 
 
+def test_a_stale_socket_that_may_not_be_removed_is_told(nobodys_daemon: Daemon) -> None:
+    daemon = nobodys_daemon
+    place = daemon.home / "shared"
+    place.mkdir()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(place / "sock"))
+    (place / "sock").chmod(0o666)
+    daemon.extra_args = ("--socket", str(place / "sock"))
+    refuses(daemon, str(place / "sock"), "Permission denied")
+
+
+def test_a_socket_that_may_not_be_removed_keeps_no_daemon_from_its_end(
+    nobodys_daemon: Daemon,
+) -> None:
+    daemon = nobodys_daemon
+    place = daemon.home / "shared"
+    place.mkdir(mode=0o777)
+    place.chmod(0o777)
+    daemon.extra_args = ("--socket", str(place / "sock"))
+    daemon.spawn()
+    deadline = time.monotonic() + 15
+    while not (place / "sock").exists():
+        assert time.monotonic() < deadline, daemon.log
+        time.sleep(0.02)
+    place.chmod(0o755)
+    time.sleep(0.3)
+    assert daemon.stop() == 0, daemon.log
+    assert "Traceback" not in daemon.log
+
+
 def test_a_stale_socket_is_replaced(stopped_daemon: Daemon) -> None:
     stopped_daemon.runtime_dir.mkdir()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:

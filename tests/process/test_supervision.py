@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from external_edits import replace_file, written
 from harness import REPO, Daemon, pair
+from sse import Stream
 
 from bucketd import supervisor
 from bucketd.supervisor import Supervisor
 
+IMPATIENT = str(Path(__file__).parent / "impatient_daemon.py")
 NO_INOTIFY = 'echo 0 > /proc/sys/user/max_inotify_instances; exec "$@"'
 
 
@@ -122,6 +126,7 @@ def test_what_disappears_of_the_runtime_directory_is_made_anew(daemon: Daemon, g
 def without_inotify(stopped_daemon: Daemon) -> Daemon:
     """A daemon whose user has no inotify instances left."""
     command = ["unshare", "-r", "sh", "-c", NO_INOTIFY, "sh"]
+    stopped_daemon.extra_args = ("--log-level", "info")
     if subprocess.run([*command, "true"], capture_output=True).returncode:
         pytest.skip("user namespaces are not allowed here")
     daemon = stopped_daemon
@@ -129,7 +134,7 @@ def without_inotify(stopped_daemon: Daemon) -> Daemon:
     daemon.config.touch()
     with (daemon.home / "log").open("ab") as log:
         daemon.process = subprocess.Popen(
-            [*command, sys.executable, "-m", "bucketd", "serve", *daemon.options()],
+            [*command, sys.executable, IMPATIENT, "serve", *daemon.options()],
             cwd=REPO, stderr=log, stdout=log, env=daemon.environ(),
         )  # fmt: skip
     daemon.wait_ready()
@@ -147,6 +152,92 @@ def test_without_inotify_schema_files_are_polled(without_inotify: Daemon) -> Non
     assert daemon.log.count("by inotify") == 1
     assert "Traceback" not in daemon.log
     assert problems(daemon) == []
+
+
+def give_inotify_back(daemon: Daemon) -> None:
+    """Let the daemon's user have instances again, which only its own namespace can allow."""
+    command = ["nsenter", "--target", str(daemon.pid), "--user", "--preserve-credentials"]
+    allow = "echo 128 > /proc/sys/user/max_inotify_instances"
+    done = subprocess.run([*command, "sh", "-c", allow], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"the namespace cannot be entered: {done.stderr}")
+
+
+def test_schema_files_are_followed_by_inotify_again(without_inotify: Daemon) -> None:
+    daemon = without_inotify
+    eventually(lambda: "they are looked at every" in daemon.log)
+    give_inotify_back(daemon)
+    eventually(lambda: "inotify follows the schema files again" in daemon.log)
+    schema = {"fields": [{"name": "n", "type": "number"}]}
+    (daemon.home / "schemas" / "a.json").write_text(json.dumps(schema))
+    target = pair("d", "j") + "?automation=a"
+    eventually(lambda: daemon.request("PUT", target, {"n": "x"}).status == 422)
+    assert daemon.log.count("they are looked at every") == 1
+    assert "Traceback" not in daemon.log
+
+
+@pytest.mark.parametrize("watched", ["/v1/events", f"{pair('d', 'j')}/events"])
+def test_edits_by_hand_are_polled_and_then_followed_by_inotify_again(
+    without_inotify: Daemon, watched: str
+) -> None:
+    daemon = without_inotify
+
+    def edit(number: int) -> None:
+        replace_file(daemon.bucket_path("d", "j"), written("d", "j", {"n": number}))
+
+    def told() -> list[str]:
+        found: list[str] = daemon.request("GET", "/v1/status").json["store"]["problems"]
+        return found
+
+    daemon.request("PUT", pair("d", "j"), {"n": 0})
+    daemon.request("GET", "/v1/status")
+    with Stream(daemon, watched) as stream:
+        eventually(lambda: any("so they are polled" in problem for problem in told()))
+        edit(1)
+        assert stream.next().data["set"] == {"n": 1}
+        give_inotify_back(daemon)
+        eventually(lambda: told() == [])
+        edit(2)
+        assert stream.next().data["set"] == {"n": 2}
+    assert daemon.log.count("so they are polled") == 1
+    assert daemon.log.count("watching for edits of bucket files by inotify again") == 1
+    assert "Traceback" not in daemon.log
+
+
+@pytest.mark.parametrize("obstacle", ["file", "lost link", "link loop", "other daemon"])
+def test_a_daemon_that_nobody_can_reach_ends_and_lets_another_start(
+    stopped_daemon: Daemon, obstacle: str
+) -> None:
+    daemon = stopped_daemon
+    daemon.program = (IMPATIENT,)
+    daemon.start()
+    daemon.request("PUT", pair("d", "j"), {"a": 1})
+    shutil.rmtree(daemon.runtime_dir)
+    other = socket.socket(socket.AF_UNIX)
+    if obstacle == "file":
+        daemon.runtime_dir.write_text("")
+    elif obstacle == "other daemon":
+        daemon.runtime_dir.mkdir()
+        other.bind(daemon.socket)
+        other.listen()
+    else:
+        daemon.runtime_dir.symlink_to("nowhere" if obstacle == "lost link" else "run")
+    assert daemon.process is not None
+    assert daemon.process.wait(20) == 1
+    assert "stopping, as nobody can connect any more: cannot" in daemon.log
+    assert "bucketd: stopped, as nobody could connect any more: cannot" in daemon.log
+    assert "Traceback" not in daemon.log
+    # What stands in the way belongs to somebody else.
+    assert daemon.runtime_dir.is_dir() == (obstacle == "other daemon")
+    assert os.path.lexists(daemon.socket) == (obstacle == "other daemon")
+    other.close()
+    if obstacle == "other daemon":
+        shutil.rmtree(daemon.runtime_dir)
+    else:
+        daemon.runtime_dir.unlink()
+    daemon.start()
+    assert daemon.request("GET", pair("d", "j")).bucket == {"a": 1}
+    assert daemon.stop() == 0
 
 
 def test_a_schema_behind_a_directory_link(stopped_daemon: Daemon) -> None:

@@ -57,7 +57,8 @@ class Managed(Daemon):
 
     def spawn(self, *args: str, env: dict[str, str] | None = None) -> None:
         fds = [sock.fileno() for sock in self.given]
-        command = [sys.executable, STARTED, ",".join(map(str, fds)), str(self.slow)]
+        descriptors = ",".join(map(str, fds))
+        command = [sys.executable, STARTED, descriptors, str(self.slow), str(self.defect)]
         variables = self.environ({"NOTIFY_SOCKET": self.notices.variable, **(env or {})})
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -73,6 +74,11 @@ class Managed(Daemon):
     def slow(self) -> Path:
         """While it exists, the committer stands still at its next write."""
         return self.home / "slow"
+
+    @property
+    def defect(self) -> Path:
+        """While it exists, a background task dies: of an ``error``, or by its ``end``."""
+        return self.home / "defect"
 
     def listen(self) -> None:
         """Make the socket that is handed over at each start from now on."""

@@ -28,6 +28,20 @@ touch /tmp/going-on
 while [ -e /tmp/going-on ]; do sleep 0.1; done
 exec bucketctl set text={SECRET}
 """
+# The daemon, of which one background task ends by itself after a second.
+DEFECTIVE = """
+import asyncio, sys
+from bucketd.__main__ import main
+from bucketd.core.clock_record import ClockRecord
+
+async def keep(self, stop):
+    await asyncio.sleep(1)
+    raise asyncio.CancelledError
+
+ClockRecord.keep = keep
+sys.argv = ["bucketd", "serve"]
+sys.exit(main())
+"""
 tokens: list[str] = []
 
 
@@ -181,6 +195,23 @@ def test_the_watchdog_restarts_a_daemon_that_stands_still(machine: Machine) -> N
     assert pid(machine) != before
     assert int(machine.property("NRestarts")) == restarts + 1
     assert "Watchdog timeout" in machine.run("journalctl -u bucketd.service").stdout
+
+
+def test_the_watchdog_restarts_a_daemon_that_has_lost_a_background_task(machine: Machine) -> None:
+    place, drop_in = "/usr/local/lib/bucketd/defective.py", "/etc/systemd/system/bucketd.service.d"
+    machine.put(place, DEFECTIVE)
+    machine.put(f"{drop_in}/defective.conf", f"[Service]\nExecStart=\nExecStart={PYTHON} {place}\n")
+    machine.run("systemctl daemon-reload && systemctl restart bucketd.service")
+    restarts = int(machine.property("NRestarts"))
+    machine.wait_for("systemctl show -p StatusText bucketd | grep \"'clock' has ended\"", 15)
+    told = json.loads(machine.run("bucketctl status").stdout)["problems"]
+    assert told == ["the background task 'clock' has ended; restart bucketd"]
+    doctor = machine.run("bucketctl doctor", check=False)
+    assert (doctor.returncode, told[0] in doctor.stdout) == (1, True)
+    machine.wait_for(f"[ $(systemctl show --value -p NRestarts bucketd) -gt {restarts} ]", 30)
+    machine.run(f"rm {place} {drop_in}/defective.conf")
+    machine.run("systemctl daemon-reload && systemctl restart bucketd.service")
+    assert json.loads(machine.run("bucketctl status").stdout)["problems"] == []
 
 
 def test_killed_it_is_restarted_and_nothing_is_lost(machine: Machine) -> None:

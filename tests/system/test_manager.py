@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -13,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from ctl_shell import Shell
 from harness import pair
 from managed import Managed, new_managed
 
@@ -150,6 +153,47 @@ def test_a_committer_that_waits_for_the_lock_does_not(managed: Managed) -> None:
         assert write.result().status == 200
 
 
+def test_a_background_task_that_dies_is_told_and_started_again(managed: Managed) -> None:
+    managed.start(env=WATCHED)
+    assert managed.request("GET", "/v1/status").json["problems"] == []
+    managed.defect.write_text("error")
+    cause = "the background task 'clock' has failed (RuntimeError)"
+    told = managed.notices.until("STATUS", 5)
+    while "clock" not in told["STATUS"]:
+        told = managed.notices.until("STATUS", 5)
+    assert told["STATUS"].startswith(cause)
+    (problem,) = managed.request("GET", "/v1/status").json["problems"]
+    assert problem.startswith(cause)
+    found = json.loads(Shell(managed)("doctor").stdout)["findings"]
+    levels = {row["what"]: row["level"] for row in found if row["what"].startswith(cause)}
+    assert list(levels.values()) == ["problem"]
+    # It is tried again, so the daemon need not be restarted yet.
+    managed.notices.until("WATCHDOG", 1)
+    managed.defect.unlink()
+    deadline = time.monotonic() + 15
+    while "is running again" not in managed.request("GET", "/v1/status").json["problems"][0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert "RuntimeError" in managed.log
+    assert managed.stop() == 0
+
+
+def test_a_background_task_that_is_gone_starves_the_watchdog(managed: Managed) -> None:
+    managed.start(env=WATCHED)
+    managed.notices.until("WATCHDOG")
+    managed.defect.write_text("end")
+    wait_for(managed, "so the watchdog is not fed")
+    managed.notices.drop()
+    time.sleep(1.0)
+    assert not any("WATCHDOG" in notice for notice in managed.notices.drop())
+    told = ["the background task 'clock' has ended; restart bucketd"]
+    assert managed.request("GET", "/v1/status").json["problems"] == told
+    done = Shell(managed)("doctor")
+    assert (done.returncode, told[0] in done.stdout) == (1, True)
+    # What is served is served until the manager has started another.
+    assert managed.request("PUT", SOME, {"a": 1}).status == 200
+
+
 # --- the socket
 
 
@@ -161,6 +205,31 @@ def test_a_socket_that_is_handed_over_is_served_and_stays(managed: Managed) -> N
     assert managed.stop() == 0
     after = Path(managed.socket).stat()
     assert (after.st_ino, after.st_mode) == (place.st_ino, place.st_mode)
+
+
+@pytest.mark.parametrize("gone", ["while it serves", "before it starts"])
+def test_a_socket_of_the_manager_that_is_removed_is_bound_anew(managed: Managed, gone: str) -> None:
+    """Only the manager could make it again, and would when somebody restarts its socket unit."""
+    managed.listen()
+    if gone == "before it starts":
+        os.unlink(managed.socket)
+        managed.spawn()
+    else:
+        managed.start()
+        os.unlink(managed.socket)
+    wait_for(managed, "the socket was removed, and has been bound anew")
+    assert managed.request("PUT", SOME, {"a": 1}).status == 200
+    assert Path(managed.socket).stat().st_mode & 0o777 == 0o666
+    shutil.rmtree(managed.runtime_dir)
+    wait_for(managed, "the runtime directory was removed")
+    deadline = time.monotonic() + 15
+    while not Path(managed.socket).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert managed.request("GET", SOME).bucket == {"a": 1}
+    assert managed.stop() == 0
+    assert not Path(managed.socket).exists()
+    assert "Traceback" not in managed.log
 
 
 def test_the_socket_that_is_handed_over_counts_more_than_the_setting(managed: Managed) -> None:

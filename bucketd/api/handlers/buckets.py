@@ -170,7 +170,7 @@ async def export(request: Request) -> Response:
 
 async def _paged(page: Page, rows: Callable[[], dict[str, Any]]) -> Response:
     """Return the response with a page's rows, built in a worker thread, since rows may be many."""
-    more = {"unreadable": page.unreadable} if page.unreadable else {}
+    more = responses.unreadable(page.unreadable)
     return await offload(
         lambda: responses.success({**rows(), "next_cursor": page.next_cursor, **more})
     )

@@ -40,15 +40,13 @@ async def put(request: Request) -> Response:
     force, dry_run = request.flag("force"), request.flag("dry_run")
     document: Any = await request.json(lambda document: document)
     compiled = await offload(_compile, document)
-    details, count = await request.services.buckets.violations_of(
-        automation, compiled, MOST_DETAILS
-    )
-    if count and not (force or dry_run):
+    found = await request.services.buckets.violations_of(automation, compiled, MOST_DETAILS)
+    if found.count and not (force or dry_run):
         raise SchemaConflict(
-            f"cannot set the schema of {automation!r}: {count} stored buckets violate it; nothing "
-            "was changed, correct them or set it with force",
-            details=details,
-            count=count,
+            f"cannot set the schema of {automation!r}: {found.count} stored buckets violate it; "
+            "nothing was changed, correct them or set it with force",
+            details=found.details,
+            count=found.count,
         )
     if not dry_run:
         await request.services.schema_writer.put(automation, document)
@@ -56,9 +54,10 @@ async def put(request: Request) -> Response:
         "automation": automation,
         "schema": document,
         "json_schema": compiled.json_schema,
-        "details": details,
-        "count": count,
+        "details": found.details,
+        "count": found.count,
         "dry_run": dry_run,
+        **responses.unreadable(found.unreadable),
     }
     return await offload(responses.success, result)
 

@@ -125,9 +125,13 @@ class Registry:
             raise NotFound(f"cannot remove the schema of {automation!r}: {cause}")
         try:
             files.remove(self.root, (DIRECTORY,), stem + filenames.SUFFIX)
-            files.remove(self.root, (DIRECTORY,), stem + NAME_SUFFIX)
         except OSError as error:
             raise errors.refusal(f"remove the schema of {automation!r}", error) from error
+        # The schema is gone by now, so a failure here is none of the request.
+        try:
+            files.remove(self.root, (DIRECTORY,), stem + NAME_SUFFIX)
+        except OSError as error:
+            log.warning("cannot remove the name of a removed schema: %s", error.strerror)
         self.rescan()
 
     def rescan(self, force: bool = False) -> None:

@@ -21,7 +21,7 @@ from ... import __version__
 from ...errors import BucketdError
 from ...model.bucket import timestamp
 from .client import EtcdClient, LeaseExpired, Unavailable, b64
-from .keys import KeyValue, prefix_range
+from .keys import KeyValue, key_of, prefix_range
 
 log = logging.getLogger(__name__)
 LEASE_SECONDS = 10
@@ -98,13 +98,23 @@ class Session:
                 if asyncio.get_running_loop().time() >= deadline:
                     raise Unavailable(str(error)) from error
 
-    async def hosts(self, deadline: float) -> list[dict[str, Any]]:
-        """Return the hosts that are up, by name. Raises BucketdError or Unavailable."""
+    async def hosts(self, deadline: float) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return the hosts that are up, by name, and a sentence for each key that is of none.
+
+        Raises BucketdError or Unavailable.
+        """
         begin, end = prefix_range(self._hosts)
         request = {"key": b64(begin), "range_end": b64(end)}
         answer = await self._client.call("/v3/kv/range", request, deadline)
-        found = filter(None, map(_host, answer.get("kvs", ())))
-        return sorted(found, key=lambda host: (host["host"], host["started_at"]))
+        hosts, problems = [], []
+        for kv in answer.get("kvs", ()):
+            host = _host(kv)
+            if host is not None:
+                hosts.append(host)
+            else:
+                name = key_of(kv).decode(errors="backslashreplace")
+                problems.append(f"cannot read the host {name!r} in etcd: its value is not valid")
+        return sorted(hosts, key=lambda host: (host["host"], host["started_at"])), problems
 
     async def revoke(self) -> None:
         """Revoke the lease, which removes the host's keys; without an answer the lease expires."""
@@ -128,6 +138,7 @@ def _host(kv: KeyValue) -> dict[str, Any] | None:
     """Return a host's name, version and start; None if the value is not valid."""
     try:
         value = orjson.loads(base64.b64decode(kv["value"]))
-        return {name: str(value[name]) for name in ("host", "version", "started_at")}
+        found = {name: value[name] for name in ("host", "version", "started_at")}
     except (ValueError, KeyError, TypeError):
         return None
+    return found if all(isinstance(text, str) for text in found.values()) else None

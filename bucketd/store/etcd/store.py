@@ -133,11 +133,13 @@ class EtcdStore:
 
     async def check(self) -> dict[str, Any]:
         counts: dict[str, Any] = {}
+        of_hosts: list[str] = []
         deadline = self._client.deadline()
         with contextlib.suppress(BucketdError, Unavailable):
             counts.update(await self._listing.counts(deadline))
-            counts["hosts"] = await self._session.hosts(deadline)
-        found = [self.problem, self._session.problem, self._watch.problem, *self._schemas.problems]
+            counts["hosts"], of_hosts = await self._session.hosts(deadline)
+        found = [self.problem, self._session.problem, self._watch.problem]
+        found += [*self._schemas.problems, *of_hosts]
         return {
             "engine": "etcd",
             "healthy": self.problem is None,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ctl_shell import Shell
 from fleet import Cluster, Host, b64, wait_until
 from harness import pair
 from sse import Stream
@@ -116,6 +117,36 @@ def test_a_schema_that_is_not_valid_stays_in_force_and_is_a_problem(
     assert SECRET not in host.log
     assert host.request("PUT", "/v1/schemas/one", schema).status == 200
     wait_until(lambda: not host.request("GET", "/v1/status").json["store"]["problems"])
+
+
+def test_a_host_that_is_not_valid_is_told_and_all_others_are_served(
+    etcd: Cluster, host: Host
+) -> None:
+    host.request("PUT", pair("p", "a"), {})
+    values = [b"\xff", [], {}, {"host": {"a": SECRET}, "version": "1", "started_at": "now"}]
+    for number, value in enumerate(values):
+        put(etcd, f"{host.prefix}host/{number}".encode(), value)
+    put(etcd, host.prefix.encode() + b"host/\xff", {})
+    wait_until(lambda: len(host.request("GET", "/v1/status").json["store"]["hosts"]) == 1)
+    store = host.request("GET", "/v1/status").json["store"]
+    names = [f"{host.prefix}host/{number}" for number in range(4)] + [f"{host.prefix}host/\\xff"]
+    assert [
+        name for name in names if any(repr(name) in told for told in store["problems"])
+    ] == names
+    assert SECRET not in json.dumps(store) + host.log
+    assert host.request("GET", "/metrics").status == 200
+
+
+def test_a_schema_is_never_said_to_fit_what_cannot_be_read(etcd: Cluster, host: Host) -> None:
+    path = f"{pair('p', 'a')}?automation=mail"
+    host.request("PUT", path, {"n": 1})
+    put(etcd, f"{host.prefix}job/p/b".encode(), {"automation": "mail", "bucket": {"n": SECRET}})
+    schema = {"fields": [{"name": "n", "type": "number"}]}
+    told = host.request("PUT", "/v1/schemas/mail?dry_run=true", schema).json
+    assert (told["count"], told["unreadable"]) == (0, [f"{host.prefix}job/p/b"])
+    done = Shell(host)("schema", "check", "mail", "-", stdin=json.dumps(schema))
+    assert (done.returncode, f"{host.prefix}job/p/b" in done.stderr) == (1, True)
+    assert SECRET not in done.stdout + done.stderr
 
 
 def test_a_record_of_the_shard_that_is_not_valid_is_told(etcd: Cluster) -> None:

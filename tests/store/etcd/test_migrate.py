@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -207,6 +208,31 @@ def test_what_cannot_be_carried_is_named(files: Daemon, host: Host) -> None:
     status, told, warned = migrate(files, host)
     assert (status, told["refused"], told["verified"]) == (1, 1, 4)
     assert "large, j: cannot" in warned
+
+
+def test_what_cannot_be_read_any_more_keeps_its_copy(
+    files: Daemon, host: Host, tmp_path: Path
+) -> None:
+    """It is missing in the source's list like one that was removed there, and the copy is good."""
+    fill(files)
+    note = ("--note", str(tmp_path / "note"))
+    assert migrate(files, host, *note)[0] == 0
+    files.stop()
+    shutil.rmtree(files.state_dir / "journal")
+    path = files.bucket_path("phone-2", "login")
+    good = path.read_bytes()
+    path.write_text("{nobody has it")
+    files.start()
+    status, told, _ = migrate(files, host, "--dry-run", *note)
+    assert (status, told["removed"]) == (1, 0)
+    status, told, warned = migrate(files, host, *note)
+    assert (status, told["removed"]) == (1, 0)
+    assert "phone-2/jobs/login.json" in warned
+    assert host.request("GET", pair("phone-2", "login")).bucket == BUCKETS["phone-2", "login"]
+    path.write_bytes(good)
+    files.restart()
+    assert files.request("DELETE", pair("phone-2", "login")).status == 200
+    assert migrate(files, host, *note)[1]["removed"] == 1
 
 
 def test_what_another_host_wrote_later_stays(files: Daemon, host: Host) -> None:

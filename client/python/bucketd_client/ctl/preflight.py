@@ -8,6 +8,7 @@ from .. import _api, _context
 from .._errors import BucketError
 from . import _bucket_of, _lines_of, json_diff
 from .archive import Envelope
+from .filters import described
 from .prompts import counted
 from .session import Session
 
@@ -90,13 +91,19 @@ def check_schema(session: Session, target: str, schema: Any) -> Preflight:
         if problem.code not in ("invalid_request", "too_large"):
             raise
         return Preflight([problem.message])
-    count = said["count"]
+    count, unreadable = said["count"], [described(entry) for entry in said.get("unreadable", [])]
+    unchecked = None
+    if unreadable:
+        names = unreadable[:NAMED] + ["…"] * (len(unreadable) > NAMED)
+        what = counted(len(unreadable), "stored bucket")
+        unchecked = f"not checked: {what} that cannot be read ({'; '.join(names)})"
     if not count:
-        return FINE
+        return Preflight([], unchecked)
     names = [_bucket_of(detail) for detail in said["details"][:NAMED]] + ["…"] * (count > NAMED)
     return Preflight(
         [
             f"{counted(count, 'stored bucket')} would violate it ({'; '.join(names)}); "
             "fix what bucketctl schema check shows, or set it with bucketctl schema set --force"
-        ]
+        ],
+        unchecked,
     )

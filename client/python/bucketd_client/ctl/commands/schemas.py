@@ -5,6 +5,7 @@ from __future__ import annotations
 from ... import _api
 from ..._context import escape
 from .. import output
+from ..filters import LeftOut
 from ..inputs import read_bytes
 from ..session import Session, Shown
 from ..table.daily import Options
@@ -18,10 +19,11 @@ def put(options: Options) -> int:
     if reply is None:
         return 0
     if options.has("json") or not output.on_terminal():
-        return output.show_answer(reply)
-    output.write(f"the schema of {output.plain(options.arguments[0])} is set")
-    _show_violations(reply)
-    return 0
+        output.show_answer(reply)
+    else:
+        output.write(f"the schema of {output.plain(options.arguments[0])} is set")
+        _show_violations(reply)
+    return _not_checked(reply)
 
 
 def check(options: Options) -> int:
@@ -29,14 +31,17 @@ def check(options: Options) -> int:
     if reply is None:
         return 0
     count = int(reply.members["count"])
+    status = _not_checked(reply)
     if options.has("json") or not output.on_terminal():
         output.show_answer(reply)
     elif count:
         output.write(f"{count} stored buckets violate it:")
         _show_violations(reply)
+    elif status:
+        output.write("no stored bucket that can be read violates it")
     else:
         output.write("no stored bucket violates it")
-    return VIOLATION if count else 0
+    return VIOLATION if count else status
 
 
 def get(options: Options) -> int:
@@ -73,6 +78,13 @@ COLUMNS: output.Columns = {
     "FORM": lambda row: row["form"] or "-",
     "PROBLEM": lambda row: row["problem"] or "-",
 }
+
+
+def _not_checked(reply: _api.Reply) -> int:
+    """Name the stored buckets that could not be checked; return 1 where there are any."""
+    left_out = LeftOut()
+    left_out.note(reply.members, "not checked")
+    return left_out.status
 
 
 def _show_violations(reply: _api.Reply) -> None:

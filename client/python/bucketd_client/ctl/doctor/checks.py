@@ -27,6 +27,9 @@ SKEW = timedelta(seconds=60)
 SYSTEMD = "/run/systemd/system"
 # A part of the daemon's message about a cluster that is unavailable.
 CLUSTER_UNAVAILABLE = "majority of etcd"
+# Parts of its messages about what does no harm by itself: a kept file, and edits found late.
+QUARANTINE, POLLED = "quarantine/", "so they are polled"
+JOURNAL = "the journal was damaged"
 
 
 def environment(session: Session) -> Iterator[Finding]:
@@ -140,6 +143,25 @@ def store(status: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(WARNING, "journal", "was damaged when the daemon started", fix)
 
 
+def store_problems(status: dict[str, Any]) -> Iterator[Finding]:
+    """Tell what the store found wrong beside its health, and each file in its quarantine."""
+    found, kept, is_down = status["store"], 0, is_cluster_unavailable(status)
+    home = found.get("state_dir") or "<state>"
+    for problem in map(str, found.get("problems") or []):
+        what, _, fix = problem.rpartition("; ")
+        what, fix = (what, fix) if what else (problem, "look into the daemon's log")
+        if what.startswith(QUARANTINE):
+            kept += 1
+            yield Finding(WARNING, "quarantine", f"{home}/{what}", fix)
+        # The check of the store has reported its problem and its journal already.
+        elif not (is_down or problem == found["problem"] or JOURNAL in problem):
+            yield Finding(WARNING if POLLED in problem else PROBLEM, "store", what, fix)
+    if more := (status.get("counts", {}).get("quarantined_files") or 0) - kept:
+        what = counted(more, "further damaged file" if kept else "damaged file")
+        fix = f"look at {home}/{QUARANTINE}; remove what was restored, or is not needed"
+        yield Finding(WARNING, "quarantine", f"{what} kept", fix)
+
+
 def is_cluster_unavailable(status: dict[str, Any]) -> bool:
     """Report whether the store is a cluster of which no majority responds."""
     return CLUSTER_UNAVAILABLE in str(status["store"]["problem"])
@@ -193,13 +215,6 @@ def permissions(status: dict[str, Any]) -> Iterator[Finding]:
     if mode is not None and mode & 0o077:
         fix = f"chmod 0700 {path}"
         yield Finding(WARNING, "permissions", f"{path} has mode {mode:04o}, others may enter", fix)
-
-
-def quarantine(status: dict[str, Any]) -> Iterator[Finding]:
-    if count := status.get("counts", {}).get("quarantined_files"):
-        place = f"{status['store'].get('state_dir') or '<state>'}/quarantine"
-        fix = f"look at {place}; remove the files that were restored or are not needed"
-        yield Finding(WARNING, "quarantine", f"{counted(count, 'damaged file')} kept", fix)
 
 
 def unreadable(session: Session, entry: object) -> Finding:
@@ -268,4 +283,4 @@ def clock(rows: list[dict[str, Any]], status: dict[str, Any]) -> Iterator[Findin
         yield Finding(OK, "clock", f"{now:%F %T} UTC")
 
 
-OF_STATUS = (version, store, problems, file_system, disk, permissions, quarantine, schemas)
+OF_STATUS = (version, store, store_problems, problems, file_system, disk, permissions, schemas)

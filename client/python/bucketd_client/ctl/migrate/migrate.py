@@ -135,7 +135,7 @@ def _show_plan(options: Options, move: Transfer) -> int:
             output.write(output.plain(f"{sign} {name_of(key)}"))
     counts = {word: sum(sign == its for its in signs.values()) for sign, word in _WORDS.items()}
     _summary(options, {**counts, "unchanged": plan.equal})
-    return 0
+    return move.left_out.status
 
 
 _WORDS = {"+": "created", "~": "replaced", "-": "removed", "!": "newer"}

@@ -67,8 +67,8 @@ class Transfer:
         self._lock = threading.Lock()
 
     def plan(self) -> Plan:
-        there = dict(self._rows(self.target))
-        here = dict(self._rows(self.source))
+        there, _ = self._rows(self.target)
+        here, is_complete = self._rows(self.source)
         plan = Plan({}, {}, [], 0)
         for key, row in here.items():
             held = there.get(key)
@@ -82,7 +82,8 @@ class Transfer:
                 plan.newer.append(key)
             elif key not in self.refused:
                 plan.put.setdefault(key[0], {})[key] = held
-        for key in self.note.copied.keys() - here.keys():
+        # What cannot be read at the source was not removed there: its copy may be the last.
+        for key in self.note.copied.keys() - here.keys() if is_complete else ():
             if key in there and self._is_unchanged_copy(key, there[key]):
                 plan.remove[key] = there[key]
         return plan
@@ -187,11 +188,16 @@ class Transfer:
         """Report whether the target's bucket is the copy of an earlier run, and unchanged."""
         return self.note.copied.get(key) == held.updated_at
 
-    def _rows(self, session: Session) -> Iterator[tuple[Key, Row]]:
+    def _rows(self, session: Session) -> tuple[dict[Key, Row], bool]:
+        """Return the buckets of a daemon, and whether these are all of them."""
+        rows: dict[Key, Row] = {}
+        is_complete = True
         for members in filters.pages(session, "/v1/buckets", "buckets"):
             for row in members["buckets"]:
-                yield (row["device"], row["job"]), row_of(row, row["size"])
+                rows[row["device"], row["job"]] = row_of(row, row["size"])
             self.left_out.note(members)
+            is_complete = is_complete and not members.get("unreadable")
+        return rows, is_complete
 
 
 def envelopes(session: Session, device: str) -> Iterator[dict[str, Any]]:

@@ -104,6 +104,11 @@ FILTER = (
 SCHEMA_NOTES = """\
 FILE is a JSON Schema (2020-12), or the field form: {"fields": [{"name", "type", …}]};
 - reads standard input."""
+SCHEMA_CHECK_STATUS = """
+Exit status 5: there are some; 1: a stored bucket could not be read, so it was not checked."""
+SCHEMA_SET_STATUS = """
+Exit status 5: stored buckets violate it, and it is not set; 1: it is set, but a stored bucket
+could not be read, so it was not checked."""
 TYPES_NOTES = """\
 TypeScript: a .d.ts that types agent.utils.bucket without a cast (needs json2ts, of the npm
 package json-schema-to-typescript). Python: a module with a TypedDict and a typed agent
@@ -201,7 +206,7 @@ COMMANDS = (
         "schema check", "AUTOMATION FILE",
         "show which stored buckets a schema would refuse, and change nothing", DAEMON,
         "bucketctl schema check login login.json", "commands.schemas:check", 2, 2,
-        notes=SCHEMA_NOTES + "\nExit status 5 says that there are some.",
+        notes=SCHEMA_NOTES + SCHEMA_CHECK_STATUS,
     ),
     Command(
         "schema get", "AUTOMATION", "print a schema as it was given", DAEMON,
@@ -219,7 +224,7 @@ COMMANDS = (
         "schema set", "AUTOMATION FILE", "set the schema of an automation's buckets",
         (Option("force", "", "also if stored buckets violate it"), *DAEMON),
         "bucketctl schema set login login.json", "commands.schemas:put", 2, 2,
-        notes=SCHEMA_NOTES + "\nExit status 5 says that stored buckets violate it: it is not set.",
+        notes=SCHEMA_NOTES + SCHEMA_SET_STATUS,
     ),
     Command(
         "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",

@@ -28,10 +28,10 @@ places are JSON Pointers. FILE holds a JSON object, or is a bucket's file or one
 export; - is standard input."""
 DOCTOR_NOTES = """\
 Checks context, systemd unit, socket, daemon, access, versions, store, file system, disk,
-permissions, quarantine, schemas and clock, what the daemon itself reports as a problem, and the
-first thousand buckets; with --buckets each bucket, whether it can be read and its schema allows
-it. Exit status 0: no problem (there may be warnings); 1: a problem; 4: the daemon cannot be
-reached."""
+permissions, quarantine, schemas and clock, what the daemon and its store report as a problem,
+and the first thousand buckets; with --buckets each bucket, whether it can be read and its schema
+allows it. Exit status 0: no problem (there may be warnings, such as a file in the quarantine); 1:
+a problem; 4: the daemon cannot be reached."""
 EDIT_NOTES = """\
 The editor is $VISUAL, else $EDITOR, else vi; it must wait until the text is closed. The bucket
 is replaced only if nobody has changed it meanwhile and its schema allows the new one. Otherwise
@@ -63,12 +63,14 @@ read, counted and compared by checksum. Exit status 0: all is there; 1: somethin
 since, or could not be copied. A second run copies the rest, also after a kill. A bucket that was
 written later on the target, or a different schema there, stays and is named. --note records
 what was copied, so that a later run can also remove what was removed at the source: give all
-runs of one move the same file. docs/fleet.md describes the move of a whole farm."""
+runs of one move the same file. While the source has what cannot be read, nothing is removed at
+the target. docs/fleet.md describes the move of a whole farm."""
 SWEEP_NOTES = """\
-What is removed cannot be had back: export first what may be wanted again. A bucket that is
-written meanwhile stays. You are asked first; a script gives --yes. The daemon does the same by
-itself where [retention] days is set; --dry-run with that number shows what would go. Both refuse
-to work while the clock has jumped since the daemon started."""
+N is a whole number of days, from 1 to 36525. What is removed cannot be had back: export first
+what may be wanted again. A bucket that is written meanwhile stays. You are asked first; a script
+gives --yes. The daemon does the same by itself where [retention] days is set; --dry-run with that
+number shows what would go. Both refuse to work while the clock has jumped since the daemon
+started. Exit status 1: a bucket could not be read and was left alone."""
 USAGE_NOTES = """\
 Sizes are those of the buckets as compact JSON, which [limits] max_device_bytes bounds for each
 device; --over with that number shows the devices that cannot grow any more."""
