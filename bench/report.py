@@ -14,7 +14,7 @@ BEGIN, END = "<!-- written by make bench -->", "<!-- to here -->"
 
 
 @dataclass
-class BucketInfo:
+class Row:
     """One ratio. ``goal`` is a bound: ("<=", 0.7) or (">=", 3.0)."""
 
     work: str
@@ -32,13 +32,13 @@ class BucketInfo:
 
 @dataclass
 class Report:
-    rows: list[BucketInfo] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(
         self, work: str, ours: str, peer: str, theirs: str, ratio: float, sense: str, goal: float
     ) -> None:
-        self.rows.append(BucketInfo(work, ours, peer, theirs, round(ratio, 3), sense, goal))
+        self.rows.append(Row(work, ours, peer, theirs, round(ratio, 3), sense, goal))
 
     def note(self, text: str) -> None:
         if text not in self.notes:
