@@ -75,10 +75,10 @@ old_systemd() {
     [ -n "$version" ] && [ "$version" -lt 253 ]
 }
 
-# $lib is a link to one of two environments. The other is made, and the link then moved to it in
-# one step: an installation that breaks off leaves what was there, and commands that begin in
-# between find all their modules. It is built from a copy of the source, since setuptools leaves
-# things in a source directory, and next time takes them up again.
+# $lib is a link to one of two environments. This function creates the other one and then moves the
+# link in one step: an interrupted installation leaves the old environment, and a command that starts
+# meanwhile finds all its modules. The build uses a copy of the source, since setuptools leaves files
+# in a source directory and includes them the next time.
 make_environment() {
     new=$destdir$lib.a old=$destdir$lib.b
     [ "$(readlink "$destdir$lib")" != bucketd.a ] || { new=$destdir$lib.b old=$destdir$lib.a; }
@@ -91,13 +91,14 @@ make_environment() {
         -c requirements.lock "$source/python" "$source"
     "$new/bin/pip" --quiet --disable-pip-version-check uninstall --yes pip setuptools 2>/dev/null
     { printf '#!%s/bin/python -I\n' "$new" && tail -n +2 client/python/bucketctl; } >"$new/bin/bucketctl"
-    find "$new/lib" -name direct_url.json -delete # it names that copy
+    # direct_url.json names the temporary copy of the source.
+    find "$new/lib" -name direct_url.json -delete
     find "$new/lib" -name RECORD -exec sed -i '/direct_url\.json,/d' {} +
-    # It was made under another name than it will have.
+    # The environment was created under another name than its final one.
     grep -rlIF "$new" "$new" | while read -r file; do
         sed -i "s|$new|$lib|g" "$file"
     done
-    # The daemon may not write there. The names in tracebacks are those of later.
+    # The daemon cannot write bytecode there. The bytecode has the final paths for tracebacks.
     find "$new/lib" -name __pycache__ -prune -exec rm -r {} +
     "$new/bin/python" -m compileall -q -s "$new" -p "$lib" "$new/lib"
     ln -sfn "$(basename "$new")" "$destdir$lib.new"
@@ -123,8 +124,8 @@ install_all() {
         systemd-sysusers "$prefix/lib/sysusers.d/bucketd.conf"
         systemd-tmpfiles --create "$prefix/lib/tmpfiles.d/bucketd.conf"
         systemctl daemon-reload
-        echo "Installed. To run it now and at each boot: systemctl enable --now bucketd.service"
-        echo "If it runs already: systemctl restart bucketd.service"
+        echo "Installed. To start bucketd now and at each boot: systemctl enable --now bucketd.service"
+        echo "If bucketd runs already: systemctl restart bucketd.service"
     fi
 }
 
@@ -148,7 +149,7 @@ uninstall_all() {
     fi
     if on_this_system; then
         systemctl daemon-reload
-        echo "Removed. What is in /var/lib/bucketd stays, as does the user bucketd who owns it."
+        echo "Removed. The buckets in /var/lib/bucketd stay, and so does the user bucketd, their owner."
     fi
 }
 

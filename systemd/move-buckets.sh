@@ -1,9 +1,9 @@
 #!/bin/sh
-# move-buckets.sh file|etcd STATE_DIR CONFIG: before a daemon starts on that engine, carry to it what
-# the daemon on STATE_DIR has kept on the other one. Does nothing where that is done already.
+# move-buckets.sh file|etcd STATE_DIR CONFIG: copy all buckets to an engine from the other one, before
+# a daemon on STATE_DIR starts with that engine. A second run does nothing.
 #
-# CONFIG has the endpoints. Until this is over nobody is served, so run `bucketctl migrate` before,
-# with the note STATE_DIR/moving; then only what has changed since is left to carry.
+# CONFIG has the endpoints. No requests are served meanwhile, so first run `bucketctl migrate` with
+# --note STATE_DIR/moving; then only the buckets that have changed since have to be copied here.
 set -eu
 to=$1 state=$2 config=$3
 case $to in
@@ -18,7 +18,7 @@ pids=
 trap 'kill $pids 2>/dev/null || :; wait; rm -rf "$scratch"' EXIT
 trap 'exit 143' TERM INT HUP
 
-# The one on files holds STATE_DIR's lock, so no other can serve it meanwhile.
+# The daemon on files holds STATE_DIR's lock, so no other daemon can serve it meanwhile.
 serve() {
     place=$scratch/$1
     [ "$1" = etcd ] || place=$state
@@ -26,12 +26,12 @@ serve() {
         --state-dir "$place" --runtime-dir "$scratch/$1.run" --socket "$scratch/$1.sock" &
     pids="$pids $!"
 }
-# Files stay, aside, where no daemon takes what is old for what is true.
-aside() {
+# Keep the files under another name, where no daemon serves old buckets from them.
+rename_files() {
     [ ! -e "$state/devices" ] || mv "$state/devices" "$state/devices.$(date +%Y%m%d-%H%M%S)"
 }
 if [ "$to" = file ] && [ ! -e "$state/moving" ]; then
-    aside
+    rename_files
 fi
 serve "$from"
 serve "$to"
@@ -42,10 +42,10 @@ for pid in $pids; do
     wait "$pid"
 done
 pids=
-# In this order, a crash in between costs nothing: without the note nothing is taken for removed.
+# The note is removed first: without it a later run removes no bucket, so a crash in between is safe.
 rm -f "$state/moving"
 echo "$to" >"$state/moved.part"
 mv "$state/moved.part" "$state/moved"
 if [ "$to" = etcd ]; then
-    aside
+    rename_files
 fi

@@ -230,7 +230,7 @@ def test_a_home_that_may_not_be_entered(nobodys_daemon: Daemon) -> None:
         ("[store.etcd]\nstale_reads = 5\n", ["store.etcd.stale_reads"]),
         ("[store.etcd]\nshards = ['http://a']\n", ["store.etcd.shards", "name=https://one"]),
         ("[store.etcd]\nshards = ['a=http://a']\n", ["store.etcd.shards", "endpoints"]),
-        ("[store.etcd]\nshards = ['a=http://a', 'a=http://b']\n", ["two of the name 'a'"]),
+        ("[store.etcd]\nshards = ['a=http://a', 'a=http://b']\n", ["two shards have the name 'a'"]),
         (
             "[store.etcd]\nendpoints = ['http://a']\nshards = ['a=http://a', 'b=http://b']\n",
             ["store.etcd.endpoints", "shards"],

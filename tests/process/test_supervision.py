@@ -165,14 +165,14 @@ def give_inotify_back(daemon: Daemon) -> None:
 
 def test_schema_files_are_followed_by_inotify_again(without_inotify: Daemon) -> None:
     daemon = without_inotify
-    eventually(lambda: "they are looked at every" in daemon.log)
+    eventually(lambda: "they are polled every" in daemon.log)
     give_inotify_back(daemon)
     eventually(lambda: "inotify follows the schema files again" in daemon.log)
     schema = {"fields": [{"name": "n", "type": "number"}]}
     (daemon.home / "schemas" / "a.json").write_text(json.dumps(schema))
     target = pair("d", "j") + "?automation=a"
     eventually(lambda: daemon.request("PUT", target, {"n": "x"}).status == 422)
-    assert daemon.log.count("they are looked at every") == 1
+    assert daemon.log.count("they are polled every") == 1
     assert "Traceback" not in daemon.log
 
 
@@ -224,7 +224,7 @@ def test_a_daemon_that_nobody_can_reach_ends_and_lets_another_start(
         daemon.runtime_dir.symlink_to("nowhere" if obstacle == "lost link" else "run")
     assert daemon.process is not None
     assert daemon.process.wait(20) == 1
-    assert "stopping, as nobody can connect any more: cannot" in daemon.log
+    assert "stopping, as clients can no longer connect: cannot" in daemon.log
     assert "bucketd: stopped, as nobody could connect any more: cannot" in daemon.log
     assert "Traceback" not in daemon.log
     # What stands in the way belongs to somebody else.

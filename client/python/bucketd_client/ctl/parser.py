@@ -183,7 +183,7 @@ def _overview() -> str:
 
 
 _MORE = """\
-Inside `bucketctl run` a command finds its bucket by itself; elsewhere name it:
+Inside `bucketctl run` a command finds its bucket by itself; elsewhere name the bucket:
 --device D --job J, or --device D alone for the device bucket.
 
   bucketctl run --device phone-1 --job login -- python3 automation.py
@@ -191,6 +191,6 @@ Inside `bucketctl run` a command finds its bucket by itself; elsewhere name it:
 
 `bucketctl COMMAND --help` tells more, with examples."""
 EXIT_STATUS = """\
-Exit status: 0 done; 1 refused by the daemon, declined by you when asked, or failed
-otherwise; 2 usage; 3 no job context; 4 daemon not reachable; 5 schema violation;
-6 precondition failed."""
+Exit status: 0 done; 1 refused by the daemon, declined by you, or failed otherwise;
+2 usage; 3 no job context; 4 daemon not reachable; 5 schema violation; 6 precondition
+failed."""

@@ -1,6 +1,6 @@
-"""The commands of every day, as one table: their options, their help, where their code is.
+"""The table of daily commands: their options, their help, and the place of their code.
 
-The others are in ``occasional``, so that a start does not load them; ``all`` has both.
+The other commands are in ``occasional``, so that a start does not load them; ``all`` has both.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ class Options:
 
 DAEMON = (
     Option("socket", "PATH", "the daemon's socket (else $BUCKETD_SOCKET, else the usual places)"),
-    Option("timeout", "SECONDS", "how long to wait (5 to reach the daemon, 30 for its answer)"),
-    Option("json", "", "print the whole answer as JSON"),
+    Option("timeout", "SECONDS", "how long to wait (5 to reach the daemon, 30 for its response)"),
+    Option("json", "", "print the whole response as JSON"),
     Option("curl", "", "print the same request as a curl command, and send nothing"),
 )
 NAMES = (
     Option("device", "D", "name the device, as an operator"),
-    Option("job", "J", "name the job (without it the device bucket is meant)"),
+    Option("job", "J", "name the job (without it: the device bucket)"),
     Option("automation", "A", "name the automation whose schema applies"),
 )
 TARGET = (
@@ -122,33 +122,33 @@ SURE = (
 )
 CLEAR_NOTES = """\
 With --all the names may be patterns: *, ?, [a-z] ([*] is a star); without names all buckets are
-cleared, device buckets too. You are asked first; a script gives --yes."""
+cleared, device buckets too. The command asks first; scripts use --yes."""
 
 SET_NOTES = """\
-KEY ends at the first = of the word, and a string follows; := is followed by JSON. So a key may
-hold dots, slashes, blanks, or nothing at all; a key that holds = or ends in a colon goes into
---data. A string stays a string: n=1 sets "1", n:=1 sets 1. With --data (or -) the words are set
-on top of it."""
+KEY ends at the first = of the word; a string follows = and JSON follows :=. So a key may contain
+dots, slashes or blanks, or be empty; pass a key that contains = or ends in a colon with --data.
+A string stays a string: n=1 sets "1", n:=1 sets 1. Words override the keys of --data (or -)."""
 GET_NOTES = """\
-One KEY prints its value; exit status 1 says that the bucket has no such key. Several print an
-object of those that exist. A bucket that was never written is {}."""
+With one KEY get prints its value; exit status 1 means that the bucket has no such key. With several
+it prints an object with those that exist. A bucket that was never written is {}."""
 LIST_NOTES = """\
-A pattern has *, ? or [a-z] in it; [*] is a star. Device buckets have no job to match.
-Not on a terminal: one JSON array, a bucket a line (bucketctl list | jq '.[].job'). Exit status
-1: an entry could not be read; it is named on standard error."""
+A pattern contains *, ? or [a-z]; [*] is a star. Device buckets have no job to match. If standard
+output is not a terminal, list prints one JSON array, with one bucket per line (bucketctl list |
+jq '.[].job'). Exit status 1: an entry could not be read; it is named on standard error."""
 CONTEXTS_NOTES = """\
-Not on a terminal: one JSON array, a context a line (bucketctl context list | jq '.[].id')."""
+If standard output is not a terminal, the command prints one JSON array, with one context per line
+(bucketctl context list | jq '.[].id')."""
 NO_JOB = """\
-Without --job only the device bucket can be used in the context: a request for the bucket of a
-job is refused with no_job_context."""
+Without --job the context opens only the device bucket: a request for the bucket of a job fails
+with no_job_context."""
 RUN_NOTES = f"""\
 The command finds its bucket through BUCKETD_SOCKET and BUCKETD_TOKEN; it also gets
 BUCKETD_DEVICE, BUCKETD_JOB and BUCKETD_AUTOMATION. Signals are passed on, and the exit
 status is the command's: 128+n if signal n ended it, 127 not found, 126 not executable.
 The context ends with the command.
 {NO_JOB}
-With --token-file the command gets BUCKETD_TOKEN_FILE instead: no environment that is printed,
-logged or read in /proc then holds the token. The file goes with the context."""
+With --token-file the command gets BUCKETD_TOKEN_FILE instead, so that no environment that is
+printed, logged or read in /proc contains the token. The file is removed with the context."""
 
 COMMANDS = (
     Command(
@@ -196,7 +196,7 @@ COMMANDS = (
         "commands.buckets:replace", most=1,
     ),
     Command(
-        "run", "-- COMMAND…", "run a command in a job context of its own",
+        "run", "-- COMMAND…", "run a command in its own job context",
         NAMES + TTL + TOKEN_FILE + DAEMON[:2],
         "bucketctl run --device phone-1 --job login -- python3 automation.py",
         "commands.run:run", 1,
@@ -217,7 +217,7 @@ COMMANDS = (
         "bucketctl schema list", "commands.schemas:show", most=0,
     ),
     Command(
-        "schema remove", "AUTOMATION", "remove a schema that was set here", DAEMON,
+        "schema remove", "AUTOMATION", "remove a schema that was set by command", DAEMON,
         "bucketctl schema remove login", "commands.schemas:remove", 1, 1,
     ),
     Command(
@@ -234,8 +234,8 @@ COMMANDS = (
         "commands.buckets:set_keys", notes=SET_NOTES,
     ),
     Command(
-        "status", "", "show how the daemon is",
-        (Option("settings", "", "only the settings in force, and where each came from"), *DAEMON),
+        "status", "", "show the status of the daemon",
+        (Option("settings", "", "only the settings in force, each with its source"), *DAEMON),
         "bucketctl status\nbucketctl status --settings", "commands.overview:status", most=0,
     ),
     Command(
