@@ -225,7 +225,7 @@ def test_a_daemon_that_nobody_can_reach_ends_and_lets_another_start(
     assert daemon.process is not None
     assert daemon.process.wait(20) == 1
     assert "stopping, as clients can no longer connect: cannot" in daemon.log
-    assert "bucketd: stopped, as nobody could connect any more: cannot" in daemon.log
+    assert "bucketd: stopped, as clients could no longer connect: cannot" in daemon.log
     assert "Traceback" not in daemon.log
     # What stands in the way belongs to somebody else.
     assert daemon.runtime_dir.is_dir() == (obstacle == "other daemon")

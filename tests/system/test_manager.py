@@ -182,7 +182,7 @@ def test_a_background_task_that_is_gone_starves_the_watchdog(managed: Managed) -
     managed.start(env=WATCHED)
     managed.notices.until("WATCHDOG")
     managed.defect.write_text("end")
-    wait_for(managed, "so the watchdog is not fed")
+    wait_for(managed, "so the watchdog is not notified")
     managed.notices.drop()
     time.sleep(1.0)
     assert not any("WATCHDOG" in notice for notice in managed.notices.drop())
@@ -217,7 +217,7 @@ def test_a_socket_of_the_manager_that_is_removed_is_bound_anew(managed: Managed,
     else:
         managed.start()
         os.unlink(managed.socket)
-    wait_for(managed, "the socket was removed, and has been bound anew")
+    wait_for(managed, "the socket was removed, and has been bound again")
     assert managed.request("PUT", SOME, {"a": 1}).status == 200
     assert Path(managed.socket).stat().st_mode & 0o777 == 0o666
     shutil.rmtree(managed.runtime_dir)
