@@ -100,7 +100,7 @@ test("a response that comes too late is for nobody", async (t) => {
     if (n === 1) await sleep(150);
     return stored({ n });
   });
-  await assert.rejects(open(fake, { timeout: 50 }).set({ n: 1 }), { code: "timeout", message: /not known/ });
+  await assert.rejects(open(fake, { timeout: 50 }).set({ n: 1 }), { code: "timeout", message: /outcome is unknown/ });
   for (let n = 2; n < 10; n++) {
     assert.deepEqual(await open(fake).set({ n }), { n });
     await sleep(25);
@@ -139,7 +139,7 @@ test("a call that waits for a connection keeps its time limit, and was not sent"
   const fake = await Fake.start(t, async () => (await sleep(400), stored({})));
   const job = (n, timeout) => new Bucket({ device: "d", job: `${n}`, socket: fake.path, timeout });
   const others = Array.from({ length: 16 }, (_, n) => job(n, 5000).get());
-  await assert.rejects(job("late", 100).set({ a: 1 }), { code: "timeout", message: /before it was sent; nothing was changed/ });
+  await assert.rejects(job("late", 100).set({ a: 1 }), { code: "timeout", message: /not sent in time; nothing was changed/ });
   await Promise.all(others);
   assert.equal(fake.requests.length, 16);
 });

@@ -71,7 +71,7 @@ test("the same object twice is no circle", () => {
 
 test("what throws while it is read is refused", () => {
   refused({ get a() { throw new Error("a secret"); } }, /^cannot set the bucket: reading the data threw Error$/);
-  refused({ toJSON: () => 1 }, /not an object once it is JSON/);
+  refused({ toJSON: () => 1 }, /JSON of the data is not an object/);
   refused({ toJSON: () => undefined }, /cannot set the bucket/);
 });
 

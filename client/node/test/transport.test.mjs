@@ -208,9 +208,9 @@ test("no answer in time: timeout, and the write's outcome is unknown", async (t)
   await assert.rejects(open(fake.path, { timeout: 200 }).set({}), {
     code: "timeout",
     name: "TimeoutError",
-    message: /not known/,
+    message: /outcome is unknown/,
   });
-  await assert.rejects(open(fake.path, { timeout: 200 }).get(), (error) => !/not known/.test(error.message));
+  await assert.rejects(open(fake.path, { timeout: 200 }).get(), (error) => !/outcome is unknown/.test(error.message));
   assert.equal(fake.requests.length, 2);
 });
 
@@ -281,7 +281,7 @@ test("no time to send it all: what was not sent was not done", async (t) => {
   await assert.rejects(open(path, { timeout: 200 }).set({ text: "x".repeat(3_000_000) }), {
     code: "timeout",
     name: "TimeoutError",
-    message: /before it was sent; nothing was changed/,
+    message: /not sent in time; nothing was changed/,
   });
 });
 
