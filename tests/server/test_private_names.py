@@ -13,7 +13,7 @@ from harness import REPO
 PACKAGE = REPO / "bucketd"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}  # public, in spite of their names
-AIOHTTP = {"server/parser.py", "store/etcd/client.py", "store/etcd/transport.py", "process.py"}
+AIOHTTP = {"server/parser.py", "process.py"}
 
 
 def names(path: Path) -> str:
