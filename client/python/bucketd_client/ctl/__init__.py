@@ -28,7 +28,7 @@ STATUS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     try:
-        from .output import ReaderGone, Unwritten
+        from .output import READER_GONE, Unwritten
 
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
@@ -36,10 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     except Unwritten as problem:
         _stop_writing()
         return _complain(f"cannot write to standard output: {problem}{_nevertheless()}", 1)
-    except (BrokenPipeError, ReaderGone):
+    except BrokenPipeError:
         _stop_writing()
-        # A shell reports SIGPIPE with this status.
-        return 141
+        return READER_GONE
     except OSError as problem:
         _stop_writing()
         where = f"{problem.filename}: " if problem.filename else ""

@@ -21,16 +21,14 @@ if TYPE_CHECKING:
 ERASE = "\r\x1b[K"
 # The escape sequence that removes the current progress bar, if any.
 erase = ""
+# The exit status by which a shell reports SIGPIPE.
+READER_GONE = 141
 # Whether the last request has changed something.
 changed = False
 
 
 class Unwritten(Exception):
     """Writing to standard output failed; the message says why."""
-
-
-class ReaderGone(BaseException):
-    """The reader of standard output has closed it. Not an OSError, after which a watch retries."""
 
 
 def on_terminal() -> bool:
@@ -83,29 +81,26 @@ def put(data: bytes, flush: bool = False) -> None:
 
 
 def end_with_reader() -> None:
-    """Raise ReaderGone in the main thread once the reader of standard output has closed it.
+    """End the process with status 141 once the reader of standard output has closed it.
 
-    A write would fail as well, but a watch may have nothing to write for days.
+    A write would fail as well, but a watch may have nothing to write for days. For commands that
+    change nothing and own no files, since they may end at any place.
     """
     import select
-    import signal
     import threading
 
     if sys.stdout is None or not hasattr(select, "poll"):
         return
-    poller, main = select.poll(), threading.main_thread()
+    poller = select.poll()
     # poll reports errors and hang-ups even if no events are requested.
     poller.register(sys.stdout.fileno(), 0)
 
-    def broken(*_: object) -> None:
-        raise ReaderGone
-
     def wait_for_reader() -> None:
         poller.poll()
-        if main.ident is not None:
-            signal.pthread_kill(main.ident, signal.SIGPIPE)
+        if erase and sys.stderr is not None:
+            os.write(sys.stderr.fileno(), erase.encode())
+        os._exit(READER_GONE)
 
-    signal.signal(signal.SIGPIPE, broken)
     threading.Thread(target=wait_for_reader, daemon=True).start()
 
 
