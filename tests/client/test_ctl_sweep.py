@@ -10,18 +10,20 @@ from typing import Any
 
 import pytest
 from ctl_shell import Shell
+from external_edits import write_lock
 from harness import Daemon, pair
 
 
 def age(daemon: Daemon, device: str, job: str, updated_at: str) -> None:
     """Make a bucket look as if it had been written then."""
-    daemon.request("GET", "/v1/status")  # so that its file is current
     path = daemon.bucket_path(device, job)
-    envelope: dict[str, Any] = json.loads(path.read_text())
-    new = path.with_name("new")
-    new.write_text(json.dumps({**envelope, "updated_at": updated_at}))
-    os.utime(new, (0, 0))
-    os.rename(new, path)
+    # Files are current under the lock; without it the daemon may still write this one.
+    with write_lock(daemon):
+        envelope: dict[str, Any] = json.loads(path.read_text())
+        new = path.with_name("new")
+        new.write_text(json.dumps({**envelope, "updated_at": updated_at}))
+        os.utime(new, (0, 0))
+        os.rename(new, path)
     daemon.request("GET", pair(device, job))
 
 
