@@ -30,7 +30,7 @@ class OtherBucketd(Bucketd):
         words = [str(self.checkout / ".venv/bin/python"), "-m", "bucketd"]
         words += ["--state-dir", str(self.state), "--runtime-dir", str(self.home / "run")]
         words += ["--log-level", "warning", *more]
-        # It imports the package of its own checkout, not that of the current directory.
+        # The directory makes that daemon import the package of its own checkout.
         words = ["env", "-C", str(self.checkout), *words]
         with process(words, answers(self.socket), self.home / "bucketd.log") as server:
             yield server

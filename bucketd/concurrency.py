@@ -32,7 +32,7 @@ class _KeyedLock:
 
 
 class KeyedLocks:
-    """One lock per key, in order of arrival, kept only while in use. Use from one event loop."""
+    """Hand out one lock per key, in order of arrival. For one event loop."""
 
     def __init__(self) -> None:
         self._locks: dict[Hashable, _KeyedLock] = {}

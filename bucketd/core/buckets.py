@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LARGEST_SHOWN = 3
 PAGE = 1000
-# How often to prepare a slow change anew while others change the bucket.
+# The number of times that a slow change is prepared while others change the bucket.
 TRIES = 5
 # Bytes of buckets in one page of an export.
 EXPORT_BYTES = 4 * 1024 * 1024
@@ -34,7 +34,7 @@ Stored = list[tuple[BucketKey, Snapshot]]
 
 @dataclass(slots=True)
 class Violations:
-    """What a schema would refuse: ``details`` of the first buckets, and the ``count`` of all.
+    """Hold what a schema would refuse: ``details`` of the first buckets, the ``count`` of all.
 
     ``unreadable`` names what could not be validated, since nobody can read it.
     """

@@ -69,7 +69,7 @@ class ClockRecord:
         # The elapsed time of earlier boots, to add to the time since this boot.
         self._base = 0.0
         self._saved_at = float("-inf")
-        # Whether this process has read the clocks yet.
+        # True once this process has read the clocks.
         self._observed = False
         self._load()
         self.observe()

@@ -1,4 +1,4 @@
-"""One change, rendered once for all subscriptions that select the same keys."""
+"""Render each change once for all subscriptions that select the same keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One event stream: its filter, its start, its resumption after an event id, and its end."""
+"""Event streams: the filter, the start, the resumption after an event id, and the end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class EventFilter(NamedTuple):
 
 
 class Subscription:
-    """One event stream. It buffers notifications until ``start``, and sends them from then on.
+    """An event stream. It buffers notifications until ``start``, and sends them from then on.
 
     ``event_id`` returns the event id of the newest published change. ``remove`` takes a closed
     subscription out of the hub; then ``ended`` is done.
