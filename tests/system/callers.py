@@ -6,7 +6,9 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+from harness import REPO
 from machine import Machine
 
 
@@ -35,7 +37,8 @@ def calls(machine: Machine, python: str, callers: int = 4) -> Iterator[list[int]
 
 
 def caller(machine: Machine, python: str, job: int, seconds: int) -> subprocess.Popen[str]:
-    return machine.start(f"{python} /src/tests/systemd/caller.py {job} /tmp/stop {seconds}")
+    program = Path("/src", Path(__file__).with_name("caller.py").relative_to(REPO))
+    return machine.start(f"{python} {program} {job} /tmp/stop {seconds}")
 
 
 def assert_all_there(machine: Machine, acknowledged: list[int]) -> None:
