@@ -94,7 +94,7 @@ class Collector:
             ("route", "method", "status"),
         )
         seconds: dict[tuple[str, ...], Histogram] = {}
-        for (route, method, status), row in rows:
+        for ((route, method), status), row in rows:
             requests.add_metric((route, method, str(status)), sum(row.counts))
             seconds.setdefault((route, method), Histogram()).include(row)
         yield requests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 
 SECONDS = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
@@ -32,13 +33,10 @@ class Histogram:
 
 
 class RequestCounter:
-    """Count requests and their times by route, method and status."""
+    """Count requests and their times by path and method of the route, and by status."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str, str, int], Histogram] = {}
+        self.rows: defaultdict[tuple[tuple[str, str], int], Histogram] = defaultdict(Histogram)
 
-    def add(self, path: str, method: str, status: int, seconds: float) -> None:
-        row = self.rows.get((path, method, status))
-        if row is None:
-            row = self.rows[path, method, status] = Histogram()
-        row.add(seconds)
+    def add(self, about: tuple[str, str], status: int, seconds: float) -> None:
+        self.rows[about, status].add(seconds)

@@ -16,7 +16,6 @@ import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from .errors import BeingWritten, NotAFile, OutcomeUnknown
 from .unlinked import check_linked
@@ -29,17 +28,14 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FS_IOC_GETVERSION = 0x80087601
 
 
-class StatKey(NamedTuple):
-    """Identify the content of a file: the key changes when the file is replaced or written."""
+# Inode, size, mtime and ctime in ns identify the content of a file: the key changes when the file
+# is replaced or written. Every read of a bucket makes one, so it is a plain tuple.
+StatKey = tuple[int, int, int, int]
 
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
 
-    @classmethod
-    def of(cls, status: os.stat_result) -> StatKey:
-        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+def stat_key_of(status: os.stat_result) -> StatKey:
+    """Return the StatKey of a status."""
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def file_id_of(fd: int) -> str:
@@ -94,7 +90,7 @@ def _enter(parent: int, name: str, create: bool, durably: bool) -> int:
 def stat_key(root: int, path: str) -> StatKey | None:
     """Return the StatKey of a path; None if it does not exist. Raises if the root is gone."""
     try:
-        return StatKey.of(os.stat(path, dir_fd=root, follow_symlinks=False))
+        return stat_key_of(os.stat(path, dir_fd=root, follow_symlinks=False))
     except FileNotFoundError:
         check_linked(root)
         # The stat followed links in the path. A path with a link is an error, not an absent file.
@@ -133,7 +129,7 @@ def read(root: int, parts: tuple[str, ...], name: str, unless_written: bool = Fa
         if unless_written:
             _keep_writers_waiting(fd)
             status = os.fstat(fd)
-        return Content(_read_all(fd, status.st_size), StatKey.of(status), file_id_of(fd))
+        return Content(_read_all(fd, status.st_size), stat_key_of(status), file_id_of(fd))
     finally:
         os.close(fd)
 
@@ -205,7 +201,7 @@ def write(
             written = _write_new(fd, text_for, durably)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
             # The rename changes the ctime; from then on other programs can open the file.
-            found = StatKey.of(os.fstat(fd))
+            found = stat_key_of(os.fstat(fd))
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=parent)
@@ -235,7 +231,7 @@ def _write_new(fd: int, text_for: Callable[[str], bytes], durably: bool) -> Stat
     os.utime(fd, ns=(mtime_ns, mtime_ns))
     if durably:
         os.fsync(fd)
-    return StatKey.of(os.fstat(fd))
+    return stat_key_of(os.fstat(fd))
 
 
 def remove(root: int, parts: tuple[str, ...], name: str, durably: bool = True) -> None:

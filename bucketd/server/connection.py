@@ -133,9 +133,6 @@ class Connection(asyncio.Protocol):
 
     def _take_request(self) -> None:
         """Take the next request as far as it was received; handle it once it is complete."""
-        self._scheduled = False
-        if self._transport is None or self._transport.is_closing():
-            return
         reader = self._reader
         try:
             if reader.body is None:
@@ -233,8 +230,9 @@ class Connection(asyncio.Protocol):
         self._state = IDLE
         parts = () if reader.head_only else response.parts
         field = b"\r\nConnection: close" if closes else reader.keep_alive_field
-        self._count(response.status)
         transport.write(b"".join((response.head, http_date(), field, END, *parts)))
+        # Only now: the peer goes on meanwhile.
+        self._count(response.status)
         if closes:
             self._finish(stream, linger)
             return
@@ -259,9 +257,10 @@ class Connection(asyncio.Protocol):
         services, reader = self._services, self._reader
         seconds = perf_counter() - reader.began
         self._server.requests_count += 1
-        path, method = UNROUTED if reader.resolved is None else reader.resolved.about
-        services.tally.add(path, method, status, seconds)
+        about = UNROUTED if reader.resolved is None else reader.resolved.about
+        services.tally.add(about, status, seconds)
         if seconds > services.slow_seconds:
+            path, method = about
             log.warning("slow: %s %s took %.3f s, status %d", method, path, seconds, status)
 
     # --- what follows a response
@@ -282,7 +281,12 @@ class Connection(asyncio.Protocol):
         self._pause_reading()
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._take_request)
+            self._loop.call_soon(self._take_scheduled)
+
+    def _take_scheduled(self) -> None:
+        self._scheduled = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._take_request()
 
     def _finish(self, stream: Stream | None, linger: bool) -> None:
         """Stream events, or linger, or close: the last response was sent."""

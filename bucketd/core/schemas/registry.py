@@ -222,7 +222,7 @@ class Registry:
             except OSError as error:
                 problems.append(f"cannot use the schema {path}: {error.strerror}")
                 continue
-            yield path, FileKey(status.st_dev, files.StatKey.of(status))
+            yield path, FileKey(status.st_dev, files.stat_key_of(status))
 
     def _report_directories(self, problems: list[str]) -> None:
         for problem in problems:

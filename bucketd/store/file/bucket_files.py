@@ -69,7 +69,9 @@ class BucketFiles:
         """Return the cached snapshot if one ``stat`` confirms it; None if the file must be read."""
         try:
             stat_key = files.stat_key(self.root, paths.path(key))
-            entry = self.entry(key)
+            # As ``entry`` does it; every read comes by here.
+            with self._guard:
+                entry = self._cache.get(key)
             if stat_key is None and (entry is None or entry.stat_key is not None):
                 return self._cached_without_file(key, entry)
         except OSError as error:
@@ -275,7 +277,7 @@ class BucketFiles:
     def entry(self, key: BucketKey, is_use: bool = True) -> Entry | None:
         """Return the cache entry of a bucket; ``is_use`` says whether that counts as a use."""
         with self._guard:
-            return self._cache.get(key) if is_use else self._cache.look(key)
+            return self._cache.get(key, is_use)
 
     def known_keys(self) -> list[BucketKey]:
         """Return the buckets in the cache that exist."""

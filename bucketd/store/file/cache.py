@@ -36,15 +36,12 @@ class Cache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: BucketKey) -> Entry | None:
+    def get(self, key: BucketKey, is_use: bool = True) -> Entry | None:
+        """Return the entry of a bucket; ``is_use`` says whether that counts as a use."""
         entry = self._entries.get(key)
-        if entry is not None:
+        if is_use and entry is not None:
             self._entries.move_to_end(key)
         return entry
-
-    def look(self, key: BucketKey) -> Entry | None:
-        """Return an entry without counting a use."""
-        return self._entries.get(key)
 
     def entries(self) -> list[tuple[BucketKey, Entry]]:
         """Return all entries without counting a use."""

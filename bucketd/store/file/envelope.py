@@ -92,14 +92,15 @@ def read(content: files.Content) -> Stored:
     etag, origin, checksum = _split(seal)
     if etag and checksum == _checksum(envelope, etag):
         return Stored(_with_etag(snapshot, etag), key, verified=True, base=etag)
-    file_id, _, mtime_ns = origin.partition("@")
+    file_id, _, origin_mtime = origin.partition("@")
+    _, _, mtime_ns, ctime_ns = content.stat_key
     # Earlier versions recorded no mtime, so an edit in place of such a file looks like damage.
-    if file_id == content.file_id and mtime_ns in ("", str(content.stat_key.mtime_ns)):
+    if file_id == content.file_id and origin_mtime in ("", str(mtime_ns)):
         raise Unreadable("its checksum does not hold, so its bytes were damaged where they lie")
-    version = f"{content.file_id}.{content.stat_key.mtime_ns}.{content.stat_key.ctime_ns}."
+    version = f"{content.file_id}.{mtime_ns}.{ctime_ns}."
     derived = hashlib.sha256(version.encode() + text).hexdigest()[:16]
     edited = _with_etag(snapshot, derived)._replace(
-        updated_at=_later(snapshot.updated_at, timestamp(content.stat_key.mtime_ns / 1e9))
+        updated_at=_later(snapshot.updated_at, timestamp(mtime_ns / 1e9))
     )
     return Stored(edited, key, verified=False, base=etag or None)
 

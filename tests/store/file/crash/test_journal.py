@@ -95,7 +95,7 @@ class LosingDisk:
 
     @property
     def present(self) -> set[files.StatKey]:
-        return {files.StatKey.of(path.stat()) for path in self.devices.rglob("*.json")}
+        return {files.stat_key_of(path.stat()) for path in self.devices.rglob("*.json")}
 
     @property
     def volatile(self) -> set[files.StatKey]:
