@@ -152,10 +152,10 @@ class ResponseTemplate:
 
     def fill(self, now: Snapshot) -> Response:
         """Return the response about this state of the bucket."""
-        bucket = b"" if self._minimal else now.bucket
+        pieces, size = ((), 0) if self._minimal else (now.bucket.pieces, now.bucket.size)
         if now.recovered is None and now.stale_seconds is None:
-            head, after = self._around(now.etag, now.revision, len(bucket))
-            return Response(200, head, (self._before, bucket, after))
+            head, after = self._around(now.etag, now.revision, size)
+            return Response(200, head, (self._before, *pieces, after))
         field = members = b""
         if now.recovered is not None:
             recovered = dict(zip(("revision", "reason"), now.recovered, strict=True))
@@ -163,8 +163,8 @@ class ResponseTemplate:
         if now.stale_seconds is not None:
             field = b"\r\nAge: %d" % ceil(now.stale_seconds)  # RFC 9111 §5.1
             members += b',"stale_seconds":%.3f' % now.stale_seconds
-        head, after = self._around(now.etag, now.revision, len(bucket), field, members)
-        return Response(200, head, (self._before, bucket, after))
+        head, after = self._around(now.etag, now.revision, size, field, members)
+        return Response(200, head, (self._before, *pieces, after))
 
     def _render(
         self, etag: str | None, revision: int, size: int, field: bytes = b"", members: bytes = b""

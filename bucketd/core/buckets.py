@@ -15,6 +15,7 @@ from ..errors import BucketdError, Overloaded, SchemaViolation, TooLarge
 from ..model import changes
 from ..model.bucket import ABSENT, BucketKey, Snapshot
 from ..model.changes import Change
+from ..model.document import Document
 from ..model.preconditions import Preconditions
 from ..store.base import Filter, Page, Store, settled
 from .quota import Quota
@@ -72,7 +73,7 @@ class Buckets:
         checked = self._checked(key, change)
         if change.prepared_only:
             return self._commit_slow(key, checked, preconditions, automation)
-        if change.offloaded or self._is_large(key):
+        if change.offloaded or self._takes_long(key, change, automation):
             return self._commit_offloaded(key, checked, preconditions, automation)
         return self._commit_within_quota(key, checked, preconditions, automation)
 
@@ -130,14 +131,18 @@ class Buckets:
         stored = now.bucket if now.revision else None
         return changes.prepared(change, stored, automation or now.automation)
 
-    def _is_large(self, key: BucketKey) -> bool:
+    def _takes_long(self, key: BucketKey, change: Change, automation: str | None) -> bool:
+        """Report whether the change has to parse or compare a large bucket."""
         now = self.store.cached(key)
-        return now is not None and len(now.bucket) > INLINE_MAX_BYTES
+        if now is None or now.bucket.size <= INLINE_MAX_BYTES:
+            return False
+        has_schema = self.schemas.find(automation or now.automation) is not None
+        return has_schema or not (change.by_members and now.bucket.is_split)
 
     def _checked(self, key: BucketKey, change: Change) -> Change:
-        def check(before: bytes | None, after: bytes, bound: str | None) -> None:
+        def check(before: Document | None, after: Document, bound: str | None) -> None:
             # The limit may have been lowered: a bucket over it may keep its size or shrink.
-            if len(after) > max(self.max_bytes, len(before or b"")):
+            if after.size > max(self.max_bytes, 0 if before is None else before.size):
                 raise self._too_large(key, after)
             # An import brings its own metadata. Its bucket was accepted before, and is copied
             # even if the schema has changed since.
@@ -171,7 +176,7 @@ class Buckets:
             page = await self.store.list(Filter(automation=automation), cursor, PAGE)
             for row in page.rows:
                 now = await self._read_listed(BucketKey(row.device, row.job), page.unreadable)
-                wrong = await offload(schema.violations, now.bucket) if now.revision else []
+                wrong = await offload(schema.violations, now.bucket.text) if now.revision else []
                 found.count += bool(wrong)
                 if wrong and len(found.details) < most:
                     told = {"device": row.device, "job": row.job, "violations": wrong}
@@ -194,9 +199,9 @@ class Buckets:
             unreadable.append(str(key))
             return ABSENT
 
-    def _check_schema(self, key: BucketKey, after: bytes, automation: str | None) -> None:
+    def _check_schema(self, key: BucketKey, after: Document, automation: str | None) -> None:
         schema = self.schemas.find(automation)
-        wrong = schema.violations(after) if schema is not None else []
+        wrong = schema.violations(after.text) if schema is not None else []
         if not wrong:
             return
         first = wrong[0]
@@ -207,13 +212,13 @@ class Buckets:
             details=wrong,
         )
 
-    def _too_large(self, key: BucketKey, after: bytes) -> TooLarge:
-        sizes = {k: len(orjson.dumps(v)) for k, v in orjson.loads(after).items()}
+    def _too_large(self, key: BucketKey, after: Document) -> TooLarge:
+        sizes = {k: len(orjson.dumps(v)) for k, v in after.values().items()}
         largest = sorted(sizes, key=lambda k: -sizes[k])[:LARGEST_SHOWN]
         shown = ", ".join(f"{_short(k)} ({sizes[k]} bytes)" for k in largest)
         details: list[Any] = [{"key": k, "bytes": sizes[k]} for k in largest]
         return TooLarge(
-            f"cannot set {key}: it would have {len(after)} bytes, allowed are {self.max_bytes}; "
+            f"cannot set {key}: it would have {after.size} bytes, allowed are {self.max_bytes}; "
             f"its largest keys: {shown}; remove some, or raise [limits] max_bucket_bytes",
             details=details,
         )

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from ..errors import TooLarge
 from ..model.bucket import BucketKey, Snapshot
 from ..model.changes import Change
+from ..model.document import Document
 from ..store.base import Filter, Store
 
 log = logging.getLogger(__name__)
@@ -141,16 +142,16 @@ class Reservation:
         """
         apply, check = change.apply, change.check
 
-        def applied(stored: bytes | None) -> bytes | None:
+        def applied(stored: Document | None) -> Document | None:
             after = apply(stored)
             if after is None:
-                self._count(len(stored or b""), 0)
+                self._count(0 if stored is None else stored.size, 0)
             return after
 
-        def checked(before: bytes | None, after: bytes, automation: str | None) -> None:
+        def checked(before: Document | None, after: Document, automation: str | None) -> None:
             if check is not None:
                 check(before, after, automation)
-            self._count(len(before or b""), len(after))
+            self._count(0 if before is None else before.size, after.size)
 
         return change._replace(apply=applied, check=checked)
 

@@ -10,6 +10,7 @@ import secrets
 
 from .bucket import ABSENT, BucketKey, Snapshot, timestamp
 from .changes import Change, Metadata
+from .document import Document
 from .preconditions import Preconditions
 
 # ETags never repeat: 64 random bits keep those of the hosts of a fleet apart. They are no secrets.
@@ -33,13 +34,13 @@ def apply(
     stored = now.bucket if now.revision else None
     bound = automation or now.automation
     bucket = change.result(stored, bound)
-    if bucket == stored and (bucket is None or bound == now.automation):
+    if bucket is stored and (bucket is None or bound == now.automation):
         return now
     return next_snapshot(now, bucket, bound, change.metadata)
 
 
 def next_snapshot(
-    before: Snapshot, bucket: bytes | None, automation: str | None, kept: Metadata | None
+    before: Snapshot, bucket: Document | None, automation: str | None, kept: Metadata | None
 ) -> Snapshot:
     """Return the next state, with a new revision and ETag; ABSENT without a bucket.
 

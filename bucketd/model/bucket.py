@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..errors import InvalidRequest
+from .document import EMPTY, Document
 
 # The format of the envelope in files, exports and etcd.
 FORMAT = "bucketd/1"
@@ -55,14 +56,14 @@ class BucketKey(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The state of a bucket: ``bucket`` is compact JSON; revision 0 means that none is stored.
+    """The state of a bucket; revision 0 means that none is stored.
 
     ``recovered`` is (revision, reason) if the last good generation replaced an unreadable file:
     this generation, or the one before the change just made. ``stale_seconds`` is the maximum age
     of a value that was returned while the store was unavailable.
     """
 
-    bucket: bytes = b"{}"
+    bucket: Document = EMPTY
     revision: int = 0
     etag: str | None = None
     automation: str | None = None

@@ -10,9 +10,10 @@ import orjson
 
 from ..errors import BucketdError, InvalidRequest, Overloaded, PatchFailed, TooLarge
 from . import strict_json
+from .document import EMPTY, Document
 
 Object = dict[str, Any]
-Check = Callable[[bytes | None, bytes, str | None], None]
+Check = Callable[[Document | None, Document, str | None], None]
 # Each operation may take as long as a whole small change.
 MAX_INLINE_OPERATIONS = 64
 _POINTER = re.compile(r"(/([^~/]|~[01])*)*")  # RFC 6901 §3
@@ -30,27 +31,29 @@ class Metadata(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A pure function from bucket to bucket; both are compact JSON, or None if none is stored.
+    """A pure function from bucket to bucket, None if none is stored.
 
     ``apply`` returns its argument itself if it changes nothing, and raises to refuse.
     ``check`` raises to refuse the result; its arguments are the bucket before, the bucket after,
     and the automation that the bucket is bound to.
     ``overwrites``: ``apply`` ignores the current value, so it can replace an unreadable one.
     ``removes``: ``apply`` removes the bucket, whatever its value.
+    ``by_members``: evaluation takes no longer on a large bucket than on a small one.
     ``offloaded``: evaluation takes too long for the event loop; a worker thread prepares it.
     ``prepared_only``: evaluation takes too long for the committer as well, which refuses the
     change unless it was prepared for the current state.
     """
 
-    apply: Callable[[bytes | None], bytes | None]
+    apply: Callable[[Document | None], Document | None]
     overwrites: bool = False
     check: Check | None = None
     offloaded: bool = False
     metadata: Metadata | None = None
     removes: bool = False
     prepared_only: bool = False
+    by_members: bool = False
 
-    def result(self, stored: bytes | None, automation: str | None) -> bytes | None:
+    def result(self, stored: Document | None, automation: str | None) -> Document | None:
         """Apply the change to the stored bucket, and check the result."""
         after = self.apply(stored)
         if after is not None and self.check is not None:
@@ -68,31 +71,41 @@ class Change(NamedTuple):
             self.metadata,
             self.removes,
             self.prepared_only,
+            self.by_members,
         )
 
 
-REMOVAL = Change(lambda _stored: None, overwrites=True, removes=True)
+REMOVAL = Change(lambda _stored: None, overwrites=True, removes=True, by_members=True)
 
 
 def merge(data: Object) -> Change:
     """Set the keys in ``data``, even to ``null``; keep all others."""
-    return _edit(lambda bucket: {**bucket, **data})
+    members = strict_json.members(data)
+
+    def apply(stored: Document | None) -> Document | None:
+        return _unless_same(stored, (stored or EMPTY).changed(members))
+
+    return Change(apply, by_members=True)
 
 
 def replace(data: Object) -> Change:
     """Replace the whole bucket; create it even when ``data`` is empty."""
-    text = strict_json.dumps(data)
+    document = Document.of(data)
 
-    def apply(stored: bytes | None) -> bytes:
-        return stored if stored is not None and strict_json.same(stored, text) else text
+    def apply(stored: Document | None) -> Document:
+        return stored if stored is not None and stored.same(document) else document
 
     return Change(apply, overwrites=True)
 
 
 def remove(keys: list[str]) -> Change:
     """Remove keys; ignore those that do not exist."""
-    gone = frozenset(keys)
-    return _edit(lambda bucket: {k: v for k, v in bucket.items() if k not in gone})
+    gone = dict.fromkeys(keys)
+
+    def apply(stored: Document | None) -> Document | None:
+        return _unless_same(stored, (stored or EMPTY).changed({}, gone))
+
+    return Change(apply, by_members=True)
 
 
 def clear() -> Change:
@@ -102,7 +115,18 @@ def clear() -> Change:
 
 def merge_patch(patch: Object) -> Change:
     """Merge by RFC 7396: objects merge at every depth, ``null`` removes."""
-    return _edit(lambda bucket: _merge_patch(bucket, patch))
+    removed = [key for key, value in patch.items() if value is None]
+
+    def apply(stored: Document | None) -> Document | None:
+        before = stored or EMPTY
+        merged = {
+            key: _merge_patch(before.value(key) if isinstance(value, dict) else None, value)
+            for key, value in patch.items()
+            if value is not None
+        }
+        return _unless_same(stored, before.changed(strict_json.members(merged), removed))
+
+    return Change(apply)
 
 
 def json_patch(operations: list[Any], max_bytes: int) -> Change:
@@ -112,13 +136,23 @@ def json_patch(operations: list[Any], max_bytes: int) -> Change:
     # The operations are parsed for each evaluation, since a patched bucket shares their values and
     # later operations may change these.
     text = strict_json.dumps(operations, "the JSON Patch")
-    change = _edit(lambda bucket: _patched(bucket, orjson.loads(text), max_bytes), in_place=True)
+
+    def apply(stored: Document | None) -> Document | None:
+        before = stored or EMPTY
+        after = Document.of(_patched(before.values(), orjson.loads(text), max_bytes))
+        return stored if after.same(before) else after
+
     copies = any(operation["op"] == "copy" for operation in operations)
     long = copies or len(operations) > MAX_INLINE_OPERATIONS
-    return change._replace(offloaded=long, prepared_only=long)
+    return Change(apply, offloaded=long, prepared_only=long)
 
 
-def prepared(change: Change, stored: bytes | None, automation: str | None) -> Change:
+def _unless_same(stored: Document | None, after: Document) -> Document | None:
+    """Return what is stored if nothing changes: an empty change creates no bucket."""
+    return stored if after is (stored or EMPTY) else after
+
+
+def prepared(change: Change, stored: Document | None, automation: str | None) -> Change:
     """Evaluate a change for one state now, and return it with the result.
 
     So a long change does not delay the commits of others. If the bucket has another state when the
@@ -133,7 +167,7 @@ def prepared(change: Change, stored: bytes | None, automation: str | None) -> Ch
         # The traceback would keep the buckets alive for as long as the refusal is.
         refusal = error.with_traceback(None)
 
-    def apply(now: bytes | None) -> bytes | None:
+    def apply(now: Document | None) -> Document | None:
         if now == stored:
             if refusal is not None:
                 raise refusal
@@ -146,28 +180,11 @@ def prepared(change: Change, stored: bytes | None, automation: str | None) -> Ch
             )
         return change.apply(now)
 
-    def check(now: bytes | None, result: bytes, bound: str | None) -> None:
+    def check(now: Document | None, result: Document, bound: str | None) -> None:
         if change.check is not None and not (result is after and bound == automation):
             change.check(now, result, bound)
 
     return change._replace(apply=apply, check=check)
-
-
-def _edit(function: Callable[[Object], Object], in_place: bool = False) -> Change:
-    """Return the change that applies a function to the parsed bucket.
-
-    ``in_place`` says that the function may modify its argument.
-    """
-
-    def apply(stored: bytes | None) -> bytes | None:
-        text = stored or b"{}"
-        before = orjson.loads(text)
-        value = function(before)
-        after = strict_json.dumps(value)
-        same = strict_json.same(text, after) if in_place else strict_json.equal(before, value)
-        return stored if same else after
-
-    return Change(apply)
 
 
 def _merge_patch(target: Any, patch: Any) -> Any:

@@ -87,6 +87,11 @@ def dumps(value: Any, what: str = "the bucket") -> bytes:
         raise
 
 
+def members(values: dict[str, Any], what: str = "the bucket") -> dict[str, bytes]:
+    """Return ``"key":value`` as compact JSON for each key, as they stand in ``dumps(values)``."""
+    return {key: dumps({key: value}, what)[1:-1] for key, value in values.items()}
+
+
 def same(one: bytes, other: bytes) -> bool:
     """Report whether two results of ``dumps`` hold the same value, in any order of keys."""
     if one == other:

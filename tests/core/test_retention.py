@@ -117,7 +117,7 @@ def test_what_is_written_meanwhile_stays(tmp_path: Path) -> None:
         retention = Retention(store, clock, days=1e-9, interval=1.0)
         await asyncio.sleep(0.002)  # a time has milliseconds
         assert await retention.sweep(asyncio.Event()) == retention.swept == 0
-        assert (await settled(store.read(key))).bucket == b'{"n":1,"late":true}'
+        assert (await settled(store.read(key))).bucket.text == b'{"n":1,"late":true}'
         await store.close()
 
     asyncio.run(run())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import orjson
 import pytest
 
 from bucketd.errors import BucketdError, PatchFailed
 from bucketd.model import changes
+from bucketd.model.document import EMPTY, Document
 
-DOCUMENT = orjson.dumps({"b": [1, 2], "o": {"x": 1, "": 2, "-": 3}, "s": "t", "n": None, "": {}})
+DOCUMENT = Document.of({"b": [1, 2], "o": {"x": 1, "": 2, "-": 3}, "s": "t", "n": None, "": {}})
 POINTERS = [
     *("", "/", "/-", "/b", "/b/-", "/b/-/x", "/b/0", "/b/00", "/b/2", "/b/9", "/b/-1", "/b/1e0"),
     *("/b/a", "/b/", "/b/0/x", "/b/٣", "/b/1_0", "/b/ 1", "/b/+1", "/o", "/o/x", "/o/-", "/o/"),
@@ -35,7 +35,7 @@ def test_any_place_is_patched_or_refused(name: str) -> None:
         except BucketdError:
             continue
         applied += 1
-        assert isinstance(orjson.loads(after or b""), dict), operation
+        assert after is not None, operation
     assert bool(applied) == (name != "test")
 
 
@@ -57,7 +57,7 @@ def test_behind_the_end_of_an_array_there_is_nothing(name: str) -> None:
     ],
 )  # fmt: skip
 def test_a_test_takes_no_boolean_for_a_number(stored: str, tested: object, holds: bool) -> None:
-    document = b'{"v":%b}' % stored.encode()
+    document = Document(b'{"v":%b}' % stored.encode())
     patch = changes.json_patch([{"op": "test", "path": "/v", "value": tested}], 1 << 20)
     if holds:
         assert patch.apply(document) is document
@@ -76,7 +76,8 @@ def test_a_patch_comes_to_the_same_each_time() -> None:
         ],
         1 << 20,
     )
-    assert {patch.apply(b"{}") for _ in range(3)} == {b'{"list":[{"n":1,"m":2}]}'}
+    for _ in range(3):
+        assert patch.apply(EMPTY) == Document(b'{"list":[{"n":1,"m":2}]}')
 
 
 SECRET = "hunter2-secret"
@@ -100,7 +101,7 @@ SECRET = "hunter2-secret"
     ],
 )
 def test_a_refused_patch_shows_no_value(operations: list[object]) -> None:
-    document = orjson.dumps({"s": SECRET, "k": 1, "a": [SECRET]})
+    document = Document.of({"s": SECRET, "k": 1, "a": [SECRET]})
     with pytest.raises(BucketdError) as refused:
         changes.json_patch(operations, 1 << 20).apply(document)
     assert SECRET not in refused.value.message

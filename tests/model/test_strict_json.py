@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bucketd.errors import InvalidJson
 from bucketd.model import changes, strict_json
+from bucketd.model.document import Document
 
 SECRET = "hunter2-secret"
 
@@ -74,7 +75,7 @@ def test_an_integer_is_kept_exactly_or_refused(number: int) -> None:
 
 @pytest.mark.parametrize("text", [b"100000000000000000000", b"1e20", b"1E+20", b"1e+20"])
 def test_one_number_in_any_notation(text: bytes) -> None:
-    stored = strict_json.dumps({"n": 1e20})
+    stored = Document.of({"n": 1e20})
     value = strict_json.loads(b'{"n":%b}' % text)
     assert changes.merge(value).apply(stored) is stored
     assert changes.replace(value).apply(stored) is stored

@@ -53,15 +53,13 @@ def _shown(
     keys, template = head.query.get("key"), target.template
     if keys is None:
         return template.fill(now)
-    if len(now.bucket) > INLINE_MAX_BYTES:
+    if now.bucket.size > INLINE_MAX_BYTES and not now.bucket.is_split:
         return offload(lambda: template.fill(_selected(now, keys)))
     return template.fill(_selected(now, keys))
 
 
 def _selected(now: Snapshot, keys: list[str]) -> Snapshot:
-    bucket = orjson.loads(now.bucket)
-    chosen = {k: bucket[k] for k in keys if k in bucket}
-    return now._replace(bucket=orjson.dumps(chosen))
+    return now._replace(bucket=now.bucket.only(keys))
 
 
 def patch(request: Request) -> Reply:
@@ -181,7 +179,7 @@ def _listed(row: BucketInfo) -> dict[str, Any]:
 
 
 def _envelope(key: BucketKey, now: Snapshot) -> dict[str, Any]:
-    return {**envelope_fields(key, now), "bucket": orjson.Fragment(now.bucket)}
+    return {**envelope_fields(key, now), "bucket": orjson.Fragment(now.bucket.text)}
 
 
 def _days(text: str | None) -> int | None:

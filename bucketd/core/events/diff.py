@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import orjson
+from typing import NamedTuple
 
 from ...model.bucket import Snapshot
-from ...model.strict_json import equal
+from ...model.document import Members
 
 
 class Difference(NamedTuple):
-    """The keys that were set, with their new values, and the keys that were removed."""
+    """The members that were set, as JSON, and the keys that were removed."""
 
-    set: dict[str, Any]
+    set: Members
     removed: list[str]
 
     @classmethod
     def between(cls, before: Snapshot, after: Snapshot) -> Difference:
         """Compare two states of a bucket, key by key."""
-        old, new = orjson.loads(before.bucket), orjson.loads(after.bucket)
-        changed = {k: v for k, v in new.items() if k not in old or not equal(old[k], v)}
-        return cls(changed, [k for k in old if k not in new])
+        return cls(*after.bucket.difference_from(before.bucket))
 
     @classmethod
     def from_nothing(cls, now: Snapshot) -> Difference:
         """Return the whole bucket, as if each of its keys had just been set."""
-        return cls(orjson.loads(now.bucket), [])
+        return cls(now.bucket.members, [])
 
     def restricted_to(self, keys: frozenset[str]) -> Difference:
         """Return the part that concerns these keys."""

@@ -107,7 +107,7 @@ class Hub:
             self._delivered = self.store.event_id
             self._delivery = asyncio.get_running_loop().create_task(self._deliver())
         self._pending.append(change)
-        self._pending_bytes += len(change.after.bucket)
+        self._pending_bytes += change.after.bucket.size
         if len(self._pending) > MAX_PENDING or self._pending_bytes > MAX_PENDING_BYTES:
             log.warning("changes come faster than they can be delivered: watchers get a gap")
             self.gap()
@@ -178,7 +178,7 @@ class Hub:
             # A gap may have emptied the queue meanwhile.
             if self._pending and self._pending[0] is change:
                 self._pending.popleft()
-                self._pending_bytes -= len(change.after.bucket)
+                self._pending_bytes -= change.after.bucket.size
 
     def _selecting(self, change: ChangeEvent) -> list[Subscription]:
         """Return the subscriptions to the bucket of a change, then those to many buckets."""

@@ -24,8 +24,9 @@ class Notification:
     def offloaded(self) -> bool:
         """Report whether ``prepare`` takes so long that it belongs on a worker thread."""
         before, after = self.change.before, self.change.after
-        size = len(after.bucket) + (len(before.bucket) if before else 0)
-        return size > INLINE_MAX_BYTES
+        size = after.bucket.size + (before.bucket.size if before else 0)
+        is_split = after.bucket.is_split and (before is None or before.bucket.is_split)
+        return size > INLINE_MAX_BYTES and not is_split
 
     def prepare(self) -> None:
         """Compute the difference, on any thread."""

@@ -30,14 +30,13 @@ def gap(event_id: str, key: BucketKey | None) -> bytes:
 
 def bucket(event_id: str, key: BucketKey, revision: int, difference: Difference) -> bytes:
     """Return the event for a change of a bucket."""
-    data = {
-        "device": key.device,
-        "job": key.job,
-        "revision": revision,
-        "set": difference.set,
-        "removed": difference.removed,
-    }
-    return b"event: bucket\nid: %b\ndata: %b\n\n" % (event_id.encode(), orjson.dumps(data))
+    about = {"device": key.device, "job": key.job, "revision": revision}
+    return b'event: bucket\nid: %b\ndata: %b,"set":{%b},"removed":%b}\n\n' % (
+        event_id.encode(),
+        orjson.dumps(about)[:-1],
+        b",".join(difference.set.values()),
+        orjson.dumps(difference.removed),
+    )
 
 
 def announcement(event: str, data: dict[str, Any]) -> bytes:

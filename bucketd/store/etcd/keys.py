@@ -15,6 +15,7 @@ import orjson
 from ...errors import BucketCorrupt, InvalidRequest
 from ...fs import filenames
 from ...model.bucket import ABSENT, FORMAT, BucketKey, Snapshot, envelope_fields
+from ...model.document import Document
 from ..base import BucketInfo, Filter, Page
 
 # A key and its value as in etcd's answers, in base64.
@@ -67,7 +68,7 @@ def encode_value(key: BucketKey, now: Snapshot) -> bytes:
         {
             **envelope_fields(key, now),
             "etag": now.etag,
-            "bucket": orjson.Fragment(now.bucket),
+            "bucket": orjson.Fragment(now.bucket.text),
         }
     )
 
@@ -82,7 +83,7 @@ def decode(prefix: str, kv: KeyValue) -> tuple[BucketKey, Snapshot]:
         value = orjson.loads(base64.b64decode(kv["value"]))
         key = BucketKey.checked(value["device"], value["job"])
         snapshot = Snapshot(
-            orjson.dumps(value["bucket"]),
+            Document(orjson.dumps(value["bucket"])),
             value["revision"],
             value["etag"],
             value["automation"],
@@ -152,7 +153,7 @@ def add_row(prefix: str, page: Page, kv: KeyValue, only: Filter) -> None:
     if only.matches(key.device, key.job, now.automation):
         page.rows.append(
             BucketInfo(
-                key.device, key.job, now.automation, now.revision, len(now.bucket), now.updated_at
+                key.device, key.job, now.automation, now.revision, now.bucket.size, now.updated_at
             )
         )
 

@@ -57,7 +57,7 @@ class StaleCache:
             return
         self.forget(key)
         self._entries[key] = _Entry(snapshot, revision, asked_at)
-        self._bytes += len(snapshot.bucket) + _ENTRY_BYTES
+        self._bytes += snapshot.bucket.size + _ENTRY_BYTES
         while self._bytes > self._max_bytes:
             self.forget(next(iter(self._entries)))
 
@@ -71,7 +71,7 @@ class StaleCache:
         """Remove an entry that may no longer be current."""
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self._bytes -= len(entry.snapshot.bucket) + _ENTRY_BYTES
+            self._bytes -= entry.snapshot.bucket.size + _ENTRY_BYTES
 
     async def read(
         self, key: BucketKey, read: Read, is_unavailable: Callable[[], bool]

@@ -259,7 +259,7 @@ class Writer:
     def _remember(self, key: BucketKey, value: StoredValue) -> None:
         self._forget(key)
         self._remembered[key] = value
-        self._remembered_bytes += len(value.snapshot.bucket)
+        self._remembered_bytes += value.snapshot.bucket.size
         while (
             len(self._remembered) > _MAX_REMEMBERED
             or self._remembered_bytes > _MAX_REMEMBERED_BYTES
@@ -269,7 +269,7 @@ class Writer:
     def _forget(self, key: BucketKey) -> None:
         value = self._remembered.pop(key, None)
         if value is not None:
-            self._remembered_bytes -= len(value.snapshot.bucket)
+            self._remembered_bytes -= value.snapshot.bucket.size
 
 
 def outcome_unknown(cause: str) -> Internal:

@@ -124,4 +124,4 @@ class Applier:
     ) -> None:
         self._files.check_writable(key)
         self._unrecoverable.discard(key)
-        batch.add(key, before.etag, after, published)
+        batch.add(key, before, after, published)

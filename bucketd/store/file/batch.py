@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -41,23 +42,45 @@ class Transition(NamedTuple):
 class Batch:
     """The results of some commits; ``transitions`` has one entry for each of the ``payloads``.
 
-    ``size`` is that of the payloads in the journal, and ``start`` the position of the first one
-    once it is in the journal.
+    ``size`` is that of the payloads in the journal, ``whole_size`` the same if no payload were a
+    difference to an earlier record, and ``start`` the position of the first one once it is in the
+    journal. ``base_of`` returns the ETag of the state of a bucket that a difference may build upon.
     """
 
+    base_of: Callable[[BucketKey], str | None] = lambda _key: None
     size: int = 0
+    whole_size: int = 0
     start: JournalPosition | None = None
     newest: dict[BucketKey, Snapshot] = field(default_factory=dict)
     payloads: list[bytes] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)
     outcomes: list[tuple[Commit, Snapshot | BucketdError]] = field(default_factory=list)
+    # By their number: the payloads that are differences to what is in the journal before them.
+    _differences: dict[int, Record] = field(default_factory=dict)
 
     def add(
-        self, key: BucketKey, base: str | None, after: Snapshot, published: Snapshot | None
+        self, key: BucketKey, before: Snapshot, after: Snapshot, published: Snapshot | None
     ) -> None:
-        """Record a change of the state with the ETag ``base``."""
-        payload = records.encode(Record(key, base, after))
+        """Record a change; ``published`` is the state that watchers know, where that is known."""
+        record, payload = Record(key, before.etag, after), None
+        earlier = self.newest.get(key)
+        base = self.base_of(key) if earlier is None else earlier.etag
+        if base is not None and base == before.etag != after.etag and after.revision:
+            payload = records.encode_difference(record, before.bucket)
+        if payload is None:
+            payload = records.encode(record)
+        elif earlier is None:
+            self._differences[len(self.payloads)] = record
+            self.whole_size += after.bucket.size
+        size = records.framed_size(payload)
         self.payloads.append(payload)
-        self.size += records.framed_size(payload)
+        self.size, self.whole_size = self.size + size, self.whole_size + size
         self.newest[key] = after
         self.transitions.append(Transition(key, published, after))
+
+    def make_whole(self) -> None:
+        """Let it build upon nothing in the journal: a new segment does not need the older one."""
+        for number, record in self._differences.items():
+            before, self.payloads[number] = self.payloads[number], records.encode(record)
+            self.size += records.framed_size(self.payloads[number]) - records.framed_size(before)
+        self._differences.clear()

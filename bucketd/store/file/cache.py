@@ -61,5 +61,5 @@ class Cache:
 
 
 def _cost(entry: Entry) -> int:
-    before = 0 if entry.before is None else len(entry.before.bucket)
-    return len(entry.snapshot.bucket) + before + _OVERHEAD
+    before = 0 if entry.before is None else entry.before.bucket.size
+    return entry.snapshot.bucket.size + before + _OVERHEAD

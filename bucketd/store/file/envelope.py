@@ -33,6 +33,7 @@ from ...model.bucket import (
     is_timestamp,
     timestamp,
 )
+from ...model.document import Document
 
 # A bucket of at most so many bytes is indented before its growth is known.
 ALWAYS_TRIED_BYTES = 64 * 1024
@@ -61,16 +62,17 @@ def write(key: BucketKey, snapshot: Snapshot, origin: str) -> bytes:
 
     A bucket whose indentation would multiply its size is written on one line.
     """
-    envelope = {**envelope_fields(key, snapshot), "bucket": orjson.loads(snapshot.bucket)}
+    envelope = {**envelope_fields(key, snapshot), "bucket": snapshot.bucket.values()}
     seal = f"{snapshot.etag}.{origin}.{_checksum(envelope, snapshot.etag)}"
     bucket = envelope.pop("bucket")
     parts = {**envelope, "seal": seal}
-    most = MAX_GROWTH * len(snapshot.bucket) + ALWAYS_TRIED_BYTES
-    if len(snapshot.bucket) <= ALWAYS_TRIED_BYTES or _at_most_indented(snapshot.bucket) <= most:
+    compact = snapshot.bucket.text
+    most = MAX_GROWTH * len(compact) + ALWAYS_TRIED_BYTES
+    if len(compact) <= ALWAYS_TRIED_BYTES or _at_most_indented(compact) <= most:
         text = orjson.dumps({**parts, "bucket": bucket}, option=_OPTIONS)
         if len(text) <= most:
             return text
-    return orjson.dumps({**parts, "bucket": orjson.Fragment(snapshot.bucket)}, option=_OPTIONS)
+    return orjson.dumps({**parts, "bucket": orjson.Fragment(compact)}, option=_OPTIONS)
 
 
 def _at_most_indented(text: bytes) -> int:
@@ -123,7 +125,7 @@ def _fields(envelope: dict[str, Any]) -> tuple[BucketKey, Snapshot]:
         check_name(automation, "automation")
     key = BucketKey.checked(envelope.get("device"), envelope.get("job"))
     created, updated = (_text_or_none(envelope, k) for k in ("created_at", "updated_at"))
-    return key, Snapshot(strict_json.dumps(bucket), revision, None, automation, created, updated)
+    return key, Snapshot(Document.of(bucket), revision, None, automation, created, updated)
 
 
 def _text_or_none(envelope: dict[str, Any], name: str) -> str | None:

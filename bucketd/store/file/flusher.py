@@ -103,6 +103,7 @@ class Flusher:
             self._write_again()
         if not self.dirty and not self._sync.failed:
             self._synced_writes = self._files.writes
+            self._writer.begin_whole()
             self._sync.start(self._journal.position)
             self._writer.counters.file_syncs += 1
 
@@ -115,6 +116,7 @@ class Flusher:
             self.make_all_durable()
             if self.flush_error is not None:
                 return
+        self._writer.begin_whole()
         self._journal.recycle(self._sync.durable)
 
     def make_all_durable(self) -> None:
@@ -125,6 +127,7 @@ class Flusher:
             if self._sync.failed:
                 self._write_again()
             self.flush()
+            self._writer.begin_whole()
             if self.flush_error is not None or self._sync.reach(self._journal.position):
                 return
         self.flush_error = Internal(

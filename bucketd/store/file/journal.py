@@ -159,7 +159,10 @@ class Journal:
     def _records_until(
         self, end: JournalPosition, key: BucketKey | None, besides: JournalPosition | None = None
     ) -> Iterator[tuple[JournalPosition, Record]]:
-        """Yield records in order: all, or those of a bucket and the one at ``besides``."""
+        """Yield records in order: all, or those of a bucket and the one at ``besides``.
+
+        The latter is not completed, unless it is of the bucket.
+        """
         begun = []
         for fd in self._fds:
             text = logfile.read_log(fd)
@@ -167,14 +170,20 @@ class Journal:
             if generation is not None:
                 begun.append((generation, text))
         prefix = b"" if key is None else records.prefix(key)
+        newest: dict[BucketKey, Snapshot] = {}
         for generation, text in sorted(begun):
             for offset, payload in records.payloads(text, generation, HEADER_BYTES):
                 position = JournalPosition(generation, offset)
                 if not position < end:
                     return
-                if not payload.startswith(records.CHECKPOINT) and (
-                    payload.startswith(prefix) or position == besides
-                ):
+                if payload.startswith(records.CHECKPOINT):
+                    continue
+                if payload.startswith(prefix):
+                    change = records.decode(payload)
+                    record = change.completed(newest.get(change.key))
+                    newest[record.key] = record.after
+                    yield position, record
+                elif position == besides:
                     yield position, records.decode(payload)
 
     def close(self) -> None:
@@ -199,7 +208,7 @@ class _Segment:
         """Yield the changes at or after a position, or all without a position.
 
         Each record is decoded on demand. Decoding all records of a full journal at once would
-        enlarge the process by 20 MiB for good.
+        enlarge the process by 20 MiB for good. Differences are yet to be completed.
         """
         for offset in self.offsets:
             if position is None or not JournalPosition(self.generation, offset) < position:
@@ -262,4 +271,11 @@ def _after_checkpoint(segments: list[_Segment]) -> list[Record]:
     """Return the records after the newest checkpoint, in the order of acknowledgement."""
     checkpoints = [s.checkpoint for s in segments if s.checkpoint is not None]
     newest = max(checkpoints, default=None)
-    return [record for segment in segments for record in segment.changes_from(newest)]
+    states: dict[BucketKey, Snapshot] = {}
+    found = []
+    for segment in segments:
+        for change in segment.changes_from(newest):
+            record = change.completed(states.get(change.key))
+            states[record.key] = record.after
+            found.append(record)
+    return found

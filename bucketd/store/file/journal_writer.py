@@ -48,6 +48,8 @@ class JournalWriter:
         self.dirty: dict[BucketKey, Snapshot] = {}
         # The end of the changes in the journal.
         self.end = journal.position
+        # The newest ETag of each bucket whose state a start finds in the journal alone.
+        self._bases: dict[BucketKey, str] = {}
         # Set once and for all: only a new process can recover.
         self.failure: BucketdError | None = None
         self.counters = Counters()
@@ -60,6 +62,14 @@ class JournalWriter:
             and self._recent_sync_seconds <= MAX_INLINE_SYNC_SECONDS
             and self._journal.fits(min(MAX_INLINE_BATCH_BYTES, self._journal.max_batch_bytes))
         )
+
+    def base_of(self, key: BucketKey) -> str | None:
+        """Return the ETag of the state that the next change of a bucket may be a difference to."""
+        return self._bases.get(key)
+
+    def begin_whole(self) -> None:
+        """Journal the next change of each bucket whole: a start may read from here on alone."""
+        self._bases.clear()
 
     def write(self, batch: Batch) -> BucketdError | None:
         """Make a batch durable; return an error if that failed, and the outcome is unknown."""
@@ -74,6 +84,11 @@ class JournalWriter:
             self.fail(error)
             return errors.refusal("write", errors.OutcomeUnknown(error.errno, error.strerror))
         self.dirty.update(batch.newest)
+        for key, now in batch.newest.items():
+            if now.etag is None:
+                self._bases.pop(key, None)
+            else:
+                self._bases[key] = now.etag
         # ``end`` is set after ``dirty``, so that all changes before ``end`` can be read.
         self.end = self._journal.position
         self.counters.batches += 1

@@ -107,7 +107,7 @@ class Lister:
         if not now.revision:
             return None
         return BucketInfo(
-            key.device, key.job, now.automation, now.revision, len(now.bucket), now.updated_at
+            key.device, key.job, now.automation, now.revision, now.bucket.size, now.updated_at
         )
 
     def _stored(self, place: Place, path: str) -> tuple[BucketKey, Snapshot]:

@@ -91,7 +91,11 @@ class Pipeline:
             now = self.dirty.get(commit.key) or self._files.cached(commit.key)
         except BucketdError:
             return False
-        return now is not None and len(now.bucket) <= INLINE_MAX_BYTES
+        if now is None:
+            return False
+        # Of a large bucket only a difference is written quickly.
+        is_quick = commit.change.by_members and self.writer.base_of(commit.key) == now.etag
+        return now.bucket.size <= INLINE_MAX_BYTES or (is_quick and now.bucket.is_split)
 
     def poll_timeout(self) -> float | None:
         """Return after how many seconds without a commit to call ``maintain``; None: never."""
@@ -118,14 +122,14 @@ class Pipeline:
             if not commits:
                 return []
         began = time.monotonic()
-        batch, undone = Batch(), 0
+        batch, undone = Batch(self.writer.base_of), 0
         for number, commit in enumerate(commits, 1):
             self._applier.apply(commit, batch)
-            if number == len(commits) or batch.size > self._journal.max_batch_bytes:
+            if number == len(commits) or batch.whole_size > self._journal.max_batch_bytes:
                 if inline and not self._journal.fits(batch.size):
                     break
                 self._complete(batch, respond)
-                batch, undone = Batch(), number
+                batch, undone = Batch(self.writer.base_of), number
         if refusal is not None:
             # Only removals were let through; flushing them frees space.
             self._flusher.flush()
@@ -139,6 +143,7 @@ class Pipeline:
             refusal = self.writer.failure
             if refusal is None and not self._journal.fits(batch.size):
                 refusal = self._next_segment()
+                batch.make_whole()
             if refusal is None:
                 refusal = self.writer.write(batch)
             if refusal is not None:

@@ -1,12 +1,18 @@
 """The format of the commit journal: encode and decode changes, without access to files.
 
-Version 1, little-endian:
+Version 2, little-endian:
 
     segment   header, padded to 4096 bytes, then records up to the segment's end
     header    magic "bucketdJ", version u32, CRC-32 u32 of all else in it, generation u64
     record    tag u32, length u32, CRC-32 u32, payload of that length, zeros up to a multiple of 4
     tag       CRC-32 of the generation, so that a record can be searched for
     CRC-32    (RFC 1952) of generation u64, length u32 and payload
+
+A change is a JSON object: the names of its bucket, the ETag ``base`` of the state before, and in
+``after`` the state that it left (null: deleted). That state is whole, ``bucket`` included, or a
+difference to the state before: the members in ``set`` and the keys in ``removed``. The first change
+of a bucket in a segment, and after each position that a checkpoint may name, is whole, since a file
+that was not synced may be torn. Version 1 has whole states alone.
 
 The generation in the checksums invalidates the records of earlier uses of the segment without
 erasing them. A log ends at the first record whose checksum is wrong. Recovery needs only the
@@ -21,14 +27,19 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from ...model import strict_json
 from ...model.bucket import ABSENT, BucketKey, Snapshot
+from ...model.document import EMPTY, Document, Members
 
-MAGIC, VERSION = b"bucketdJ", 1
+MAGIC, VERSION = b"bucketdJ", 2
+# The oldest version that is read.
+OLDEST_VERSION = 1
+# A smaller bucket is always whole, since a difference would save nothing worth the comparison.
+MIN_DIFFERENCE_BYTES = 4096
 HEADER_BYTES = 4096
 # The beginning of a checkpoint; no change begins so.
 CHECKPOINT = b'{"checkpoint":'
@@ -41,12 +52,36 @@ class JournalError(Exception):
     """The journal cannot be used; the message says why, and how to fix it."""
 
 
+class Difference(NamedTuple):
+    """What a change did to the members of a bucket."""
+
+    set: Members
+    removed: list[str]
+
+
 class Record(NamedTuple):
-    """One acknowledged change: the state after it (ABSENT: deleted), and the ETag before it."""
+    """One acknowledged change: the state after it (ABSENT: deleted), and the ETag before it.
+
+    With a ``difference`` the state is not complete: it lacks its bucket.
+    """
 
     key: BucketKey
     base: str | None
     after: Snapshot
+    difference: Difference | None = None
+
+    def completed(self, before: Snapshot | None) -> Record:
+        """Return the record with its whole state, upon the newest one that is known before it."""
+        if self.difference is None:
+            return self
+        if before is None or before.etag != self.base:
+            raise JournalError(
+                f"cannot read the journal: a change of {self.key} builds upon a state that is not "
+                "in it; keep a copy of the directory journal, move it away, and start again: the "
+                "files then have what was durable in them"
+            )
+        bucket = before.bucket.changed(*self.difference)
+        return Record(self.key, self.base, self.after._replace(bucket=bucket))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -107,19 +142,40 @@ def _tag(generation: int) -> int:
 
 def encode(record: Record) -> bytes:
     """Return a change as a payload."""
-    after = record.after
-    state = None
+    after, state = record.after, None
     if after.revision:
-        state = {
-            "automation": after.automation,
-            "revision": after.revision,
-            "created_at": after.created_at,
-            "updated_at": after.updated_at,
-            "etag": after.etag,
-            "bucket": orjson.Fragment(after.bucket),
-        }
+        state = {**_metadata(after), "bucket": orjson.Fragment(after.bucket.text)}
     text = orjson.dumps({"base": record.base, "after": state})
     return prefix(record.key) + text[1:]
+
+
+def encode_difference(record: Record, before: Document) -> bytes | None:
+    """Return a change as a payload that needs the bucket before; None where that saves nothing."""
+    after = record.after.bucket
+    if after.size < MIN_DIFFERENCE_BYTES:
+        return None
+    changed, removed = after.difference_from(before)
+    if 2 * sum(map(len, changed.values())) > after.size:
+        return None
+    # A replacement may have changed the order of the keys, which is kept, too.
+    if [*before.changed(changed, removed).members] != [*after.members]:
+        return None
+    head = {"base": record.base, "after": _metadata(record.after), "removed": removed}
+    return b'%b%b,"set":{%b}}' % (
+        prefix(record.key),
+        orjson.dumps(head)[1:-1],
+        b",".join(changed.values()),
+    )
+
+
+def _metadata(after: Snapshot) -> dict[str, Any]:
+    return {
+        "automation": after.automation,
+        "revision": after.revision,
+        "created_at": after.created_at,
+        "updated_at": after.updated_at,
+        "etag": after.etag,
+    }
 
 
 def prefix(key: BucketKey) -> bytes:
@@ -128,14 +184,16 @@ def prefix(key: BucketKey) -> bytes:
 
 
 def decode(payload: bytes) -> Record:
-    """Return the change in a payload from ``encode``."""
+    """Return the change in a payload; one with a difference is yet to be completed."""
     value = orjson.loads(payload)
     key = BucketKey(str(value["device"]), value["job"])
-    state = value["after"]
-    after = ABSENT
-    if isinstance(state, dict):
-        after = Snapshot(**{**state, "bucket": strict_json.dumps(state["bucket"])})
-    return Record(key, value["base"], after)
+    base, state = value["base"], value["after"]
+    if not isinstance(state, dict):
+        return Record(key, base, ABSENT)
+    if "set" in value:
+        difference = Difference(strict_json.members(value["set"]), value["removed"])
+        return Record(key, base, Snapshot(EMPTY, **state), difference)
+    return Record(key, base, Snapshot(**{**state, "bucket": Document.of(state["bucket"])}))
 
 
 def encode_checkpoint(upto: JournalPosition) -> bytes:
@@ -154,11 +212,11 @@ def generation_of(text: bytes) -> int | None:
     _, version, _, generation = _HEADER.unpack_from(text)
     if text[: _HEADER.size] != header(version, generation):
         return None
-    if version != VERSION:
+    if not OLDEST_VERSION <= version <= VERSION:
         raise JournalError(
             f"cannot read the directory journal: it has format version {version}, this bucketd "
-            f"reads {VERSION}; start the bucketd that wrote it once, stop it cleanly, and move "
-            "that directory away"
+            f"reads {OLDEST_VERSION} to {VERSION}; start the bucketd that wrote it once, stop it "
+            "cleanly, and move that directory away"
         )
     return int(generation)
 

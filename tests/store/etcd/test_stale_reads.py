@@ -19,6 +19,7 @@ from harness import Response, new_daemon, pair
 from sse import Stream
 
 from bucketd.model.bucket import BucketKey, Snapshot
+from bucketd.model.document import Document
 from bucketd.store.etcd import stale_cache
 from bucketd.store.etcd.stale_cache import StaleCache
 
@@ -221,7 +222,7 @@ KEY = BucketKey("d", "j")
 
 
 def state(number: int, size: int = 0) -> Snapshot:
-    return Snapshot(b'{"x":"%b"}' % (b"x" * size), number, f"{number}")
+    return Snapshot(Document(b'{"x":"%b"}' % (b"x" * size)), number, f"{number}")
 
 
 def noted(memory: StaleCache, key: BucketKey = KEY) -> int | None:

@@ -29,6 +29,7 @@ from bucketd.fs import files, logfile
 from bucketd.model import changes
 from bucketd.model.bucket import ABSENT, BucketKey
 from bucketd.model.changes import Change
+from bucketd.model.document import Document
 from bucketd.model.preconditions import Preconditions
 from bucketd.store.base import settled
 from bucketd.store.file import journal_writer, paths, pipeline, quarantine
@@ -85,7 +86,7 @@ def _short(name: str, real: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 class Witness:
     """What each bucket may hold, by what its writer was told."""
 
-    allowed: dict[BucketKey, list[bytes | None]] = field(
+    allowed: dict[BucketKey, list[Document | None]] = field(
         default_factory=lambda: defaultdict(lambda: [None])
     )
     acknowledged: int = 0

@@ -20,6 +20,7 @@ from bucketd.fs import files
 from bucketd.fs.locks import WriteLock
 from bucketd.model import changes
 from bucketd.model.bucket import BucketKey, Snapshot, timestamp
+from bucketd.model.document import Document
 from bucketd.model.preconditions import Preconditions
 from bucketd.settings.sections import StoreSettings
 from bucketd.store.file import (
@@ -47,7 +48,7 @@ def root(tmp_path: Path) -> Iterator[int]:
 
 def snapshot(number: int) -> Snapshot:
     now = timestamp()
-    return Snapshot(b'{"n":%d}' % number, number, f"{number:016x}", None, now, now)
+    return Snapshot(Document(b'{"n":%d}' % number), number, f"{number:016x}", None, now, now)
 
 
 def written(root: int, size: int, upto: int) -> list[Record]:
@@ -234,7 +235,7 @@ def test_a_full_journal_is_replayed_in_time(root: int, tmp_path: Path) -> None:
     for _ in journal.NAMES:
         log.begin_segment()
         while log.fits(size // 1000):
-            state = snapshot(count + 1)._replace(bucket=b'{"pad":"%s"}' % (b"x" * 1000))
+            state = snapshot(count + 1)._replace(bucket=Document(b'{"pad":"%s"}' % (b"x" * 1000)))
             log.append([records.encode(Record(BucketKey("phone", f"{count % 1000}"), None, state))])
             count += 1
     log.close()
@@ -262,7 +263,7 @@ def test_the_event_loop_never_waits_for_a_new_segment(root: int, tmp_path: Path)
         store = FileStore(os.dup(root), str(tmp_path), FileStoreOptions(1 << 20, 1.0, size, None))
         for turn in range(40):
             keys = [BucketKey("phone", f"job{number}") for number in range(12)]
-            change = changes.merge({"n": turn, "pad": "x" * 50_000})
+            change = changes.merge({"n": turn, "pad": f"{turn}" * 25_000})
             commits = (store.commit(key, change, Preconditions()) for key in keys)
             done = await asyncio.gather(*commits)
             assert [snapshot.revision for snapshot in done] == [turn + 1] * 12

@@ -20,6 +20,7 @@ import pytest
 from bucketd.errors import BucketCorrupt
 from bucketd.fs import files
 from bucketd.model.bucket import BucketKey, Snapshot, timestamp
+from bucketd.model.document import Document
 from bucketd.store.file import journal, quarantine, records, recovery
 from bucketd.store.file.bucket_files import BeingEdited, BucketFiles
 from bucketd.store.file.journal import Journal
@@ -38,7 +39,7 @@ def home() -> Iterator[str]:
 def snapshot(revision: int) -> Snapshot:
     now = timestamp()
     bucket = b'{"sessionToken":"t-%d","loggedIn":true,"n":%d}' % (revision, revision)
-    return Snapshot(bucket, revision, f"{revision:016x}", "login", now, now)
+    return Snapshot(Document(bucket), revision, f"{revision:016x}", "login", now, now)
 
 
 def damages(text: bytes, scale: float) -> Iterator[bytes]:
@@ -116,7 +117,7 @@ def test_an_edit_in_place_is_told_from_rot_by_its_times(home: str) -> None:
     path.write_bytes(path.read_bytes().replace(b"t-3", b"t-9"))
     for files_ in (writer, BucketFiles(root, home, 1 << 20)):
         loaded = files_.load(KEY)
-        assert b"t-9" in loaded.snapshot.bucket
+        assert b"t-9" in loaded.snapshot.bucket.text
         assert not loaded.verified
         assert loaded.snapshot.revision == 4
     os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
@@ -153,7 +154,7 @@ def test_a_text_is_not_judged_while_somebody_writes_it(home: str) -> None:
                 files_.load(KEY)
             assert files_.take_unsettled() == {KEY}
         editor.write(text[100:].replace(b"t-3", b"t-9"))
-    assert b"t-9" in writer.load(KEY).snapshot.bucket
+    assert b"t-9" in writer.load(KEY).snapshot.bucket.text
     os.close(root)
 
 
@@ -169,7 +170,7 @@ def test_edits_with_equal_size_and_time_are_seen(home: str) -> None:
         path.write_bytes(path.read_bytes().replace(b"t-%c" % (number - 1), b"t-%c" % number))
         os.utime(path, ns=(written.st_atime_ns, 10**18))
         loaded = writer.load(KEY)
-        assert b"t-%c" % number in loaded.snapshot.bucket
+        assert b"t-%c" % number in loaded.snapshot.bucket.text
         etags.add(loaded.snapshot.etag)
         # The kernel's clock for the times of files has ticks.
         time.sleep(0.01)
@@ -201,7 +202,7 @@ def test_a_rotted_journal_gives_a_state_that_was(
     path = next(p for p in names if p.read_bytes()[:8] == records.MAGIC)
     whole = path.read_bytes()
     end = max(i for i, byte in enumerate(whole) if byte) + 1
-    states = {record.after.bucket for record in journaled}
+    states = {record.after.bucket.text for record in journaled}
     head, tail = whole[:24], whole[records.HEADER_BYTES : end]
     tried = shorter = silent = 0
     with caplog.at_level(logging.CRITICAL):
@@ -209,8 +210,8 @@ def test_a_rotted_journal_gives_a_state_that_was(
             path.write_bytes(damaged)
             log = Journal(root, SEGMENT)
             tried += 1
-            found = [record.after.bucket for record in log.replay]
-            assert found == [r.after.bucket for r in journaled][: len(found)]
+            found = [record.after.bucket.text for record in log.replay]
+            assert found == [r.after.bucket.text for r in journaled][: len(found)]
             assert set(found) <= states
             if len(found) < len(journaled):
                 shorter += 1
@@ -267,7 +268,7 @@ def test_a_file_without_its_bytes_is_completed_and_not_kept(home: str, left: byt
 def test_a_journal_of_another_version_is_not_touched(home: str) -> None:
     root, _ = _journal_with_records(home)
     path = Path(home, "journal", journal.NAMES[0])
-    path.write_bytes(records.header(2, 9).ljust(SEGMENT, b"\0"))
-    with pytest.raises(records.JournalError, match="version 2"):
+    path.write_bytes(records.header(records.VERSION + 1, 9).ljust(SEGMENT, b"\0"))
+    with pytest.raises(records.JournalError, match=f"version {records.VERSION + 1}"):
         Journal(root, SEGMENT)
     os.close(root)

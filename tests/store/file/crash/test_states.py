@@ -204,8 +204,8 @@ def _judge(
     for key, now in found.items():
         if key not in allowed:
             continue
-        states = [(s.revision, s.etag, s.bucket) for s in allowed[key] if s is not UNREADABLE]
-        shown = (now.revision, now.etag, now.bucket) if isinstance(now, Snapshot) else now
+        states = [(s.revision, s.etag, s.bucket.text) for s in allowed[key] if s is not UNREADABLE]
+        shown = (now.revision, now.etag, now.bucket.text) if isinstance(now, Snapshot) else now
         if isinstance(now, str) and UNREADABLE in allowed[key]:
             continue  # damaged by the workload itself, and not yet replaced
         if shown not in states:

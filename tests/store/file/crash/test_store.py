@@ -14,6 +14,7 @@ from bucketd.errors import BucketCorrupt
 from bucketd.fs import files
 from bucketd.model import changes
 from bucketd.model.bucket import ABSENT, BucketKey, Snapshot, timestamp
+from bucketd.model.document import Document
 from bucketd.model.preconditions import Preconditions
 from bucketd.store.base import settled
 from bucketd.store.file import paths, records
@@ -35,7 +36,7 @@ def root(tmp_path: Path) -> Iterator[int]:
 
 def snapshot(revision: int) -> Snapshot:
     now = timestamp()
-    return Snapshot(b'{"n":%d}' % revision, revision, f"{revision:016x}", None, now, now)
+    return Snapshot(Document(b'{"n":%d}' % revision), revision, f"{revision:016x}", None, now, now)
 
 
 def test_a_slow_reader_does_not_bring_back_what_was_deleted(root: int, tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_an_unreadable_bucket_is_looked_for_in_the_journal_once(root: int, tmp_p
         await asyncio.sleep(0.1)
         place.write_bytes(b"no bucket, again")
         healed = await settled(store.read(KEY))
-        assert (healed.bucket, healed.recovered and healed.recovered[0]) == (b'{"n":1}', 1)
+        assert (healed.bucket.text, healed.recovered and healed.recovered[0]) == (b'{"n":1}', 1)
         await store.close()
 
     with mock.patch.object(Journal, "find", autospec=True, side_effect=Journal.find) as find:

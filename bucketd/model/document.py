@@ -1,0 +1,128 @@
+"""A bucket's content: its keys in order, each with the JSON of its value as it will be sent.
+
+A change of one key touches the JSON of that key alone, however large the others are. Whatever
+needs values parses them, and keeps them no longer than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from . import strict_json
+
+# "key":value, by key.
+Members = dict[str, bytes]
+
+
+class Document:
+    """A JSON object, compact and immutable; held as one text, or by members once those are used."""
+
+    __slots__ = ("_members", "_text", "size")
+
+    def __init__(self, text: bytes | None, members: Members | None = None) -> None:
+        self._text, self._members = text, members
+        # In bytes, as compact JSON.
+        self.size = len(text) if text is not None else _size(members or {})
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Document:
+        """Return the document with these values; raise InvalidJson for what cannot be kept."""
+        return cls(strict_json.dumps(values))
+
+    @property
+    def text(self) -> bytes:
+        """The compact JSON."""
+        return b"".join(self.pieces)
+
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """The compact JSON in pieces, to be joined with what is around it: each copy takes time."""
+        text, members = self._text, self._members
+        if members is None:
+            return (text or b"{}",)
+        if not members:
+            return (b"{}",)
+        pieces = [b"{"]
+        for member in members.values():
+            pieces += (member, b",")
+        pieces[-1] = b"}"
+        return tuple(pieces)
+
+    @property
+    def members(self) -> Members:
+        """The JSON of each member, by its key; not to be changed."""
+        if self._members is None:
+            values = orjson.loads(self._text or b"{}")
+            self._members = strict_json.members(values)
+            # One form is enough, and a large bucket in both would take twice the memory.
+            self._text = None
+        return self._members
+
+    @property
+    def is_split(self) -> bool:
+        """Report whether the members are at hand, without parsing anything."""
+        return self._members is not None
+
+    def values(self) -> dict[str, Any]:
+        """Return the bucket as Python values, parsed anew."""
+        values: dict[str, Any] = orjson.loads(self.text)
+        return values
+
+    def value(self, key: str) -> Any:
+        """Return the value of one key, parsed anew; None where it is not there."""
+        member = self.members.get(key)
+        return None if member is None else orjson.loads(b"{%b}" % member)[key]
+
+    def only(self, keys: Iterable[str]) -> Document:
+        """Return the document with those of these keys that it has, in the order of ``keys``."""
+        members = self.members
+        return Document(None, {key: members[key] for key in keys if key in members})
+
+    def changed(self, set_: Members, removed: Iterable[str] = ()) -> Document:
+        """Return the document with these members set and removed; others stay where they are.
+
+        It is this very document where nothing changes.
+        """
+        members = self.members
+        new = {k: m for k, m in set_.items() if k not in members or not _same(members[k], m)}
+        gone = [key for key in removed if key in members]
+        if not new and not gone:
+            return self
+        result = members | new
+        for key in gone:
+            del result[key]
+        return Document(None, result)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Document) and (self is other or self.text == other.text)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def same(self, other: Document) -> bool:
+        """Report whether both hold the same value, in any order of keys."""
+        if self is other:
+            return True
+        return self.size == other.size and strict_json.same(self.text, other.text)
+
+    def difference_from(self, before: Document) -> tuple[Members, list[str]]:
+        """Return the members that were set since ``before``, and the keys that were removed."""
+        old, new = before.members, self.members
+        changed = {k: m for k, m in new.items() if k not in old or not _same(old[k], m)}
+        return changed, [key for key in old if key not in new]
+
+
+EMPTY = Document(b"{}")
+
+
+def _same(one: bytes, other: bytes) -> bool:
+    """Report whether two members of one key hold the same value, in any order of keys."""
+    if one is other or one == other:
+        return True
+    return len(one) == len(other) and strict_json.same(b"{%b}" % one, b"{%b}" % other)
+
+
+def _size(members: Members) -> int:
+    return 2 + sum(map(len, members.values())) + max(0, len(members) - 1)
