@@ -10,6 +10,7 @@ from bucketd.store.file import envelope, journal
 # The first version that reads each format. A new format adds a line.
 READ_SINCE: dict[tuple[str, int | str], str] = {
     ("journal", 1): "0.1.0",
+    ("journal", 2): "0.1.0",
     ("bucket file", "bucketd/1"): "0.1.0",
 }
 WRITTEN: tuple[tuple[str, int | str], ...] = (

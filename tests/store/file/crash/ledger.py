@@ -19,6 +19,7 @@ from pathlib import Path
 from harness import Daemon, Response, pair
 
 STEADY = 5  # writers that change one bucket all the time
+LARGE = "a login " * 600
 SLOTS, KEPT = 40, 4  # the last writer makes buckets, and deletes all but the newest of them
 
 
@@ -86,8 +87,12 @@ class Ledger:
 
 
 def value(number: int) -> dict[str, object]:
-    """Up to 2 KB, so that records and files end anywhere in a block."""
-    return {"n": number, "pad": f"{number}." * (number * 7919 % 400)}
+    """Up to 2 KB, so that records and files end anywhere in a block.
+
+    Eight numbers in turn have a large text as well, which the journal does not repeat.
+    """
+    found: dict[str, object] = {"n": number, "pad": f"{number}." * (number * 7919 % 400)}
+    return found | {"login": LARGE} if number // 8 % 2 else found
 
 
 def slot(number: int) -> str:

@@ -124,7 +124,9 @@ async def workload(path: str, witness: Witness) -> list[str]:
     wrong: list[str] = []
     hot, other, device = KEYS
     for number in range(4):
-        await witness.commit(store, hot, changes.merge({"n": number, "pad": "x" * 2500}))
+        # Every other change is a difference in the journal.
+        pad = f"{number // 2}" * 5000
+        await witness.commit(store, hot, changes.merge({"n": number, "pad": pad}))
         await witness.commit(store, other, changes.replace({"n": number}))
         wrong += await witness.check(store, firm=False)
         await asyncio.sleep(0.004)

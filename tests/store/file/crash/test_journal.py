@@ -82,6 +82,37 @@ def test_a_segment_that_is_begun_anew_has_the_new_size(root: int, tmp_path: Path
     assert [(tmp_path / "journal" / n).stat().st_size for n in journal.NAMES] == [SMALL] * 2
 
 
+def test_a_journal_of_version_1_is_replayed_and_continued(root: int, tmp_path: Path) -> None:
+    """A crash, an upgrade, more changes, and one more crash before any file is written."""
+    key, large = BucketKey("phone", "job"), Document.of({"login": "x" * 9000, "n": 1})
+    with mock.patch.object(journal, "VERSION", 1):
+        log = Journal(root, LARGE)
+        log.begin_segment()
+        log.append([records.encode(Record(key, None, snapshot(1)._replace(bucket=large)))])
+        log.sync()
+        log.close()
+
+    async def run() -> None:
+        store = FileStore(os.dup(root), str(tmp_path), FileStoreOptions(1 << 20, 1.0, LARGE, None))
+        for number in range(2, 5):
+            await store.commit(key, changes.merge({"n": number}), Preconditions())
+        shutil.copytree(tmp_path / "journal", tmp_path / "crashed" / "journal")
+        await store.close()
+
+    asyncio.run(run())
+    crashed = files.open_root(str(tmp_path / "crashed"))
+    log = Journal(crashed, LARGE)
+    assert [record.after.revision for record in log.replay] == [2, 3, 4]
+    assert log.replay[-1].after.bucket == Document.of({"login": "x" * 9000, "n": 4})
+    log.close()
+    os.close(crashed)
+    versions = {text[8] for text in (p.read_bytes() for p in tmp_path.glob("crashed/journal/*"))}
+    assert versions == {1, 2}
+    # The login is there once for each version, however many changes there were.
+    texts = b"".join(p.read_bytes() for p in tmp_path.glob("crashed/journal/*"))
+    assert texts.count(b"x" * 9000) == 2
+
+
 class LosingDisk:
     """``sync_all`` that fails at first: what it should have kept is lost then, and not told again.
 

@@ -21,6 +21,7 @@ STEPS = [
     for call in ("pwrite", "fdatasync", "open", "write", "rename", "mkdir", "syncfs", "unlink")
     for when in ("before", "after")
 ]
+LOGIN = "a login " * 600
 KILLER = str(Path(__file__).with_name("killed_daemon.py"))
 # Small, so that segments are recycled all the time.
 SMALL_JOURNAL = {
@@ -58,13 +59,20 @@ def write_until_killed(daemon: Daemon, ledger: Ledger, writer: int, dice: random
         while True:
             number = ledger.sent.get(writer, 0) + 1
             ledger.sent[writer] = number
-            body = {"n": number, "pad": "x" * dice.randrange(2000)}
+            body: dict[str, object] = {"n": number, "pad": "x" * dice.randrange(2000)}
+            if number == 1 and keeps_login(writer):
+                body["login"] = LOGIN
             response = daemon.request("PATCH", path_of(writer), body, sock=sock)
             assert response.status == 200, response
             assert response.bucket["n"] == number
             ledger.acknowledged[writer] = number
             ledger.revisions[writer] = response.json["revision"]
             ledger.total += 1
+
+
+def keeps_login(writer: int) -> bool:
+    """Whether a writer's bucket has a text that stays, and that the journal does not repeat."""
+    return writer % 2 == 0
 
 
 def path_of(writer: int) -> str:
@@ -83,6 +91,8 @@ def compare(daemon: Daemon, ledger: Ledger) -> None:
         ledger.lost += number < ledger.acknowledged.get(writer, 0)
         ledger.back += revision < ledger.revisions.get(writer, 0)
         assert number <= ledger.sent.get(writer, 0)
+        if number and keeps_login(writer):
+            ledger.torn += response.bucket.get("login") != LOGIN
         ledger.sent[writer] = ledger.acknowledged[writer] = number
         ledger.revisions[writer] = revision
 

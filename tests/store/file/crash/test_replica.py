@@ -97,7 +97,7 @@ def step(daemon: Daemon, copies: list[Copy], chance: random.Random) -> str:
         (8, 3, 1, 3, 2, 1, 3, 1, 1),
     )[0]
     if what == "set":
-        daemon.request("PATCH", TARGET, {key: value, "pad": "x" * chance.choice((1, 2000))})
+        daemon.request("PATCH", TARGET, {key: value, "pad": "x" * chance.choice((1, 2000, 6000))})
     elif what == "remove":
         daemon.request("DELETE", f"{TARGET}?key={key}")
     elif what == "clear":

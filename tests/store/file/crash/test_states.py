@@ -35,6 +35,7 @@ from bucketd.store.file import quarantine as quarantine_module
 from bucketd.store.file.batch import Batch
 from bucketd.store.file.bucket_files import BucketFiles
 from bucketd.store.file.journal import Journal
+from bucketd.store.file.journal_writer import JournalWriter
 from bucketd.store.file.store import FileStore, FileStoreOptions
 
 SEGMENT = 12 * 1024
@@ -82,6 +83,26 @@ async def sets_and_recycling(session: Session) -> None:
     await session.close()
 
 
+async def differences(session: Session) -> None:
+    """Small changes of a large bucket, which the journal holds as differences, among large ones."""
+    session.open()
+    for number in range(session.rounds):
+        # So large that a segment ends before a difference as often as before a whole state.
+        note, login = f"{number:03}" * 500, f"{number // 6}" * 4500
+        await session.set(HOT, note=note, login=login)
+        if number % 4 == 3:
+            await session.commit(HOT, changes.remove(["note"]))
+        if number % 7 == 0:
+            # In one batch, so that a difference builds upon one beside it.
+            await asyncio.gather(session.set(HOT, a=number), session.set(HOT, b=number))
+        if number % 11 == 10:
+            await session.commit(HOT, changes.clear())
+        if number % 5 == 4:
+            # Idle: the files are written and synced, and the next change is whole.
+            await asyncio.sleep(0.03)
+    await session.close()
+
+
 async def stop_and_start(session: Session) -> None:
     """Clean stops, and a start without one, each followed by more."""
     for number in range(session.rounds // 15):
@@ -112,7 +133,7 @@ async def quarantine(session: Session) -> None:
     await session.close()
 
 
-WORKLOADS: tuple[Workload, ...] = (sets_and_recycling, stop_and_start, quarantine)
+WORKLOADS: tuple[Workload, ...] = (sets_and_recycling, differences, stop_and_start, quarantine)
 
 
 @contextmanager
@@ -166,6 +187,8 @@ def recover(state: Disk) -> dict[BucketKey, Snapshot | str]:
             lock.close()
             log.close()
             return {key: _load(bucket_files, key) for key in (HOT, OTHER, DEVICE)}
+        except records.JournalError as error:
+            return dict.fromkeys((HOT, OTHER, DEVICE), str(error))
         finally:
             os.close(root)
 
@@ -273,6 +296,24 @@ def _no_checksum(text: bytes, generation: int, offset: int) -> bytes | None:
     return payload
 
 
+def _never_whole(_self: object) -> None:
+    """A journal of which a start may need what is not in it any more, or is not durable."""
+
+
+def _skipped(self: records.Record, before: Snapshot | None) -> records.Record:
+    """A start that overlooks the keys which a difference removed."""
+    if self.difference is None:
+        return self
+    assert before is not None
+    bucket = before.bucket.changed(self.difference.set)
+    return records.Record(self.key, self.base, self.after._replace(bucket=bucket))
+
+
+PLANTED_IN_DIFFERENCES = {
+    "a difference after a checkpoint": (JournalWriter, "begin_whole", _never_whole),
+    "a difference to the segment before": (Batch, "make_whole", _never_whole),
+    "removed keys left out": (records.Record, "completed", _skipped),
+}
 PLANTED = {
     "no fdatasync": (logfile, "sync_data", _no_sync),
     "no syncfs before recycling": (files, "sync_all", _no_sync),
@@ -294,12 +335,13 @@ def test_the_harness_catches_a_store_that_syncs_no_directory(crash_scale: float)
     assert wrong
 
 
-@pytest.mark.parametrize("fault", PLANTED)
+@pytest.mark.parametrize("fault", [*PLANTED, *PLANTED_IN_DIFFERENCES])
 @pytest.mark.timeout(1800)
 def test_the_harness_catches_a_planted_fault(fault: str, crash_scale: float) -> None:
-    where, name, faulty = PLANTED[fault]
+    where, name, faulty = (PLANTED | PLANTED_IN_DIFFERENCES)[fault]
+    workload = sets_and_recycling if fault in PLANTED else differences
     with mock.patch.object(where, name, faulty):
-        ops = record(sets_and_recycling)
+        ops = record(workload)
         _, wrong = violations(ops, every=5, enough=_enough(crash_scale))
     print(f"{fault}: {len(wrong)} violations found")
     assert wrong
