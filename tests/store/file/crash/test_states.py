@@ -30,7 +30,7 @@ from bucketd.model import changes
 from bucketd.model.bucket import ABSENT, BucketKey, Snapshot
 from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
-from bucketd.store.file import pipeline, records, recovery
+from bucketd.store.file import journal, pipeline, records, recovery
 from bucketd.store.file import quarantine as quarantine_module
 from bucketd.store.file.batch import Batch
 from bucketd.store.file.bucket_files import BucketFiles
@@ -300,19 +300,50 @@ def _never_whole(_self: object) -> None:
     """A journal of which a start may need what is not in it any more, or is not durable."""
 
 
-def _skipped(self: records.Record, before: Snapshot | None) -> records.Record:
+def _upon(record: records.Record, before: Snapshot, removed: list[str]) -> records.Record:
+    assert record.difference is not None
+    bucket = before.bucket.changed(record.difference.set, removed)
+    return records.Record(record.key, record.base, record.after._replace(bucket=bucket))
+
+
+def _removed_left_out(self: records.Record, before: Snapshot | None) -> records.Record:
     """A start that overlooks the keys which a difference removed."""
+    assert before is not None or self.difference is None
+    return self if before is None or self.difference is None else _upon(self, before, [])
+
+
+_whole: dict[BucketKey, Snapshot] = {}
+
+
+def _base_skipped(self: records.Record, before: Snapshot | None) -> records.Record:
+    """A start that takes the last whole state for the base of each difference."""
     if self.difference is None:
+        _whole[self.key] = self.after
         return self
-    assert before is not None
-    bucket = before.bucket.changed(self.difference.set)
-    return records.Record(self.key, self.base, self.after._replace(bucket=bucket))
+    return _upon(self, _whole[self.key], self.difference.removed)
+
+
+_after_checkpoint = journal._after_checkpoint
+
+
+def _applied_twice(segments: list[journal._Segment]) -> list[records.Record]:
+    """A start that comes to the first difference of a bucket once more at the end."""
+    found = _after_checkpoint(segments)
+    changes_again = (record for segment in segments for record in segment.changes_from(None))
+    again = next((r for r in changes_again if r.difference and r.after.revision), None)
+    newest = next((r for r in reversed(found) if again and r.key == again.key), None)
+    if again is None or newest is None or not newest.after.revision:
+        return found
+    assert again.difference is not None
+    return [*found, _upon(again, newest.after, again.difference.removed)]
 
 
 PLANTED_IN_DIFFERENCES = {
     "a difference after a checkpoint": (JournalWriter, "begin_whole", _never_whole),
     "a difference to the segment before": (Batch, "make_whole", _never_whole),
-    "removed keys left out": (records.Record, "completed", _skipped),
+    "removed keys left out": (records.Record, "completed", _removed_left_out),
+    "a base skipped": (records.Record, "completed", _base_skipped),
+    "a difference applied twice": (journal, "_after_checkpoint", _applied_twice),
 }
 PLANTED = {
     "no fdatasync": (logfile, "sync_data", _no_sync),
