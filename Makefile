@@ -172,9 +172,10 @@ fleet-faults: tools
 
 # Side by side with what one would use instead; peers that are not installed are named. Not in the
 # daemon's own environment: portalocker imports redis where it finds it, which is a start and a half.
-bench: venv
+bench: venv $(if $(NODE),node-built)
 	@test -d .venv/peers || $(BIN)/pip install --quiet --disable-pip-version-check \
 		--target .venv/peers redis diskcache || true
+	$(if $(NODE),@test -d bench/node/node_modules || npm ci --prefix bench/node --silent || true)
 	@$(BIN)/python -m bench $(BENCH)
 
 docs: venv

@@ -7,11 +7,14 @@ import os
 import tempfile
 from pathlib import Path
 
-from . import fleets, probes, revisions, works
+from . import clients, fleets, large, probes, revisions, works
 from .peers import Bucketd
 from .report import Report
 
-WORKS = (works.single_gets, works.single_sets, works.with_schema, works.many_gets, works.many_sets)
+WORKS = (
+    *(works.single_gets, works.single_sets, works.with_schema, works.many_gets, works.many_sets),
+    *(clients.typescript, clients.asyncio, large.large_buckets),
+)
 
 
 def main() -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import queue
 import sqlite3
 import sys
 import threading
@@ -30,19 +32,45 @@ def module(name: str, package: str) -> Any:
 
 
 def sqlite(home: Path) -> Setter:
-    """Return a setter with one SQLite connection per thread: WAL, and a sync at every commit."""
-    path, local = home / "peer.sqlite", threading.local()
+    """Return a setter on one connection to SQLite: WAL, a sync at every commit, a busy timeout."""
+    connection = _connected(home / "peer.sqlite")
+    return lambda key, value: connection.execute(_PUT, (key, value))
 
-    def connection() -> sqlite3.Connection:
-        if not hasattr(local, "it"):
-            local.it = sqlite3.connect(path, isolation_level=None, timeout=60)
-            local.it.execute("PRAGMA journal_mode=WAL")
-            local.it.execute("PRAGMA synchronous=FULL")
-            local.it.execute("CREATE TABLE IF NOT EXISTS t (k TEXT PRIMARY KEY, v BLOB)")
-        return local.it
+
+_PUT = "INSERT OR REPLACE INTO t VALUES (?, ?)"
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=60, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("CREATE TABLE IF NOT EXISTS t (k TEXT PRIMARY KEY, v BLOB)")
+    return connection
+
+
+def sqlite_writer(home: Path) -> Setter:
+    """Return a setter on SQLite behind one thread, which commits all that waits at once."""
+    waiting: queue.SimpleQueue[tuple[str, bytes, threading.Event]] = queue.SimpleQueue()
+
+    def write() -> None:
+        connection = _connected(home / "writer.sqlite")
+        while True:
+            batch = [waiting.get()]
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    batch.append(waiting.get_nowait())
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_PUT, [(key, value) for key, value, _ in batch])
+            connection.execute("COMMIT")
+            for *_, done in batch:
+                done.set()
+
+    threading.Thread(target=write, daemon=True).start()
 
     def put(key: str, value: bytes) -> None:
-        connection().execute("INSERT OR REPLACE INTO t VALUES (?, ?)", (key, value))
+        done = threading.Event()
+        waiting.put((key, value, done))
+        done.wait()
 
     return put
 

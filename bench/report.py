@@ -15,7 +15,7 @@ BEGIN, END = "<!-- written by make bench -->", "<!-- to here -->"
 
 @dataclass
 class Row:
-    """One ratio. ``goal`` is a bound: ("<=", 0.7) or (">=", 3.0)."""
+    """One ratio. ``goal`` is a bound, ("<=", 0.7) or (">=", 3.0), or None."""
 
     work: str
     ours: str
@@ -23,10 +23,12 @@ class Row:
     theirs: str
     ratio: float
     sense: str
-    goal: float
+    goal: float | None
 
     @property
     def met(self) -> bool:
+        if self.goal is None:
+            return True
         return self.ratio <= self.goal if self.sense == "<=" else self.ratio >= self.goal
 
 
@@ -36,7 +38,14 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def add(
-        self, work: str, ours: str, peer: str, theirs: str, ratio: float, sense: str, goal: float
+        self,
+        work: str,
+        ours: str,
+        peer: str,
+        theirs: str,
+        ratio: float,
+        sense: str,
+        goal: float | None,
     ) -> None:
         self.rows.append(Row(work, ours, peer, theirs, round(ratio, 3), sense, goal))
 
@@ -57,8 +66,8 @@ class Report:
                 row.peer,
                 row.theirs,
                 f"{row.ratio:.2f}",
-                f"{'≤' if row.sense == '<=' else '≥'} {row.goal:g}",
-                "yes" if row.met else "NO",
+                _goal(row),
+                "" if row.goal is None else "yes" if row.met else "NO",
             ]
             for row in self.rows
         ]
@@ -72,6 +81,10 @@ class Report:
         before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
         after = rest.partition(END)[2]
         path.write_text(f"{before}{BEGIN}\n{self.as_table()}\n{END}{after}", encoding="utf-8")
+
+
+def _goal(row: Row) -> str:
+    return "" if row.goal is None else f"{'≤' if row.sense == '<=' else '≥'} {row.goal:g}"
 
 
 def _line(cells: list[str], widths: list[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from . import inprocess, peers
 from .load import Run, by_h2load, over_connections, over_threads
 from .peers import Bucketd, Etcd
 from .places import apart
+from .processes import over_processes
 from .report import Report, latency, micro, per_second
 from .timing import Samples, alternate, one_by_one
 
@@ -47,8 +49,10 @@ def single_gets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> No
             with apart(*servers):
                 found = alternate(runs, ROUNDS)
             work = f"get {_size(size)}, one client, p50"
-            _p50(report, work, found, "redis", 0.7)
-            _p50(report, work, found, "echo", 3.5)
+            p50(report, work, found, "redis", 0.7)
+            p50(report, work, found, "echo", 3.5)
+            placed = alternate(runs, ROUNDS)
+            p50(report, f"{work}, as placed", placed, "redis", 0.9)
 
 
 def single_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None:
@@ -73,13 +77,15 @@ def single_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> No
             # etcd runs on both cores.
             with apart(*servers):
                 found = alternate(runs, ROUNDS)
+            placed = alternate({n: runs[n] for n in ("bucketd", "redis") if n in runs}, ROUNDS)
             work, ours = f"set {_size(size)}, one client, p50", latency(found["bucketd"])
-            _p50(report, work, found, "redis", 1.0)
-            _p50(report, work, found, "etcd", 0.4)
+            p50(report, work, found, "redis", 1.0)
+            p50(report, work, found, "etcd", 0.4)
             bound = 0.7 * found["safe write"].p50 + found["bucketd get"].p50
             name = "0.7 x safe write + get"
             report.add(work, ours, name, micro(bound), found["bucketd"].p50 / bound, "<=", 1.0)
-            _p50(report, work, found, "append + fdatasync", 4.0)
+            p50(report, work, found, "append + fdatasync", 4.0)
+            p50(report, f"{work}, as placed", placed, "redis", 1.1)
 
 
 def with_schema(daemon: Bucketd, _home: Path, report: Report, scale: Scale) -> None:
@@ -103,7 +109,7 @@ def with_schema(daemon: Bucketd, _home: Path, report: Report, scale: Scale) -> N
         },
         5,
     )
-    _p50(report, "set 1 KiB with a schema, p50", found, "no schema", 1.15)
+    p50(report, "set 1 KiB with a schema, p50", found, "no schema", 1.15)
 
 
 def many_gets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None:
@@ -115,55 +121,95 @@ def many_gets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None
         log, total = home / "h2load.log", scale(40000)
         found = alternate({n: _gets(p, log, report, total) for n, p in paths.items()}, 5)
     _rate(report, "get 1 KiB, 16 connections", found, "aiohttp", 2.0)
+    with peers.available(peers.redis(home), report.note, "redis") as redis:
+        if redis is not None:
+            for count in (16, 64):
+                run = _gets(daemon.socket, home / "h2load.log", report, scale(40000), count)
+                found = alternate({"bucketd": run}, 3)
+                work = f"get 1 KiB, {count} connections"
+                _redis_rate(report, work, found, home, "get", count, scale(100_000), None)
 
 
-def _gets(path: str, log: Path, report: Report, total: int) -> Run:
+def _gets(path: str, log: Path, report: Report, total: int, connections: int = 16) -> Run:
     try:
-        return by_h2load(path, Bucketd.path("many"), 16, total, log)
+        return by_h2load(path, Bucketd.path("many"), connections, total, log)
     except inprocess.Missing as cause:
         report.note(f"h2load is not installed ({cause}): a slower loop in Python is used instead")
     request = Bucketd.get("many")
-    return over_connections(lambda: peers.connected(path), lambda *_: request, 16, total)
+    return over_connections(lambda: peers.connected(path), lambda *_: request, connections, total)
 
 
 def many_sets(daemon: Bucketd, home: Path, report: Report, scale: Scale) -> None:
-    with peers.available(peers.etcd(home), report.note, "etcd") as etcd:
+    with (
+        peers.available(peers.etcd(home), report.note, "etcd") as etcd,
+        peers.available(peers.redis(home), report.note, "redis") as redis,
+    ):
         for count, goal in ((16, 3.0), (64, 5.0)):
-            runs = {"bucketd": over_connections(daemon.connect, _patch(count), count, scale(2000))}
-            runs |= _threads(home, report, count, scale)
-            if etcd is not None:
-                runs["etcd"] = over_connections(etcd.connect, _etcd(1024), count, scale(1000))
-            found = alternate(runs, 3)
+            with contextlib.ExitStack() as stack:
+                runs = {
+                    "bucketd": over_connections(daemon.connect, _patch(count), count, scale(2000)),
+                    "safe write": _threads(inprocess.safe_write(home), count, scale(640)),
+                    "sqlite, one writer": _threads(
+                        inprocess.sqlite_writer(home), count, scale(2000)
+                    ),
+                    "sqlite": stack.enter_context(
+                        over_processes("sqlite", home, count, scale(2000))
+                    ),
+                }
+                try:
+                    inprocess.module("diskcache", "diskcache")
+                    runs["diskcache"] = stack.enter_context(
+                        over_processes("diskcache", home, count, scale(1000))
+                    )
+                except inprocess.Missing as cause:
+                    report.note(f"diskcache is not installed ({cause})")
+                if etcd is not None:
+                    runs["etcd"] = over_connections(etcd.connect, _etcd(1024), count, scale(1000))
+                found = alternate(runs, 3)
             work = f"set 1 KiB, {count} buckets and connections"
             _rate(report, work, found, "safe write", goal)
             _rate(report, work, found, "etcd", 2.0)
-            _rate(report, work, found, "sqlite FULL", 3.0)
+            _rate(report, work, found, "sqlite", 1.5)
+            _rate(report, work, found, "sqlite, one writer", 1.5)
             _rate(report, work, found, "diskcache", 3.0)
-        runs = {"bucketd": over_connections(daemon.connect, _patch(16, hot=True), 16, scale(2000))}
-        runs["safe write"] = _threads(home, report, 16, scale, hot=True)["safe write"]
+            if redis is not None:
+                least = 0.5 if count == 64 else None
+                _redis_rate(report, work, found, home, "set", count, scale(100_000), least)
+        runs = {
+            "bucketd": over_connections(daemon.connect, _patch(16, hot=True), 16, scale(2000)),
+            "safe write": _threads(inprocess.safe_write(home), 16, scale(640), hot=True),
+        }
         _rate(report, "set 1 KiB, one hot bucket, 16 connections", alternate(runs, 3),
               "safe write", 5.0)  # fmt: skip
 
 
-def _threads(
-    home: Path, report: Report, count: int, scale: Scale, hot: bool = False
-) -> dict[str, Callable[[Samples], None]]:
-    setters: dict[str, inprocess.Setter] = {"safe write": inprocess.safe_write(home)}
-    if not hot:
-        setters["sqlite FULL"] = inprocess.sqlite(home)
-        try:
-            setters["diskcache"] = inprocess.diskcache(home)
-        except inprocess.Missing as cause:
-            report.note(f"diskcache is not installed ({cause})")
+def _redis_rate(
+    report: Report,
+    work: str,
+    found: dict[str, Samples],
+    home: Path,
+    operation: str,
+    count: int,
+    total: int,
+    goal: float | None,
+) -> None:
+    """Add the row of ``work`` beside Redis with its own load generator."""
+    try:
+        theirs = peers.redis_benchmark(home, operation, count, total)
+    except inprocess.Missing as cause:
+        report.note(f"redis-benchmark is not installed ({cause})")
+        return
+    ours = found["bucketd"].rate
+    shown = (per_second(ours), "redis-benchmark", per_second(theirs))
+    report.add(work, *shown, ours / theirs, ">=", goal)
 
-    def made(put: inprocess.Setter) -> Callable[[Samples], None]:
-        def make(index: int) -> Callable[[int], object]:
-            key = "hot" if hot else f"t{index}"
-            return lambda number: put(key, text_of(1024, number))
 
-        return over_threads(make, count, scale(640))
+def _threads(put: inprocess.Setter, count: int, total: int, hot: bool = False) -> Run:
+    def make(index: int) -> Callable[[int], object]:
+        key = "hot" if hot else f"t{index}"
+        return lambda number: put(key, text_of(1024, number))
 
-    return {name: made(put) for name, put in setters.items()}
+    return over_threads(make, count, total)
 
 
 def _patch(count: int, hot: bool = False) -> Callable[[int, int], bytes]:
@@ -187,10 +233,18 @@ def _echo(sock: object, text: bytes) -> None:
     peers.whole(sock.recv, len(text))  # type: ignore[attr-defined]
 
 
-def _p50(report: Report, work: str, found: dict[str, Samples], peer: str, goal: float) -> None:
+def p50(
+    report: Report,
+    work: str,
+    found: dict[str, Samples],
+    peer: str,
+    goal: float | None,
+    ours: str = "bucketd",
+) -> None:
+    """Add the row of ``work``: the median of ``ours`` beside that of a peer that is there."""
     if peer in found:
-        ours, theirs = found["bucketd"], found[peer]
-        report.add(work, latency(ours), peer, latency(theirs), ours.p50 / theirs.p50, "<=", goal)
+        mine, theirs = found[ours], found[peer]
+        report.add(work, latency(mine), peer, latency(theirs), mine.p50 / theirs.p50, "<=", goal)
 
 
 def _rate(report: Report, work: str, found: dict[str, Samples], peer: str, goal: float) -> None:

@@ -165,7 +165,7 @@ class _Everything(dict[str, Any]):
 
 def _metrics() -> Iterator[str]:
     requests = RequestCounter()
-    requests.add("/", "GET", 200, 0.0)
+    requests.add(("/", "GET"), 200, 0.0)
     histograms = {name: Histogram() for name in metrics.HISTOGRAMS}
     collector = metrics.Collector(_Everything(), requests, histograms)
     yield from ("# Metrics", "")

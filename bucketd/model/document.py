@@ -15,6 +15,10 @@ from . import strict_json
 
 # "key":value, by key.
 Members = dict[str, bytes]
+# A document with more or smaller members is held as text. A member takes MEMBER_BYTES more than in
+# the text, and to join very many of them for each response would take long.
+FEW_MEMBERS, MAX_MEMBERS = 32, 1000
+MEMBER_BYTES = 128
 
 
 class Document:
@@ -25,7 +29,9 @@ class Document:
     def __init__(self, text: bytes | None, members: Members | None = None) -> None:
         self._text, self._members = text, members
         # In bytes, as compact JSON.
-        self.size = len(text) if text is not None else _size(members or {})
+        self.size = _size(members or {}) if text is None else len(text)
+        if members is not None and not _are_kept(len(members), self.size):
+            self._text, self._members = self.text, None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Document:
@@ -52,32 +58,47 @@ class Document:
         return tuple(pieces)
 
     @property
-    def members(self) -> Members:
-        """The JSON of each member, by its key; not to be changed."""
-        if self._members is None:
-            values = orjson.loads(self._text or b"{}")
-            self._members = strict_json.members(values)
-            # One form is enough, and a large bucket in both would take twice the memory.
-            self._text = None
-        return self._members
+    def memory(self) -> int:
+        """About how many bytes it takes in memory."""
+        return self.size + MEMBER_BYTES * len(self._members or ())
 
     @property
     def is_split(self) -> bool:
         """Report whether the members are at hand, without parsing anything."""
         return self._members is not None
 
+    @property
+    def members(self) -> Members:
+        """The JSON of each member, by its key; not to be changed."""
+        many = self._many()
+        return self._members or {} if many is None else strict_json.split(many)
+
     def values(self) -> dict[str, Any]:
         """Return the bucket as Python values, parsed anew."""
         values: dict[str, Any] = orjson.loads(self.text)
         return values
 
+    def _many(self) -> dict[str, Any] | None:
+        """Return the values where they are too many to be split; else split them."""
+        if self._members is not None:
+            return None
+        values = self.values()
+        if not _are_kept(len(values), self.size):
+            return values
+        self._members = strict_json.split(values)
+        # One form is enough.
+        self._text = None
+        return None
+
     def value(self, key: str) -> Any:
         """Return the value of one key, parsed anew; None where it is not there."""
-        member = self.members.get(key)
-        return None if member is None else orjson.loads(b"{%b}" % member)[key]
+        return self.only([key]).values().get(key)
 
     def only(self, keys: Iterable[str]) -> Document:
         """Return the document with those of these keys that it has, in the order of ``keys``."""
+        many = self._many()
+        if many is not None:
+            return Document.of({key: many[key] for key in keys if key in many})
         members = self.members
         return Document(None, {key: members[key] for key in keys if key in members})
 
@@ -86,6 +107,9 @@ class Document:
 
         It is this very document where nothing changes.
         """
+        many = self._many()
+        if many is not None:
+            return self._changed_by_values(many, set_, removed)
         members = self.members
         new = {k: m for k, m in set_.items() if k not in members or not _same(members[k], m)}
         gone = [key for key in removed if key in members]
@@ -95,6 +119,19 @@ class Document:
         for key in gone:
             del result[key]
         return Document(None, result)
+
+    def _changed_by_values(
+        self, values: dict[str, Any], set_: Members, removed: Iterable[str]
+    ) -> Document:
+        given = orjson.loads(b"{%b}" % b",".join(set_.values()))
+        new = _differing(given, values)
+        gone = [key for key in removed if key in values]
+        if not new and not gone:
+            return self
+        values |= new
+        for key in gone:
+            del values[key]
+        return Document.of(values)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Document) and (self is other or self.text == other.text)
@@ -109,9 +146,21 @@ class Document:
 
     def difference_from(self, before: Document) -> tuple[Members, list[str]]:
         """Return the members that were set since ``before``, and the keys that were removed."""
+        now, was = self._many(), before._many()
+        if now is not None or was is not None:
+            now, was = now or self.values(), was or before.values()
+            return strict_json.split(_differing(now, was)), [key for key in was if key not in now]
         old, new = before.members, self.members
-        changed = {k: m for k, m in new.items() if k not in old or not _same(old[k], m)}
-        return changed, [key for key in old if key not in new]
+        set_ = {k: m for k, m in new.items() if k not in old or not _same(old[k], m)}
+        return set_, [key for key in old if key not in new]
+
+
+def _are_kept(count: int, size: int) -> bool:
+    return count <= FEW_MEMBERS or (count <= MAX_MEMBERS and count * MEMBER_BYTES <= size)
+
+
+def _differing(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in new.items() if k not in old or not strict_json.equal(old[k], v)}
 
 
 EMPTY = Document(b"{}")

@@ -88,8 +88,17 @@ def dumps(value: Any, what: str = "the bucket") -> bytes:
 
 
 def members(values: dict[str, Any], what: str = "the bucket") -> dict[str, bytes]:
-    """Return ``"key":value`` as compact JSON for each key, as they stand in ``dumps(values)``."""
-    return {key: dumps({key: value}, what)[1:-1] for key, value in values.items()}
+    """Return ``split(values)``; raise InvalidJson where a value is nested deeper than MAX_DEPTH."""
+    dumps(values, what)
+    return split(values)
+
+
+def split(values: dict[str, Any]) -> dict[str, bytes]:
+    """Return ``"key":value`` as compact JSON for each key, of values that ``dumps`` accepts."""
+    # Copied for the reason given in ``dumps``.
+    return {
+        key: bytes(memoryview(orjson.dumps({key: value}))[1:-1]) for key, value in values.items()
+    }
 
 
 def same(one: bytes, other: bytes) -> bool:

@@ -20,9 +20,10 @@ class Difference(NamedTuple):
         return cls(*after.bucket.difference_from(before.bucket))
 
     @classmethod
-    def from_nothing(cls, now: Snapshot) -> Difference:
-        """Return the whole bucket, as if each of its keys had just been set."""
-        return cls(now.bucket.members, [])
+    def from_nothing(cls, now: Snapshot, keys: frozenset[str] | None) -> Difference:
+        """Return the bucket, all or these keys of it, as if each key had just been set."""
+        bucket = now.bucket if keys is None else now.bucket.only(sorted(keys))
+        return cls(bucket.members, [])
 
     def restricted_to(self, keys: frozenset[str]) -> Difference:
         """Return the part that concerns these keys."""

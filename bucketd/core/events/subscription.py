@@ -85,9 +85,7 @@ class Subscription:
             self._head.append(await offload(self._snapshot_event, event_id, key, now))
 
     def _snapshot_event(self, event_id: str, key: BucketKey, now: Snapshot) -> bytes:
-        difference = Difference.from_nothing(now)
-        if self.only.keys is not None:
-            difference = difference.restricted_to(self.only.keys)
+        difference = Difference.from_nothing(now, self.only.keys)
         return sse.bucket(event_id, key, now.revision, difference)
 
     async def _resume(self, last_event_id: str) -> bool:

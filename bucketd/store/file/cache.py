@@ -30,7 +30,8 @@ class Cache:
 
     def __init__(self, max_bytes: int) -> None:
         self._max = max_bytes
-        self._entries: OrderedDict[BucketKey, Entry] = OrderedDict()
+        # With the bytes that each was counted with.
+        self._entries: OrderedDict[BucketKey, tuple[Entry, int]] = OrderedDict()
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -38,28 +39,31 @@ class Cache:
 
     def get(self, key: BucketKey, is_use: bool = True) -> Entry | None:
         """Return the entry of a bucket; ``is_use`` says whether that counts as a use."""
-        entry = self._entries.get(key)
-        if is_use and entry is not None:
+        found = self._entries.get(key)
+        if found is None:
+            return None
+        if is_use:
             self._entries.move_to_end(key)
-        return entry
+        return found[0]
 
     def entries(self) -> list[tuple[BucketKey, Entry]]:
         """Return all entries without counting a use."""
-        return list(self._entries.items())
+        return [(key, entry) for key, (entry, _) in self._entries.items()]
 
     def put(self, key: BucketKey, entry: Entry) -> None:
         self.drop(key)
-        self._entries[key] = entry
-        self.bytes += _cost(entry)
+        cost = _cost(entry)
+        self._entries[key] = entry, cost
+        self.bytes += cost
         while self.bytes > self._max and self._entries:
             self.drop(next(iter(self._entries)))
 
     def drop(self, key: BucketKey) -> None:
         gone = self._entries.pop(key, None)
         if gone is not None:
-            self.bytes -= _cost(gone)
+            self.bytes -= gone[1]
 
 
 def _cost(entry: Entry) -> int:
-    before = 0 if entry.before is None else entry.before.bucket.size
-    return entry.snapshot.bucket.size + before + _OVERHEAD
+    before = 0 if entry.before is None else entry.before.bucket.memory
+    return entry.snapshot.bucket.memory + before + _OVERHEAD

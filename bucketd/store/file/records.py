@@ -150,9 +150,12 @@ def encode(record: Record) -> bytes:
 
 
 def encode_difference(record: Record, before: Document) -> bytes | None:
-    """Return a change as a payload that needs the bucket before; None where that saves nothing."""
+    """Return a change as a payload that needs the bucket before; None where that saves nothing.
+
+    None also where the members are not at hand: to find them takes longer than to write them.
+    """
     after = record.after.bucket
-    if after.size < MIN_DIFFERENCE_BYTES:
+    if after.size < MIN_DIFFERENCE_BYTES or not (before.is_split and after.is_split):
         return None
     changed, removed = after.difference_from(before)
     if 2 * sum(map(len, changed.values())) > after.size:
@@ -191,7 +194,7 @@ def decode(payload: bytes) -> Record:
     if not isinstance(state, dict):
         return Record(key, base, ABSENT)
     if "set" in value:
-        difference = Difference(strict_json.members(value["set"]), value["removed"])
+        difference = Difference(strict_json.split(value["set"]), value["removed"])
         return Record(key, base, Snapshot(EMPTY, **state), difference)
     return Record(key, base, Snapshot(**{**state, "bucket": Document.of(state["bucket"])}))
 

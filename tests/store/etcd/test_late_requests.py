@@ -212,7 +212,7 @@ async def _fill(url: str) -> tuple[set[BucketKey], set[BucketKey]]:
     look, seen, refused = ours._reader.read, set(), set()
 
     async def removed_before(key: BucketKey, deadline: float) -> StoredValue:
-        if (await other._reader.read(key, deadline)).snapshot.bucket != b"{}":
+        if (await other._reader.read(key, deadline)).snapshot.bucket.values():
             seen.add(key)
             await other.commit(key, changes.clear(), Preconditions())
         return await look(key, deadline)
