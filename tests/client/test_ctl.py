@@ -53,6 +53,18 @@ def test_data_from_option_and_stdin(ctl: Shell, at: list[str]) -> None:
     assert ctl.json("replace", *at, "--data={}") == {}
 
 
+def test_quiet_writes_print_nothing_and_get_no_bucket(ctl: Shell, at: list[str]) -> None:
+    for words in (["set", "a=1", "b=2"], ["unset", "a"], ["replace", "--data", '{"c": 3}']):
+        assert ctl(words[0], *at, *words[1:], "--quiet").stdout == ""
+    assert ctl.json("get", *at) == {"c": 3}
+    assert "Prefer: return=minimal" in ctl("set", *at, "d=4", "--quiet", "--curl").stdout
+    refused = ctl("set", *at, "d=4", "--quiet", "--json")
+    assert (refused.returncode, "--quiet" in refused.stderr) == (2, True)
+    assert ctl("set", *at, "d=4", "--quiet", "--if-match", '"x"').returncode == 6
+    assert ctl("clear", *at, "--quiet").stdout == ""
+    assert ctl.json("get", *at) == {}
+
+
 def test_unset_and_clear(ctl: Shell, at: list[str]) -> None:
     ctl.json("set", *at, "a=1", "b=2", "c=3")
     assert ctl.json("unset", *at, "a", "b") == {"c": "3"}

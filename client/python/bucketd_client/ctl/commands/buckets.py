@@ -70,9 +70,14 @@ def clear(options: Options) -> int:
 
 
 def _write(options: Options, method: str, **more: Any) -> int:
-    guard = {"If-Match": tag} if (tag := options.get("if-match")) is not None else {}
-    reply, bucket = _ask(options, method, headers=guard, **more)
-    if reply is None:
+    headers = {"If-Match": tag} if (tag := options.get("if-match")) is not None else {}
+    is_quiet = options.has("quiet")
+    if is_quiet and options.has("json"):
+        raise Usage("cannot use --quiet with --json: one prints nothing, the other the response")
+    if is_quiet:
+        headers |= _api.RETURN_MINIMAL
+    reply, bucket = _ask(options, method, headers=headers, **more)
+    if reply is None or is_quiet:
         return 0
     return output.show_answer(reply) if options.has("json") else output.show(bucket)
 
@@ -97,7 +102,8 @@ def _ask(
         reply = session.call(method, scope.target(keys or ()), headers=headers, body=body)
     except Shown:
         return None, {}
-    bucket = reply.members.get(scope.label)
+    # A response that was asked for without the bucket has none.
+    bucket = reply.members.get(scope.label, {} if "Prefer" in headers else None)
     if not isinstance(bucket, dict):
         raise error(
             "internal",

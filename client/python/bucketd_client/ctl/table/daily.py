@@ -94,6 +94,7 @@ TARGET = (
     *DAEMON,
 )
 GUARD = (Option("if-match", "ETAG", "write only if the bucket still has this ETag (get --json)"),)
+QUIET = (Option("quiet", "", "print nothing, and do not have the bucket sent back"),)
 DATA = (Option("data", "OBJ", "a JSON object; - reads it from standard input"),)
 FILTER = (
     Option("device", "D", "only of this device; a name or a pattern"),
@@ -154,7 +155,7 @@ COMMANDS = (
     Command(
         "clear", "", "remove the whole bucket, or all that match",
         (
-            *TARGET, *GUARD,
+            *TARGET, *GUARD, *QUIET,
             Option("all", "", "every bucket that --device, --job and --automation match"),
             *SURE,
         ),
@@ -190,7 +191,7 @@ COMMANDS = (
         most=0, notes=LIST_NOTES,
     ),
     Command(
-        "replace", "[-]", "replace the whole bucket", TARGET + GUARD + DATA,
+        "replace", "[-]", "replace the whole bucket", TARGET + GUARD + QUIET + DATA,
         "bucketctl replace --device phone-1 --job login --data '{\"loggedIn\": false}'\n"
         "bucketctl replace --device phone-1 --job login - < bucket.json",
         "commands.buckets:replace", most=1,
@@ -228,7 +229,7 @@ COMMANDS = (
     ),
     Command(
         "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",
-        TARGET + GUARD + DATA,
+        TARGET + GUARD + QUIET + DATA,
         "bucketctl set --device phone-1 --job login sessionToken=s3cr3t loggedIn:=true\n"
         "echo '{\"loggedIn\": true}' | bucketctl set --device phone-1 --job login -",
         "commands.buckets:set_keys", notes=SET_NOTES,
@@ -251,7 +252,7 @@ COMMANDS = (
         notes=TYPES_NOTES,
     ),
     Command(
-        "unset", "KEY…", "remove keys, keep all others", TARGET + GUARD,
+        "unset", "KEY…", "remove keys, keep all others", TARGET + GUARD + QUIET,
         "bucketctl unset --device phone-1 --job login sessionToken", "commands.buckets:unset", 1,
     ),
 )  # fmt: skip
