@@ -112,7 +112,7 @@ class Document:
             return self._changed_by_values(many, set_, removed)
         members = self.members
         new = {k: m for k, m in set_.items() if k not in members or not _same(members[k], m)}
-        gone = [key for key in removed if key in members]
+        gone = {key for key in removed if key in members}
         if not new and not gone:
             return self
         result = members | new
@@ -125,7 +125,7 @@ class Document:
     ) -> Document:
         given = orjson.loads(b"{%b}" % b",".join(set_.values()))
         new = _differing(given, values)
-        gone = [key for key in removed if key in values]
+        gone = {key for key in removed if key in values}
         if not new and not gone:
             return self
         values |= new
