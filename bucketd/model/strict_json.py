@@ -89,7 +89,8 @@ def dumps(value: Any, what: str = "the bucket") -> bytes:
 
 def members(values: dict[str, Any], what: str = "the bucket") -> dict[str, bytes]:
     """Return ``split(values)``; raise InvalidJson where a value is nested deeper than MAX_DEPTH."""
-    dumps(values, what)
+    if any(isinstance(value, (dict, list)) for value in values.values()):
+        dumps(values, what)
     return split(values)
 
 
