@@ -10,14 +10,14 @@ from . import _operations
 from ._async_connections import sleep
 from ._async_transport import exchange
 from ._errors import PreconditionFailed
-from ._operations import UNGUARDED, B, Backoff, BaseBucket, Snapshot
+from ._operations import UNGUARDED, B, Backoff, BaseBucket, P, Snapshot
 
 if TYPE_CHECKING:
     from ._events import Change
     from ._operations import Operation
 
 
-class AsyncBucket(BaseBucket[B]):
+class AsyncBucket(BaseBucket[B, P]):
     """``Bucket`` for asyncio, on the loop itself; usable from any number of loops.
 
     A cancelled call may still take effect if it was sent; read the bucket to know.
@@ -36,7 +36,7 @@ class AsyncBucket(BaseBucket[B]):
 
     @overload
     async def set(
-        self,
+        self: AsyncBucket[B],
         data: Mapping[str, Any] | None = None,
         /,
         *,
@@ -46,13 +46,26 @@ class AsyncBucket(BaseBucket[B]):
     ) -> B: ...
     @overload
     async def set(
-        self,
+        self: AsyncBucket[B],
         data: Mapping[str, Any] | None = None,
         /,
         *,
         if_match: str | None = UNGUARDED,
         returning: bool,
         **more: Any,
+    ) -> B | None: ...
+    @overload
+    async def set(
+        self,
+        data: P,
+        /,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
+    ) -> B: ...
+    @overload
+    async def set(
+        self, data: P, /, *, if_match: str | None = UNGUARDED, returning: bool
     ) -> B | None: ...
     async def set(
         self,
@@ -71,7 +84,7 @@ class AsyncBucket(BaseBucket[B]):
 
     @overload
     async def replace(
-        self,
+        self: AsyncBucket[B],
         data: Mapping[str, Any],
         *,
         if_match: str | None = UNGUARDED,
@@ -79,7 +92,19 @@ class AsyncBucket(BaseBucket[B]):
     ) -> B: ...
     @overload
     async def replace(
-        self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool
+        self: AsyncBucket[B],
+        data: Mapping[str, Any],
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool,
+    ) -> B | None: ...
+    @overload
+    async def replace(
+        self, data: B, *, if_match: str | None = UNGUARDED, returning: Literal[True] = True
+    ) -> B: ...
+    @overload
+    async def replace(
+        self, data: B, *, if_match: str | None = UNGUARDED, returning: bool
     ) -> B | None: ...
     async def replace(
         self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool = True

@@ -6,7 +6,7 @@ import time
 
 from . import _operations, _transport
 from ._errors import PreconditionFailed
-from ._operations import UNGUARDED, B, Backoff, BaseBucket, Snapshot
+from ._operations import UNGUARDED, B, Backoff, BaseBucket, P, Snapshot
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -22,8 +22,10 @@ else:
         """Ignore the overloads, which only type checkers need."""
 
 
-class Bucket(BaseBucket[B]):
+class Bucket(BaseBucket[B, P]):
     """One bucket; ``Bucket[MyTypedDict]`` types its content. Every call may raise BucketError.
+
+    ``bucketctl types`` writes a module with a ``Bucket`` whose writes are typed as well.
 
     A write returns the whole bucket, or None with ``returning=False``, which saves the transfer of
     a large bucket. ``if_match`` takes the ``etag`` of a snapshot: the write raises
@@ -43,7 +45,7 @@ class Bucket(BaseBucket[B]):
 
     @overload
     def set(
-        self,
+        self: Bucket[B],
         data: Mapping[str, Any] | None = None,
         /,
         *,
@@ -53,7 +55,7 @@ class Bucket(BaseBucket[B]):
     ) -> B: ...
     @overload
     def set(
-        self,
+        self: Bucket[B],
         data: Mapping[str, Any] | None = None,
         /,
         *,
@@ -61,6 +63,17 @@ class Bucket(BaseBucket[B]):
         returning: bool,
         **more: Any,
     ) -> B | None: ...
+    @overload
+    def set(
+        self,
+        data: P,
+        /,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
+    ) -> B: ...
+    @overload
+    def set(self, data: P, /, *, if_match: str | None = UNGUARDED, returning: bool) -> B | None: ...
     def set(
         self,
         data: Mapping[str, Any] | None = None,
@@ -78,7 +91,7 @@ class Bucket(BaseBucket[B]):
 
     @overload
     def replace(
-        self,
+        self: Bucket[B],
         data: Mapping[str, Any],
         *,
         if_match: str | None = UNGUARDED,
@@ -86,7 +99,19 @@ class Bucket(BaseBucket[B]):
     ) -> B: ...
     @overload
     def replace(
-        self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool
+        self: Bucket[B],
+        data: Mapping[str, Any],
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool,
+    ) -> B | None: ...
+    @overload
+    def replace(
+        self, data: B, *, if_match: str | None = UNGUARDED, returning: Literal[True] = True
+    ) -> B: ...
+    @overload
+    def replace(
+        self, data: B, *, if_match: str | None = UNGUARDED, returning: bool
     ) -> B | None: ...
     def replace(
         self, data: Mapping[str, Any], *, if_match: str | None = UNGUARDED, returning: bool = True

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._watch_session import Watching
 
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
+    P = TypeVar("P", bound=Mapping[str, Any], default=Mapping[str, Any])
     # Method, body, media type, keys and headers. The body holds the data as it was when given.
     Operation = tuple[str, "bytes | None", "str | None", tuple[str, ...], "dict[str, str]"]
 else:
@@ -42,7 +43,7 @@ else:
 
         __class_getitem__ = classmethod(type(list[int]))
 
-    B = Any = object
+    B = P = Any = object
     Operation = tuple
 
 # The default of ``if_match``, where None is the ETag of a bucket that is not stored.
@@ -171,8 +172,12 @@ class Backoff:
         return pause
 
 
-class BaseBucket(Generic[B]):
-    """The scope of a bucket, and how to reach the daemon."""
+class BaseBucket(Generic[B, P]):
+    """The scope of a bucket, and how to reach the daemon.
+
+    ``B`` types its content and ``P`` the data of ``set``. Without ``P``, whatever is a mapping may
+    be set, and the daemon alone checks it.
+    """
 
     def __init__(
         self,

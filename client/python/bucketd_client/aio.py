@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any, Callable, overload
+from typing import TYPE_CHECKING, Any, Callable, Generic, overload
 
 from . import _context
-from ._agent import Call, get_call, set_call
+from ._agent import B, Call, P, get_call, set_call
 from ._async_bucket import AsyncBucket
 from ._async_transport import exchange
 from ._errors import BucketError
@@ -58,28 +58,24 @@ async def watch(
         yield Failure.of(cause)
 
 
-class AsyncBucketOfJob:
-    """The bucket of this job on this device."""
+class AsyncBucketOfJob(Generic[B, P]):
+    """The bucket of this job on this device; ``B`` types its content, ``P`` the data of ``set``."""
 
-    async def get(self) -> BucketResult:
+    async def get(self) -> BucketResult[B]:
         """Return the whole bucket, ``{}`` if none is stored yet."""
-        result: BucketResult = await _result(get_call, BucketSuccess, False)
+        result: BucketResult[B] = await _result(get_call, BucketSuccess, False)
         return result
 
     @overload
-    async def set(
-        self, data: Mapping[str, Any], *, returning: Literal[True] = True
-    ) -> BucketResult: ...
+    async def set(self, data: P, *, returning: Literal[True] = True) -> BucketResult[B]: ...
     @overload
-    async def set(self, data: Mapping[str, Any], *, returning: Literal[False]) -> WriteResult: ...
-    async def set(
-        self, data: Mapping[str, Any], *, returning: bool = True
-    ) -> BucketResult | WriteResult:
+    async def set(self, data: P, *, returning: Literal[False]) -> WriteResult: ...
+    async def set(self, data: P, *, returning: bool = True) -> BucketResult[B] | WriteResult:
         """Set these keys, keep all others, and return the whole bucket.
 
         With ``returning=False`` the result has no bucket, which saves the transfer of a large one.
         """
-        result: BucketResult = await _result(set_call, BucketSuccess, False, data, returning)
+        result: BucketResult[B] = await _result(set_call, BucketSuccess, False, data, returning)
         return result
 
     def watch(self, *keys: str, snapshot: bool = False) -> AsyncGenerator[Change | Failure, None]:
@@ -121,17 +117,17 @@ class AsyncBucketOfDevice:
         return watch(True, keys, snapshot)
 
 
-class AsyncUtils:
+class AsyncUtils(Generic[B, P]):
     """``agent.utils``."""
 
-    bucket = AsyncBucketOfJob()
+    bucket: AsyncBucketOfJob[B, P] = AsyncBucketOfJob()
     deviceBucket = device_bucket = AsyncBucketOfDevice()  # noqa: N815  (as in every language)
 
 
-class AsyncAgent:
-    """``agent``, the entry point of an automation."""
+class AsyncAgent(Generic[B, P]):
+    """``agent``, the entry point of an automation. ``bucketctl types`` writes a typed one."""
 
-    utils = AsyncUtils()
+    utils: AsyncUtils[B, P] = AsyncUtils()
 
 
-agent = AsyncAgent()
+agent: AsyncAgent = AsyncAgent()

@@ -111,9 +111,10 @@ SCHEMA_SET_STATUS = """
 Exit status 5: stored buckets violate it, and it is not set; 1: it is set, but a stored bucket
 could not be read, so it was not checked."""
 TYPES_NOTES = """\
-TypeScript: a .d.ts that types agent.utils.bucket without a cast (needs json2ts, of the npm
-package json-schema-to-typescript). Python: a module with a TypedDict and a typed agent
-(needs datamodel-codegen, of the package datamodel-code-generator)."""
+TypeScript: a .d.ts that types agent.utils.bucket without a cast. Python: a module with the bucket's
+TypedDict, that of the data of set, and Bucket, AsyncBucket, agent and async_agent typed by them.
+What the types cannot express is named on standard error, and they are wider there. With --watch the
+file is written again whenever the schema changes, until Ctrl-C."""
 TTL = (Option("ttl", "SECONDS", "how long the context lives (the daemon's default: a day)"),)
 TOKEN_FILE = (Option("token-file", "", "pass the token in a file that only you may read"),)
 
@@ -245,9 +246,11 @@ COMMANDS = (
             Option("lang", "LANGUAGE", "typescript or python"),
             Option("output", "FILE", "write there (else to standard output)"),
             Option("check", "FILE", "exit status 1 if this file is out of date; write nothing"),
+            Option("watch", "", "keep the file of --output up to date with the schema"),
             *DAEMON[:2],
         ),
         "bucketctl types login --lang typescript --output login.bucket.d.ts\n"
+        "bucketctl types login --lang python --output login_bucket.py --watch\n"
         "bucketctl types login --lang python --check login_bucket.py", "commands.types:types", 1, 1,
         notes=TYPES_NOTES,
     ),
