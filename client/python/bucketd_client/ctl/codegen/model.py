@@ -185,6 +185,17 @@ class Intersection:
         except TooComplex:
             return None
 
+    def of_any(self, one: Type, others: list[Type]) -> Type | None:
+        """Return the type of a value that has one type, and any of the others.
+
+        A value of unknown type is one alternative here, which does not hide the others.
+        """
+        ways = len(_members(one)) * len(others)
+        if ways > MAX_ALTERNATIVES and len(_members(one)) > 1 and not _are_scalars(*others):
+            return None
+        found = [self.of(one, other) for other in others]
+        return None if None in found else union([each for each in found if each is not None])
+
     def _both(self, one: Type, other: Type) -> Type:
         if one == other or isinstance(other, Unknown) or isinstance(one, Never):
             return one
@@ -223,7 +234,7 @@ class Intersection:
         return content
 
     def _alternatives(self, ones: tuple[Type, ...], others: tuple[Type, ...]) -> Type:
-        if len(ones) * len(others) > MAX_ALTERNATIVES and not _are_scalars(ones, others):
+        if len(ones) * len(others) > MAX_ALTERNATIVES and not _are_scalars(*ones, *others):
             raise TooComplex
         return union([self._both(one, other) for one in ones for other in others])
 
@@ -261,8 +272,9 @@ def _members(type: Type) -> tuple[Type, ...]:
     return type.members if isinstance(type, Alternatives) else (type,)
 
 
-def _are_scalars(ones: tuple[Type, ...], others: tuple[Type, ...]) -> bool:
-    return all(isinstance(each, (Primitive, Literal)) for each in (*ones, *others))
+def _are_scalars(*types: Type) -> bool:
+    members = [member for each in types for member in _members(each)]
+    return all(isinstance(each, (Primitive, Literal)) for each in members)
 
 
 def _scalars(one: Primitive | Literal, other: Primitive | Literal) -> Type:

@@ -69,8 +69,8 @@ class Parser:
         for target in targets:
             node = self._references.at(target)
             wanted = names.pascal(target.rpartition("/")[2].replace("~1", "/").replace("~0", "~"))
-            unguarded = self._without_cycles(Reference(target), ())
-            definitions[target] = Definition(taken.take(wanted or "Part"), unguarded, _notes(node))
+            own = taken.take(wanted or "Part")
+            definitions[target] = Definition(own, self._at(target), _notes(node))
         definitions["#"] = Definition(name, bucket, Notes())
         return Model(name, bucket, _notes(self._schema), definitions)
 
@@ -105,19 +105,6 @@ class Parser:
             waiting += _children(each)
         return list(found)
 
-    def _without_cycles(self, type: Type, path: tuple[str, ...]) -> Type:
-        """Return the type of a definition without alternatives that lead back to itself at once."""
-        if isinstance(type, Reference):
-            if type.target in path:
-                return Never()
-            content = self._types[type.target]
-            inner = self._without_cycles(content, (*path, type.target))
-            # The outermost reference is the definition itself, which needs its content.
-            return type if path and inner == content else inner
-        if isinstance(type, Alternatives):
-            return union([self._without_cycles(each, path) for each in type.members])
-        return type
-
     # --- subschemas
 
     def _resolve(self, reference: Reference) -> Type | None:
@@ -146,8 +133,8 @@ class Parser:
             return Unknown()
         self._depth += 1
         found = self._by_type(node, place)
-        for keyword, other in self._restrictions(node, place):
-            both = self._intersection.of(found, other)
+        for keyword, branches in self._restrictions(node, place):
+            both = self._intersection.of_any(found, branches)
             if both is None:
                 self._problem(keyword, place, "it is too complex, and left out")
             else:
@@ -160,31 +147,34 @@ class Parser:
             self._problem("unevaluatedProperties", place, "left out")
         return found
 
-    def _restrictions(self, node: dict[str, Any], place: str) -> list[tuple[str, Type]]:
-        """Return the types that the value must have beside that of ``type``, by their keywords."""
-        found: list[tuple[str, Type]] = []
+    def _restrictions(self, node: dict[str, Any], place: str) -> list[tuple[str, list[Type]]]:
+        """Return what restricts the value beside ``type``, by keyword: it has any of the types."""
+        found: list[tuple[str, list[Type]]] = []
         if isinstance(node.get("$ref"), str):
-            found.append(("$ref", self._reference(node["$ref"], place)))
+            found.append(("$ref", [self._reference(node["$ref"], place)]))
         if "const" in node:
-            found.append(("const", self._of_value(node["const"])))
+            found.append(("const", [self._of_value(node["const"])]))
         if isinstance(node.get("enum"), list):
-            found.append(("enum", union([self._of_value(value) for value in node["enum"]])))
+            found.append(("enum", [union([self._of_value(value) for value in node["enum"]])]))
         for number, child in enumerate(_list(node.get("allOf"))):
-            found.append(("allOf", self._parse(child, f"{place}/allOf/{number}")))
+            found.append(("allOf", [self._parse(child, f"{place}/allOf/{number}")]))
         for keyword in ("anyOf", "oneOf"):
             if keyword in node:
                 branches = enumerate(_list(node[keyword]))
                 types = [self._parse(child, f"{place}/{keyword}/{n}") for n, child in branches]
-                found.append((keyword, union(types)))
+                found.append((keyword, types))
         if "if" in node and ("then" in node or "else" in node):
             found.append(("if", self._condition(node, place)))
         return found
 
-    def _condition(self, node: dict[str, Any], place: str) -> Type:
-        """Return the type of ``if`` and ``then``, or ``else``."""
-        branches = [self._parse(node.get(k, True), f"{place}/{k}") for k in ("if", "then", "else")]
-        both = self._intersection.of(branches[0], branches[1])
-        return union([branches[1] if both is None else both, branches[2]])
+    def _condition(self, node: dict[str, Any], place: str) -> list[Type]:
+        """Return the type of ``if`` with ``then``, and that of ``else``."""
+        test, then, other = (
+            self._parse(node.get(keyword, True), f"{place}/{keyword}")
+            for keyword in ("if", "then", "else")
+        )
+        both = self._intersection.of(test, then)
+        return [then if both is None else both, other]
 
     def _reference(self, reference: str, place: str) -> Type:
         target = self._references.target(reference, place)

@@ -67,15 +67,25 @@ class Python:
         own, keywords = self._bucket(model.bucket, whole, part)
         declared = "\n\n\n".join([*own, *self._declared])
         # The imports are those of all the others.
-        return "\n\n\n".join([self._imports(), declared, _client(whole, part, keywords)])
+        return "\n\n\n".join(
+            [self._imports(keywords is not None), declared, _client(whole, part, keywords)]
+        )
 
-    def _bucket(self, bucket: Object, whole: str, part: str) -> tuple[list[str], str]:
-        """Return the declarations of the bucket, and the type of keyword arguments of ``set``."""
+    def _bucket(self, bucket: Object, whole: str, part: str) -> tuple[list[str], str | None]:
+        """Return the declarations of the bucket, and the type of keyword arguments of ``set``.
+
+        The type is empty if there can be none, and None if ``set`` of the client is right as it is.
+        """
         if _is_mapping(bucket):
             value = self._type(bucket.rest or Never(), f"{whole}Value")
+            if value != "Any":
+                names = [self._alias(each, f"dict[str, {value}]") for each in (whole, part)]
+                return names, value
             self._imported.add("Mapping")
-            names = ((whole, f"dict[str, {value}]"), (part, f"Mapping[str, {value}]"))
-            return [self._alias(name, annotation) for name, annotation in names], value
+            return [
+                self._alias(whole, "dict[str, Any]"),
+                self._alias(part, "Mapping[str, Any]"),
+            ], None
         # Both have the same types, so that nested types are declared once.
         rows = self._rows(bucket, whole)
         notes = Notes(f"The keys that ``set`` takes, none of which a {part} must have.")
@@ -88,13 +98,15 @@ class Python:
         self._imported.add("Unpack")
         return own, f"Unpack[{part}]"
 
-    def _imports(self) -> str:
+    def _imports(self, overloaded: bool) -> str:
         used = self._imported
         typing = ["TYPE_CHECKING", *sorted(used & {"Any", "Literal", "TypedDict"})]
         late = ["overload"] if "Literal" in used else ["Literal", "overload"]
+        late = late if overloaded else []
         extensions = sorted(used & {"Never", "NotRequired", "TypeAlias", "Unpack"})
         lines = ["from collections.abc import Mapping"] if "Mapping" in used else []
-        lines += [f"from typing import {', '.join(late)}", ""]
+        lines += [f"from typing import {', '.join(late)}"] if late else []
+        lines += [""] if lines else []
         lines += ["import bucketd_client", "from bucketd_client import aio"]
         lines += [f"from typing_extensions import {', '.join(extensions)}"] if extensions else []
         return "\n".join(
@@ -248,7 +260,7 @@ def _docstring(notes: Notes) -> list[str]:
     return [f'    """{lines[0]}', *(f"    {line}".rstrip() for line in lines[1:]), '    """']
 
 
-def _client(whole: str, part: str, keywords: str) -> str:
+def _client(whole: str, part: str, keywords: str | None) -> str:
     """Return buckets and agents of these types; ``keywords`` types the keyword arguments of set."""
     return _CLIENT.format(
         bucket=_bucket_class("Bucket", "def", whole, part, keywords),
@@ -257,15 +269,17 @@ def _client(whole: str, part: str, keywords: str) -> str:
     )
 
 
-def _bucket_class(name: str, define: str, whole: str, part: str, keywords: str) -> str:
+def _bucket_class(name: str, define: str, whole: str, part: str, keywords: str | None) -> str:
+    head = f"    class {name}(bucketd_client.{name}[{whole}, {part}]):\n"
+    if keywords is None:
+        return f"{head}        pass\n"
     data = f"data: {part} | None = None" if keywords else f"data: {part}"
     more = f"\n            **more: {keywords}," if keywords else ""
-    return _BUCKET.format(name=name, define=define, whole=whole, part=part, data=data, more=more)
+    return head + _SET.format(define=define, whole=whole, part=part, data=data, more=more)
 
 
 # Both have the same two overloads; ``set`` of the client itself takes any keyword argument.
-_BUCKET = """\
-    class {name}(bucketd_client.{name}[{whole}, {part}]):
+_SET = """\
         @overload
         {define} set(
             self,

@@ -18,6 +18,7 @@ from .model import (
     Reference,
     Tuple,
     Type,
+    Unknown,
     union,
 )
 from .names import lines_of, quoted
@@ -25,10 +26,15 @@ from .names import lines_of, quoted
 _PRIMITIVES = {"integer": "number"}
 _PLAIN_KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 _STEP = "  "
+# Every object inherits these from Object.prototype, with types of their own.
+_INHERITED = (
+    *("constructor", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable"),
+    *("toLocaleString", "toString", "valueOf"),
+)
 
 
 class TypeScript:
-    """One declaration file; ``problems`` is empty, since the language expresses the whole model."""
+    """One declaration file; ``problems`` names what the language cannot express."""
 
     comment = "//"
 
@@ -94,7 +100,9 @@ class TypeScript:
             rest = Never()
         if rest is not None:
             # TypeScript demands that the type of all keys includes those of the named ones.
-            text = self._type(union([rest, *(each.type for each in type.fields)]), inner)
+            inherited = [Unknown() for each in type.fields if each.key in _INHERITED]
+            types = [rest, *(each.type for each in type.fields), *inherited]
+            text = self._type(union(types), inner)
             optional = not all(each.required for each in type.fields)
             more = " | undefined" if optional and text != "unknown" else ""
             lines.append(f"{inner}[key: string]: {text}{more};")
@@ -106,7 +114,14 @@ class TypeScript:
         key = field.key if _PLAIN_KEY.fullmatch(field.key) else quoted(field.key)
         mark = "" if field.required else "?"
         head = [indent + line for line in _comment(field.notes)]
-        return [*head, f"{indent}{key}{mark}: {self._type(field.type, indent)};"]
+        text = self._type(field.type, indent)
+        if field.key in _INHERITED and text != "unknown":
+            # An object without the key would not have the type.
+            self.problems.append(
+                f"properties: {field.key} is typed as unknown, as objects inherit it"
+            )
+            text = "unknown"
+        return [*head, f"{indent}{key}{mark}: {text};"]
 
 
 def _comment(notes: Notes) -> list[str]:
