@@ -180,10 +180,12 @@ def test_combinations(shared_daemon: Daemon) -> None:
         },
         "$defs": {"base": {"type": "object", "properties": {"a": {"type": "integer"}}}},
         "anyOf": [{"required": ["all"]}, {"required": ["narrow", "all"]}],
+        "dependentSchemas": {"all": {"properties": {"later": {"type": "integer"}}}},
     }  # fmt: skip
     _, typescript = both(shared_daemon, schema)
     flat = " ".join(typescript.split())
     assert "all: { a: string; };" in flat
+    assert "later?: number;" in flat
     assert 'narrow?: "a";' in flat
     assert "extended?: { b?: 2; a?: number; };" in flat
     assert 'nested?: { a?: null | "x"; } | null;' in flat
@@ -198,9 +200,11 @@ def test_what_a_type_cannot_express_is_said(shared_daemon: Daemon) -> None:
             "b": {"$dynamicRef": "#x"},
             "c": {"type": "object", "properties": {"d": {}}, "additionalProperties": True},
             "toString": {"type": "string"},
+            "open": {"type": "object", "properties": {"e": {"type": "string"}},
+                     "unevaluatedProperties": {"type": "integer"}},
         },
         "$defs": {"x": {"$dynamicAnchor": "x"}},
-    }
+    }  # fmt: skip
     python, said = types_of(shared_daemon, schema, "python")
     assert "a: NotRequired[Any]" in python
     for expected in ("not at #/properties/a", r"\$dynamicRef at #/properties/b"):
@@ -208,9 +212,11 @@ def test_what_a_type_cannot_express_is_said(shared_daemon: Daemon) -> None:
     schema["properties"]["c"]["properties"]["d"] = {"type": "string"}  # type: ignore[index]
     _, said = types_of(shared_daemon, schema, "python")
     assert "additionalProperties at #/properties/c (of LoginBucketC)" in said
+    assert "unevaluatedProperties at #/properties/open (of LoginBucketOpen)" in said
     typescript, said = types_of(shared_daemon, schema, "typescript")
     assert "a?: unknown;" in typescript
     assert "toString?: unknown;" in typescript
+    assert "[key: string]: number | string | undefined;" in typescript
     assert "additionalProperties" not in said
 
 

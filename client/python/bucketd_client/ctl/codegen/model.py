@@ -190,9 +190,14 @@ class Intersection:
 
         A value of unknown type is one alternative here, which does not hide the others.
         """
-        ways = len(_members(one)) * len(others)
-        if ways > MAX_ALTERNATIVES and len(_members(one)) > 1 and not _are_scalars(*others):
-            return None
+        members = _members(one)
+        if len(members) > 1 and len(members) * len(others) > MAX_ALTERNATIVES:
+            objects = [each for each in members if isinstance(each, Object)]
+            if len(objects) == len(members):
+                # One wider object stands for all of them.
+                one = merged(objects)
+            elif not _are_scalars(*others):
+                return None
         found = [self.of(one, other) for other in others]
         return None if None in found else union([each for each in found if each is not None])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from typing import Any
 
 from . import names
@@ -38,7 +39,7 @@ _PRIMITIVES = ("string", "number", "integer", "boolean", "null")
 _OBJECT = ("properties", "required", "additionalProperties", "patternProperties")
 _ARRAY = ("items", "prefixItems")
 # Keywords that restrict types or keys in a way that neither language can express.
-_BEYOND = ("not", "dependentRequired", "dependentSchemas", "$dynamicRef", "unevaluatedItems")
+_BEYOND = ("not", "dependentRequired", "$dynamicRef", "unevaluatedItems")
 
 
 class Parser:
@@ -96,9 +97,9 @@ class Parser:
     def _reachable(self, bucket: Type) -> list[str]:
         """Return the targets of all references that are left, in the order in which they appear."""
         found: dict[str, None] = {}
-        waiting: list[Type] = [bucket]
+        waiting = deque([bucket])
         while waiting:
-            each = waiting.pop(0)
+            each = waiting.popleft()
             if isinstance(each, Reference) and each.target not in found:
                 found[each.target] = None
                 waiting.append(self._at(each.target))
@@ -129,22 +130,19 @@ class Parser:
         if not isinstance(node, dict):
             return Never() if node is False else Unknown()
         if self._depth > MAX_DEPTH:
-            self._problem("properties", place, "it is nested too deeply, so it is unknown")
+            self._problem("type", place, "it is nested too deeply, so it is typed as unknown")
             return Unknown()
         self._depth += 1
         found = self._by_type(node, place)
         for keyword, branches in self._restrictions(node, place):
             both = self._intersection.of_any(found, branches)
             if both is None:
-                self._problem(keyword, place, "it is too complex, and left out")
-            else:
-                found = both
+                self._problem(keyword, place, "it is too complex, so it is typed as unknown")
+            found = Unknown() if both is None else both
         self._depth -= 1
         for keyword in _BEYOND:
             if keyword in node:
                 self._problem(keyword, place, "left out")
-        if node.get("unevaluatedProperties", False) is not False:
-            self._problem("unevaluatedProperties", place, "left out")
         return found
 
     def _restrictions(self, node: dict[str, Any], place: str) -> list[tuple[str, list[Type]]]:
@@ -163,6 +161,10 @@ class Parser:
                 branches = enumerate(_list(node[keyword]))
                 types = [self._parse(child, f"{place}/{keyword}/{n}") for n, child in branches]
                 found.append((keyword, types))
+        for key, child in _dict(node.get("dependentSchemas")).items():
+            there = f"{place}/dependentSchemas/{escape(key)}"
+            # The schema applies only if the object has the key.
+            found.append(("dependentSchemas", [self._parse(child, there), Unknown()]))
         if "if" in node and ("then" in node or "else" in node):
             found.append(("if", self._condition(node, place)))
         return found
@@ -209,13 +211,14 @@ class Parser:
 
     def _object(self, node: dict[str, Any], place: str, implied: bool = False) -> Object:
         rest = self._rest(node, place)
+        required = dict.fromkeys(_list(node.get("required")))
         fields = []
         for key, child in _dict(node.get("properties")).items():
             there = f"{place}/properties/{escape(key)}"
-            required = key in _list(node.get("required"))
-            fields.append(Field(key, self._parse(child, there), required, _notes(child)))
-        for key in _list(node.get("required")):
-            if key not in [each.key for each in fields]:
+            fields.append(Field(key, self._parse(child, there), key in required, _notes(child)))
+        named = {each.key for each in fields}
+        for key in required:
+            if key not in named:
                 fields.append(Field(key, Unknown() if rest is None else rest, True))
         return Object(tuple(fields), rest, implied, f"{_opener(node)} at {place}")
 
@@ -227,9 +230,11 @@ class Parser:
             for pattern, child in patterns.items()
         ]
         named = bool(patterns) or "properties" in node
-        others = node.get("additionalProperties", not named)
+        opener = "unevaluatedProperties" if "unevaluatedProperties" in node else ""
+        opener = "additionalProperties" if "additionalProperties" in node else opener
+        others = node.get(opener, not named)
         if others is not False:
-            types.append(self._parse(others, f"{place}/additionalProperties"))
+            types.append(self._parse(others, f"{place}/{opener}"))
         return union(types) if types else None
 
     def _array(self, node: dict[str, Any], place: str, implied: bool = False) -> Type:
@@ -299,7 +304,7 @@ def _notes(node: Any) -> Notes:
 
 def _opener(node: dict[str, Any]) -> str:
     """Return the keyword by which an object may have keys that it does not name."""
-    keywords = ("patternProperties", "additionalProperties", "required")
+    keywords = ("patternProperties", "additionalProperties", "unevaluatedProperties", "required")
     return next((each for each in keywords if node.get(each)), "type")
 
 
