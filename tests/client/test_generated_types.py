@@ -34,6 +34,9 @@ SCHEMA = {
         "point": {"type": "array", "prefixItems": [{"type": "number"}, {"type": "number"}],
                   "minItems": 2, "items": False},
         "user-agent": {"type": "string"},
+        # These are names of parameters as well.
+        "data": {"type": "integer"},
+        "self": {"type": "integer"},
     },
     "required": ["loggedIn"],
     "$defs": {
@@ -52,6 +55,7 @@ FIELDS = {
         {"name": "account", "type": "object",
          "properties": [{"name": "id", "type": "number", "required": True}]},
         {"name": "extra", "type": "any"},
+        {"name": "if_match", "type": "string"},
     ]
 }  # fmt: skip
 
@@ -128,6 +132,8 @@ PYTHON = [
     (True, "bucket.set(loggedIn=True, steps=['open'])"),
     (True, 'bucket.set({"user-agent": "x"}, loggedIn=True, if_match=None)'),
     (True, "bucket.set(part)"),
+    (True, "bucket.set({'data': 1}, self=2)"),
+    (False, "bucket.set(data='x')"),
     (True, 'bucket.set({"proxy": None, "answer": 3})'),
     (True, 'bucket.set({"home": {"street": "x"}})'),
     (True, 'bucket.set({"tree": {"value": 1, "children": [{"value": 2}]}})'),
@@ -148,6 +154,8 @@ PYTHON = [
     (True, "async def c(): await later.update(lambda b: {**b, 'loggedIn': False})"),
     (True, "async def d(): await async_agent.utils.bucket.set({'loggedIn': True})"),
     (True, "other.set({'status': 'used', 'tags': ['a'], 'extra': [1]})"),
+    (True, "other.set({'if_match': 'x'}, if_match=None)"),
+    (False, "other.set(tags=['a'])"),
     (True, "other.replace({'attempts': 1, 'account': {'id': 1}})"),
     (False, 'bucket.set({"loggedIn": "yes"})'),
     (False, 'bucket.set({"logedIn": True})'),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from bucketd_client.ctl.codegen.names import quoted
 from harness import Daemon
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -169,6 +171,17 @@ def _percent(char: str) -> str:
     return "".join(f"%{byte:02X}" for byte in char.encode())
 
 
+def _python(value: Any) -> str:
+    """Return a value as an expression; pyright misreads escapes of characters beyond U+FFFF."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_python, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{quoted(key)}: {_python(each)}' for key, each in value.items())}}}"
+    return repr(value)
+
+
 class Batch:
     """The files of all examples, to be compiled together."""
 
@@ -186,13 +199,15 @@ class Batch:
             done = bucketctl_types(self.daemon, name, "--lang", language, "--output", str(path))
             assert (done.returncode, done.stdout) == (0, ""), (schema, done.stderr)
             assert "unexpected" not in done.stderr, (schema, done.stderr)
+        # The oldest Python that the client supports.
+        ast.parse((self.place / f"{name}.py").read_text(), feature_version=(3, 9))
         text = (self.place / f"{name}.d.ts").read_text()
         (self.place / f"{name}.d.ts").write_text(text[: text.index("declare module")])
         kept = [value for value in values if self._is_valid(name, value)]
         title = name.capitalize() + "Bucket"
-        self._write(f"use_{name}.py", [f"from {name} import {title}, {title}Part, Bucket"], [
-            f"v{n}: {title} = {value!r}\nBucket().set({value!r})\nBucket().replace({value!r})"
-            for n, value in enumerate(kept)])  # fmt: skip
+        self._write(f"use_{name}.py", [f"from {name} import Bucket, {title}"], [
+            f"v{n}: {title} = {value}\nBucket().set({value})\nBucket().replace({value})"
+            for n, value in enumerate(map(_python, kept))])  # fmt: skip
         self._write(f"use_{name}.mts", [f'import type {{ {title} }} from "./{name}.js";'], [
             f"export const v{n}: {title} = {json.dumps(value)};" for n, value in enumerate(kept)
         ])  # fmt: skip

@@ -66,10 +66,9 @@ class Python:
                 self._declared.append(self._definition(each.name, each.type, each.notes))
         own, keywords = self._bucket(model.bucket, whole, part)
         declared = "\n\n\n".join([*own, *self._declared])
+        client = _client(whole, part, keywords, self._parameter())
         # The imports are those of all the others.
-        return "\n\n\n".join(
-            [self._imports(keywords is not None), declared, _client(whole, part, keywords)]
-        )
+        return "\n\n\n".join([self._imports(keywords is not None), declared, client])
 
     def _bucket(self, bucket: Object, whole: str, part: str) -> tuple[list[str], str | None]:
         """Return the declarations of the bucket, and the type of keyword arguments of ``set``.
@@ -97,6 +96,13 @@ class Python:
             return own, ""
         self._imported.add("Unpack")
         return own, f"Unpack[{part}]"
+
+    def _parameter(self) -> str:
+        """Return the name of the first parameter of ``set``, which no key may have."""
+        keys, name = {each.key for each in self._model.bucket.fields}, "data"
+        while name in keys:
+            name += "_"
+        return name
 
     def _imports(self, overloaded: bool) -> str:
         used = self._imported
@@ -260,20 +266,22 @@ def _docstring(notes: Notes) -> list[str]:
     return [f'    """{lines[0]}', *(f"    {line}".rstrip() for line in lines[1:]), '    """']
 
 
-def _client(whole: str, part: str, keywords: str | None) -> str:
+def _client(whole: str, part: str, keywords: str | None, data: str) -> str:
     """Return buckets and agents of these types; ``keywords`` types the keyword arguments of set."""
     return _CLIENT.format(
-        bucket=_bucket_class("Bucket", "def", whole, part, keywords),
-        async_bucket=_bucket_class("AsyncBucket", "async def", whole, part, keywords),
+        bucket=_bucket_class("Bucket", "def", whole, part, keywords, data),
+        async_bucket=_bucket_class("AsyncBucket", "async def", whole, part, keywords, data),
         types=f"{whole}, {part}",
     )
 
 
-def _bucket_class(name: str, define: str, whole: str, part: str, keywords: str | None) -> str:
+def _bucket_class(
+    name: str, define: str, whole: str, part: str, keywords: str | None, data: str
+) -> str:
     head = f"    class {name}(bucketd_client.{name}[{whole}, {part}]):\n"
     if keywords is None:
         return f"{head}        pass\n"
-    data = f"data: {part} | None = None" if keywords else f"data: {part}"
+    data += f": {part} | None = None" if keywords else f": {part}"
     more = f"\n            **more: {keywords}," if keywords else ""
     return head + _SET.format(define=define, whole=whole, part=part, data=data, more=more)
 
