@@ -98,7 +98,9 @@ class Witness:
         except BucketdError as error:
             self.refused += 1
             if "unknown" in error.message:
-                self.allowed[key] += [change.apply(now) for now in list(self.allowed[key])]
+                # Nothing is known of what nobody can read.
+                known = [None if now == UNREADABLE else now for now in self.allowed[key]]
+                self.allowed[key] += [change.apply(now) for now in known]
             return
         self.acknowledged += 1
         self.allowed[key] = [after.bucket if after.revision else None]

@@ -14,12 +14,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from bucketd.errors import BucketCorrupt
 from bucketd.fs import files
-from bucketd.model.bucket import BucketKey, Snapshot, timestamp
+from bucketd.model.bucket import ABSENT, BucketKey, Snapshot, timestamp
 from bucketd.model.document import Document
 from bucketd.store.file import journal, quarantine, records, recovery
 from bucketd.store.file.bucket_files import BeingEdited, BucketFiles
@@ -178,26 +179,47 @@ def test_edits_with_equal_size_and_time_are_seen(home: str) -> None:
     os.close(root)
 
 
-def _journal_with_records(home: str) -> tuple[int, list[Record]]:
+def _journal_with_records(home: str, differences: bool = False) -> tuple[int, list[Record]]:
+    """Five changes of a bucket; with ``differences`` all but the first are such in the journal."""
     root = files.open_root(home)
-    journaled, base = [], None
+    journaled: list[Record] = []
+    payloads = []
+    before = ABSENT
     for revision in range(1, 6):
         after = snapshot(revision)
-        journaled.append(Record(KEY, base, after))
-        base = after.etag
+        if differences:
+            kept = {"login": "x" * 60, "n": revision}
+            after = after._replace(bucket=Document.of(kept))
+        record = Record(KEY, before.etag, after)
+        payloads.append(_payload(record, before, differences))
+        journaled.append(record)
+        before = after
     log = Journal(root, SEGMENT)
     log.begin_segment()
-    log.append([records.encode(record) for record in journaled])
+    log.append(payloads)
     log.sync()
     log.close()
     return root, journaled
 
 
+def _payload(record: Record, before: Snapshot, differences: bool) -> bytes:
+    if not differences or not before.revision:
+        return records.encode(record)
+    # Both are split, as a change leaves them.
+    assert before.bucket.members
+    assert record.after.bucket.members
+    with mock.patch.object(records, "MIN_DIFFERENCE_BYTES", 0):
+        payload = records.encode_difference(record, before.bucket)
+    assert payload is not None
+    return payload
+
+
+@pytest.mark.parametrize("differences", [False, True], ids=["whole", "differences"])
 @pytest.mark.timeout(1800)
 def test_a_rotted_journal_gives_a_state_that_was(
-    home: str, crash_scale: float, caplog: pytest.LogCaptureFixture
+    home: str, crash_scale: float, caplog: pytest.LogCaptureFixture, differences: bool
 ) -> None:
-    root, journaled = _journal_with_records(home)
+    root, journaled = _journal_with_records(home, differences)
     names = [Path(home, "journal", name) for name in journal.NAMES]
     path = next(p for p in names if p.read_bytes()[:8] == records.MAGIC)
     whole = path.read_bytes()
