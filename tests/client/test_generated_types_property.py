@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from type_checkers import Errors, bucketctl_types, errors_of
 
 # More in a long run: each needs two processes, and all of them one run of each compiler.
-DAILY = 20
+DAILY = 15
 EXAMPLES = int(os.environ.get("TYPES_EXAMPLES", DAILY))
 VALUES = 3
 
