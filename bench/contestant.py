@@ -1,4 +1,4 @@
-"""One contestant on asyncio, in a process of its own, as ``bench/node/contestant.mjs`` is on Node.
+"""Measure one client on asyncio, in a process, as ``bench/node/contestant.mjs`` does on Node.
 
 ``python -m bench.contestant bucketd|redis SOCKET get|set CONCURRENCY COUNT [BYTES]`` prints one
 line of JSON: operations a second, and percentiles of the latency in microseconds. Each of the
@@ -21,7 +21,7 @@ WARM_UP = 500  # calls that are not measured
 
 
 class Place(NamedTuple):
-    """Where a worker keeps its value."""
+    """The bucket or key of one worker, as two functions."""
 
     get: Callable[[], Awaitable[Any]]
     set: Callable[[dict[str, Any]], Awaitable[Any]]

@@ -49,7 +49,7 @@ def _worker(words: list[str]) -> Iterator[subprocess.Popen[str]]:
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as worker:
         yield worker
-        # It ends with its input.
+        # The worker ends with its input.
         worker.stdin.close()  # type: ignore[union-attr]
 
 

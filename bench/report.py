@@ -15,7 +15,7 @@ BEGIN, END = "<!-- written by make bench -->", "<!-- to here -->"
 
 @dataclass
 class Row:
-    """One ratio. ``goal`` is a bound, ("<=", 0.7) or (">=", 3.0), or None."""
+    """A row of the table. ``goal`` is a bound, ("<=", 0.7) or (">=", 3.0), or None."""
 
     work: str
     ours: str

@@ -1,4 +1,4 @@
-"""What an automation keeps of a browser: a Playwright ``storageState``, made up here.
+"""Make up a Playwright ``storageState``: the part of a browser that an automation keeps.
 
 Cookies and localStorage have the members, names and sizes that a browser gives them; the values are
 random, so that nothing compresses or repeats by chance.

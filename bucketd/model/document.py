@@ -86,7 +86,7 @@ class Document:
         if not _are_kept(len(values), self.size):
             return values
         self._members = strict_json.split(values)
-        # One form is enough.
+        # The text would be a second form of the same.
         self._text = None
         return None
 

@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
         parts = () if reader.head_only else response.parts
         field = b"\r\nConnection: close" if closes else reader.keep_alive_field
         transport.write(b"".join((response.head, http_date(), field, END, *parts)))
-        # Only now: the peer goes on meanwhile.
+        # The peer goes on while its request is counted.
         self._count(response.status)
         if closes:
             self._finish(stream, linger)

@@ -1,4 +1,4 @@
-"""What a type checker says of programs that use generated types: a table of code and verdict.
+"""The verdicts of type checkers on programs that use generated types: a table of code and verdict.
 
 Every row is one line of code, and whether it is right. The rows of a language are one program, so
 that each checker runs once.

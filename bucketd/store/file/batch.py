@@ -55,7 +55,7 @@ class Batch:
     payloads: list[bytes] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)
     outcomes: list[tuple[Commit, Snapshot | BucketdError]] = field(default_factory=list)
-    # By their number: the payloads that are differences to what is in the journal before them.
+    # The payloads that are differences to what the journal holds before them, by number.
     _differences: dict[int, Record] = field(default_factory=dict)
 
     def add(

@@ -69,7 +69,7 @@ class BucketFiles:
         """Return the cached snapshot if one ``stat`` confirms it; None if the file must be read."""
         try:
             stat_key = files.stat_key(self.root, paths.path(key))
-            # As ``entry`` does it; every read comes by here.
+            # Every read comes by here, so this does what ``entry`` does without the call.
             with self._guard:
                 entry = self._cache.get(key)
             if stat_key is None and (entry is None or entry.stat_key is not None):

@@ -30,7 +30,7 @@ class Cache:
 
     def __init__(self, max_bytes: int) -> None:
         self._max = max_bytes
-        # With the bytes that each was counted with.
+        # Each entry stands with the bytes that it was counted with.
         self._entries: OrderedDict[BucketKey, tuple[Entry, int]] = OrderedDict()
         self.bytes = 0
 

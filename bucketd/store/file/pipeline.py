@@ -93,7 +93,7 @@ class Pipeline:
             return False
         if now is None:
             return False
-        # Of a large bucket only a difference is written quickly.
+        # A large bucket is written quickly only as a difference.
         is_quick = commit.change.by_members and self.writer.base_of(commit.key) == now.etag
         return now.bucket.size <= INLINE_MAX_BYTES or (is_quick and now.bucket.is_split)
 

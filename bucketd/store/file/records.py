@@ -53,7 +53,7 @@ class JournalError(Exception):
 
 
 class Difference(NamedTuple):
-    """What a change did to the members of a bucket."""
+    """The effect of a change on the members of a bucket."""
 
     set: Members
     removed: list[str]

@@ -87,7 +87,7 @@ class Ledger:
 
 
 def value(number: int) -> dict[str, object]:
-    """Up to 2 KB, so that records and files end anywhere in a block.
+    """Make up to 2 KB, so that records and files end anywhere in a block.
 
     Eight numbers in turn have a large text as well, which the journal does not repeat.
     """

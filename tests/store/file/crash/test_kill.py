@@ -71,7 +71,7 @@ def write_until_killed(daemon: Daemon, ledger: Ledger, writer: int, dice: random
 
 
 def keeps_login(writer: int) -> bool:
-    """Whether a writer's bucket has a text that stays, and that the journal does not repeat."""
+    """Report whether a writer keeps a text, which the journal does not repeat."""
     return writer % 2 == 0
 
 

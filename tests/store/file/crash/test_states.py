@@ -87,7 +87,7 @@ async def differences(session: Session) -> None:
     """Small changes of a large bucket, which the journal holds as differences, among large ones."""
     session.open()
     for number in range(session.rounds):
-        # So large that a segment ends before a difference as often as before a whole state.
+        # They are so large that a segment ends before a difference as often as before a state.
         note, login = f"{number:03}" * 500, f"{number // 6}" * 4500
         await session.set(HOT, note=note, login=login)
         if number % 4 == 3:

@@ -34,7 +34,7 @@ class Primitive:
 
 @dataclass(frozen=True)
 class Literal:
-    """One string, number or boolean; ``text`` is its JSON, which distinguishes 1 from true."""
+    """A string, number or boolean; ``text`` is its JSON, which distinguishes 1 from true."""
 
     text: str
 
@@ -72,7 +72,7 @@ class Tuple:
 
 @dataclass(frozen=True)
 class Notes:
-    """What a comment says about a type or a key."""
+    """The comment on a type or a key."""
 
     text: str = ""
     format: str = ""
@@ -82,7 +82,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class Field:
-    """One key of an object."""
+    """A key of an object."""
 
     key: str
     type: Type
@@ -194,7 +194,7 @@ class Intersection:
         if len(members) > 1 and len(members) * len(others) > MAX_ALTERNATIVES:
             objects = [each for each in members if isinstance(each, Object)]
             if len(objects) == len(members):
-                # One wider object stands for all of them.
+                # A wider object stands for all of them.
                 one = merged(objects)
             elif not _are_scalars(*others):
                 return None

@@ -35,7 +35,7 @@ _PARAMETERS = ("if_match", "returning")
 
 
 class Row(NamedTuple):
-    """One key of a TypedDict."""
+    """A key of a TypedDict."""
 
     key: str
     annotation: str
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 
 class Python:
-    """One module; ``problems`` names what the language cannot express."""
+    """A Python module; ``problems`` names what the language cannot express."""
 
     comment = "#"
 

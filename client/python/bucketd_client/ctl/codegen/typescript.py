@@ -34,7 +34,7 @@ _INHERITED = (
 
 
 class TypeScript:
-    """One declaration file; ``problems`` names what the language cannot express."""
+    """A declaration file; ``problems`` names what the language cannot express."""
 
     comment = "//"
 
