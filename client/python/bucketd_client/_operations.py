@@ -224,7 +224,9 @@ class BaseBucket(Generic[B, P]):
         return None
 
     def _scope(self) -> Scope:
-        return self._given or _context.from_environment(os.environ, self._device_bucket)
+        if self._given is None:
+            return _context.from_environment(os.environ, self._device_bucket)
+        return _context.with_fence(self._given, os.environ)
 
     def _path(self) -> str:
         return self._socket or _context.socket_path(os.environ)
