@@ -111,9 +111,12 @@ class Scope:
         """Return path and query of the bucket."""
         return self._path + self._query(keys)
 
-    def events(self, keys: Iterable[str] = (), snapshot: bool = False) -> str:
+    def events(
+        self, keys: Iterable[str] = (), snapshot: bool = False, holds: bool = False
+    ) -> str:
         """Return path and query of the bucket's events."""
-        return f"{self._path}/events{self._query(keys, ['snapshot=true'] if snapshot else [])}"
+        more = [*(["snapshot=true"] if snapshot else []), *(["holds=true"] if holds else [])]
+        return f"{self._path}/events{self._query(keys, more)}"
 
     def hold(self) -> str:
         """Return the path that holds the pair, or for a device bucket the whole device."""
@@ -173,7 +176,8 @@ def from_environment(environ: Mapping[str, str], device_bucket: bool = False) ->
 def with_fence(given: Scope, environ: Mapping[str, str]) -> Scope:
     """Return a given scope with the fence of the environment, if both are of the same context.
 
-    ``bucketctl run --hold`` sets BUCKETD_FENCE, which the daemon accepts for no other bucket.
+    ``bucketctl run --hold`` sets BUCKETD_FENCE, which the daemon accepts for no other bucket, and
+    BUCKETD_HOLD: the fence of a device is good for all its jobs.
     """
     fence = environ.get("BUCKETD_FENCE")
     if not fence:
@@ -181,8 +185,9 @@ def with_fence(given: Scope, environ: Mapping[str, str]) -> Scope:
     if given.token is not None:
         is_same = given.token == environ.get("BUCKETD_TOKEN")
     else:
-        names = (environ.get("BUCKETD_DEVICE"), environ.get("BUCKETD_JOB"))
-        is_same = given.device == names[0] and given.job in (None, names[1])
+        is_guarded = given.job in (None, environ.get("BUCKETD_JOB"))
+        is_guarded = is_guarded or environ.get("BUCKETD_HOLD") == "device"
+        is_same = given.device == environ.get("BUCKETD_DEVICE") and is_guarded
     return given.fenced(fence) if is_same else given
 
 

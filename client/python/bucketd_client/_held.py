@@ -118,7 +118,13 @@ class HeldState:
     @property
     def lost(self) -> bool:
         """Whether the hold has ended before its release; every call then raises HoldLost."""
-        return self._keeper is not None and self._keeper.loss is not None
+        return self.loss is not None
+
+    @property
+    def loss(self) -> str | None:
+        """Why the hold was lost, in a sentence; None if it was not."""
+        found: str | None = None if self._keeper is None else self._keeper.loss
+        return found
 
     @property
     def _is_held(self) -> bool:

@@ -41,6 +41,8 @@ FAILURES = (OSError, Again, Busy, _retry.Lost)
 class Watching:
     """A watch of one bucket or, with ``scope`` None, of all: then a gap has no bucket.
 
+    With ``holds`` the events of holds of the bucket are yielded, too, as notices.
+
     ``timeout`` bounds the seconds of attempts to reach the daemon (at first 5; without end once
     it was reached).
     """
@@ -54,11 +56,12 @@ class Watching:
         since: str | None = None,
         timeout: float | None = None,
         query: str = "",
+        holds: bool = False,
     ) -> None:
         if snapshot and since is not None:
             raise error("invalid_request", "cannot watch: give since or snapshot, not both")
         self.path = path
-        self._scope, self._keys, self._query = scope, keys, query
+        self._scope, self._keys, self._query, self._holds = scope, keys, query, holds
         self._last = since
         self._whole, self._gap = snapshot, False
         self._timeout = timeout
@@ -86,7 +89,7 @@ class Watching:
         """Return path and query of the next request."""
         if self._scope is None:
             return f"/v1/events{self._query}"
-        return self._scope.events(self._keys, self._whole)
+        return self._scope.events(self._keys, self._whole, self._holds)
 
     @property
     def headers(self) -> dict[str, str]:
