@@ -16,6 +16,7 @@ from .core.buckets import Buckets
 from .core.clock_record import ClockRecord
 from .core.contexts import Contexts
 from .core.events import Hub
+from .core.holds import Holds
 from .core.quota import Quota
 from .core.retention import Retention
 from .core.schemas.file_watcher import FileWatcher
@@ -64,6 +65,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         self._build()
+        await self._services.holds.restore()
         await self._endpoint.serve(self._server)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         log.info("serving %s, state in %s", self._endpoint.path, self._settings.paths.state_dir)
@@ -105,20 +107,29 @@ class Daemon:
         self._contexts = Contexts(self._endpoint.runtime, **_context_limits(settings))
         self._status = Status(settings, self._problems)
         shared = self._store.shared_schemas()
+        limits = settings.limits
+        hub = Hub(self._store, limits.max_watchers, limits.heartbeat_seconds)
         self._services = Services(
             self._buckets(settings),
             self._contexts,
-            Hub(self._store, settings.limits.max_watchers, settings.limits.heartbeat_seconds),
+            hub,
+            Holds(
+                self._store.holds,
+                self._endpoint.runtime,
+                limits.max_holds,
+                limits.heartbeat_seconds,
+                hub.publish_hold,
+            ),
             self._schemas,
             ReplicatedSchemas(self._schemas, shared) if shared else LocalSchemas(self._schemas),
             self._retention,
             operators(settings),
-            settings.limits.body_timeout_seconds,
+            limits.body_timeout_seconds,
             self._status.document,
             self._status.exposition,
             settings.log.slow_request_seconds,
         )
-        self._server = Server(self._services, settings.limits)
+        self._server = Server(self._services, limits)
         self._status.attach(self._store, self._services, self._server, self._retention)
 
     def _start_background_tasks(self) -> None:
@@ -127,7 +138,8 @@ class Daemon:
         start("schema files", self._schema_files.run)
         start("retention", self._retention.keep)
         start("clock", self._clock.keep)
-        start("socket", lambda stop: self._endpoint.keep_reachable(self._contexts, stop))
+        kept = (self._contexts, self._services.holds)
+        start("socket", lambda stop: self._endpoint.keep_reachable(kept, stop))
         start("shared schemas", self._services.schema_writer.keep_current)
         start("store", self._store.run_background)
 
@@ -144,6 +156,7 @@ class Daemon:
         return [
             *self._supervisor.problems(),
             *self._contexts.problems(),
+            *self._services.holds.problems(),
             *self._schema_files.problems(),
             *self._clock.problems(),
             *([] if unreachable is None else [unreachable]),
@@ -180,10 +193,13 @@ class Daemon:
             # The list of operators may have changed, so their streams end; users who still are
             # operators connect again.
             self._services.events.end(None)
+            self._services.holds.end_disallowed()
         self._services.body_timeout = new.limits.body_timeout_seconds
         self._server.take_limits(new.limits)
         self._services.events.max_subscriptions = new.limits.max_watchers
         self._services.events.heartbeat_seconds = new.limits.heartbeat_seconds
+        self._services.holds.max_holds = new.limits.max_holds
+        self._services.holds.heartbeat_seconds = new.limits.heartbeat_seconds
         self._services.slow_seconds = new.log.slow_request_seconds
         for section in AT_START:
             if getattr(new, section) != getattr(self._settings, section):

@@ -12,9 +12,10 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Sequence
+from typing import Protocol
 
 from . import startup
-from .core.contexts import Contexts
 from .errors import BucketdError
 from .server import Server, SocketError, bind, unbind
 from .settings.sections import Settings
@@ -28,6 +29,16 @@ UNREACHABLE_SECONDS = 30.0
 
 class Unreachable(Exception):
     """The daemon has stopped because its socket is gone and cannot be bound again."""
+
+
+class RuntimeFiles(Protocol):
+    """What the daemon keeps in the runtime directory, in a directory of its own."""
+
+    def are_stored(self) -> bool:
+        """Report whether this directory exists, or need not."""
+
+    def move(self, root: int) -> None:
+        """Store everything again below another runtime directory. Raises BucketdError."""
 
 
 class Endpoint:
@@ -65,14 +76,15 @@ class Endpoint:
         if self._has_given_up:
             raise Unreachable(f"stopped, as clients could no longer connect: {self.problem}")
 
-    async def keep_reachable(self, contexts: Contexts, stop: asyncio.Event) -> None:
-        """Restore the runtime directory and the socket if they disappear, until ``stop``.
+    async def keep_reachable(self, kept: Sequence[RuntimeFiles], stop: asyncio.Event) -> None:
+        """Restore the runtime directory, what is ``kept`` there, and the socket if they disappear,
+        until ``stop``.
 
         Set ``stop`` if that fails for UNREACHABLE_SECONDS.
         """
         while not stop.is_set():
             try:
-                await self._restore(contexts)
+                await self._restore(kept)
                 self.problem = self._failing_since = None
             except (BucketdError, OSError, SocketError, StartError) as error:
                 self._note(str(error))
@@ -82,19 +94,21 @@ class Endpoint:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), CHECK_SECONDS)
 
-    async def _restore(self, contexts: Contexts) -> None:
+    async def _restore(self, kept: Sequence[RuntimeFiles]) -> None:
         if not _is_same(self._settings.paths.runtime_dir, os.fstat(self.runtime)):
             runtime = startup.take_runtime_dir(self._settings)
             try:
-                await asyncio.to_thread(contexts.move, runtime)
+                for one in kept:
+                    await asyncio.to_thread(one.move, runtime)
             except BaseException:
                 os.close(runtime)
                 raise
             os.close(self.runtime)
             self.runtime = runtime
             log.warning("the runtime directory was removed, and has been created again")
-        elif not contexts.are_stored():
-            await asyncio.to_thread(contexts.move, self.runtime)
+        for one in kept:
+            if not one.are_stored():
+                await asyncio.to_thread(one.move, self.runtime)
         if self._is_socket_gone():
             listening = await self._server.serve(self._bind())
             self._listening.close()

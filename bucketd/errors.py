@@ -4,7 +4,7 @@ BucketdError
 ├── BadInput: InvalidJson, InvalidRequest, SchemaViolation
 ├── Denied: NoJobContext, Forbidden
 ├── NotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType, RequestTimeout
-├── Conflict: PatchFailed, SchemaConflict, PreconditionFailed
+├── Conflict: PatchFailed, SchemaConflict, PreconditionFailed, HoldLost, Held
 ├── TooLarge
 ├── Unavailable (try again later): TooManyRequests, Overloaded, ShuttingDown, ReadOnly
 └── Failure: BucketCorrupt, StorageFull, Internal
@@ -177,6 +177,30 @@ class PreconditionFailed(Conflict):
     code = "precondition_failed"
 
 
+class HoldLost(Conflict):
+    """The hold whose fence a write carries in ``Bucketd-Fence`` has ended, or is a hold of
+    something else. The same error refuses to come back to a hold that has ended. Nothing was
+    changed.
+
+    Somebody else may hold it by now: stop what you do there, take the hold again, and read the
+    bucket anew before you write. ``bucketctl hold list`` shows who holds what.
+    """
+
+    code = "hold_lost"
+
+
+class Held(Conflict):
+    """Somebody else holds the device or the bucket: a hold was not had within ``wait_seconds``,
+    or a write does not carry the fence of the exclusive hold. ``details`` says who, and since when.
+    Nothing was changed.
+
+    Wait longer (``wait_seconds`` of the hold), or let an operator end a hold that hangs
+    (``bucketctl hold list``, ``bucketctl hold break``).
+    """
+
+    code = "held"
+
+
 class TooLarge(BucketdError):
     """The body or the changed bucket would exceed ``max_bucket_bytes``, or the buckets of the
     device would together exceed ``max_device_bytes``. The message has the size, the limit, and
@@ -195,10 +219,12 @@ class Unavailable(BucketdError):
 
 
 class TooManyRequests(Unavailable):
-    """The number of live contexts has reached ``max_live`` in ``[contexts]``.
+    """The number of live contexts has reached ``max_live`` in ``[contexts]``, or the number of
+    holds and waiters has reached ``max_holds`` in ``[limits]``, of which a user who is no operator
+    may have a quarter.
 
     Revoke contexts that are no longer needed (``bucketctl context list``), give them a shorter
-    ``ttl_seconds``, or raise the limit.
+    ``ttl_seconds``, end holds (``bucketctl hold list``), or raise the limit.
     """
 
     code = "too_many_requests"

@@ -25,6 +25,8 @@ GAUGES = (
     ("bucketd_device_buckets", "Stored device buckets.", "counts.device_buckets"),
     ("bucketd_quarantined_files", "Files in the quarantine.", "counts.quarantined_files"),
     ("bucketd_watchers", "Open event streams.", "counts.watchers"),
+    ("bucketd_holds", "Live holds.", "counts.holds"),
+    ("bucketd_hold_waiters", "Requests that wait for a hold.", "counts.hold_waiters"),
     ("bucketd_cached_buckets", "Buckets in the cache.", "store.cached_buckets"),
     ("bucketd_cache_bytes", "Size of the cache in memory.", "store.cache_bytes"),
     ("bucketd_store_healthy", "1 while the store accepts writes.", "store.healthy"),
@@ -43,6 +45,11 @@ COUNTERS = (
     ("bucketd_file_writes_total", "Bucket files written.", "store.file_writes"),
     ("bucketd_cache_hits_total", "Reads served by the cache.", "store.cache_hits"),
     ("bucketd_cache_misses_total", "Reads that had to read the file.", "store.cache_misses"),
+    (
+        "bucketd_fences_refused_total",
+        "Writes refused since the hold of their fence had ended.",
+        "counts.fences_refused",
+    ),
     ("bucketd_swept_buckets_total", "Buckets removed by retention.", "counts.swept"),
     (
         "bucketd_replayed_files_total",
@@ -54,6 +61,7 @@ HISTOGRAMS = {
     "bucketd_commit_seconds": "Time to commit a batch of changes, until it is acknowledged.",
     "bucketd_commit_batch_size": "Changes that shared one append to the journal.",
     "bucketd_fsync_seconds": "Duration of one fdatasync of the journal.",
+    "bucketd_hold_wait_seconds": "Time from the request of a hold until it was had.",
 }
 
 

@@ -57,6 +57,7 @@ class Status:
                 "contexts": len(self._services.contexts),
                 "connections": len(self._server.connections),
                 "watchers": len(self._services.events),
+                **self._services.holds.counts,
                 "swept": self._retention.swept,
                 "requests": self._server.requests_count,
             },
@@ -65,6 +66,8 @@ class Status:
     async def exposition(self) -> bytes:
         """Return the metrics as Prometheus text."""
         collector = metrics.Collector(
-            await self.document(), self._services.tally, self._store.histograms
+            await self.document(),
+            self._services.tally,
+            {**self._store.histograms, "bucketd_hold_wait_seconds": self._services.holds.waited},
         )
         return await asyncio.to_thread(metrics.exposition, collector)

@@ -7,6 +7,7 @@ user stays in its bucket.
 
 from __future__ import annotations
 
+import asyncio
 import grp
 import os
 import pwd
@@ -44,6 +45,26 @@ class Operators:
 
     def include(self, peer: Peer) -> bool:
         return peer.uid in self.uids or not self.gids.isdisjoint(peer.gids)
+
+
+_user_names: dict[int, str] = {}
+
+
+async def user_name(uid: int) -> str:
+    """Return the name of a user, or the number of one that has no name.
+
+    The first time a worker thread looks it up, since users may be in a directory on the network.
+    """
+    if uid not in _user_names:
+        _user_names[uid] = await asyncio.to_thread(_look_up_user, uid)
+    return _user_names[uid]
+
+
+def _look_up_user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _number(kind: str, name: str, find: Callable[[str], int]) -> int:

@@ -95,7 +95,7 @@ def admit(services: Services, peer: access.Peer, resolved: ResolvedRequest, leng
         # The rule of the route has let in this token, so it opens the bucket.
         job = None if route.access is access.any_context else context.job
         target = _opened_bucket(context.device, job, context.automation)
-    return Request(services, resolved, context, target)
+    return Request(services, peer, resolved, context, target)
 
 
 @lru_cache(maxsize=4096)

@@ -6,12 +6,15 @@ import re
 
 from multidict import CIMultiDictProxy
 
+from ..core.holds import is_fence
 from ..errors import InvalidRequest, NotAcceptable, UnsupportedMediaType
 from ..model.preconditions import EntityTags, Preconditions
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+FENCE = "Bucketd-Fence"
+MAX_FENCES = 8
 Headers = CIMultiDictProxy[str]
 # Ranges that include JSON; the more exact one decides.
 _ACCEPTABLE = ("*/*", "application/*", JSON)
@@ -76,10 +79,27 @@ def prefers_minimal(headers: Headers) -> bool:
 
 
 def preconditions(headers: Headers) -> Preconditions:
-    """Return If-Match and If-None-Match; raise InvalidRequest for an empty or malformed one."""
+    """Return If-Match, If-None-Match and Bucketd-Fence.
+
+    Raises InvalidRequest for an empty or malformed one.
+    """
+    fences = _fences(headers) if FENCE in headers else ()
     if "If-Match" not in headers and "If-None-Match" not in headers:
-        return NO_PRECONDITIONS
-    return Preconditions(_entity_tags(headers, "If-Match"), _entity_tags(headers, "If-None-Match"))
+        return Preconditions(fences=fences) if fences else NO_PRECONDITIONS
+    return Preconditions(
+        _entity_tags(headers, "If-Match"), _entity_tags(headers, "If-None-Match"), fences
+    )
+
+
+def _fences(headers: Headers) -> tuple[str, ...]:
+    """Return the fences of a write: of a hold, and of those within which it was taken."""
+    fences = tuple(dict.fromkeys(one.strip() for one in ",".join(headers.getall(FENCE)).split(",")))
+    if len(fences) > MAX_FENCES or not all(map(is_fence, fences)):
+        raise InvalidRequest(
+            f"cannot use {FENCE}: it must have 1 to {MAX_FENCES} fences, as holds were given them, "
+            "separated by commas"
+        )
+    return fences
 
 
 def _entity_tags(headers: Headers, header: str) -> EntityTags | None:

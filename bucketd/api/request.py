@@ -13,6 +13,7 @@ from ..errors import InvalidRequest
 from ..model import strict_json
 from ..model.bucket import BucketKey, check_name
 from ..model.preconditions import Preconditions
+from .access import Peer
 from .headers import Headers
 from .responses import BUCKET, DEVICE_BUCKET, Reply, ResponseTemplate
 from .services import Services
@@ -71,12 +72,13 @@ class ResolvedRequest:
 # Every request makes one, and a NamedTuple takes three times as long to make.
 @dataclass(slots=True)
 class Request:
-    """Hold the input of a handler: the resolved head, the context of the token, and the body.
+    """Hold the input of a handler: the peer, the resolved head, the token's context, and the body.
 
     ``target``: the bucket, on a route that is about one.
     """
 
     services: Services
+    peer: Peer
     head: ResolvedRequest
     context: Context | None
     target: Target | None

@@ -33,9 +33,11 @@ STATUS = {
     "patch_failed": 409,
     "schema_conflict": 409,
     "precondition_failed": 412,
+    "hold_lost": 412,
     "too_large": 413,
     "unsupported_media_type": 415,
     "schema_violation": 422,
+    "held": 423,
     "too_many_requests": 429,
     "internal": 500,
     "bucket_corrupt": 500,
@@ -58,6 +60,9 @@ class Stream(Protocol):
     def start(self, send: Callable[[bytes], None]) -> None:
         """Send what there is, and from now on whatever comes, until ``close``."""
 
+    def on_end_of_input(self) -> None:
+        """Note that the peer, which still reads, has shut down its sending half."""
+
     def close(self) -> None:
         """End the stream."""
 
@@ -77,10 +82,14 @@ class Response:
 
 @dataclass(slots=True)
 class Deferred:
-    """A response to come, which ``render`` makes of the outcome of a future or coroutine."""
+    """A response to come, which ``render`` makes of the outcome of a future or coroutine.
+
+    ``abandon`` is called if the peer goes away before; without it the request goes on alone.
+    """
 
     outcome: Awaitable[Any]
     render: Callable[[Any], Response]
+    abandon: Callable[[], object] | None = None
 
 
 # What a handler returns: a response now, or later.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..errors import MethodNotAllowed, NotFound
 from . import access
-from .handlers import buckets, contexts, events, schemas, status
+from .handlers import buckets, contexts, events, holds, schemas, status
 from .headers import JSON, JSON_PATCH, MERGE_PATCH
 from .request import Handler
 from .target import decode
@@ -33,8 +33,8 @@ class Route:
 
     @property
     def of_bucket(self) -> bool:
-        """Report whether the route is about one bucket."""
-        return self.path.endswith(("/bucket", "/bucket/events"))
+        """Report whether the route is about one bucket, or the hold of what one belongs to."""
+        return self.path.endswith(("/bucket", "/bucket/events", "/hold"))
 
 
 ANYONE, OPERATOR = access.anyone, access.operator
@@ -52,7 +52,7 @@ ROUTES = (
     Route("/v1/bucket", "GET", JOB, buckets.read, "key"),
     Route("/v1/bucket", "PATCH", JOB, buckets.patch, accepts=_PATCHES),
     Route("/v1/bucket", "PUT", JOB, buckets.put, accepts=_DOCUMENT),
-    Route("/v1/bucket/events", "GET", JOB, events.watch, "key snapshot", speaks_json=False),
+    Route("/v1/bucket/events", "GET", JOB, events.watch, "key snapshot holds", speaks_json=False),
     Route(
         "/v1/buckets",
         "GET",
@@ -69,8 +69,9 @@ ROUTES = (
     Route("/v1/device/bucket", "PATCH", DEVICE, buckets.patch, accepts=_PATCHES),
     Route("/v1/device/bucket", "PUT", DEVICE, buckets.put, accepts=_DOCUMENT),
     Route(
-        "/v1/device/bucket/events", "GET", DEVICE, events.watch, "key snapshot", speaks_json=False
+        "/v1/device/bucket/events", "GET", DEVICE, events.watch, "key snapshot holds", speaks_json=False
     ),
+    Route("/v1/device/hold", "POST", DEVICE, holds.take, accepts=_DOCUMENT),
     Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key"),
     Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, "key"),
     Route("/v1/devices/{device}/bucket", "PATCH", OPERATOR, buckets.patch, accepts=_PATCHES),
@@ -80,9 +81,10 @@ ROUTES = (
         "GET",
         OPERATOR,
         events.watch,
-        "key snapshot",
+        "key snapshot holds",
         speaks_json=False,
     ),
+    Route("/v1/devices/{device}/hold", "POST", OPERATOR, holds.take, accepts=_DOCUMENT),
     Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation"),
     Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation"),
     Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation", _PATCHES),
@@ -92,18 +94,24 @@ ROUTES = (
         "GET",
         OPERATOR,
         events.watch,
-        "automation key snapshot",
+        "automation key snapshot holds",
         speaks_json=False,
+    ),
+    Route(
+        "/v1/devices/{device}/jobs/{job}/hold", "POST", OPERATOR, holds.take, accepts=_DOCUMENT
     ),
     Route(
         "/v1/events",
         "GET",
         OPERATOR,
         events.watch_all,
-        "device job automation key",
+        "device job automation key holds",
         speaks_json=False,
     ),
     Route("/v1/export", "GET", OPERATOR, buckets.export, "device job automation limit cursor"),
+    Route("/v1/hold", "POST", JOB, holds.take, accepts=_DOCUMENT),
+    Route("/v1/holds", "GET", OPERATOR, holds.list_all, "device job"),
+    Route("/v1/holds/{id}", "DELETE", OPERATOR, holds.end),
     Route("/v1/openapi.json", "GET", ANYONE, status.openapi),
     Route("/v1/schemas", "GET", OPERATOR, schemas.list_all),
     Route("/v1/schemas/{automation}", "DELETE", OPERATOR, schemas.remove),

@@ -9,6 +9,7 @@ from typing import Any
 from ..core.buckets import Buckets
 from ..core.contexts import Contexts
 from ..core.events import Hub
+from ..core.holds import Holds
 from ..core.retention import Retention
 from ..core.schemas.registry import Registry
 from ..core.schemas.replication import SchemaWriter
@@ -23,6 +24,7 @@ class Services:
     buckets: Buckets
     contexts: Contexts
     events: Hub
+    holds: Holds
     schemas: Registry
     schema_writer: SchemaWriter
     retention: Retention

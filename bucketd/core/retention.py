@@ -8,7 +8,7 @@ import logging
 import time
 from datetime import datetime
 
-from ..errors import BucketdError, Overloaded, PreconditionFailed
+from ..errors import BucketdError, Held, Overloaded, PreconditionFailed
 from ..model import changes
 from ..model.bucket import BucketKey, is_timestamp
 from ..model.preconditions import EntityTags, Preconditions
@@ -95,8 +95,8 @@ class Retention:
                 return False
             guard = Preconditions(if_match=EntityTags(strong=frozenset({now.etag})))
             await self._store.commit(key, changes.clear(), guard)
-        except PreconditionFailed:
-            # The bucket was written since it was listed.
+        except (PreconditionFailed, Held):
+            # The bucket was written since it was listed, or somebody works on it alone.
             return False
         except BucketdError as error:
             if isinstance(error, Overloaded) or self._store.problem is not None:

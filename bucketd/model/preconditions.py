@@ -1,4 +1,4 @@
-"""The preconditions of RFC 9110 §13, which a stored bucket must meet before it is changed."""
+"""What must be true for a change to be made: the preconditions of RFC 9110 §13, and fences."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ class EntityTags(NamedTuple):
 
 
 class Preconditions(NamedTuple):
-    """The conditions that a snapshot must meet; false if there are none."""
+    """The conditions that a snapshot must meet; false if there are none.
+
+    ``fences``: those of holds which must all live. They say nothing about the snapshot, so the
+    store checks them, where it orders the change among all others.
+    """
 
     if_match: EntityTags | None = None
     if_none_match: EntityTags | None = None
+    fences: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.if_match is not None or self.if_none_match is not None

@@ -31,7 +31,7 @@ from ..api import (
 )
 from ..concurrency import INLINE_MAX_BYTES
 from ..errors import BucketdError, InvalidRequest, Overloaded, RequestTimeout
-from .limits import LINGER_SECONDS, MAX_UNREAD_BYTES
+from .limits import LINGER_SECONDS, MAX_UNREAD_BYTES, PEER_CHECK_SECONDS
 from .parser import END
 from .peer import has_hung_up, peer_of
 from .request_reader import RequestReader
@@ -70,6 +70,8 @@ class Connection(asyncio.Protocol):
         self._writable = True
         self._scheduled = False  # the next request is taken in the next turn of the event loop
         self._render: Callable[[Any], Response] | None = None  # makes a response of its outcome
+        self._abandon: Callable[[], object] | None = None  # ends a request whose peer is gone
+        self._watching = False  # the peer is looked after, since reading does not tell its end
         self._stream: Stream | None = None
         self._burst = 0  # bytes of a stream that went out when none were unread
 
@@ -95,14 +97,20 @@ class Connection(asyncio.Protocol):
         reader.received = reader.received + data if reader.received else data
         if self._state is HANDLING or self._scheduled or not self._writable:
             self._pause_reading()
+            self._watch_peer()
         else:
             self._take_request()
 
     def eof_received(self) -> bool:
         """Note that the peer sends nothing more; report whether it still gets something."""
         self._ended = True
-        if self._state is STREAMING and self._transport is not None:
-            return not has_hung_up(self._transport.get_extra_info("socket"))
+        if self._needs_peer:
+            if self._has_hung_up:
+                return False
+            self._watch_peer()
+            if self._stream is not None:
+                self._stream.on_end_of_input()
+            return True
         if self._state is RECEIVING and not self._scheduled:
             self._refuse(_incomplete())
         return self._state is HANDLING or self._scheduled or bool(self._reader.received)
@@ -128,6 +136,9 @@ class Connection(asyncio.Protocol):
         self._server.remove(self)
         if self._stream is not None:
             self._stream.close()
+        if self._abandon is not None:
+            self._abandon()
+            self._abandon = None
 
     # --- requests in
 
@@ -188,6 +199,8 @@ class Connection(asyncio.Protocol):
         self._state = HANDLING
         if isinstance(reply, Deferred):
             outcome, self._render = reply.outcome, reply.render
+            self._abandon = reply.abandon
+            self._watch_peer()
         else:
             outcome, self._render = reply, None
         asyncio.ensure_future(outcome).add_done_callback(self._respond_with)
@@ -196,6 +209,7 @@ class Connection(asyncio.Protocol):
 
     def _respond_with(self, outcome: asyncio.Future[Any]) -> None:
         """Respond with the outcome that a request has waited for."""
+        self._abandon = None
         if outcome.cancelled():
             self.abort()
             return
@@ -325,6 +339,32 @@ class Connection(asyncio.Protocol):
         transport.write(frame)
 
     # --- the end
+
+    @property
+    def _needs_peer(self) -> bool:
+        """Report whether what is done now is of use only while the peer is there."""
+        return self._state is STREAMING or self._abandon is not None
+
+    @property
+    def _has_hung_up(self) -> bool:
+        transport = self._transport
+        return transport is not None and has_hung_up(transport.get_extra_info("socket"))
+
+    def _watch_peer(self) -> None:
+        """Notice the end of a peer that is not read from: one that has shut down its sending half,
+        or that has sent more than its request.
+        """
+        blind = self._ended or not self._reading
+        if blind and self._needs_peer and not self._watching and self._transport is not None:
+            self._watching = True
+            self._loop.call_later(PEER_CHECK_SECONDS, self._check_peer)
+
+    def _check_peer(self) -> None:
+        self._watching = False
+        if self._needs_peer and self._has_hung_up:
+            self.abort()
+        else:
+            self._watch_peer()
 
     @property
     def busy(self) -> bool:

@@ -10,6 +10,7 @@ MAX_CHUNKED_BYTES = 16 * 1024  # of a chunked body at a time, since each byte ma
 MAX_UNREAD_BYTES = 512 * 1024  # of a stream, waiting for its reader
 MAX_USER_FRACTION = 4  # a user who is no operator may have a quarter of all connections
 LINGER_SECONDS = 2.0  # how long a refused upload is read on, so that its sender sees the response
+PEER_CHECK_SECONDS = 0.25  # how often a peer is looked after that is not read from
 CLOSE_SECONDS = 1.0  # how long the last bytes of a connection may take at a stop
 
 

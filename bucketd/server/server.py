@@ -63,10 +63,12 @@ class Server:
     async def drain(self, timeout: float) -> None:
         """Respond to what is in progress, for at most ``timeout`` seconds; close everything."""
         self.services.draining = True
+        self.services.holds.refuse_waiters()
         for connection in tuple(self.connections):
             connection.begin_drain()
         await self._wait_while(lambda: any(c.busy for c in self.connections), timeout)
         await self.services.events.close()
+        self.services.holds.close()
         for connection in tuple(self.connections):
             connection.close()
         await self._wait_while(lambda: bool(self.connections), CLOSE_SECONDS)

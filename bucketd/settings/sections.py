@@ -36,6 +36,7 @@ class Limits:
     max_device_bytes: int = 0
     max_connections: int = 4096
     max_watchers: int = 2000
+    max_holds: int = 4000
     heartbeat_seconds: float = 15.0
     header_timeout_seconds: float = 10.0
     body_timeout_seconds: float = 30.0

@@ -11,6 +11,7 @@ from ..model.bucket import BucketKey, Snapshot
 from ..model.changes import Change
 from ..model.preconditions import Preconditions
 from ..stats import Histogram
+from .holds import Hold, HoldQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,35 @@ class SharedSchemas(Protocol):
         """Yield the changes after a revision; raise FeedInterrupted where they break off."""
 
 
+class HoldStore(Protocol):
+    """The queue of holds, which all hosts of a store share. Use on the event loop.
+
+    ``queue`` has all entries that this host knows. Methods raise only ``BucketdError``.
+    """
+
+    queue: HoldQueue
+
+    async def add(self, hold: Hold) -> None:
+        """Add an entry behind all others; return once everybody before it is known."""
+
+    async def confirm(self, hold: Hold) -> None:
+        """Return once the first in the queue may be told so: no write that an exclusive hold
+        refuses is still under way. Raises HoldLost if it has ended meanwhile.
+        """
+
+    def release(self, hold: Hold) -> asyncio.Future[None]:
+        """End an entry, once its own writes in progress are done; the future tells when.
+
+        No write with its fence is applied from now on.
+        """
+
+    async def adopt(self, hold: Hold) -> None:
+        """Continue a hold of this host's earlier daemon. Raises HoldLost if it has ended."""
+
+    async def refresh(self) -> None:
+        """Return once the queue has all entries of all hosts, as of now."""
+
+
 class Subscriber(Protocol):
     """Receive changes, on the event loop. The methods must neither block nor raise."""
 
@@ -151,7 +181,8 @@ class Store(Protocol):
     ) -> asyncio.Future[Snapshot]:
         """Read, check the preconditions, change and write as one step; return its future.
 
-        The future is done once the change is durable.
+        The future is done once the change is durable. The fences of ``preconditions``, and the
+        exclusive holds of others, are checked in this step, too: HoldLost, Held.
 
         Commits of one bucket happen in order. ``automation`` is recorded with the bucket.
         """
@@ -187,6 +218,10 @@ class Store(Protocol):
 
     async def check(self) -> dict[str, Any]:
         """Return health and counts, for the status document."""
+
+    @property
+    def holds(self) -> HoldStore:
+        """Return the queue of holds."""
 
     def shared_schemas(self) -> SharedSchemas | None:
         """Return the schemas that the hosts of this store share; None for a store of one host."""

@@ -9,6 +9,7 @@ import orjson
 
 from ...concurrency import offload
 from ...core.contexts import Context
+from ...core.holds import EXPIRED, REVOKED
 from ...errors import InvalidRequest, NoJobContext
 from ...model.strict_json import as_object
 from .. import responses
@@ -63,6 +64,7 @@ def _list_response(services: Services) -> Response:
 async def revoke(request: Request) -> Response:
     context = await asyncio.to_thread(request.services.contexts.revoke, request.head.names["id"])
     request.services.events.end(context.id)
+    request.services.holds.end_context(context.id, REVOKED)
     announce(request.services, "revoked", context)
     return responses.success({"id": context.id})
 
@@ -82,6 +84,7 @@ async def sweep(services: Services, stop: asyncio.Event) -> None:
             if services.events.watched_by_operators or time.monotonic() > due:
                 due = time.monotonic() + SWEEP_SECONDS
                 for context in await asyncio.to_thread(services.contexts.sweep):
+                    services.holds.end_context(context.id, EXPIRED)
                     announce(services, "expired", context)
 
 

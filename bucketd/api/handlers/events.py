@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from ...core.contexts import Context
 from ...core.events import EventFilter, Subscription
 from ...store import Filter
 from .. import responses
 from ..request import Request
 from ..responses import Response
-
-# Timers of the event loop do not run while the machine is suspended, so a timer is short and checks
-# the time again.
-MAX_TIMER_SECONDS = 10.0
+from .expiry import Expiry
 
 
 async def watch(request: Request) -> Response:
-    """Stream the changes of one bucket while the caller may read it."""
-    only = EventFilter(request.bucket.key, keys=_keys(request))
+    """Stream the changes of one bucket while the caller may read it, and holds of it."""
+    only = EventFilter(request.bucket.key, keys=_keys(request), holds=request.flag("holds"))
     return await _stream(request, only, request.flag("snapshot"))
 
 
 async def watch_all(request: Request) -> Response:
-    """Stream the changes of all buckets that match the filters, and of contexts."""
+    """Stream the changes of all buckets that match the filters, of contexts, and of holds."""
     names = Filter(request.name("device"), request.name("job"), request.name("automation"))
-    return await _stream(request, EventFilter(None, names, _keys(request)), snapshot=False)
+    only = EventFilter(None, names, _keys(request), request.flag("holds"))
+    return await _stream(request, only, snapshot=False)
 
 
 async def _stream(request: Request, only: EventFilter, snapshot: bool) -> Response:
@@ -33,7 +29,11 @@ async def _stream(request: Request, only: EventFilter, snapshot: bool) -> Respon
     try:
         if request.context is not None:
             _end_with(subscription, request.context)
+        if only.holds:
+            await request.services.holds.refresh()
         await subscription.prepare(request.head.headers.get("Last-Event-ID"), snapshot)
+        if only.holds:
+            request.services.events.send_holds_to(subscription, request.services.holds.queue)
     except BaseException:
         subscription.close()
         raise
@@ -48,26 +48,4 @@ def _keys(request: Request) -> frozenset[str] | None:
 def _end_with(subscription: Subscription, context: Context) -> None:
     """End the stream when the context is revoked or expires."""
     subscription.context = context.id
-    subscription.ended.add_done_callback(_Expiry(subscription, context).cancel)
-
-
-class _Expiry:
-    """End a stream when its context expires, even if the machine is suspended meanwhile."""
-
-    def __init__(self, subscription: Subscription, context: Context) -> None:
-        self._subscription, self._context = subscription, context
-        self._timer: asyncio.TimerHandle | None = None
-        self._check()
-
-    def _check(self) -> None:
-        left = self._context.seconds_left
-        if left <= 0:
-            self._subscription.close()
-        else:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(min(left, MAX_TIMER_SECONDS), self._check)
-
-    def cancel(self, _ended: object) -> None:
-        """Stop the timer of a stream that has ended."""
-        if self._timer is not None:
-            self._timer.cancel()
+    subscription.ended.add_done_callback(Expiry(context, subscription.close).cancel)

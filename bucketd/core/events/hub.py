@@ -12,13 +12,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
 from ...concurrency import offload
 from ...errors import Overloaded
 from ...model.bucket import BucketKey
 from ...store.base import ChangeEvent, Store
+from ...store.holds import TAKEN, WAITING, Hold
 from . import sse
 from .notification import Notification
 from .subscription import EventFilter, Subscription
@@ -43,6 +44,8 @@ class Hub:
         self.heartbeat_seconds = heartbeat_seconds
         # Subscriptions by the bucket that they select (None: all buckets), the oldest first.
         self._subscriptions: dict[BucketKey | None, dict[Subscription, None]] = {}
+        # Those that select holds, too.
+        self._of_holds: dict[Subscription, None] = {}
         self._count = 0
         self._pending: deque[ChangeEvent] = deque()
         self._pending_bytes = 0
@@ -92,6 +95,7 @@ class Hub:
         same_key = self._subscriptions.get(key, {})
         if subscription in same_key:
             del same_key[subscription]
+            self._of_holds.pop(subscription, None)
             self._count -= 1
             if not same_key:
                 del self._subscriptions[key]
@@ -132,6 +136,18 @@ class Hub:
         for subscription in list(self._subscriptions.get(None, ())):
             if subscription.only.names.matches(*names):
                 subscription.send(encoded)
+
+    def send_holds_to(self, subscription: Subscription, holds: Iterable[Hold]) -> None:
+        """Send all holds and waiters that there are, and from now on what happens to any."""
+        for hold in holds:
+            subscription.send_hold(hold, TAKEN if hold.held else WAITING)
+        if not subscription.ended.done():
+            self._of_holds[subscription] = None
+
+    def publish_hold(self, hold: Hold, change: str) -> None:
+        """Send what has happened to a hold to those who select it."""
+        for subscription in list(self._of_holds):
+            subscription.send_hold(hold, change)
 
     async def close(self) -> None:
         """Deliver the changes that wait, then end all streams."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ...concurrency import offload
 from ...model.bucket import BucketKey, Snapshot
 from ...store.base import ChangeEvent, Filter, Store, settled
+from ...store.holds import Hold
 from . import sse
 from .diff import Difference
 from .notification import Keys, Notification, render_all
@@ -22,12 +23,14 @@ MAX_RESUMED_BYTES = 2 * 1024 * 1024
 class EventFilter(NamedTuple):
     """Select changes: of one bucket or, with ``key`` None, of all buckets that ``names`` selects.
 
-    ``keys`` selects only changes of these keys of a bucket.
+    ``keys`` selects only changes of these keys of a bucket. With ``holds``, select also who takes,
+    waits for and releases holds of these buckets, and of their devices.
     """
 
     key: BucketKey | None = None
     names: Filter = Filter()
     keys: Keys = None
+    holds: bool = False
 
     def matches(self, change: ChangeEvent) -> bool:
         """Report whether the bucket of a change is selected."""
@@ -36,6 +39,13 @@ class EventFilter(NamedTuple):
         if automation is None and change.before is not None:
             automation = change.before.automation
         return self.names.matches(*change.key, automation)
+
+    def matches_hold(self, hold: Hold) -> bool:
+        """Report whether a hold is selected. A device bucket belongs to all jobs of its device."""
+        if self.key is None:
+            return self.names.matches(*hold.key, hold.owner.automation)
+        same_job = None in (hold.key.job, self.key.job) or hold.key.job == self.key.job
+        return same_job and hold.key.device == self.key.device
 
 
 class Subscription:
@@ -162,10 +172,23 @@ class Subscription:
         if self._buffer is None and not self.ended.done():
             self._send(event)
 
+    def send_hold(self, hold: Hold, change: str) -> None:
+        """Send what has happened to a hold, if it is selected."""
+        if self.only.matches_hold(hold) and not self.ended.done():
+            # Without an id: it is no change of a bucket, so nobody can resume from it.
+            event = sse.announcement("hold", {"change": change, **hold.row()})
+            if self._buffer is None:
+                self._send(event)
+            else:
+                self._head.append(event)
+
     def send_gap(self) -> None:
         """Send a gap: the client misses changes that cannot be delivered."""
         self._has_gap = True
         self.send(sse.gap(self._event_id(), self.only.key))
+
+    def on_end_of_input(self) -> None:
+        """Go on: whoever sends nothing more may still read."""
 
     def close(self) -> None:
         """End the stream. A second call does nothing."""

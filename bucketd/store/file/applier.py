@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from ...errors import BucketCorrupt, BucketdError, Internal
 from ...model.apply import apply, next_snapshot
 from ...model.bucket import ABSENT, BucketKey, Snapshot
-from .batch import Batch, Commit
+from ..holds import HoldQueue
+from .batch import INGEST, Batch, Commit
 from .bucket_files import BucketFiles, Loaded
 from .journal import Journal
 
@@ -30,8 +31,9 @@ class Applier:
         journal: Journal,
         dirty: Mapping[BucketKey, Snapshot],
         corrupt: dict[BucketKey, str],
+        holds: HoldQueue,
     ) -> None:
-        self._files, self._journal, self._dirty = files, journal, dirty
+        self._files, self._journal, self._dirty, self._holds = files, journal, dirty, holds
         self._corrupt = corrupt
         # Buckets whose file is unreadable and that are not in the journal.
         self._unrecoverable: set[BucketKey] = set()
@@ -52,7 +54,10 @@ class Applier:
         batch.outcomes.append((commit, outcome))
 
     def _evaluate(self, commit: Commit, batch: Batch) -> Snapshot:
-        key = commit.key
+        key, fences = commit.key, commit.preconditions.fences
+        # An edit by another program has happened, and a file is restored, whoever holds what.
+        if (fences or self._holds.exclusive) and commit.change is not INGEST:
+            self._holds.check(key, fences)
         newest = batch.newest.get(key) or self._dirty.get(key)
         try:
             loaded = Loaded(newest, verified=True) if newest is not None else self._files.load(key)

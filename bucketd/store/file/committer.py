@@ -23,6 +23,7 @@ from ...model.bucket import BucketKey, Snapshot
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
 from ..base import ChangeEvent, Subscriber
+from ..holds import HoldQueue
 from . import pipeline
 from .batch import INGEST, Batch, Commit
 from .bucket_files import BucketFiles
@@ -62,6 +63,7 @@ class Committer:
         lock: WriteLock,
         lock_timeout: float,
         relaxed_seconds: float | None,
+        holds: HoldQueue,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         # The thread's work, in order. A future is a flush barrier.
@@ -73,6 +75,7 @@ class Committer:
             lock,
             lock_timeout,
             relaxed_seconds,
+            holds,
             has_waiting=lambda: not self._inbox.empty(),
             heartbeat=self._heartbeat,
         )
@@ -156,7 +159,12 @@ class Committer:
 
     async def wait_until_flushed(self) -> None:
         """Wait until the files hold all acknowledged states, or cannot be written."""
-        if self.dirty and not self._closing.is_set():
+        if self.dirty:
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until all commits that are in progress now are done, and their files written."""
+        if not self._closing.is_set():
             barrier: asyncio.Future[None] = self._loop.create_future()
             self._inbox.put(barrier)
             await barrier

@@ -20,6 +20,7 @@ from ...errors import BucketdError, Overloaded, StorageFull
 from ...fs import errors
 from ...fs.locks import WriteLock
 from ...stats import Histogram
+from ..holds import HoldQueue
 from .applier import Applier
 from .batch import Batch, Commit
 from .bucket_files import BucketFiles
@@ -55,6 +56,7 @@ class Pipeline:
         lock: WriteLock,
         lock_timeout: float,
         relaxed_seconds: float | None,
+        holds: HoldQueue,
         has_waiting: Callable[[], bool],
         heartbeat: Callable[[], bool],
     ) -> None:
@@ -65,7 +67,7 @@ class Pipeline:
         self.writer = JournalWriter(journal, relaxed_seconds)
         self._flusher = Flusher(files, journal, self.writer, lock, has_waiting, heartbeat)
         self.dirty = self.writer.dirty
-        self._applier = Applier(files, journal, self.dirty, self._flusher.corrupt)
+        self._applier = Applier(files, journal, self.dirty, self._flusher.corrupt, holds)
         self.commit_seconds = Histogram()
 
     @property

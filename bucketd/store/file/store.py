@@ -27,6 +27,7 @@ from .batch import INGEST, Commit
 from .bucket_files import BeingEdited, BucketFiles
 from .committer import Committer
 from .edit_watcher import EditWatcher
+from .holds import LocalHolds
 from .journal import Journal
 from .records import EventId
 
@@ -62,8 +63,14 @@ class FileStore:
         journal = self._journal
         self._damaged = journal.damaged
         self._replayed = recovery.replay_under(lock, self._files, journal)
+        self.holds = LocalHolds(lambda: self._committer.settle())
         self._committer = Committer(
-            self._files, journal, lock, options.lock_timeout, options.relaxed_seconds
+            self._files,
+            journal,
+            lock,
+            options.lock_timeout,
+            options.relaxed_seconds,
+            self.holds.queue,
         )
         self._dirty = self._committer.dirty
         self._edit_watcher: EditWatcher | None = None
@@ -99,7 +106,10 @@ class FileStore:
         preconditions: Preconditions,
         automation: str | None = None,
     ) -> asyncio.Future[Snapshot]:
-        return self._committer.commit(Commit(key, change, preconditions, automation))
+        future = self._committer.commit(Commit(key, change, preconditions, automation))
+        for fence in preconditions.fences:
+            self.holds.follow(fence, future)
+        return future
 
     @property
     def event_id(self) -> str:
