@@ -123,7 +123,9 @@ class Scope:
         return f"{self._path.removesuffix('/bucket')}/hold"
 
     def fenced(self, fence: str) -> Scope:
-        """Return this scope with one more fence."""
+        """Return this scope with one more fence, unless it has that one."""
+        if self.fence is not None and fence in self.fence.split(", "):
+            return self
         fences = fence if self.fence is None else f"{self.fence}, {fence}"
         return Scope(
             self.token, self.device, self.job, self.automation, self.device_bucket, fences

@@ -95,8 +95,8 @@ class HoldSession:
             body = _api.encode({**self._wanted, "wait_seconds": left})
         else:
             body = _api.encode({"fence": self.members["fence"]})
-        headers = {"Accept": "text/event-stream", "Content-Type": _api.JSON}
-        return encode("POST", self.scope.hold(), body, {**headers, **self.scope.headers()})
+        headers = {"Content-Type": _api.JSON, **self.scope.headers()}
+        return encode("POST", self.scope.hold(), body, headers)
 
     def take(self, chunk: bytes) -> bool:
         """Report, after some more bytes of the response, whether the hold is had.

@@ -17,7 +17,7 @@ from typing import Any, Callable
 from .._errors import BucketError, error
 from ._model import Context, Key, check_name, timestamp
 
-MAX_WAIT_SECONDS, MAX_LABEL, MAX_FENCE = 3600, 256, 200
+MAX_WAIT_SECONDS, MAX_LABEL, MAX_FENCE, MAX_FENCES = 3600, 256, 200, 8
 # How long after ``start`` a holder may come back to its hold.
 GRACE_SECONDS = 5.0
 HEARTBEAT_SECONDS = 15.0
@@ -354,10 +354,12 @@ def fences_of(values: list[str] | None) -> list[str] | None:
     """Return the fences in Bucketd-Fence. Raise InvalidRequest if they are malformed."""
     if values is None:
         return None
-    found = [each.strip(" \t") for each in values[0].split(",")]
-    if len(values) > 1 or not all(map(is_fence, found)):
+    found = list(dict.fromkeys(each.strip() for each in ",".join(values).split(",")))
+    if len(found) > MAX_FENCES or not all(map(is_fence, found)):
         raise error(
-            "invalid_request", "cannot use Bucketd-Fence: give the fence of a hold, as it was given"
+            "invalid_request",
+            f"cannot use Bucketd-Fence: it must have 1 to {MAX_FENCES} fences, as holds were given "
+            "them, separated by commas",
         )
     return found
 
