@@ -132,9 +132,9 @@ def test_a_signal_ends_the_wait(
         words = [*CTL, "run", *at, "--hold", "job", "--", "true"]
         process = subprocess.Popen(words, env=ctl.environ)
         waiting = ctl.daemon.request("GET", "/v1/holds")
-        assert soon(
-            lambda: at[1] in str(ctl.daemon.request("GET", "/v1/holds").json["waiting"])
-        ), waiting
+        assert soon(lambda: at[1] in str(ctl.daemon.request("GET", "/v1/holds").json["waiting"])), (
+            waiting
+        )
         process.send_signal(number)
         assert process.wait(10) in (130, -number)
     with other.hold(wait=2):

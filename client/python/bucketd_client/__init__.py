@@ -66,7 +66,14 @@ _HOMES = {
     "_errors": (
         *("BucketCorrupt", "BucketError", "CODES", "ConnectionLost", "DaemonUnreachable"),
         *("Forbidden", "Held", "HoldLost", "InternalError", "InvalidJson", "InvalidRequest"),
-        *("NoJobContext", "NotFound", "Overloaded", "PatchFailed", "PreconditionFailed", "ReadOnly"),
+        *(
+            "NoJobContext",
+            "NotFound",
+            "Overloaded",
+            "PatchFailed",
+            "PreconditionFailed",
+            "ReadOnly",
+        ),
         *("RequestTimeout", "SchemaViolation", "ShuttingDown", "StorageFull", "Timeout"),
         *("TooLarge", "Unavailable"),
     ),

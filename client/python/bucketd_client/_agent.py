@@ -153,7 +153,8 @@ class BucketOfJob(Generic[B, P]):
 
         The calls of ``held`` return dicts, and raise BucketError, as those of ``Bucket``.
         """
-        return _hold(False, name, wait, exclusive, label, on_lost)
+        result: HoldResult[HeldBucket[B, P]] = _hold(False, name, wait, exclusive, label, on_lost)
+        return result
 
     def refresh(
         self,
@@ -215,7 +216,8 @@ class BucketOfDevice:
 
         The calls of ``held`` return dicts, and raise BucketError, as those of ``Bucket``.
         """
-        return _hold(True, name, wait, exclusive, label, on_lost)
+        result: HoldResult[HeldBucket] = _hold(True, name, wait, exclusive, label, on_lost)
+        return result
 
     def refresh(
         self,

@@ -26,7 +26,8 @@ class HoldConnection(Connection):
     """A connection that no forked child keeps."""
 
     def _open_socket(self) -> socket.socket:
-        return open_unshared(self, super()._open_socket)
+        sock: socket.socket = open_unshared(self, super()._open_socket)
+        return sock
 
     def end(self) -> None:
         """Shut down the sending half, which the daemon takes for the release."""
@@ -134,8 +135,9 @@ class AsyncHeldBucket(HeldState, AsyncBucket[B, P]):
     async def acquire(self) -> AsyncHeldBucket[B, P]:
         """Take the hold, and return this bucket. Raise Held if it was not had in time."""
         keeper = TaskKeeper(self._new_session(self._timeout), self._options.on_lost)
+        self._keeper, self._fenced = keeper, None
         await keeper.acquire()
-        self._keeper, self._fenced = keeper, keeper.fenced
+        self._fenced = keeper.fenced
         return self
 
     async def release(self) -> None:

@@ -111,9 +111,7 @@ class Scope:
         """Return path and query of the bucket."""
         return self._path + self._query(keys)
 
-    def events(
-        self, keys: Iterable[str] = (), snapshot: bool = False, holds: bool = False
-    ) -> str:
+    def events(self, keys: Iterable[str] = (), snapshot: bool = False, holds: bool = False) -> str:
         """Return path and query of the bucket's events."""
         more = [*(["snapshot=true"] if snapshot else []), *(["holds=true"] if holds else [])]
         return f"{self._path}/events{self._query(keys, more)}"
@@ -127,9 +125,7 @@ class Scope:
         if self.fence is not None and fence in self.fence.split(", "):
             return self
         fences = fence if self.fence is None else f"{self.fence}, {fence}"
-        return Scope(
-            self.token, self.device, self.job, self.automation, self.device_bucket, fences
-        )
+        return Scope(self.token, self.device, self.job, self.automation, self.device_bucket, fences)
 
     @property
     def _path(self) -> str:

@@ -139,9 +139,9 @@ class HeldState:
 
     @property
     def _members(self) -> dict[str, Any]:
-        if self._keeper is None:
+        found: dict[str, Any] = {} if self._keeper is None else self._keeper.session.members
+        if not found:
             raise _not_held()
-        found: dict[str, Any] = self._keeper.session.members
         return found
 
     def _new_session(self, timeout: float | None) -> HoldSession:
@@ -182,9 +182,7 @@ def call_login(login: Callable[..., object], bucket: object) -> object:
 def new_session(returned: object) -> object:
     """Return what ``login`` returned. Raise InvalidRequest for None, which would set nothing."""
     if returned is None:
-        raise error(
-            "invalid_request", "cannot refresh: login returned None, not the keys to set"
-        )
+        raise error("invalid_request", "cannot refresh: login returned None, not the keys to set")
     return returned
 
 

@@ -72,8 +72,8 @@ class ThreadKeeper(Keeper):
         if self.pid != os.getpid():
             return
         self.abandon()
-        if self._thread is threading.current_thread():
-            # A callback about the loss has released it.
+        if self._thread.ident is None or self._thread is threading.current_thread():
+            # It was never had, or a callback about its loss releases it.
             return
         self._thread.join(RELEASE_SECONDS)
         if self._thread.is_alive() and self._connection is not None:
@@ -146,8 +146,10 @@ class HeldBucket(HeldState, Bucket[B, P]):
     def acquire(self) -> HeldBucket[B, P]:
         """Take the hold, and return this bucket. Raise Held if it was not had in time."""
         keeper = ThreadKeeper(self._new_session(self._timeout), self._options.on_lost)
+        # An interruption right after the wait leaves no hold that nobody knows.
+        self._keeper, self._fenced = keeper, None
         keeper.acquire()
-        self._keeper, self._fenced = keeper, keeper.fenced
+        self._fenced = keeper.fenced
         return self
 
     def release(self) -> None:

@@ -115,7 +115,10 @@ class AsyncBucketOfJob(Generic[B, P]):
 
         The calls of ``held`` return dicts, and raise BucketError, as those of ``AsyncBucket``.
         """
-        return await _hold(False, name, wait, exclusive, label, on_lost)
+        result: HoldResult[AsyncHeldBucket[B, P]] = await _hold(
+            False, name, wait, exclusive, label, on_lost
+        )
+        return result
 
     async def refresh(
         self,
@@ -179,7 +182,10 @@ class AsyncBucketOfDevice:
 
         The calls of ``held`` return dicts, and raise BucketError, as those of ``AsyncBucket``.
         """
-        return await _hold(True, name, wait, exclusive, label, on_lost)
+        result: HoldResult[AsyncHeldBucket] = await _hold(
+            True, name, wait, exclusive, label, on_lost
+        )
+        return result
 
     async def refresh(
         self,
@@ -193,7 +199,9 @@ class AsyncBucketOfDevice:
 
         What ``fresh`` or ``login`` raises is raised.
         """
-        result: DeviceBucketResult = await _refresh(DeviceBucketSuccess, True, fresh, login, name, wait)
+        result: DeviceBucketResult = await _refresh(
+            DeviceBucketSuccess, True, fresh, login, name, wait
+        )
         return result
 
     def watch(self, *keys: str, snapshot: bool = False) -> AsyncGenerator[Change | Failure, None]:

@@ -38,7 +38,6 @@ class Filter(NamedTuple):
             return None
         return _bucket(notification.key, notification.revision, changed, removed, id)
 
-
     def hold(self, change: str, row: dict[str, Any]) -> bytes:
         """Return the event of a hold, nothing where the stream is not about it."""
         if self.key is None:
@@ -137,9 +136,7 @@ class Stream:
             left = max(0.0, min(left, self._context.expires - time.time()))
         state = self._state
         with state.changed:
-            return state.changed.wait_for(
-                lambda: self._has_news() or not self._alive(), left
-            )
+            return state.changed.wait_for(lambda: self._has_news() or not self._alive(), left)
 
     def _alive(self) -> bool:
         state, context = self._state, self._context

@@ -158,9 +158,18 @@ def respond(state: State, request: Request) -> Response:
     body = request.content()
     return handler(
         Call(
-            state, request, query, names, key, automation, context, preconditions, fences,
-            media_type, body,
-        )  # fmt: skip
+            state,
+            request,
+            query,
+            names,
+            key,
+            automation,
+            context,
+            preconditions,
+            fences,
+            media_type,
+            body,
+        )
     )
 
 
@@ -193,14 +202,16 @@ def _context_of(state: State, route: Route, token: str | None) -> Context | None
     context = next((c for c in state.live() if c.token == token), None)
     if context is None:
         raise error(
-            "no_job_context", "no job context: the token is unknown, revoked or expired; "
+            "no_job_context",
+            "no job context: the token is unknown, revoked or expired; "
             f"get a new one, or {HOW_TO_START}",
-        )  # fmt: skip
+        )
     if route.access == "job" and context.job is None:
         raise error(
-            "no_job_context", "no job context: the token is for a device alone, so it opens only "
+            "no_job_context",
+            "no job context: the token is for a device alone, so it opens only "
             f"/v1/device/bucket; {HOW_TO_START}",
-        )  # fmt: skip
+        )
     return context
 
 

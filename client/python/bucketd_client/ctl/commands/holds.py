@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ... import _context
+from ..._errors import NotFound
 from .. import output
 from ..filters import Filters
 from ..session import Session, Shown
@@ -78,7 +79,12 @@ class Holders:
 
     def __init__(self, session: Session) -> None:
         self._rows: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
-        for row in session.call("GET", "/v1/holds").members["holds"]:
+        try:
+            rows = session.call("GET", "/v1/holds").members["holds"]
+        except NotFound:
+            # An older daemon has no holds.
+            rows = []
+        for row in rows:
             self._rows.setdefault((row["device"], row["job"]), []).append(row)
 
     def __bool__(self) -> bool:

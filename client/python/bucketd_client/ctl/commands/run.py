@@ -40,8 +40,9 @@ def run(options: Options) -> int:
         raise Usage("cannot run: name the context with --device D --job J")
     session = Session(options)
     # Wait for the daemon and for the hold here, where Ctrl-C still ends the wait.
+    holding = Holding(session)
     session.reach()
-    with Holding(session) as holding:
+    with holding:
         return _run_in_context(session, holding)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 
-from ..._bucket import Bucket
 from .. import output
 from ..parser import Usage
 from ..session import Session
@@ -34,6 +33,9 @@ class Holding:
         self._hold: HeldBucket | None = None
         device, job = options.get("device"), options.get("job")
         if self._kind is not None:
+            # The import is late, since most runs hold nothing.
+            from ..._bucket import Bucket
+
             bucket: Bucket = Bucket(
                 device=device,
                 job=job if self._kind == "job" else None,
@@ -44,7 +46,7 @@ class Holding:
                 options.get("hold-name") or "",
                 wait=_wait(options.get("wait")),
                 exclusive=options.has("exclusive"),
-                label=f"bucketctl run {os.path.basename(options.arguments[0])}"[:256],
+                label=f"bucketctl run {output.plain(os.path.basename(options.arguments[0]))}"[:256],
                 on_lost=self._on_lost,
             )
         # The fence of a hold around this one, as in a script that is run with --hold itself.

@@ -64,9 +64,7 @@ def _watching(session: Session) -> Watching:
     shown = output.on_terminal() and not options.has("json") and since is None
     whole = options.has("snapshot") or shown
     holds = options.has("holds")
-    return Watching(
-        session.scope(), session.path, keys, whole, since, session.timeout, holds=holds
-    )
+    return Watching(session.scope(), session.path, keys, whole, since, session.timeout, holds=holds)
 
 
 def _show_curl(session: Session, watching: Watching) -> int:
