@@ -1,4 +1,4 @@
-"""``bucketctl run --hold``, ``hold list``, ``hold break``, and who holds in ``list`` and ``watch``."""
+"""``bucketctl run --hold``, ``hold list``, ``hold break``; who holds in ``list`` and ``watch``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def held_rows(ctl: Shell, device: str) -> list[dict[str, object]]:
 def test_the_command_holds_and_its_writes_carry_the_fence(
     ctl: Shell, at: list[str], other: Bucket
 ) -> None:
-    script = f"{INNER} set a=1 >/dev/null && env && {INNER} hold list --device {at[1]} && ls -l /proc/self/fd"
+    script = f"{INNER} set a=1 >/dev/null && env && {INNER} hold list --device {at[1]}"
+    script += " && ls -l /proc/self/fd"
     done = ctl("run", *at, "--hold", "job", "--exclusive", "--ttl", "60", "--", "sh", "-c", script)
     assert (done.returncode, done.stderr) == (0, "")
     given = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
@@ -64,8 +65,8 @@ def test_the_command_holds_and_its_writes_carry_the_fence(
     assert "socket:" not in done.stdout
     assert not held_rows(ctl, at[1])
     assert other.set(b=1) == {"a": "1", "b": 1}
-    late = ctl("set", *at, "c=1", env={"BUCKETD_FENCE": given["BUCKETD_FENCE"],
-                                       "BUCKETD_DEVICE": at[1], "BUCKETD_JOB": "login"})  # fmt: skip
+    names = {"BUCKETD_DEVICE": at[1], "BUCKETD_JOB": "login"}
+    late = ctl("set", *at, "c=1", env={"BUCKETD_FENCE": given["BUCKETD_FENCE"], **names})
     assert late.returncode == 6
     assert "cannot change" in late.stderr
 

@@ -149,7 +149,7 @@ class BucketOfJob(Generic[B, P]):
         label: str | None = None,
         on_lost: Callable[[], object] | None = None,
     ) -> HoldResult[HeldBucket[B, P]]:
-        """Hold the bucket; ``with result.held as held:`` releases it. See ``Bucket.hold``.
+        """Hold the bucket: ``with result.held as held:``; see ``Bucket.hold``.
 
         The calls of ``held`` return dicts, and raise BucketError, as those of ``Bucket``.
         """
@@ -164,7 +164,7 @@ class BucketOfJob(Generic[B, P]):
         name: str = "login",
         wait: float = 300.0,
     ) -> BucketResult[B]:
-        """Return the bucket if it is ``fresh``; else log in, one at a time. See ``Bucket.refresh``.
+        """Return the bucket if ``fresh``, else log in one at a time; see ``Bucket.refresh``.
 
         What ``fresh`` or ``login`` raises is raised.
         """
@@ -212,7 +212,7 @@ class BucketOfDevice:
         label: str | None = None,
         on_lost: Callable[[], object] | None = None,
     ) -> HoldResult[HeldBucket]:
-        """Hold the whole device; ``with result.held as held:`` releases it. See ``Bucket.hold``.
+        """Hold the whole device: ``with result.held as held:``; see ``Bucket.hold``.
 
         The calls of ``held`` return dicts, and raise BucketError, as those of ``Bucket``.
         """
@@ -227,7 +227,7 @@ class BucketOfDevice:
         name: str = "login",
         wait: float = 300.0,
     ) -> DeviceBucketResult:
-        """Return the bucket if it is ``fresh``; else log in, one at a time. See ``Bucket.refresh``.
+        """Return the bucket if ``fresh``, else log in one at a time; see ``Bucket.refresh``.
 
         What ``fresh`` or ``login`` raises is raised.
         """

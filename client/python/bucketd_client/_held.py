@@ -161,7 +161,7 @@ class HeldState:
     def __del__(self) -> None:
         keeper = self._keeper
         if keeper is not None and not keeper.is_over and keeper.pid == os.getpid():
-            warnings.warn(f"unreleased hold of {self!r}", ResourceWarning, source=self)
+            warnings.warn(f"unreleased hold of {self!r}", ResourceWarning, 2, self)
             keeper.abandon()
 
 

@@ -111,7 +111,7 @@ class AsyncBucketOfJob(Generic[B, P]):
         label: str | None = None,
         on_lost: Callable[[], object] | None = None,
     ) -> HoldResult[AsyncHeldBucket[B, P]]:
-        """Hold the bucket; ``async with result.held as held:`` releases it. See ``AsyncBucket.hold``.
+        """Hold the bucket: ``async with result.held as held:``; see ``AsyncBucket.hold``.
 
         The calls of ``held`` return dicts, and raise BucketError, as those of ``AsyncBucket``.
         """
@@ -128,7 +128,7 @@ class AsyncBucketOfJob(Generic[B, P]):
         name: str = "login",
         wait: float = 300.0,
     ) -> BucketResult[B]:
-        """Return the bucket if it is ``fresh``; else log in, one at a time. See ``AsyncBucket.refresh``.
+        """Return the bucket if ``fresh``, else log in one at a time; see ``AsyncBucket.refresh``.
 
         What ``fresh`` or ``login`` raises is raised.
         """
@@ -178,7 +178,7 @@ class AsyncBucketOfDevice:
         label: str | None = None,
         on_lost: Callable[[], object] | None = None,
     ) -> HoldResult[AsyncHeldBucket]:
-        """Hold the whole device; ``async with result.held as held:`` releases it. See ``AsyncBucket.hold``.
+        """Hold the whole device: ``async with result.held as held:``; see ``AsyncBucket.hold``.
 
         The calls of ``held`` return dicts, and raise BucketError, as those of ``AsyncBucket``.
         """
@@ -195,7 +195,7 @@ class AsyncBucketOfDevice:
         name: str = "login",
         wait: float = 300.0,
     ) -> DeviceBucketResult:
-        """Return the bucket if it is ``fresh``; else log in, one at a time. See ``AsyncBucket.refresh``.
+        """Return the bucket if ``fresh``, else log in one at a time; see ``AsyncBucket.refresh``.
 
         What ``fresh`` or ``login`` raises is raised.
         """

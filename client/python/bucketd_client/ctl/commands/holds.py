@@ -31,18 +31,6 @@ def show(options: Options) -> int:
     return output.show_rows(fitting, COLUMNS, "nobody holds anything")
 
 
-COLUMNS: output.Columns = {
-    "ID": lambda row: row["id"],
-    "DEVICE": lambda row: row["device"],
-    "JOB": lambda row: "(device)" if row["job"] is None else row["job"],
-    "NAME": lambda row: row["name"] or "-",
-    "STATE": lambda row: _state(row),
-    "BY": lambda row: _process(row),
-    "SINCE": lambda row: output.age(row["since"]),
-    "LABEL": lambda row: row["label"] or "-",
-}
-
-
 def _state(row: dict[str, Any]) -> str:
     if row["state"] == "held" and not row["connected"]:
         return "held, away"
@@ -51,6 +39,18 @@ def _state(row: dict[str, Any]) -> str:
 
 def _process(row: dict[str, Any]) -> str:
     return f"{row['by']['user']}, process {row['by']['pid']} on {row['host']}"
+
+
+COLUMNS: output.Columns = {
+    "ID": lambda row: row["id"],
+    "DEVICE": lambda row: row["device"],
+    "JOB": lambda row: "(device)" if row["job"] is None else row["job"],
+    "NAME": lambda row: row["name"] or "-",
+    "STATE": _state,
+    "BY": _process,
+    "SINCE": lambda row: output.age(row["since"]),
+    "LABEL": lambda row: row["label"] or "-",
+}
 
 
 def holder(row: dict[str, Any]) -> str:

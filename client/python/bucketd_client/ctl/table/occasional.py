@@ -89,7 +89,8 @@ On a terminal - marks old values, + new values. Elsewhere each change is one lin
 --json {"event", "id", "data"}. With KEYs only changes of these keys are printed. watch waits for a
 daemon that restarts. If the daemon no longer has the changes in between, the line has "gap": true,
 and "set" has the whole bucket (with --all nothing: read the buckets again). --all also prints
-contexts that begin and end, and --holds who waits for a hold, takes and releases it. Ctrl-C ends watch, and so does the end of its reader, as in
+contexts that begin and end. --holds also prints who waits for a hold, takes and releases it, and
+begins with those that there are. Ctrl-C ends watch, and so does the end of its reader, as in
 `bucketctl watch … | head -1`."""
 
 COMMANDS = (
