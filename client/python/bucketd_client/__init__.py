@@ -66,16 +66,9 @@ _HOMES = {
     "_errors": (
         *("BucketCorrupt", "BucketError", "CODES", "ConnectionLost", "DaemonUnreachable"),
         *("Forbidden", "Held", "HoldLost", "InternalError", "InvalidJson", "InvalidRequest"),
-        *(
-            "NoJobContext",
-            "NotFound",
-            "Overloaded",
-            "PatchFailed",
-            "PreconditionFailed",
-            "ReadOnly",
-        ),
-        *("RequestTimeout", "SchemaViolation", "ShuttingDown", "StorageFull", "Timeout"),
-        *("TooLarge", "Unavailable"),
+        *("NoJobContext", "NotFound", "Overloaded", "PatchFailed", "PreconditionFailed"),
+        *("ReadOnly", "RequestTimeout", "SchemaViolation", "ShuttingDown", "StorageFull"),
+        *("Timeout", "TooLarge", "Unavailable"),
     ),
     "_results": (
         *("BucketResult", "BucketSuccess", "DeviceBucketResult", "DeviceBucketSuccess"),
