@@ -20,7 +20,7 @@ class Route:
     """One row. ``parameters``: the query parameters it takes, separated by blanks.
 
     ``accepts``: the media types of the body, where it takes one. A route that does not speak JSON
-    answers in its one form, whatever Accept asks for.
+    answers in its one form, whatever Accept asks for. One that ``may_wait`` is not slow if it does.
     """
 
     path: str
@@ -30,6 +30,7 @@ class Route:
     parameters: str = ""
     accepts: tuple[str, ...] = ()
     speaks_json: bool = True
+    may_wait: bool = False
 
     @property
     def of_bucket(self) -> bool:
@@ -71,7 +72,7 @@ ROUTES = (
     Route(
         "/v1/device/bucket/events", "GET", DEVICE, events.watch, "key snapshot holds", speaks_json=False
     ),
-    Route("/v1/device/hold", "POST", DEVICE, holds.take, accepts=_DOCUMENT),
+    Route("/v1/device/hold", "POST", DEVICE, holds.take, accepts=_DOCUMENT, may_wait=True),
     Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key"),
     Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, "key"),
     Route("/v1/devices/{device}/bucket", "PATCH", OPERATOR, buckets.patch, accepts=_PATCHES),
@@ -84,7 +85,14 @@ ROUTES = (
         "key snapshot holds",
         speaks_json=False,
     ),
-    Route("/v1/devices/{device}/hold", "POST", OPERATOR, holds.take, accepts=_DOCUMENT),
+    Route(
+        "/v1/devices/{device}/hold",
+        "POST",
+        OPERATOR,
+        holds.take,
+        accepts=_DOCUMENT,
+        may_wait=True,
+    ),
     Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation"),
     Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation"),
     Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation", _PATCHES),
@@ -98,7 +106,12 @@ ROUTES = (
         speaks_json=False,
     ),
     Route(
-        "/v1/devices/{device}/jobs/{job}/hold", "POST", OPERATOR, holds.take, accepts=_DOCUMENT
+        "/v1/devices/{device}/jobs/{job}/hold",
+        "POST",
+        OPERATOR,
+        holds.take,
+        accepts=_DOCUMENT,
+        may_wait=True,
     ),
     Route(
         "/v1/events",
@@ -109,7 +122,7 @@ ROUTES = (
         speaks_json=False,
     ),
     Route("/v1/export", "GET", OPERATOR, buckets.export, "device job automation limit cursor"),
-    Route("/v1/hold", "POST", JOB, holds.take, accepts=_DOCUMENT),
+    Route("/v1/hold", "POST", JOB, holds.take, accepts=_DOCUMENT, may_wait=True),
     Route("/v1/holds", "GET", OPERATOR, holds.list_all, "device job"),
     Route("/v1/holds/{id}", "DELETE", OPERATOR, holds.end),
     Route("/v1/openapi.json", "GET", ANYONE, status.openapi),

@@ -37,6 +37,7 @@ from ..errors import (
     InvalidRequest,
     NoJobContext,
     NotFound,
+    Overloaded,
     ShuttingDown,
     TooManyRequests,
 )
@@ -44,7 +45,7 @@ from ..fs import clock, errors, files
 from ..model.bucket import BucketKey, check_name
 from ..stats import Histogram
 from ..store.base import HoldStore
-from ..store.holds import RELEASED, TAKEN, Hold, HoldQueue, Owner
+from ..store.holds import LOST, RELEASED, TAKEN, Hold, HoldQueue, Owner
 from .events import sse
 
 log = logging.getLogger(__name__)
@@ -505,10 +506,16 @@ class Holds:
         entry = self._entries.get(hold.id)
         if entry is not None and change == TAKEN and not entry.turn.done():
             entry.turn.set_result(None)
-        self._publish(hold, change)
-        if entry is not None and change == RELEASED:
+        if change != LOST:
+            self._publish(hold, change)
+        if entry is not None and change in (LOST, RELEASED):
             # Whoever ends an entry of this daemon takes it out first, so the store has ended this.
-            self._lose(entry, hold.lost or BROKEN, _wait_ended(hold))
+            refusal: BucketdError = _wait_ended(hold)
+            if hold.lost == UNREACHABLE:
+                refusal = Overloaded(
+                    f"cannot hold {hold}: this host has lost its lease in etcd; try again"
+                )
+            self._lose(entry, hold.lost or BROKEN, refusal)
 
     # --- entries
 

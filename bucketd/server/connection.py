@@ -271,9 +271,11 @@ class Connection(asyncio.Protocol):
         services, reader = self._services, self._reader
         seconds = perf_counter() - reader.began
         self._server.requests_count += 1
-        about = UNROUTED if reader.resolved is None else reader.resolved.about
+        resolved = reader.resolved
+        about = UNROUTED if resolved is None else resolved.about
         services.tally.add(about, status, seconds)
-        if seconds > services.slow_seconds:
+        may_wait = resolved is not None and resolved.route.may_wait
+        if seconds > services.slow_seconds and not may_wait:
             path, method = about
             log.warning("slow: %s %s took %.3f s, status %d", method, path, seconds, status)
 

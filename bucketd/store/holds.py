@@ -15,7 +15,7 @@ from ..errors import Held, HoldLost
 from ..fs import clock
 from ..model.bucket import BucketKey, timestamp
 
-WAITING, TAKEN, RELEASED = "waiting", "taken", "released"
+WAITING, TAKEN, RELEASED, LOST = "waiting", "taken", "released", "lost"
 
 
 class Owner(NamedTuple):
@@ -105,7 +105,7 @@ class HoldQueue:
     """All entries, in order. Change it on the event loop; ``check`` may run on any thread.
 
     ``changed`` is called with an entry and what happened to it: WAITING (added behind others),
-    TAKEN (held from now on), or RELEASED (removed).
+    TAKEN (held from now on), RELEASED (removed), or LOST: the store is about to end it.
     """
 
     def __init__(self) -> None:

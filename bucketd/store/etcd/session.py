@@ -26,12 +26,14 @@ from .keys import KeyValue, key_of, prefix_range
 log = logging.getLogger(__name__)
 LEASE_SECONDS = 10
 RENEW_SECONDS = 3.0
+# After a failure; the lease must not expire because of an outage that is shorter.
+RETRY_SECONDS = 0.5
 # The value is the same in each shard; otherwise the host would count as several hosts.
 _STARTED_AT = timestamp()
 
 
 class Session:
-    """The session of this host: ``run`` it, and ``revoke`` its lease at the end."""
+    """The session of this host: ``run`` it, and ``end`` it."""
 
     def __init__(self, client: EtcdClient) -> None:
         self._client = client
@@ -41,10 +43,22 @@ class Session:
             {"host": socket.gethostname(), "version": __version__, "started_at": _STARTED_AT}
         )
         self._lease: str | None = None
+        # When the lease was last requested, by the loop's clock: it is valid for LEASE_SECONDS.
+        self._requested = float("-inf")
         # The lease of the host's key.
         self._announced: str | None = None
         self._granting = asyncio.Lock()
         self.problem: str | None = None
+
+    @property
+    def lease(self) -> str | None:
+        """Return the lease of this host; None if it has none now."""
+        return self._lease
+
+    @property
+    def valid_until(self) -> float:
+        """Return until when, by the loop's clock, the lease certainly has not expired."""
+        return self._requested + LEASE_SECONDS
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the lease until ``stop``; log once when etcd becomes unavailable or available."""
@@ -69,7 +83,8 @@ class Session:
                     f"({type(error).__name__}); the log has it"
                 )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), RENEW_SECONDS)
+                pause = RETRY_SECONDS if self.problem else RENEW_SECONDS
+                await asyncio.wait_for(stop.wait(), pause)
 
     async def put_with_lease(self, key: bytes, value: bytes = b"") -> dict[str, Any]:
         """Put a key that expires with this host. Raises BucketdError or Unavailable."""
@@ -87,8 +102,9 @@ class Session:
             async with self._granting:
                 if self._lease is None:
                     grant = {"TTL": str(LEASE_SECONDS)}
+                    requested = asyncio.get_running_loop().time()
                     answer = await self._client.call("/v3/lease/grant", grant, deadline)
-                    self._lease = str(answer["ID"])
+                    self._lease, self._requested = str(answer["ID"]), requested
                 lease = self._lease
             try:
                 return await self._client.call(path, request(lease), deadline)
@@ -116,21 +132,30 @@ class Session:
                 problems.append(f"cannot read the host {name!r} in etcd: its value is not valid")
         return sorted(hosts, key=lambda host: (host["host"], host["started_at"])), problems
 
-    async def revoke(self) -> None:
-        """Revoke the lease, which removes the host's keys; without an answer the lease expires."""
-        if self._lease is not None:
-            with contextlib.suppress(BucketdError, Unavailable, LeaseExpired):
-                request = {"ID": self._lease}
-                await self._client.call("/v3/lease/revoke", request, self._client.deadline())
+    async def end(self, keep_lease: bool) -> None:
+        """Revoke the lease, which removes the host's keys; without an answer the lease expires.
+
+        With ``keep_lease``, remove only the key that announces this host.
+        """
+        if self._lease is None:
+            return
+        path, request = "/v3/lease/revoke", {"ID": self._lease}
+        if keep_lease:
+            path, request = "/v3/kv/deleterange", {"key": b64(f"{self._hosts}{self.id}".encode())}
+        with contextlib.suppress(BucketdError, Unavailable, LeaseExpired):
+            await self._client.call(path, request, self._client.deadline())
 
     async def _renew(self) -> bool:
         """Report whether the lease of the host's key is still valid, and renew it."""
         if self._lease is None or self._lease != self._announced:
             return False
         request = {"ID": self._lease}
+        requested = asyncio.get_running_loop().time()
         answer = await self._client.call("/v3/lease/keepalive", request, self._client.deadline())
         if int(answer.get("result", {}).get("TTL", 0)) <= 0:
             self._lease = None
+        else:
+            self._requested = requested
         return self._lease is not None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Mapping, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from typing import Any
 
 from ...errors import InvalidRequest
@@ -18,7 +18,9 @@ from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
+from ..holds import Hold, HoldQueue
 from .client import EtcdOptions
+from .holds import EtcdHolds
 from .schemas import EtcdSchemas
 from .store import EtcdStore
 from .topology import Shard
@@ -37,7 +39,10 @@ class ShardedStore:
 
     def __init__(self, shards: Mapping[str, EtcdOptions]) -> None:
         self._names = names = tuple(sorted(shards))
-        self._stores = [EtcdStore(shards[name], Shard(name, names)) for name in names]
+        # Holds of two shards are of different devices, so they never exclude each other.
+        queue = HoldQueue()
+        self._stores = [EtcdStore(shards[name], Shard(name, names), queue) for name in names]
+        self.holds = ShardedHolds(queue, lambda hold: self._of(hold.key).holds, self._stores)
         self.histograms: dict[str, Histogram] = {}
         self.stalled_seconds = 0.0
 
@@ -158,6 +163,30 @@ class ShardedStore:
 
     async def close(self) -> None:
         await asyncio.gather(*(store.close() for store in self._stores))
+
+
+class ShardedHolds:
+    """Present the holds of all shards as one queue. ``of`` returns those of an entry's shard."""
+
+    def __init__(
+        self, queue: HoldQueue, of: Callable[[Hold], EtcdHolds], stores: Iterable[EtcdStore]
+    ) -> None:
+        self.queue, self._of, self._stores = queue, of, stores
+
+    async def add(self, hold: Hold) -> None:
+        await self._of(hold).add(hold)
+
+    async def adopt(self, hold: Hold) -> None:
+        await self._of(hold).adopt(hold)
+
+    async def confirm(self, hold: Hold) -> None:
+        await self._of(hold).confirm(hold)
+
+    def release(self, hold: Hold) -> asyncio.Future[None]:
+        return self._of(hold).release(hold)
+
+    async def refresh(self) -> None:
+        await asyncio.gather(*(store.holds.refresh() for store in self._stores))
 
 
 class _ShardSubscriber:

@@ -16,7 +16,9 @@ from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
+from ..holds import HoldQueue
 from .client import EtcdClient, EtcdOptions, Unavailable
+from .holds import EtcdHolds
 from .idempotency import IdempotencyKeys
 from .listing import Listing
 from .reader import Reader
@@ -31,7 +33,9 @@ from .writer import Write, Writer
 class EtcdStore:
     """A store in one etcd cluster. Use from one event loop, and ``close`` when done."""
 
-    def __init__(self, options: EtcdOptions, shard: Shard | None = None) -> None:
+    def __init__(
+        self, options: EtcdOptions, shard: Shard | None = None, queue: HoldQueue | None = None
+    ) -> None:
         self._options, self._client = options, EtcdClient(options)
         self._topology = ClusterTopology(self._client, shard or Shard())
         self._session = Session(self._client)
@@ -39,7 +43,9 @@ class EtcdStore:
         self._stale_cache = StaleCache(options.stale_seconds, options.stale_bytes)
         self._reader = Reader(self._client, self._topology, self._stale_cache)
         idempotency_keys = IdempotencyKeys(self._client, self._session)
-        self._writer = Writer(self._client, self._reader, idempotency_keys)
+        queue = HoldQueue() if queue is None else queue
+        self.holds = EtcdHolds(self._client, self._session, self._topology, queue)
+        self._writer = Writer(self._client, self._reader, idempotency_keys, self.holds)
         self._listing = Listing(self._client, self._reader)
         self._schemas = EtcdSchemas(self._client)
         self._locks = KeyedLocks()
@@ -138,7 +144,7 @@ class EtcdStore:
         with contextlib.suppress(BucketdError, Unavailable):
             counts.update(await self._listing.counts(deadline))
             counts["hosts"], of_hosts = await self._session.hosts(deadline)
-        found = [self.problem, self._session.problem, self._watch.problem]
+        found = [self.problem, self._session.problem, self._watch.problem, self.holds.problem]
         found += [*self._schemas.problems, *of_hosts]
         return {
             "engine": "etcd",
@@ -156,7 +162,7 @@ class EtcdStore:
     async def close(self) -> None:
         await self._stale_cache.close()
         await self._watch.close()
-        await self._session.revoke()
+        await self._session.end(keep_lease=await self.holds.close())
         await self._client.close()
 
 

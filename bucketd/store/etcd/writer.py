@@ -12,13 +12,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import BucketdError, Internal, Overloaded, StorageFull
+from ...errors import BucketdError, Held, HoldLost, Internal, Overloaded, StorageFull
 from ...model.apply import apply
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from . import keys, stale_cache
 from .client import RETRY_PAUSE_SECONDS, EtcdClient, LeaseExpired, Unavailable, b64
+from .holds import EtcdHolds, Guard
 from .idempotency import IdempotencyKey, IdempotencyKeys
 from .keys import StoredValue
 from .reader import Reader
@@ -42,13 +43,14 @@ class Write:
 class CompareAndSwap:
     """One transaction from ``before`` to ``after``, sent again until it is answered.
 
-    With ``read_on_failure``, a failed transaction returns the current value, which is slower.
+    It fails where ``guard`` does: a hold has ended, or another one excludes it. With ``read_on_failure``, a failed transaction returns the current value, which is slower.
     ``maybe_applied``: an attempt without an answer may have been applied, or may still be.
     """
 
     write: Write
     before: StoredValue
     after: Snapshot
+    guard: Guard
     deadline: float
     read_on_failure: bool
     maybe_applied: bool = False
@@ -64,9 +66,14 @@ class CompareAndSwap:
             operation = {"request_delete_range": {"key": key}}
         revision = str(self.before.mod_revision)
         return {
-            "compare": [{"key": key, "target": "MOD", "mod_revision": revision}],
+            "compare": [
+                {"key": key, "target": "MOD", "mod_revision": revision},
+                *self.guard.compares(),
+            ],
             "success": [operation],
-            "failure": [{"request_range": {"key": key}}] if self.read_on_failure else [],
+            "failure": [{"request_range": {"key": key}}, *self.guard.reads()]
+            if self.read_on_failure
+            else [],
         }
 
     def has_written(self, now: StoredValue) -> bool:
@@ -83,9 +90,13 @@ class Writer:
     """Change buckets; ``retries`` counts the swaps that failed because of other hosts' changes."""
 
     def __init__(
-        self, client: EtcdClient, reader: Reader, idempotency_keys: IdempotencyKeys
+        self,
+        client: EtcdClient,
+        reader: Reader,
+        idempotency_keys: IdempotencyKeys,
+        holds: EtcdHolds,
     ) -> None:
-        self._client, self._reader = client, reader
+        self._client, self._reader, self._holds = client, reader, holds
         self._idempotency_keys = idempotency_keys
         self._prefix = client.options.prefix
         self._remembered: OrderedDict[BucketKey, StoredValue] = OrderedDict()
@@ -98,6 +109,7 @@ class Writer:
         The outcome is unknown only if an Internal error says so.
         """
         key = write.key
+        guard = await self._guard(write, deadline)
         before, confirmed = self._remembered.get(key), False
         for attempt in range(_MAX_ATTEMPTS):
             if before is None:
@@ -108,16 +120,18 @@ class Writer:
                 )
             except BucketdError:
                 if confirmed:
+                    await self._check(guard, write, deadline)
                     raise
                 after = before.snapshot
             if after is before.snapshot:
                 if confirmed:
+                    await self._check(guard, write, deadline)
                     return after
                 # The remembered value may be outdated, so the change is evaluated for etcd's
                 # value before it is refused or reported as unchanged.
                 before = None
                 continue
-            swap = CompareAndSwap(write, before, after, deadline, read_on_failure=confirmed)
+            swap = CompareAndSwap(write, before, after, guard, deadline, read_on_failure=confirmed)
             done, before = await self._swap(swap)
             if done:
                 return after
@@ -127,6 +141,28 @@ class Writer:
         raise Overloaded(
             f"cannot change {key}: other hosts changed it {_MAX_ATTEMPTS} times meanwhile; "
             "nothing was changed; try again"
+        )
+
+    async def _guard(self, write: Write, deadline: float) -> Guard:
+        try:
+            return await self._holds.guard(write.key, write.preconditions.fences, deadline)
+        except Unavailable as error:
+            raise self._unavailable(write, error) from error
+
+    async def _check(self, guard: Guard, write: Write, deadline: float) -> None:
+        """Raise HoldLost or Held if that is why a write would be refused that changes nothing."""
+        if not write.preconditions.fences and not self._holds.queue.exclusive:
+            return
+        try:
+            await self._holds.check(guard, deadline)
+        except Unavailable as error:
+            raise self._unavailable(write, error) from error
+
+    def _unavailable(self, write: Write, error: Unavailable) -> Overloaded:
+        self._reader.set_unavailable(error)
+        return Overloaded(
+            f"cannot change {write.key}: etcd did not answer within "
+            f"{self._client.options.timeout:g} s ({error}); nothing was changed; try again"
         )
 
     async def _swap(self, swap: CompareAndSwap) -> tuple[bool, StoredValue | None]:
@@ -226,15 +262,40 @@ class Writer:
         kvs = answer["responses"][0]["response_range"].get("kvs")
         now = keys.stored_value(self._prefix, kvs, key)
         self._reader.remember(key, now, answer, swap.asked_at)
+        is_unchanged = now.mod_revision == swap.before.mod_revision
+        if not (swap.maybe_applied and swap.has_written(now)):
+            self._check_guard(swap, answer["responses"][1:], is_unchanged)
         if not swap.before.mod_revision and not now.mod_revision:
             # The bucket is still absent, so the comparison of the idempotency key has failed.
             self._idempotency_keys.forget_expired()
         if not swap.maybe_applied:
             return False, now
         # The transaction may have failed because an attempt without an answer had succeeded.
-        if swap.has_written(now) and (swap.after.revision or not swap.write.preconditions):
+        preconditions = swap.write.preconditions
+        is_blind = not preconditions and not preconditions.fences
+        if swap.has_written(now) and (swap.after.revision or is_blind):
             return True, now
         raise outcome_unknown(swap.message("etcd's answer was lost, and the bucket changed since"))
+
+    def _check_guard(
+        self, swap: CompareAndSwap, responses: list[dict[str, Any]], is_unchanged: bool
+    ) -> None:
+        """Raise HoldLost or Held if that is why a swap has failed.
+
+        An attempt without an answer can be applied no more once its hold has ended, but may be
+        once an exclusive hold has ended.
+        """
+        try:
+            swap.guard.check(responses)
+        except HoldLost:
+            if swap.maybe_applied and not is_unchanged:
+                return
+            raise
+        except Held as error:
+            if swap.maybe_applied:
+                cause = swap.message(f"etcd's answer was lost, and then: {error}")
+                raise outcome_unknown(cause) from error
+            raise
 
     async def _value_despite_full(self, swap: CompareAndSwap, full: StorageFull) -> StoredValue:
         """Return the current value if the swap was applied; raise ``full`` if certainly not.
