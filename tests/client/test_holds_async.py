@@ -88,6 +88,17 @@ async def test_a_cancelled_wait_leaves_the_queue(bucket: AsyncBucket) -> None:
     assert await is_free(bucket)
 
 
+async def test_a_waiter_that_goes_away_as_it_is_served(bucket: AsyncBucket) -> None:
+    for _ in range(20):
+        held = await bucket.hold().acquire()
+        waiting = asyncio.create_task(bucket.hold(wait=30).acquire())
+        await asyncio.sleep(0.02)
+        release = asyncio.create_task(held.release())
+        waiting.cancel()
+        await asyncio.gather(waiting, release, return_exceptions=True)
+        assert await is_free(bucket)
+
+
 async def test_a_cancelled_block_releases(bucket: AsyncBucket) -> None:
     entered = asyncio.Event()
 

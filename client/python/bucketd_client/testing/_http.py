@@ -177,12 +177,16 @@ class Connection:
 
     def _stream(self, stream: Stream | HoldStream) -> None:
         self._closing = True
-        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
-        self._send_bytes(f"{head}Server: bucketd\r\nConnection: close\r\n\r\n".encode())
-        if self._method != "HEAD":
-            with contextlib.closing(stream.frames()) as frames:
-                for frame in frames:
-                    self._send_bytes(frame)
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
+        head += b"Server: bucketd\r\nConnection: close\r\n\r\n"
+        if self._method == "HEAD":
+            self._send_bytes(head)
+            return
+        # The generator has begun before anything is sent, so it ends the stream in any case.
+        with contextlib.closing(stream.frames()) as frames:
+            for frame in frames:
+                self._send_bytes(head + frame)
+                head = b""
 
     def _send(
         self,
