@@ -95,7 +95,7 @@ REFUSED = {
     "Bucket(device=1)": "arg-type",
     "Bucket().sett(a=1)": "attr-defined",
     "Bucket().hold(timeout=5)": "call-arg",
-    "Bucket().refresh(lambda bucket: True, lambda: 5)": "return-value",
+    "Bucket().refresh(lambda bucket: True, lambda: 5)": "Argument 2",
     "n: int = Bucket().hold().acquire().fence": "assignment",
     "agent.utils.bucket.hold().hold": "hold",
     "n: dict[str, int] = Bucket().set(a=1, returning=False)": "assignment",
