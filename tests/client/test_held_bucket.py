@@ -29,7 +29,7 @@ from bucketd_client import (
     _hold_session,
 )
 from fake import Script, Seen, answer, fake
-from harness import Daemon, new_daemon, pair
+from harness import Daemon, escape, new_daemon, pair
 from in_memory import in_memory
 
 
@@ -273,12 +273,18 @@ def test_an_error_in_the_block_releases(bucket: Bucket) -> None:
 
 
 PROGRAM = """
-import os, signal, sys, time
+import os, signal, sys, threading, time
 from bucketd_client import Bucket, HoldLost
 device, what = sys.argv[1:]
 bucket = Bucket(device=device, job="j")
 if what == "wait":
     print("ready", flush=True)
+if what == "wait and fork":
+    threading.Thread(target=bucket.hold(wait=60).acquire, daemon=True).start()
+    time.sleep(0.5)
+    if os.fork() != 0:
+        print("ready", flush=True)
+    time.sleep(60)
 with bucket.hold(wait=30) as held:
     if what == "fork" and os.fork() == 0:
         try:
@@ -359,6 +365,22 @@ def test_a_fork_that_outlives_its_parent_has_no_part_in_the_hold(
     # The child lives, and has the standard output open.
     with bucket.hold(wait=5) as held:
         assert held.get() == {}
+
+
+def test_a_fork_of_a_waiter_does_not_wait(
+    place: Daemon, bucket: Bucket, start: Callable[[str], Holder]
+) -> None:
+    def waiting() -> list[Any]:
+        device = f"?device={escape(bucket.context()['device'])}"
+        rows: list[Any] = place.request("GET", f"/v1/holds{device}").json["waiting"]
+        return rows
+
+    with bucket.hold():
+        holder = start("wait and fork")
+        assert holder.line() == "ready"
+        assert [row["by"]["pid"] for row in waiting()] == [holder.process.pid]
+        holder.process.kill()
+        assert soon(lambda: waiting() == [])
 
 
 def test_a_child_neither_keeps_nor_releases(place: Daemon, bucket: Bucket) -> None:
