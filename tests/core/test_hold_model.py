@@ -25,7 +25,7 @@ from bucketd.errors import Held, HoldLost, ShuttingDown
 from bucketd.fs import files
 from bucketd.model.bucket import BucketKey
 from bucketd.store.file.holds import LocalHolds
-from bucketd.store.holds import Hold, Owner
+from bucketd.store.holds import Hold, HoldQueue, Owner
 
 OWNER = Owner("ada", 1000, 1)
 JOBS, NAMES = (None, "a", "b"), ("", "login")
@@ -94,7 +94,7 @@ class HoldMachine(RuleBasedStateMachine):
 
     def start(self) -> None:
         async def build() -> None:
-            self.store = LocalHolds(lambda: asyncio.sleep(0))
+            self.store = LocalHolds(HoldQueue(), lambda: asyncio.sleep(0))
             self.holds = Holds(self.store, self.root, 100, 15.0, lambda *_: None)
             await self.holds.restore()
 

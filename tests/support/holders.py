@@ -73,7 +73,9 @@ class Holder:
     def event(self) -> tuple[str, Any]:
         """Return the next event, or a comment as ``("", None)``; raise EOFError at the end."""
         fields = dict(
-            line.split(": ", 1) for line in self._until(b"\n\n").decode().split("\n") if ": " in line
+            line.split(": ", 1)
+            for line in self._until(b"\n\n").decode().split("\n")
+            if ": " in line
         )
         data = fields.get("data")
         return fields.get("event", ""), None if data is None else json.loads(data)
