@@ -99,7 +99,7 @@ class HoldRequest(NamedTuple):
             raise _invalid("only a hold without a name can be exclusive")
         if wanted.label is not None and not _is_label(wanted.label):
             raise _invalid(
-                f"label must be a string of at most {MAX_LABEL} characters, none a control character"
+                f"label must be a string of at most {MAX_LABEL} characters, no control characters"
             )
         if wanted.fence is not None and not is_fence(wanted.fence):
             raise _invalid("fence must be one that a hold was given")

@@ -61,7 +61,7 @@ class Hold:
 
     def covers(self, key: BucketKey) -> bool:
         """Report whether a bucket is what this is a hold of, or is part of it."""
-        return key == self.key or key.device == self.key.device and self.key.job is None
+        return key == self.key or (key.device == self.key.device and self.key.job is None)
 
     def guards(self, key: BucketKey) -> bool:
         """Report whether the fence is good for a bucket.

@@ -9,8 +9,10 @@ never visit the same pair (operations done, state of the model) twice.
 An operation without a response may take effect at any time after its invocation, or never. So it
 has no end, and the search may leave it out.
 
-The model is a dictionary with a revision and an ETag. The ETag of an operation without a response
-is unknown until a client reads it, and no client can use it in a precondition before that.
+The model is a dictionary with a revision and an ETag, and the fence of its holder. A take needs
+that there is no holder, and a write with another fence has to be refused; a take without a response
+is no operation, since nobody has its fence. The ETag of an operation without a response is unknown
+until a client reads it, and no client can use it in a precondition before that.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ FOREVER = 1 << 63
 class Operation:
     """One request of a client, its times, and its response; ``answered`` None: no response.
 
-    ``kind`` is get, set, replace, remove (``keys``), clear, or swap (a replace with If-Match
-    ``guard``, an ETag). ``bucket``, ``revision`` and ``etag`` are those of the response.
+    ``kind`` is get, set, replace, remove (``keys``), clear, swap (a replace with If-Match
+    ``guard``, an ETag), or take and release of the hold with a ``fence``, which all others may
+    carry. ``bucket``, ``revision``, ``etag`` and ``code`` are those of the response.
     """
 
     kind: str
@@ -41,6 +44,8 @@ class Operation:
     bucket: dict[str, int] = field(default_factory=dict)
     revision: int = 0
     etag: str | None = None
+    fence: str | None = None
+    code: str = ""
 
     @property
     def end(self) -> int:
@@ -54,11 +59,14 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The state of the model: the bucket (None: none stored), its revision, its ETag if known."""
+    """The state of the model: the bucket (None: none stored), its revision, its ETag if known, and
+    the fence of the hold that lives.
+    """
 
     items: Items | None = None
     revision: int = 0
     etag: str | None = None
+    holder: str | None = None
 
 
 ABSENT = State()
@@ -66,6 +74,12 @@ ABSENT = State()
 
 def after(state: State, operation: Operation) -> State | None:
     """Return the state after an operation; None if its precondition fails."""
+    if operation.kind == "take":
+        return None if state.holder is not None else replace(state, holder=operation.fence)
+    if operation.kind == "release":
+        return state if state.holder != operation.fence else replace(state, holder=None)
+    if operation.fence is not None and operation.fence != state.holder:
+        return None
     if operation.kind == "swap" and (state.items is None or state.etag != operation.guard):
         return None
     stored = None if state.items is None else dict(state.items)
@@ -73,8 +87,8 @@ def after(state: State, operation: Operation) -> State | None:
     if wanted == stored:
         return state
     if wanted is None:
-        return ABSENT
-    return State(tuple(sorted(wanted.items())), state.revision + 1)
+        return replace(ABSENT, holder=state.holder)
+    return State(tuple(sorted(wanted.items())), state.revision + 1, holder=state.holder)
 
 
 def outcome(stored: dict[str, int] | None, operation: Operation) -> dict[str, int] | None:
@@ -101,6 +115,11 @@ def step(state: State, operation: Operation, used: frozenset[str]) -> State | No
     reached = after(state, operation)
     if operation.answered is None:
         return state if reached is None else reached
+    if operation.kind in ("take", "release"):
+        return reached
+    is_lost = operation.fence is not None and operation.fence != state.holder
+    if is_lost or operation.code == "hold_lost":
+        return state if is_lost and operation.code == "hold_lost" else None
     if reached is None:
         refused = operation.status == 412 and operation.revision == state.revision
         return state if refused else None

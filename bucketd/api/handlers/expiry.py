@@ -13,7 +13,7 @@ MAX_TIMER_SECONDS = 10.0
 
 
 class Expiry:
-    """Call ``on_expired`` once a context has expired, even if the machine is suspended meanwhile."""
+    """Call ``on_expired`` once a context has expired, also after the machine was suspended."""
 
     def __init__(self, context: Context, on_expired: Callable[[], object]) -> None:
         self._context, self._on_expired = context, on_expired

@@ -1,4 +1,4 @@
-"""The queue of holds in etcd, which all hosts share: one key for each entry, under its host's lease.
+"""Keep the queue of holds in etcd, for all hosts: a key for each entry, under its host's lease.
 
     <prefix>hold/<device>/<secret>          an entry; its create_revision is its place in the queue
     <prefix>exclusive/<device>[/<job>]      there is an exclusive hold of this
@@ -92,8 +92,12 @@ class Guard:
         for kvs in found[len(self.fences) :]:
             if kvs:
                 holder = _decode(kvs[0])
-                raise held_exclusively(self.key, holder) if holder else Held(
-                    f"cannot change {self.key}: it is held exclusively; nothing was changed"
+                raise (
+                    held_exclusively(self.key, holder)
+                    if holder
+                    else Held(
+                        f"cannot change {self.key}: it is held exclusively; nothing was changed"
+                    )
                 )
 
 
@@ -275,9 +279,7 @@ class EtcdHolds:
                 ],
             }
 
-        answer = await self._session.call_with_lease(
-            "/v3/kv/txn", request, self._client.deadline()
-        )
+        answer = await self._session.call_with_lease("/v3/kv/txn", request, self._client.deadline())
         return bool(answer.get("succeeded"))
 
     async def _delete(self, entry: _Entry) -> None:
@@ -325,7 +327,10 @@ class EtcdHolds:
     # --- the mirror
 
     async def _follow(self) -> None:
-        """Return once the mirror follows the queue. Raises BucketdError, Unavailable, TimeoutError."""
+        """Return once the mirror follows the queue.
+
+        Raises BucketdError, Unavailable or TimeoutError.
+        """
         if not self._tasks:
             await self._topology.verify(self._client.deadline())
             if not self._tasks:

@@ -43,7 +43,8 @@ class Write:
 class CompareAndSwap:
     """One transaction from ``before`` to ``after``, sent again until it is answered.
 
-    It fails where ``guard`` does: a hold has ended, or another one excludes it. With ``read_on_failure``, a failed transaction returns the current value, which is slower.
+    It fails where ``guard`` does: a hold has ended, or another one excludes the write.
+    With ``read_on_failure``, a failed transaction returns the current value, which is slower.
     ``maybe_applied``: an attempt without an answer may have been applied, or may still be.
     """
 

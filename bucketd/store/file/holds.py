@@ -14,9 +14,8 @@ from ..holds import Hold, HoldQueue
 class LocalHolds:
     """Hold what belongs to this daemon alone. ``settle`` waits for the commits in progress."""
 
-    def __init__(self, settle: Callable[[], Awaitable[None]]) -> None:
-        self.queue = HoldQueue()
-        self._settle = settle
+    def __init__(self, queue: HoldQueue, settle: Callable[[], Awaitable[None]]) -> None:
+        self.queue, self._settle = queue, settle
         self._numbers = itertools.count(1)
         # The writes in progress by hold, and the holds that end once there are none.
         self._writes: dict[Hold, int] = {}

@@ -22,6 +22,7 @@ from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, SharedSchemas, Subscriber, settled
+from ..holds import HoldQueue
 from . import listing, paths, recovery
 from .batch import INGEST, Commit
 from .bucket_files import BeingEdited, BucketFiles
@@ -63,15 +64,16 @@ class FileStore:
         journal = self._journal
         self._damaged = journal.damaged
         self._replayed = recovery.replay_under(lock, self._files, journal)
-        self.holds = LocalHolds(lambda: self._committer.settle())
+        queue = HoldQueue()
         self._committer = Committer(
             self._files,
             journal,
             lock,
             options.lock_timeout,
             options.relaxed_seconds,
-            self.holds.queue,
+            queue,
         )
+        self.holds = LocalHolds(queue, self._committer.settle)
         self._dirty = self._committer.dirty
         self._edit_watcher: EditWatcher | None = None
         self._scanning, self._scans = asyncio.Lock(), 0

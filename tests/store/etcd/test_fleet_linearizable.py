@@ -54,11 +54,17 @@ def fail(three: Cluster, number: int, dice: random.Random) -> None:
 
 
 def one_history(
-    three: Cluster, hosts: list[Daemon], workers: list[Worker], number: int, dice: random.Random
+    three: Cluster,
+    hosts: list[Daemon],
+    workers: list[Worker],
+    number: int,
+    dice: random.Random,
+    holds: float,
 ) -> Logs:
-    paths = paths_of(number)
+    paths = paths_of(number + (10_000 if holds else 0))
     for worker in workers:
-        worker.begin(paths=paths, count=OPERATIONS, seed=dice.randrange(1 << 30))
+        seed = dice.randrange(1 << 30)
+        worker.begin(paths=paths, count=OPERATIONS, seed=seed, holds=holds)
     fail(three, number, dice)
     logs: Logs = {path: [] for path in paths}
     for worker in workers:
@@ -76,8 +82,10 @@ def operations_of(records: list[dict[str, Any]], figures: Counter[str]) -> list[
     """503 says that nothing was changed, so it is none; after 500 the outcome is open."""
     found = []
     for record in records:
-        status = record.get("status", 500)
+        status = record.get("status", 500 if record.get("answered") is None else 200)
         figures[f"with {status}" if status >= 500 else "answered"] += 1
+        figures["takes"] += record["kind"] == "take"
+        figures["refused fences"] += record.get("code") == "hold_lost"
         if status == 500 and record["kind"] != "get":
             found.append(Operation.of({**record, "answered": None}))
         elif status != 503:
@@ -86,14 +94,15 @@ def operations_of(records: list[dict[str, Any]], figures: Counter[str]) -> list[
 
 
 @pytest.mark.timeout(7200)
+@pytest.mark.parametrize("holds", [0.0, 0.25])
 def test_histories_of_two_hosts_are_linearizable(
-    three: Cluster, hosts: list[Daemon], fault_scale: float
+    three: Cluster, hosts: list[Daemon], fault_scale: float, holds: float
 ) -> None:
     dice, figures, wrong = random.Random(7), Counter[str](), 0
     with ExitStack() as stack:
         workers = [stack.enter_context(working(hosts[i % 2])) for i in range(WORKERS)]
         for number in range(max(2, int(100 * fault_scale))):
-            for path, records in one_history(three, hosts, workers, number, dice).items():
+            for path, records in one_history(three, hosts, workers, number, dice, holds).items():
                 history = operations_of(records, figures)
                 figures["histories"] += 1
                 if not linearizable(history):
@@ -104,3 +113,4 @@ def test_histories_of_two_hosts_are_linearizable(
     assert wrong == 0
     # A proof about nothing would pass as well.
     assert figures["with 500"] + figures["with 503"] > 0
+    assert bool(figures["takes"]) == bool(holds)

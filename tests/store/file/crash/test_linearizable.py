@@ -30,6 +30,8 @@ class Figures:
     operations: int = 0
     unknown: int = 0
     refused: int = 0
+    takes: int = 0
+    lost: int = 0
     kills: int = 0
     violations: int = 0
 
@@ -69,11 +71,14 @@ def paths_of(number: int) -> list[str]:
     return [pair(device, "login"), pair(device), pair(device, "a/b")][: 1 + number % 3]
 
 
-def one_history(daemon: Daemon, workers: list[Worker], number: int, dice: random.Random) -> Logs:
+def one_history(
+    daemon: Daemon, workers: list[Worker], number: int, dice: random.Random, holds: float = 0.0
+) -> Logs:
     """All workers at once, the daemon killed and started under them; then what is left is read."""
     paths = paths_of(number)
     for worker in workers:
-        worker.begin(paths=paths, count=OPERATIONS, seed=dice.randrange(1 << 30))
+        seed = dice.randrange(1 << 30)
+        worker.begin(paths=paths, count=OPERATIONS, seed=seed, holds=holds)
     for _ in range(KILLS):
         time.sleep(dice.random() * 0.06)
         daemon.kill()
@@ -96,6 +101,8 @@ def judge(logs: Logs, figures: Figures) -> None:
         figures.operations += len(history)
         figures.unknown += sum(operation.answered is None for operation in history)
         figures.refused += sum(operation.status == 412 for operation in history)
+        figures.lost += sum(operation.code == "hold_lost" for operation in history)
+        figures.takes += sum(operation.kind == "take" for operation in history)
         if not linearizable(history):
             figures.violations += 1
             print(path, *sorted(history, key=lambda operation: operation.invoked), sep="\n  ")
@@ -122,6 +129,26 @@ def test_histories_with_kills_are_linearizable(stopped_daemon: Daemon, crash_sca
     assert figures.refused > 0
 
 
+@pytest.mark.timeout(7200)
+def test_histories_with_holds_are_linearizable(stopped_daemon: Daemon, crash_scale: float) -> None:
+    daemon, dice, figures = stopped_daemon.start(), random.Random(11), Figures()
+    began = time.monotonic()
+    with ExitStack() as stack:
+        workers = [stack.enter_context(working(daemon)) for _ in range(WORKERS)]
+        for number in range(max(4, int(250 * crash_scale))):
+            judge(one_history(daemon, workers, number, dice, holds=0.25), figures)
+            figures.kills += KILLS
+    print(
+        f"linearizability with fences: {figures.histories} histories, {figures.operations} "
+        f"operations ({figures.takes} takes, {figures.lost} refused fences, {figures.unknown} "
+        f"without an answer), {figures.kills} kills, {figures.violations} violations, "
+        f"{time.monotonic() - began:.1f} s"
+    )
+    assert figures.violations == 0
+    assert figures.takes > 0
+    assert figures.lost > 0
+
+
 # --- the checker itself, by histories made by hand
 
 
@@ -141,6 +168,16 @@ def untold(at: int, kind: str, value: int) -> Operation:
     return Operation(kind, at, data={"n": value})
 
 
+def hold(at: tuple[int, int | None], kind: str, fence: str) -> Operation:
+    """A take or a release; without an answer a holder that went away."""
+    return Operation(kind, *at, fence=fence)
+
+
+def lost(at: tuple[int, int], fence: str) -> Operation:
+    """A write that was refused, since its hold has ended."""
+    return Operation("set", *at, data={"n": 9}, fence=fence, status=412, code="hold_lost")
+
+
 FIRST = told((0, 1), "set", 1, 1)
 SECOND = told((2, 3), "set", 2, 2)
 # Answered only at 9, so that all others below are under way at the same time.
@@ -154,7 +191,21 @@ REFUSED = told((2, 3), "swap", None, 1, guard="tag 1", data={"n": 2}, status=412
 REFUSED_BY_2 = told((4, 5), "swap", None, 2, guard="tag 1", data={"n": 3}, status=412)
 CLEARED = told((4, 5), "clear", None, 0)
 
+TAKE_A, TAKE_B = hold((0, 1), "take", "a"), hold((4, 5), "take", "b")
+ENDED_A, GONE_A = hold((2, 3), "release", "a"), hold((2, None), "release", "a")
+
 POSSIBLE = {
+    "a write with the fence of the holder": [TAKE_A, told((2, 3), "set", 1, 1, fence="a")],
+    "a write without a fence beside it": [TAKE_A, told((2, 3), "set", 1, 1)],
+    "an old fence refused": [TAKE_A, ENDED_A, TAKE_B, lost((6, 7), "a")],
+    "a holder gone, and its last write before the next take": [
+        *(TAKE_A, GONE_A, told((2, 9), "set", 1, 1, fence="a"), TAKE_B),
+        told((6, 7), "set", 2, 2, fence="b"),
+    ],
+    "a holder gone, and its last write never applied": [
+        *(TAKE_A, GONE_A, TAKE_B, replace(untold(2, "set", 1), fence="a")),
+        told((6, 7), "set", 2, 1, fence="b"),
+    ],
     "one after another": [FIRST, SECOND, READ_2],
     "a read beside a slow write, before and after it": [FIRST, SLOW, READ_1, READ_2_LATER],
     "a write without an answer happens late": [FIRST, OPEN, READ_1, READ_2_LATER],
@@ -165,6 +216,18 @@ POSSIBLE = {
     "a write without an answer makes a guard fail": [FIRST, OPEN, REFUSED_BY_2],
 }
 IMPOSSIBLE = {
+    "two holders at a time": [TAKE_A, TAKE_B],
+    "an old fence accepted": [
+        *(TAKE_A, ENDED_A, TAKE_B, told((6, 7), "set", 1, 1, fence="a")),
+    ],
+    "a fence accepted after its release": [
+        *(TAKE_A, ENDED_A, told((6, 7), "set", 1, 1, fence="a")),
+    ],
+    "the fence of the holder refused": [TAKE_A, lost((2, 3), "a")],
+    "a late write between those of the next holder": [
+        *(TAKE_A, GONE_A, TAKE_B, told((6, 7), "set", 2, 1, fence="b")),
+        *(replace(untold(2, "set", 1), fence="a"), told((8, 9), "get", 1, 2)),
+    ],
     "lost update, both were the first": [FIRST, told((0, 1), "set", 2, 1, etag="other")],
     "lost update, two swaps by one ETag": [FIRST, SWAP, SWAP_TOO],
     "stale read": [FIRST, SECOND, READ_1],
