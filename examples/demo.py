@@ -1,4 +1,4 @@
-"""The demo of ``make demo``: log in, kill the daemon, resume.
+"""The demo of ``make demo``: log in, kill the daemon, resume; two at once, and one login.
 
 The demo runs a daemon and the login automation in a scratch directory, checks the result of each
 step, and exits with status 0 only if all steps succeeded. It needs only the standard library;
@@ -25,7 +25,7 @@ from demo_stage import (
     run_steps,
     scratch_directory,
 )
-from demo_tools import LOGGED_IN, RESUMED, Daemon, choose_automation, run
+from demo_tools import LOGGED_IN, RESUMED, Daemon, choose_automation, run, run_at_once
 
 DEVICE, JOB = "phone-1", "login"
 BUCKET = f"/v1/devices/{DEVICE}/jobs/{JOB}/bucket"
@@ -58,6 +58,7 @@ class Demo:
             ("Kill the daemon, so that it has no time to save anything", self.kill),
             ("Start it again", self.start_again),
             ("Task iteration 2: the session is still there", self.resume),
+            ("Two iterations at once on another phone: one logs in, the other waits", self.hold),
             ("The bucket is a JSON file on disk", self.show_file),
             ("The same over the socket, with nothing but curl", self.show_over_socket),
             ("A wrong value: the schema refuses it, and nothing changes", self.refuse),
@@ -90,6 +91,18 @@ class Demo:
 
     def resume(self) -> None:
         check(self._iterate() == RESUMED, "it resumed, without a login", _expected(RESUMED))
+
+    def hold(self) -> None:
+        argv = self._iteration("phone-2", "--hold", "job")
+        command(f"{_shown(argv)} & \\\n     {_shown(argv)} & wait")
+        runs = run_at_once([argv, argv], self._environ)
+        for status, said, error in sorted(runs, key=lambda done: done[1].splitlines() == RESUMED):
+            output(said + error)
+            if status:
+                raise Failed(f"the automation ended with status {status}")
+        printed = sorted(said.splitlines() for _, said, _ in runs)
+        check(printed == sorted([LOGGED_IN, RESUMED]), "one login for both",
+              "one should log in, and the other resume")  # fmt: skip
 
     def show_file(self) -> None:
         path = self._daemon.state / "devices" / DEVICE / "jobs" / f"{JOB}.json"
@@ -139,16 +152,24 @@ class Demo:
 
     def _iterate(self) -> list[str]:
         """Run one task iteration, and return the lines that the automation printed."""
-        argv = ["bucketctl", "run", "--device", DEVICE, "--job", JOB, "--", *self._automation]
-        command(shlex.join(argv).replace(" -- ", " -- \\\n       "))
+        argv = self._iteration(DEVICE)
+        command(_shown(argv))
         status, said, error = run(argv, self._environ)
         output(said + error)
         if status:
             raise Failed(f"the automation ended with status {status}")
         return said.splitlines()
 
+    def _iteration(self, device: str, *options: str) -> list[str]:
+        names = ["--device", device, "--job", JOB]
+        return ["bucketctl", "run", *names, *options, "--", *self._automation]
+
     def _ask_with_token(self) -> Any:
         return self._daemon.ask("GET", "/v1/bucket", token=self._token)[1].get("bucket", {})
+
+
+def _shown(argv: list[str]) -> str:
+    return shlex.join(argv).replace(" -- ", " -- \\\n       ")
 
 
 def _expected(lines: list[str]) -> str:

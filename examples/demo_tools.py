@@ -173,22 +173,41 @@ def _build() -> str | None:
 
 def run(argv: list[str], environ: dict[str, str]) -> tuple[int, str, str]:
     """Run a command in the checkout; return its exit status, standard output and error."""
+    return run_at_once([argv], environ)[0]
+
+
+def run_at_once(commands: list[list[str]], environ: dict[str, str]) -> list[tuple[int, str, str]]:
+    """Run several commands at once; return of each what ``run`` returns."""
+    with contextlib.ExitStack() as started:
+        processes = []
+        for argv in commands:
+            processes.append(_start(argv, environ))
+            started.callback(end, processes[-1])
+        return [_outcome(process) for process in processes]
+
+
+def _start(argv: list[str], environ: dict[str, str]) -> subprocess.Popen[str]:
     path = f"{BIN}:{ENVIRON.get('PATH', os.defpath)}"
     pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             argv, cwd=ROOT, env={**ENVIRON, "PATH": path, **environ},
             stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True,
         )  # fmt: skip
     except OSError as error:
         raise Failed(f"cannot run {shlex.join(argv)}: {error}") from error
+
+
+def _outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     try:
         said, error_text = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
-        raise Failed(f"{shlex.join(argv)} did not end within 60 s") from None
-    finally:
-        end(process)
+        raise Failed(f"{_shown(process)} did not end within 60 s") from None
     return process.returncode, said, error_text
+
+
+def _shown(process: subprocess.Popen[str]) -> str:
+    return shlex.join(process.args) if isinstance(process.args, list) else str(process.args)
 
 
 def end(process: subprocess.Popen[Any]) -> None:

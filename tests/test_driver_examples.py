@@ -49,6 +49,19 @@ def test_appium_goes_on_where_it_was(daemon: Daemon, tmp_path: Path) -> None:
     assert "s3cret" not in json.dumps(bucket)
 
 
+def test_playwright_in_python_logs_in_once_for_twelve_workers(daemon: Daemon) -> None:
+    argv = [sys.executable, str(REPO / "examples" / "playwright" / "shared_login.py")]
+    environ = {"PYTHONPATH": str(STUBS), "PAGE": "https://shop.example/"}
+    with ThreadPoolExecutor(12) as pool:
+        runs = [pool.submit(iterate, daemon, "shop", argv, environ) for _ in range(12)]
+        said = sorted(run.result() for run in runs)
+    assert said == [
+        "logging in as ada\nworking as everybody else\n",
+        *["working as everybody else\n"] * 11,
+    ]
+    assert daemon.request("GET", pair("shop", "login")).json["revision"] == 1
+
+
 def test_playwright_goes_on_with_its_cookies(daemon: Daemon, tmp_path: Path) -> None:
     problem = documents.demo_tools.typescript_problem()
     if problem is not None:

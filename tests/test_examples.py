@@ -190,7 +190,8 @@ def test_the_demo_shows_all_it_should(scratch: Path) -> None:
     with start_demo(scratch) as demo:
         said, error = demo.communicate(timeout=60)
     assert (demo.returncode, error) == (0, ""), said
-    assert "All 9 steps succeeded." in said
+    assert "All 10 steps succeeded." in said
+    assert said.count(LOGGED_IN.split("\n")[0]) == said.count(RESUMED.strip()) == 2
     assert said.index(LOGGED_IN.split("\n")[0]) < said.index(RESUMED.strip())
     assert "curl --silent --unix-socket" in said
     assert "\033" not in said

@@ -19,6 +19,8 @@ from bucketd_client import (  # noqa: E402
     AsyncBucket,
     Bucket,
     DaemonUnreachable,
+    Held,
+    HoldLost,
     InvalidRequest,
     PreconditionFailed,
     agent,
@@ -105,6 +107,41 @@ def check_fork(socket):
     assert os.waitpid(pid, 0)[1] == 0
 
 
+def check_holds(socket):
+    bucket = Bucket(device="holds", job=JOB, socket=socket)
+    with bucket.hold(exclusive=True) as held:
+        assert held.set(a=1) == {"a": 1}
+        for refused in (bucket.hold(wait=0).acquire, lambda: bucket.set(a=2)):
+            try:
+                refused()
+            except Held as refusal:
+                assert refusal.details[0]["id"] == held.id
+            else:
+                raise AssertionError
+        pid = os.fork()
+        if pid == 0:
+            try:
+                held.set(child=1)
+            except HoldLost:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert held.set(b=1) == {"a": 1, "b": 1}
+    assert bucket.refresh(lambda now: "s" in now, lambda: {"s": 1})["s"] == 1
+
+
+async def check_holds_of_asyncio(socket):
+    bucket = AsyncBucket(device="asyncio-holds", job=JOB, socket=socket)
+    async with bucket.hold() as held:
+        assert await held.set(a=1) == {"a": 1}
+        waiting = asyncio.ensure_future(bucket.hold(wait=30).acquire())
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    async with bucket.hold(wait=2):
+        assert (await bucket.refresh(lambda now: "s" in now, lambda: {"s": 1}))["s"] == 1
+
+
 def check_exit_status():
     """A program that used the client ends with 0, also in the interpreter's shutdown."""
     program = "from bucketd_client import Bucket; Bucket(device='exit', job='j').get()"
@@ -127,6 +164,8 @@ def main():
     asyncio.run(check_asyncio(SOCKET))
     check_unreachable()
     check_fork(SOCKET)
+    check_holds(SOCKET)
+    asyncio.run(check_holds_of_asyncio(SOCKET))
     # An emulated interpreter cannot start itself.
     if "SHORT_SUITE_EMULATED" not in os.environ:
         check_exit_status()
@@ -134,6 +173,8 @@ def main():
     with Server() as server:
         check_operations(server.socket)
         check_watch(server.socket)
+        check_holds(server.socket)
+        asyncio.run(check_holds_of_asyncio(server.socket))
         asyncio.run(check_asyncio(server.socket))
     print("right:", sys.version.split()[0], os.uname().machine)
 

@@ -42,7 +42,29 @@ Bucket().set(a=1, returning=False)
 written_revision: int = agent.utils.bucket.set({}, returning=False).revision or 0
 login.update(lambda bucket: bucket.update({"loggedIn": False}))
 
+with login.hold("x", wait=5, on_lost=print) as held:
+    token_of_held: str = held.set(loggedIn=True)["sessionToken"]
+    fence: str = held.fence
+    is_lost: bool = held.lost
+refreshed: Login = login.refresh(
+    lambda bucket: bucket["loggedIn"], lambda bucket: {"sessionToken": bucket["sessionToken"]}
+)
+refreshed = login.refresh(lambda bucket: True, lambda: {"loggedIn": True})
+held_result = agent.utils.bucket.hold(wait=0)
+if held_result.success:
+    with held_result.held as held_by_agent:
+        held_by_agent.set(a=1)
+else:
+    who: list[Any] = held_result.details
+fresh = agent.utils.bucket.refresh(lambda bucket: "a" in bucket, lambda: {"a": 1})
+if fresh.success:
+    a: Any = fresh.bucket["a"]
+
 async def play() -> None:
+    async with AsyncBucket().hold() as held:
+        found: dict[str, Any] = await held.get()
+    found = await AsyncBucket().refresh(is_fresh, log_in)
+    found = await AsyncBucket().refresh(lambda bucket: True, lambda: {"a": 1})
     answer = await aio.agent.utils.bucket.get()
     if not answer.success:
         print(answer.error)
@@ -52,6 +74,12 @@ async def play() -> None:
 
 async def log_out(bucket: Login) -> None:
     bucket["loggedIn"] = False
+
+async def is_fresh(bucket: dict[str, Any]) -> bool:
+    return True
+
+async def log_in(bucket: dict[str, Any]) -> dict[str, Any]:
+    return {}
 """
 REFUSED = {
     "result = agent.utils.bucket.get(); result.buckte": "buckte",
@@ -66,6 +94,10 @@ REFUSED = {
     "AsyncBucket(devise='d')": "call-arg",
     "Bucket(device=1)": "arg-type",
     "Bucket().sett(a=1)": "attr-defined",
+    "Bucket().hold(timeout=5)": "call-arg",
+    "Bucket().refresh(lambda bucket: True, lambda: 5)": "Argument 2",
+    "n: int = Bucket().hold().acquire().fence": "assignment",
+    "agent.utils.bucket.hold().hold": "hold",
     "n: dict[str, int] = Bucket().set(a=1, returning=False)": "assignment",
     "agent.utils.bucket.set({}, returning=False).bucket": "bucket",
 }

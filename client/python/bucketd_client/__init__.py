@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ._agent import Agent as Agent
     from ._agent import agent as agent
     from ._async_bucket import AsyncBucket as AsyncBucket
+    from ._async_held_bucket import AsyncHeldBucket as AsyncHeldBucket
     from ._bucket import Bucket as Bucket
     from ._errors import CODES as CODES
     from ._errors import BucketCorrupt as BucketCorrupt
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ._errors import ConnectionLost as ConnectionLost
     from ._errors import DaemonUnreachable as DaemonUnreachable
     from ._errors import Forbidden as Forbidden
+    from ._errors import Held as Held
+    from ._errors import HoldLost as HoldLost
     from ._errors import InternalError as InternalError
     from ._errors import InvalidJson as InvalidJson
     from ._errors import InvalidRequest as InvalidRequest
@@ -38,12 +41,15 @@ if TYPE_CHECKING:
     from ._errors import TooLarge as TooLarge
     from ._errors import Unavailable as Unavailable
     from ._events import Change as Change
+    from ._held_bucket import HeldBucket as HeldBucket
     from ._operations import Snapshot as Snapshot
     from ._results import BucketResult as BucketResult
     from ._results import BucketSuccess as BucketSuccess
     from ._results import DeviceBucketResult as DeviceBucketResult
     from ._results import DeviceBucketSuccess as DeviceBucketSuccess
     from ._results import Failure as Failure
+    from ._results import HoldResult as HoldResult
+    from ._results import HoldSuccess as HoldSuccess
     from ._results import WriteResult as WriteResult
     from ._results import WriteSuccess as WriteSuccess
 
@@ -52,19 +58,21 @@ __version__ = "0.1.0"
 _HOMES = {
     "_agent": ("Agent", "agent"),
     "_async_bucket": ("AsyncBucket",),
+    "_async_held_bucket": ("AsyncHeldBucket",),
     "_operations": ("Snapshot",),
     "_bucket": ("Bucket",),
     "_events": ("Change",),
+    "_held_bucket": ("HeldBucket",),
     "_errors": (
         *("BucketCorrupt", "BucketError", "CODES", "ConnectionLost", "DaemonUnreachable"),
-        *("Forbidden", "InternalError", "InvalidJson", "InvalidRequest", "NoJobContext"),
-        *("NotFound", "Overloaded", "PatchFailed", "PreconditionFailed", "ReadOnly"),
-        *("RequestTimeout", "SchemaViolation", "ShuttingDown", "StorageFull", "Timeout"),
-        *("TooLarge", "Unavailable"),
+        *("Forbidden", "Held", "HoldLost", "InternalError", "InvalidJson", "InvalidRequest"),
+        *("NoJobContext", "NotFound", "Overloaded", "PatchFailed", "PreconditionFailed"),
+        *("ReadOnly", "RequestTimeout", "SchemaViolation", "ShuttingDown", "StorageFull"),
+        *("Timeout", "TooLarge", "Unavailable"),
     ),
     "_results": (
         *("BucketResult", "BucketSuccess", "DeviceBucketResult", "DeviceBucketSuccess"),
-        *("Failure", "WriteResult", "WriteSuccess"),
+        *("Failure", "HoldResult", "HoldSuccess", "WriteResult", "WriteSuccess"),
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -20,6 +20,8 @@ from ._results import (
     DeviceBucketResult,
     DeviceBucketSuccess,
     Failure,
+    HoldResult,
+    HoldSuccess,
     WriteResult,
     WriteSuccess,
 )
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from ._events import Change
+    from ._held_bucket import HeldBucket
     from ._operations import Operation
 
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
@@ -80,6 +83,30 @@ def _result(call: Callable[..., Call], *args: Any) -> Any:
         return Failure.of(cause)
 
 
+def _hold(device_bucket: bool, name: str, *options: Any) -> Any:
+    """Take a hold, and return its result."""
+    from ._bucket import Bucket
+
+    wait, exclusive, label, on_lost = options
+    try:
+        hold = Bucket(device_bucket=device_bucket).hold(
+            name, wait=wait, exclusive=exclusive, label=label, on_lost=on_lost
+        )
+        return HoldSuccess({"success": True, "held": hold.acquire()})
+    except BucketError as cause:
+        return Failure.of(cause)
+
+
+def _refresh(kind: Success[Any], device_bucket: bool, *refreshing: Any) -> Any:
+    """Refresh the bucket, and return the result."""
+    from ._bucket import Bucket
+
+    try:
+        return kind(Bucket(device_bucket=device_bucket)._refresh(*refreshing).members)
+    except BucketError as cause:
+        return Failure.of(cause)
+
+
 def watch(device_bucket: bool, keys: tuple[str, ...], snapshot: bool) -> Iterator[Change | Failure]:
     """Yield the changes; the last item is a Failure with the reason why the watch ended."""
     from ._sync_watch import changes
@@ -113,6 +140,37 @@ class BucketOfJob(Generic[B, P]):
         result: BucketResult[B] = _result(set_call, BucketSuccess, False, data, returning)
         return result
 
+    def hold(
+        self,
+        name: str = "",
+        *,
+        wait: float = 60.0,
+        exclusive: bool = False,
+        label: str | None = None,
+        on_lost: Callable[[], object] | None = None,
+    ) -> HoldResult[HeldBucket[B, P]]:
+        """Hold the bucket: ``with result.held as held:``; see ``Bucket.hold``.
+
+        The calls of ``held`` return dicts, and raise BucketError, as those of ``Bucket``.
+        """
+        result: HoldResult[HeldBucket[B, P]] = _hold(False, name, wait, exclusive, label, on_lost)
+        return result
+
+    def refresh(
+        self,
+        fresh: Callable[[B], object],
+        login: Callable[..., object],
+        *,
+        name: str = "login",
+        wait: float = 300.0,
+    ) -> BucketResult[B]:
+        """Return the bucket if ``fresh``, else log in one at a time; see ``Bucket.refresh``.
+
+        What ``fresh`` or ``login`` raises is raised.
+        """
+        result: BucketResult[B] = _refresh(BucketSuccess, False, fresh, login, name, wait)
+        return result
+
     def watch(self, *keys: str, snapshot: bool = False) -> Iterator[Change | Failure]:
         """Yield every change by any client, from the first step on; see ``Bucket.watch``.
 
@@ -143,6 +201,37 @@ class BucketOfDevice:
         With ``returning=False`` the result has no bucket.
         """
         result: DeviceBucketResult = _result(set_call, DeviceBucketSuccess, True, data, returning)
+        return result
+
+    def hold(
+        self,
+        name: str = "",
+        *,
+        wait: float = 60.0,
+        exclusive: bool = False,
+        label: str | None = None,
+        on_lost: Callable[[], object] | None = None,
+    ) -> HoldResult[HeldBucket]:
+        """Hold the whole device: ``with result.held as held:``; see ``Bucket.hold``.
+
+        The calls of ``held`` return dicts, and raise BucketError, as those of ``Bucket``.
+        """
+        result: HoldResult[HeldBucket] = _hold(True, name, wait, exclusive, label, on_lost)
+        return result
+
+    def refresh(
+        self,
+        fresh: Callable[[dict[str, Any]], object],
+        login: Callable[..., object],
+        *,
+        name: str = "login",
+        wait: float = 300.0,
+    ) -> DeviceBucketResult:
+        """Return the bucket if ``fresh``, else log in one at a time; see ``Bucket.refresh``.
+
+        What ``fresh`` or ``login`` raises is raised.
+        """
+        result: DeviceBucketResult = _refresh(DeviceBucketSuccess, True, fresh, login, name, wait)
         return result
 
     def watch(self, *keys: str, snapshot: bool = False) -> Iterator[Change | Failure]:

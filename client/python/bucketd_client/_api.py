@@ -28,12 +28,13 @@ _heads: dict[tuple[object, ...], bytes] = {}
 
 
 class Reply:
-    """A successful response, and the members of its JSON."""
+    """A successful response, the members of its JSON, and the bucket among them, if it has one."""
 
-    __slots__ = ("members", "response")
+    __slots__ = ("bucket", "members", "response")
 
     def __init__(self, members: dict[str, Any], response: Response) -> None:
         self.members, self.response = members, response
+        self.bucket: Any = None
 
     @property
     def etag(self) -> str | None:
@@ -91,7 +92,8 @@ class BucketRequest:
     def reply(self, response: Response) -> Reply:
         """Return the reply, which holds the bucket as ``scope.label``. Raise as ``checked``."""
         reply = checked(response)
-        if not isinstance(reply.members.get(self.scope.label), dict):
+        reply.bucket = reply.members.get(self.scope.label)
+        if not isinstance(reply.bucket, dict):
             raise error("internal", f"cannot read the response: it holds no {self.scope.label}")
         return reply
 
@@ -109,7 +111,7 @@ def _head(scope: Scope, operation: Operation) -> bytes:
     if is_usual and (head := _heads.get(which)) is not None:
         return head
     content = {} if media_type is None else {"Content-Type": media_type}
-    head = encode_head(method, scope.target(keys), {**scope.headers(), **headers, **content})
+    head = encode_head(method, scope.target(keys), {**scope.headers(method), **headers, **content})
     if is_usual:
         if len(_heads) >= _MAX_HEADS:
             _heads.clear()

@@ -13,6 +13,8 @@ from ._errors import PreconditionFailed
 from ._operations import UNGUARDED, B, Backoff, BaseBucket, P, Snapshot
 
 if TYPE_CHECKING:
+    from ._api import Reply
+    from ._async_held_bucket import AsyncHeldBucket
     from ._events import Change
     from ._operations import Operation
 
@@ -185,9 +187,7 @@ class AsyncBucket(BaseBucket[B, P]):
         backoff = Backoff()
         while True:
             now = await self.snapshot()
-            changed = function(now.bucket)
-            if inspect.isawaitable(changed):
-                changed = await changed
+            changed = await _result_of(function(now.bucket))
             after = now.bucket if changed is None else changed
             try:
                 stored: B = await self._run(_operations.replace(after, now.guard))
@@ -196,6 +196,42 @@ class AsyncBucket(BaseBucket[B, P]):
                 if backoff.is_over():
                     raise
             await sleep(backoff.pause())
+
+    def hold(
+        self,
+        name: str = "",
+        *,
+        wait: float = 60.0,
+        exclusive: bool = False,
+        label: str | None = None,
+        on_lost: Callable[[], object] | None = None,
+    ) -> AsyncHeldBucket[B, P]:
+        """Be the only one who holds this bucket: ``async with bucket.hold() as held:``.
+
+        As ``Bucket.hold``; ``on_lost`` is called on the loop. The cancellation of a task that waits
+        for a hold, or has it in a block, releases it. Without a block: ``await acquire()`` and
+        ``await release()``.
+        """
+        from ._async_held_bucket import AsyncHeldBucket
+        from ._held import HoldOptions
+
+        return AsyncHeldBucket(self, HoldOptions(name, wait, exclusive, label, on_lost))
+
+    async def refresh(
+        self,
+        fresh: Callable[[B], object],
+        login: Callable[[B], P | Awaitable[P]] | Callable[[], P | Awaitable[P]],
+        *,
+        name: str = "login",
+        wait: float = 300.0,
+    ) -> B:
+        """Return the bucket if it is ``fresh(bucket)``; else set what ``login(bucket)`` returns.
+
+        As ``Bucket.refresh``; ``fresh`` and ``login`` run on the loop, and may be coroutine
+        functions.
+        """
+        found: B = (await self._refresh(fresh, login, name, wait)).bucket
+        return found
 
     def watch(
         self, *keys: str, snapshot: bool = False, since: str | None = None
@@ -222,9 +258,34 @@ class AsyncBucket(BaseBucket[B, P]):
 
     async def _run(self, operation: Operation, returning: bool = True) -> Any:
         """Return the bucket after an operation, None unless ``returning``."""
+        return (await self._reply(operation, returning)).bucket
+
+    async def _reply(self, operation: Operation, returning: bool = True) -> Reply:
         request = self._request(operation)
         response = await exchange(request.method, request.data, request.path, request.timeout)
-        if not returning:
-            request.minimal_reply(response)
-            return None
-        return request.reply(response).members[request.scope.label]
+        return request.reply(response) if returning else request.minimal_reply(response)
+
+    async def _refresh(
+        self,
+        fresh: Callable[[B], object],
+        login: Callable[..., object],
+        name: str,
+        wait: float,
+    ) -> Reply:
+        """Return the reply with the bucket that is fresh, or has been refreshed."""
+        found = await self._reply(_operations.read())
+        if await _result_of(fresh(found.bucket)):
+            return found
+        from ._held import call_login, new_session
+
+        async with self.hold(name, wait=wait) as held:
+            found = await held._reply(_operations.read())
+            if await _result_of(fresh(found.bucket)):
+                return found
+            data = new_session(await _result_of(call_login(login, found.bucket)))
+            return await held._reply(_operations.merge(data, {}, UNGUARDED))
+
+
+async def _result_of(value: Any) -> Any:
+    """Return what a function of the caller returned, or its coroutine."""
+    return await value if inspect.isawaitable(value) else value

@@ -10,7 +10,7 @@ import time
 import types
 from collections import deque
 from collections.abc import AsyncGenerator
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 from ._clock import monotonic
 
@@ -18,6 +18,7 @@ MAX_CONNECTIONS = 32
 _MAX_BUFFERED = 256 * 1024
 # A loop's clock that differs by more seconds from the system's is frozen or replaced.
 _MAX_DRIFT = 10.0
+C = TypeVar("C", bound="Connection")
 
 
 class Connection(asyncio.Protocol):
@@ -26,8 +27,8 @@ class Connection(asyncio.Protocol):
     ``receive`` raises OSError; a TimeoutError means that the deadline has passed.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        self._loop, self._sock = loop, sock
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._sock = loop, self._open_socket()
         self._transport: Any = None
         self._is_paused = False
         self._received: list[bytes] = []
@@ -38,21 +39,24 @@ class Connection(asyncio.Protocol):
         self._timer = DeadlineTimer(loop, self._on_time)
 
     @classmethod
-    async def open(cls, path: str) -> Connection:
+    async def open(cls: type[C], path: str) -> C:
         """Connect without waiting, since a unix socket connects at once or not at all.
 
         asyncio would treat a full queue of connections (EAGAIN) as a connection in progress.
         """
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        loop = asyncio.get_running_loop()
+        made = cls(loop)
         try:
-            sock.setblocking(False)
-            sock.connect(path)
-            loop = asyncio.get_running_loop()
-            _, protocol = await loop.create_unix_connection(lambda: cls(loop, sock), sock=sock)
+            made._sock.setblocking(False)
+            made._sock.connect(path)
+            await loop.create_unix_connection(lambda: made, sock=made._sock)
         except BaseException:
-            sock.close()
+            made._sock.close()
             raise
-        return protocol
+        return made
+
+    def _open_socket(self) -> socket.socket:
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def is_quiet(self) -> bool:
         """Report whether the peer has neither closed the connection nor sent anything."""

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
     from typing import Any, Callable, Literal, overload
 
+    from ._api import Reply
     from ._events import Change
+    from ._held_bucket import HeldBucket
     from ._operations import Operation
 else:
 
@@ -197,6 +199,48 @@ class Bucket(BaseBucket[B, P]):
                     raise
             time.sleep(backoff.pause())
 
+    def hold(
+        self,
+        name: str = "",
+        *,
+        wait: float = 60.0,
+        exclusive: bool = False,
+        label: str | None = None,
+        on_lost: Callable[[], object] | None = None,
+    ) -> HeldBucket[B, P]:
+        """Be the only one who holds this bucket: ``with bucket.hold() as held: held.set(…)``.
+
+        A device bucket is held with its whole device, so with the buckets of all its jobs. Names
+        are independent of each other. Wait up to ``wait`` seconds, first come first served; then
+        raise Held, whose ``details`` say who holds it. While an ``exclusive`` hold lives, the
+        daemon refuses the writes of all others. ``label`` is shown to those who wait. The hold ends
+        with the block, or with this process. If it is lost before, ``on_lost`` is called in another
+        thread, and every later call of ``held`` raises HoldLost. Without a block: ``acquire()`` and
+        ``release()``.
+        """
+        from ._held import HoldOptions
+        from ._held_bucket import HeldBucket
+
+        return HeldBucket(self, HoldOptions(name, wait, exclusive, label, on_lost))
+
+    def refresh(
+        self,
+        fresh: Callable[[B], object],
+        login: Callable[[B], P] | Callable[[], P],
+        *,
+        name: str = "login",
+        wait: float = 300.0,
+    ) -> B:
+        """Return the bucket if it is ``fresh(bucket)``; else set what ``login(bucket)`` returns.
+
+        Of many runs at once, one logs in: it holds ``name``, looks again, and only if the bucket is
+        still not fresh calls ``login`` (with the bucket, or without arguments). The others wait,
+        and return what it has stored. If ``login`` raises, nothing changes, and the next one tries.
+        Raise Held after ``wait`` seconds.
+        """
+        found: B = self._refresh(fresh, login, name, wait).bucket
+        return found
+
     def watch(
         self, *keys: str, snapshot: bool = False, since: str | None = None
     ) -> Generator[Change, None, None]:
@@ -222,9 +266,30 @@ class Bucket(BaseBucket[B, P]):
 
     def _run(self, operation: Operation, returning: bool = True) -> Any:
         """Return the bucket after an operation, None unless ``returning``."""
+        return self._reply(operation, returning).bucket
+
+    def _reply(self, operation: Operation, returning: bool = True) -> Reply:
         request = self._request(operation)
         response = _transport.exchange(request.method, request.data, request.path, request.timeout)
-        if not returning:
-            request.minimal_reply(response)
-            return None
-        return request.reply(response).members[request.scope.label]
+        return request.reply(response) if returning else request.minimal_reply(response)
+
+    def _refresh(
+        self,
+        fresh: Callable[[B], object],
+        login: Callable[..., object],
+        name: str,
+        wait: float,
+    ) -> Reply:
+        """Return the reply with the bucket that is fresh, or has been refreshed."""
+        found = self._reply(_operations.read())
+        if fresh(found.bucket):
+            return found
+        # The imports are late, since a fresh bucket needs none of them.
+        from ._held import call_login, new_session
+
+        with self.hold(name, wait=wait) as held:
+            found = held._reply(_operations.read())
+            if fresh(found.bucket):
+                return found
+            data = new_session(call_login(login, found.bucket))
+            return held._reply(_operations.merge(data, {}, UNGUARDED))

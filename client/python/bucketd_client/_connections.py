@@ -42,7 +42,7 @@ class Connection:
     __slots__ = ("_seconds", "_sock")
 
     def __init__(self, path: str, deadline: float) -> None:
-        self._sock = _new_socket()
+        self._sock = self._open_socket()
         self._seconds = 0.0
         try:
             self._set_timeout(deadline)
@@ -71,6 +71,9 @@ class Connection:
 
     def close(self) -> None:
         self._sock.close()
+
+    def _open_socket(self) -> Any:
+        return _new_socket()
 
     def _set_timeout(self, deadline: float) -> None:
         seconds = min(left(deadline), _MAX_WAIT)

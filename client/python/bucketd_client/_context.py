@@ -79,11 +79,13 @@ def escape(text: str) -> str:
 class Scope:
     """One bucket, identified by a token, or by the names that an operator gives.
 
-    ``label`` is the member of a result that holds the bucket. Scopes with the same ``identity`` are
-    equal.
+    ``label`` is the member of a result that holds the bucket. ``fence`` is sent with writes: the
+    fences of holds, the outer one first. Scopes with the same ``identity`` are equal.
     """
 
-    __slots__ = ("automation", "device", "device_bucket", "identity", "job", "label", "token")
+    __slots__ = (
+        "automation", "device", "device_bucket", "fence", "identity", "job", "label", "token",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -92,10 +94,11 @@ class Scope:
         job: str | None,
         automation: str | None,
         device_bucket: bool,
+        fence: str | None = None,
     ) -> None:
         self.token, self.device, self.job = token, device, job
-        self.automation, self.device_bucket = automation, device_bucket
-        self.identity = (token, device, job, automation, device_bucket)
+        self.automation, self.device_bucket, self.fence = automation, device_bucket, fence
+        self.identity = (token, device, job, automation, device_bucket, fence)
         of_device = device_bucket or (token is None and job is None)
         self.label = "deviceBucket" if of_device else "bucket"
 
@@ -108,9 +111,21 @@ class Scope:
         """Return path and query of the bucket."""
         return self._path + self._query(keys)
 
-    def events(self, keys: Iterable[str] = (), snapshot: bool = False) -> str:
+    def events(self, keys: Iterable[str] = (), snapshot: bool = False, holds: bool = False) -> str:
         """Return path and query of the bucket's events."""
-        return f"{self._path}/events{self._query(keys, ['snapshot=true'] if snapshot else [])}"
+        more = [*(["snapshot=true"] if snapshot else []), *(["holds=true"] if holds else [])]
+        return f"{self._path}/events{self._query(keys, more)}"
+
+    def hold(self) -> str:
+        """Return the path that holds the pair, or for a device bucket the whole device."""
+        return f"{self._path.removesuffix('/bucket')}/hold"
+
+    def fenced(self, fence: str) -> Scope:
+        """Return this scope with one more fence, unless it has that one."""
+        if self.fence is not None and fence in self.fence.split(", "):
+            return self
+        fences = fence if self.fence is None else f"{self.fence}, {fence}"
+        return Scope(self.token, self.device, self.job, self.automation, self.device_bucket, fences)
 
     @property
     def _path(self) -> str:
@@ -127,29 +142,51 @@ class Scope:
             query.append(f"automation={escape(self.automation)}")
         return "?" + "&".join(query) if query else ""
 
-    def headers(self) -> dict[str, str]:
-        return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+    def headers(self, method: str = "GET") -> dict[str, str]:
+        """Return the headers of the scope: its token and, for a write, its fence."""
+        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        if self.fence is not None and method != "GET":
+            headers["Bucketd-Fence"] = self.fence
+        return headers
 
 
 def from_environment(environ: Mapping[str, str], device_bucket: bool = False) -> Scope:
     """Return the context in the environment. Raise NoJobContext if there is none."""
     token = _token(environ)
     device, job = environ.get("BUCKETD_DEVICE"), environ.get("BUCKETD_JOB")
-    automation = environ.get("BUCKETD_AUTOMATION")
+    automation, fence = environ.get("BUCKETD_AUTOMATION"), environ.get("BUCKETD_FENCE") or None
     if token is not None:
-        return Scope(token, device, job, automation, device_bucket)
+        return Scope(token, device, job, automation, device_bucket, fence)
     if not device:
         raise error(
             "no_job_context", f"no job context: this process was given none; {HOW_TO_GET_CONTEXT}"
         )
     if device_bucket:
-        return Scope(None, device, None, None, True)
+        return Scope(None, device, None, None, True, fence)
     if not job:
         raise error(
             "no_job_context",
             f"no job context: BUCKETD_DEVICE is set, BUCKETD_JOB is not; {HOW_TO_GET_CONTEXT}",
         )
-    return Scope(None, device, job, automation or None, False)
+    return Scope(None, device, job, automation or None, False, fence)
+
+
+def with_fence(given: Scope, environ: Mapping[str, str]) -> Scope:
+    """Return a given scope with the fence of the environment, if both are of the same context.
+
+    ``bucketctl run --hold`` sets BUCKETD_FENCE, which the daemon accepts for no other bucket, and
+    BUCKETD_HOLD: the fence of a device is good for all its jobs.
+    """
+    fence = environ.get("BUCKETD_FENCE")
+    if not fence:
+        return given
+    if given.token is not None:
+        is_same = given.token == environ.get("BUCKETD_TOKEN")
+    else:
+        is_guarded = given.job in (None, environ.get("BUCKETD_JOB"))
+        is_guarded = is_guarded or environ.get("BUCKETD_HOLD") == "device"
+        is_same = given.device == environ.get("BUCKETD_DEVICE") and is_guarded
+    return given.fenced(fence) if is_same else given
 
 
 def named(device: str, job: str | None, automation: str | None, device_bucket: bool) -> Scope:

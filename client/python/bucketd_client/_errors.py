@@ -87,6 +87,14 @@ class PreconditionFailed(BucketError):
     pass
 
 
+class Held(BucketError):
+    pass
+
+
+class HoldLost(BucketError):
+    pass
+
+
 class TooLarge(BucketError):
     pass
 
@@ -154,6 +162,8 @@ CODES: dict[str, type[BucketError]] = {
     "connection_lost": ConnectionLost,
     "daemon_unreachable": DaemonUnreachable,
     "forbidden": Forbidden,
+    "held": Held,
+    "hold_lost": HoldLost,
     "internal": InternalError,
     "invalid_json": InvalidJson,
     "invalid_request": InvalidRequest,

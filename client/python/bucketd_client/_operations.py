@@ -187,12 +187,14 @@ class BaseBucket(Generic[B, P]):
         job: str | None = None,
         automation: str | None = None,
         device_bucket: bool = False,
+        fence: str | None = None,
         socket: str | os.PathLike[str] | None = None,
         timeout: float | None = None,
     ) -> None:
         """Take the context from the environment, a ``token``, or the names given.
 
-        ``device`` alone, or ``device_bucket``, means the device bucket.
+        ``device`` alone, or ``device_bucket``, means the device bucket. ``fence`` is that of a hold
+        which covers the bucket, and is sent with every write: ``held.fence`` of the whole device.
         ``socket`` is the path of the daemon's socket. ``timeout`` bounds each call in seconds
         (default: 5 to reach the daemon, 30 until its response).
         """
@@ -203,7 +205,7 @@ class BaseBucket(Generic[B, P]):
         if automation is not None and job is None:
             raise error("invalid_request", "cannot use an automation without device and job")
         self._token, self._device, self._job = token, device, job
-        self._automation, self._device_bucket = automation, device_bucket
+        self._automation, self._device_bucket, self._fence = automation, device_bucket, fence
         self._socket, self._timeout = _context.path_of(socket), _context.seconds(timeout)
         self._given = self._scope_given()
 
@@ -224,7 +226,11 @@ class BaseBucket(Generic[B, P]):
         return None
 
     def _scope(self) -> Scope:
-        return self._given or _context.from_environment(os.environ, self._device_bucket)
+        if self._given is None:
+            scope = _context.from_environment(os.environ, self._device_bucket)
+        else:
+            scope = _context.with_fence(self._given, os.environ)
+        return scope if self._fence is None else scope.fenced(self._fence)
 
     def _path(self) -> str:
         return self._socket or _context.socket_path(os.environ)

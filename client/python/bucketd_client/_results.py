@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
+    H = TypeVar("H")
 else:
     from typing import TypeVar
 
-    B = TypeVar("B")
+    B, H = TypeVar("B"), TypeVar("H")
 
 
 class Result(Mapping[str, Any]):
@@ -95,6 +96,26 @@ class DeviceBucketSuccess(_Success):
         return self.deviceBucket
 
 
+class HoldSuccess(Result, Generic[H]):
+    """``held`` is the bucket that is held now: ``with result.held as held: held.set(…)``."""
+
+    __slots__ = ()
+
+    success: Literal[True] = True
+
+    if TYPE_CHECKING:  # see Failure.bucket
+
+        @property
+        def error(self) -> NoReturn: ...
+        @property
+        def code(self) -> NoReturn: ...
+
+    @property
+    def held(self) -> H:
+        found: H = self._members["held"]
+        return found
+
+
 class WriteSuccess(_Success):
     """The result of a write with ``returning=False``: ``revision``, and no bucket."""
 
@@ -145,6 +166,8 @@ class Failure(Result):
         def deviceBucket(self) -> NoReturn: ...  # noqa: N802
         @property
         def device_bucket(self) -> NoReturn: ...
+        @property
+        def held(self) -> NoReturn: ...
 
     else:
 
@@ -158,4 +181,5 @@ class Failure(Result):
 
 BucketResult = Union[BucketSuccess[B], Failure]
 DeviceBucketResult = Union[DeviceBucketSuccess, Failure]
+HoldResult = Union[HoldSuccess[H], Failure]
 WriteResult = Union[WriteSuccess, Failure]

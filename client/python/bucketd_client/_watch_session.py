@@ -11,14 +11,15 @@ import os
 from collections.abc import Iterator
 from typing import Union
 
-from . import _api, _retry
+from . import _retry
 from ._clock import monotonic
 from ._connections import TIMED_OUT
 from ._context import Scope
 from ._errors import BucketError, error
+from ._event_stream import Busy, EventStream
 from ._events import Change, Notice
-from ._http11 import MAX_HEAD, Response, encode_head
-from ._sse import Event, Parser
+from ._http11 import encode_head
+from ._sse import Event
 
 # Three heartbeats of the daemon: after a longer silence the connection counts as broken.
 SILENT_SECONDS = 45.0
@@ -27,7 +28,6 @@ STEADY_SECONDS = 5.0
 # A daemon that restarts is back within a second; later attempts have longer pauses.
 FIRST_PAUSE, SHORT_PAUSE, LONG_PAUSE = 0.01, 0.1, 2.0
 SHORT_SECONDS = 10.0
-_END = b"\r\n\r\n"
 Received = Union[Change, Notice]
 
 
@@ -35,19 +35,13 @@ class Again(Exception):
     """The connection is no longer usable; ``pause`` returns when to open another."""
 
 
-class Busy(Exception):
-    """The daemon asks for another attempt, ``seconds`` from now."""
-
-    def __init__(self, refusal: BucketError, seconds: float) -> None:
-        super().__init__(refusal.message)
-        self.refusal, self.seconds = refusal, seconds
-
-
 FAILURES = (OSError, Again, Busy, _retry.Lost)
 
 
 class Watching:
     """A watch of one bucket or, with ``scope`` None, of all: then a gap has no bucket.
+
+    With ``holds`` the events of holds of the bucket are yielded, too, as notices.
 
     ``timeout`` bounds the seconds of attempts to reach the daemon (at first 5; without end once
     it was reached).
@@ -62,11 +56,12 @@ class Watching:
         since: str | None = None,
         timeout: float | None = None,
         query: str = "",
+        holds: bool = False,
     ) -> None:
         if snapshot and since is not None:
             raise error("invalid_request", "cannot watch: give since or snapshot, not both")
         self.path = path
-        self._scope, self._keys, self._query = scope, keys, query
+        self._scope, self._keys, self._query, self._holds = scope, keys, query, holds
         self._last = since
         self._whole, self._gap = snapshot, False
         self._timeout = timeout
@@ -75,13 +70,12 @@ class Watching:
         # Whether this connection has received an event.
         self._progress = False
         self._pause = FIRST_PAUSE
-        self._parser: Parser | None = None
-        self._head = bytearray()
+        self._stream = EventStream()
 
     @property
     def streaming(self) -> bool:
         """Report whether the daemon has accepted the watch."""
-        return self._parser is not None
+        return self._stream.has_begun
 
     @property
     def seconds(self) -> float:
@@ -95,7 +89,7 @@ class Watching:
         """Return path and query of the next request."""
         if self._scope is None:
             return f"/v1/events{self._query}"
-        return self._scope.events(self._keys, self._whole)
+        return self._scope.events(self._keys, self._whole, self._holds)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -108,7 +102,7 @@ class Watching:
 
     def request(self) -> bytes:
         """Return the request to send on a new connection."""
-        self._parser, self._head, self._progress = None, bytearray(), False
+        self._stream, self._progress = EventStream(), False
         return encode_head("GET", self.target, self.headers) + b"\r\n"
 
     def take(self, chunk: bytes) -> Iterator[Received | None]:
@@ -116,16 +110,12 @@ class Watching:
 
         An empty ``chunk`` is the end of the connection. Raise one of FAILURES.
         """
-        if not chunk:
-            raise _retry.Lost
-        parser = self._parser
-        if parser is None:
-            chunk = self._parse_head(chunk)
-            parser = self._parser
-            if parser is None:
-                return
+        was_streaming = self.streaming
+        events = self._stream.feed(chunk)
+        if self.streaming and not was_streaming:
+            self._reached, self._began = True, monotonic()
             yield None
-        for event in parser.feed(chunk):
+        for event in events:
             if event.data:
                 self._progress = True
                 yield self._decode(event)
@@ -137,7 +127,7 @@ class Watching:
             return 0.0
         now = monotonic()
         if self.streaming:
-            self._parser, self._failing_since = None, now
+            self._stream, self._failing_since = EventStream(), now
             if self._progress or now - self._began > STEADY_SECONDS:
                 self._pause = FIRST_PAUSE
         most = SHORT_PAUSE if now - self._failing_since < SHORT_SECONDS else LONG_PAUSE
@@ -170,42 +160,6 @@ class Watching:
             return error("timeout", f"cannot watch: no response within {self.seconds:g} s")
         return _retry.final_error(failure, "GET", self.path, self._reach_timeout)
 
-    def _parse_head(self, chunk: bytes) -> bytes:
-        """Return the bytes after the head of the stream, once the head is complete."""
-        self._head += chunk
-        head, end, rest = bytes(self._head).partition(_END)
-        if not end:
-            if len(head) > MAX_HEAD:
-                raise error(
-                    "internal",
-                    f"cannot read the response: its head is longer than {MAX_HEAD} bytes",
-                )
-            return b""
-        response = Response(_status(head), head, rest)
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if "transfer-encoding" in response.headers:
-            raise error(
-                "internal", "cannot read the events: they are chunked, so this is not bucketd"
-            )
-        if response.status != 200 or kind != "text/event-stream":
-            self._raise_refusal(response)
-            return b""
-        self._parser, self._reached, self._began = Parser(), True, monotonic()
-        return rest
-
-    def _raise_refusal(self, response: Response) -> None:
-        """Raise the error in the response, once it is complete."""
-        length = response.headers.get("content-length", "")
-        if length.isascii() and length.isdecimal() and len(response.body) < int(length):
-            return
-        if (seconds := _retry.retry_after(response)) is not None:
-            try:
-                _api.checked(response)
-            except BucketError as refusal:
-                raise Busy(refusal, seconds) from None
-        _api.checked(response)
-        raise error("internal", "cannot read the response: it is not a stream of events")
-
     def _decode(self, event: Event) -> Received:
         try:
             data = json.loads(event.data)
@@ -223,10 +177,3 @@ class Watching:
             return Change.of(data, id, gap=True)
         self._whole = self._gap = True
         raise Again
-
-
-def _status(head: bytes) -> int:
-    version, _, rest = head.partition(b"\r\n")[0].partition(b" ")
-    if not version.startswith(b"HTTP/1.") or not rest[:3].isdigit():
-        raise error("internal", "cannot read the response: it is not HTTP, so this is not bucketd")
-    return int(rest[:3])

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Generic, overload
 
 from . import _context
-from ._agent import B, Call, P, get_call, set_call
+from ._agent import B, Call, P, Success, get_call, set_call
 from ._async_bucket import AsyncBucket
 from ._async_transport import exchange
 from ._errors import BucketError
@@ -17,12 +17,15 @@ from ._results import (
     DeviceBucketResult,
     DeviceBucketSuccess,
     Failure,
+    HoldResult,
+    HoldSuccess,
     WriteResult,
 )
 
 if TYPE_CHECKING:
     from typing import Literal
 
+    from ._async_held_bucket import AsyncHeldBucket
     from ._events import Change
 
 __all__ = ["AsyncBucket", "agent"]
@@ -34,6 +37,27 @@ async def _result(call: Callable[..., Call], *args: Any) -> Any:
         prepared = call(*args)
         request = prepared.request
         return prepared.result(await exchange(request.method, request.data, request.path))
+    except BucketError as cause:
+        return Failure.of(cause)
+
+
+async def _hold(device_bucket: bool, name: str, *options: Any) -> Any:
+    """Take a hold, and return its result."""
+    wait, exclusive, label, on_lost = options
+    try:
+        hold = AsyncBucket(device_bucket=device_bucket).hold(
+            name, wait=wait, exclusive=exclusive, label=label, on_lost=on_lost
+        )
+        return HoldSuccess({"success": True, "held": await hold.acquire()})
+    except BucketError as cause:
+        return Failure.of(cause)
+
+
+async def _refresh(kind: Success[Any], device_bucket: bool, *refreshing: Any) -> Any:
+    """Refresh the bucket, and return the result."""
+    try:
+        bucket: AsyncBucket = AsyncBucket(device_bucket=device_bucket)
+        return kind((await bucket._refresh(*refreshing)).members)
     except BucketError as cause:
         return Failure.of(cause)
 
@@ -78,6 +102,39 @@ class AsyncBucketOfJob(Generic[B, P]):
         result: BucketResult[B] = await _result(set_call, BucketSuccess, False, data, returning)
         return result
 
+    async def hold(
+        self,
+        name: str = "",
+        *,
+        wait: float = 60.0,
+        exclusive: bool = False,
+        label: str | None = None,
+        on_lost: Callable[[], object] | None = None,
+    ) -> HoldResult[AsyncHeldBucket[B, P]]:
+        """Hold the bucket: ``async with result.held as held:``; see ``AsyncBucket.hold``.
+
+        The calls of ``held`` return dicts, and raise BucketError, as those of ``AsyncBucket``.
+        """
+        result: HoldResult[AsyncHeldBucket[B, P]] = await _hold(
+            False, name, wait, exclusive, label, on_lost
+        )
+        return result
+
+    async def refresh(
+        self,
+        fresh: Callable[[B], object],
+        login: Callable[..., object],
+        *,
+        name: str = "login",
+        wait: float = 300.0,
+    ) -> BucketResult[B]:
+        """Return the bucket if ``fresh``, else log in one at a time; see ``AsyncBucket.refresh``.
+
+        What ``fresh`` or ``login`` raises is raised.
+        """
+        result: BucketResult[B] = await _refresh(BucketSuccess, False, fresh, login, name, wait)
+        return result
+
     def watch(self, *keys: str, snapshot: bool = False) -> AsyncGenerator[Change | Failure, None]:
         """Yield every change by any client, from the first step on; see ``AsyncBucket.watch``.
 
@@ -109,6 +166,41 @@ class AsyncBucketOfDevice:
         """
         result: DeviceBucketResult = await _result(
             set_call, DeviceBucketSuccess, True, data, returning
+        )
+        return result
+
+    async def hold(
+        self,
+        name: str = "",
+        *,
+        wait: float = 60.0,
+        exclusive: bool = False,
+        label: str | None = None,
+        on_lost: Callable[[], object] | None = None,
+    ) -> HoldResult[AsyncHeldBucket]:
+        """Hold the whole device: ``async with result.held as held:``; see ``AsyncBucket.hold``.
+
+        The calls of ``held`` return dicts, and raise BucketError, as those of ``AsyncBucket``.
+        """
+        result: HoldResult[AsyncHeldBucket] = await _hold(
+            True, name, wait, exclusive, label, on_lost
+        )
+        return result
+
+    async def refresh(
+        self,
+        fresh: Callable[[dict[str, Any]], object],
+        login: Callable[..., object],
+        *,
+        name: str = "login",
+        wait: float = 300.0,
+    ) -> DeviceBucketResult:
+        """Return the bucket if ``fresh``, else log in one at a time; see ``AsyncBucket.refresh``.
+
+        What ``fresh`` or ``login`` raises is raised.
+        """
+        result: DeviceBucketResult = await _refresh(
+            DeviceBucketSuccess, True, fresh, login, name, wait
         )
         return result
 

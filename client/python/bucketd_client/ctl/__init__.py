@@ -12,6 +12,8 @@ import sys
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .._errors import BucketError
 
 STATUS = {
@@ -21,6 +23,7 @@ STATUS = {
     "connection_lost": 4,
     "schema_conflict": 5,
     "schema_violation": 5,
+    "hold_lost": 6,
     "precondition_failed": 6,
 }
 
@@ -126,10 +129,19 @@ def _lines_of(detail: object) -> list[str]:
     if "violations" in detail:
         lines = [line for violation in detail["violations"] for line in _lines_of(violation)]
         return [f"{_bucket_of(detail)}: {line}" for line in lines]
+    if "by" in detail:
+        return [_holder_of(detail)]
     if "bytes" in detail:
         # The message itself names the largest keys.
         return []
     return [str(detail)]
+
+
+def _holder_of(row: dict[str, Any]) -> str:
+    by, label = row["by"], row.get("label")
+    does = "holds it" if row["state"] == "held" else "waits for it before you"
+    who = f"{by['user']} (process {by['pid']} on {row['host']}) {does} since {row['since']}"
+    return f"{who}: {label}" if label else who
 
 
 def _bucket_of(detail: dict[str, object]) -> str:

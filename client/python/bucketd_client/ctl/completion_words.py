@@ -1,4 +1,4 @@
-"""Completion words from the daemon: devices, jobs, automations, keys and contexts."""
+"""Completion words from the daemon: devices, jobs, automations, keys, contexts and holds."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ def arguments(command: str, count: int, given: Given) -> Iterable[str]:
         return _safely(lambda session: _of_buckets(session, "device", {}), given)
     if command == "context revoke":
         return _safely(_ids, given)
+    if command == "hold break":
+        return _safely(_holds, given)
     if command.startswith("schema ") or command == "types":
         return _safely(_automations, given)
     return ()
@@ -70,6 +72,12 @@ def _automations(session: Session) -> Iterator[str]:
 
 def _ids(session: Session) -> Iterator[str]:
     for row in session.call("GET", "/v1/contexts").members["contexts"]:
+        yield row["id"]
+
+
+def _holds(session: Session) -> Iterator[str]:
+    members = session.call("GET", "/v1/holds").members
+    for row in (*members["holds"], *members["waiting"]):
         yield row["id"]
 
 

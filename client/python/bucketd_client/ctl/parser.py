@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 # Names of similar commands in other programs.
 OTHERS = {
     "add": "set", "cat": "get", "contexts": "context list", "delete": "clear", "devices": "usage",
-    "dump": "export", "health": "doctor", "load": "import", "ls": "list", "merge": "set",
+    "dump": "export", "health": "doctor", "holds": "hold list", "load": "import",
+    "lock": "run --hold", "locks": "hold list", "ls": "list", "merge": "set",
     "mv": "device rename", "patch": "set", "put": "replace", "read": "get", "remove": "unset",
     "rename": "device rename", "restore": "import", "rm": "unset", "schemas": "schema list",
-    "show": "get", "tail": "watch", "update": "set", "write": "set",
+    "show": "get", "tail": "watch", "unlock": "hold break", "update": "set", "write": "set",
 }  # fmt: skip
 
 

@@ -33,7 +33,8 @@ class Session:
         if device is None and (job is not None or automation is not None):
             raise Usage("cannot tell which bucket: --job and --automation need --device")
         if device is not None:
-            return _context.named(device, job, automation, shared)
+            named = _context.named(device, job, automation, shared)
+            return _context.with_fence(named, os.environ)
         return _context.from_environment(os.environ, shared)
 
     def reach(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Callable, NamedTuple
 
+from .._errors import error
 from ._events import Stream
+from ._holds import HoldStream
 from ._model import Context, Key, Preconditions, check_name
 from ._requests import Request
 from ._state import State
@@ -13,8 +15,8 @@ from ._state import State
 class Call(NamedTuple):
     """A permitted request.
 
-    ``key``, ``automation`` and ``preconditions`` are set on routes of a bucket, ``context`` with a
-    token, ``media_type`` where the route takes a body.
+    ``key``, ``automation``, ``preconditions`` and ``fences`` are set on routes of a bucket,
+    ``context`` with a token, ``media_type`` where the route takes a body.
     """
 
     state: State
@@ -25,6 +27,7 @@ class Call(NamedTuple):
     automation: str | None
     context: Context | None
     preconditions: Preconditions
+    fences: list[str] | None
     media_type: str
     body: bytes
 
@@ -34,6 +37,15 @@ class Call(NamedTuple):
 
     def one(self, name: str) -> str | None:
         return self.query.get(name, [None])[0]
+
+    def flag(self, name: str) -> bool:
+        """Return a parameter that is true or false. Raise InvalidRequest for another value."""
+        given = self.one(name)
+        if given not in (None, "true", "false"):
+            raise error(
+                "invalid_request", f"cannot use the parameter {name}: it must be true or false"
+            )
+        return given == "true"
 
     def name(self, parameter: str) -> str | None:
         given = self.one(parameter)
@@ -46,7 +58,7 @@ class Response(NamedTuple):
     members: dict[str, Any] | None
     status: int = 200
     etag: str | None = None
-    stream: Stream | None = None
+    stream: Stream | HoldStream | None = None
     preference: str | None = None
 
 

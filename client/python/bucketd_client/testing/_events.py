@@ -12,6 +12,7 @@ from ._model import Context, Key, Notification
 from ._state import State
 
 HEARTBEAT_SECONDS = 15.0
+_CHANGES = {"held": "taken", "waiting": "waiting"}
 
 
 class Filter(NamedTuple):
@@ -37,6 +38,19 @@ class Filter(NamedTuple):
             return None
         return _bucket(notification.key, notification.revision, changed, removed, id)
 
+    def hold(self, change: str, row: dict[str, Any]) -> bytes:
+        """Return the event of a hold, nothing where the stream is not about it."""
+        if self.key is None:
+            called = {**row, "automation": row["by"]["automation"]}
+            is_about = all(v in (None, called[name]) for name, v in self.names.items())
+        else:
+            device, job = self.key
+            is_about = row["device"] == device and (job is None or row["job"] in (None, job))
+        if not is_about:
+            return b""
+        text = json.dumps({"change": change, **row}, ensure_ascii=False, separators=(",", ":"))
+        return f"event: hold\ndata: {text}\n\n".encode()
+
 
 class Stream:
     """One stream: its first bytes are fixed when it is made, and each later change follows."""
@@ -48,8 +62,11 @@ class Stream:
         context: Context | None,
         since: str | None,
         snapshot: bool,
+        holds: bool = False,
     ) -> None:
         self._state, self._filter, self._context = state, filter, context
+        # The position in the notices of holds; None for a stream without them.
+        self._holds_at: int | None = None
         with state.lock:
             self._epoch = state.epoch
             self._at = len(state.notifications)
@@ -63,6 +80,10 @@ class Stream:
                 self._first = b"retry: 1000\n" + self._id()
             if known is None and snapshot and filter.key is not None:
                 self._first += self._snapshot(filter.key)
+            if holds:
+                self._holds_at = len(state.holds.notices)
+                rows = [(_CHANGES[row["state"]], row) for row in state.holds.rows]
+                self._first += b"".join(filter.hold(*each) for each in rows)
 
     def frames(self) -> Generator[bytes, None, None]:
         """Yield bytes until the server stops, or the token is no longer valid."""
@@ -92,7 +113,21 @@ class Stream:
         for each in notifications:
             self._at += 1
             events += self._filter.frame(each, self._state.id(self._at)) or b""
-        return events
+        return events + self._new_holds()
+
+    def _new_holds(self) -> bytes:
+        if self._holds_at is None:
+            return b""
+        with self._state.lock:
+            notices = self._state.holds.notices[self._holds_at :]
+        self._holds_at += len(notices)
+        return b"".join(self._filter.hold(*each) for each in notices)
+
+    def _has_news(self) -> bool:
+        state, holds_at = self._state, self._holds_at
+        return len(state.notifications) > self._at or (
+            holds_at is not None and len(state.holds.notices) > holds_at
+        )
 
     def _wait(self) -> bool:
         """Wait for a change or the end. Return False when a heartbeat is due."""
@@ -101,9 +136,7 @@ class Stream:
             left = max(0.0, min(left, self._context.expires - time.time()))
         state = self._state
         with state.changed:
-            return state.changed.wait_for(
-                lambda: len(state.notifications) > self._at or not self._alive(), left
-            )
+            return state.changed.wait_for(lambda: self._has_news() or not self._alive(), left)
 
     def _alive(self) -> bool:
         state, context = self._state, self._context

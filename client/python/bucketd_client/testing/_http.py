@@ -13,13 +13,14 @@ from .._errors import BucketError, error
 from . import _strict_json
 from ._call import Response
 from ._events import Stream
+from ._holds import HoldStream, Peer
 from ._requests import Headers, Request
 
 STATUS = {
     "invalid_json": 400, "invalid_request": 400, "no_job_context": 401, "forbidden": 403,
     "not_found": 404, "method_not_allowed": 405, "not_acceptable": 406, "request_timeout": 408,
-    "patch_failed": 409, "precondition_failed": 412, "too_large": 413,
-    "unsupported_media_type": 415, "schema_violation": 422, "too_many_requests": 429,
+    "patch_failed": 409, "hold_lost": 412, "precondition_failed": 412, "too_large": 413,
+    "unsupported_media_type": 415, "schema_violation": 422, "held": 423, "too_many_requests": 429,
     "internal": 500, "bucket_corrupt": 500, "overloaded": 503, "shutting_down": 503,
     "read_only": 503, "storage_full": 507,
 }  # fmt: skip
@@ -48,6 +49,7 @@ class Connection:
     def __init__(self, sock: socket.socket, respond: Respond, max_bytes: int) -> None:
         self._send_bytes, self._respond, self._max_bytes = sock.sendall, respond, max_bytes
         self._method, self._closing = "", False
+        self._peer = Peer(sock)
         with sock.makefile("rb") as self._reader:
             while not self._closing and self._reader.peek(1):
                 self._serve()
@@ -88,7 +90,7 @@ class Connection:
         asked = ",".join(headers.get("connection", [])).lower().split(",")
         unread = isinstance(body, BucketError)
         self._closing = unread or minor == "0" or "close" in map(str.strip, asked)
-        return Request(method, target, headers, body)
+        return Request(method, target, headers, body, self._peer)
 
     def _line(self) -> bytes:
         line = self._reader.readline(2 * MAX_HEAD_BYTES)
@@ -173,14 +175,18 @@ class Connection:
             more["Allow"] = refusal.message.rpartition("it takes ")[2]
         self._send(STATUS[refusal.code], {"success": False, **members}, None, more)
 
-    def _stream(self, stream: Stream) -> None:
+    def _stream(self, stream: Stream | HoldStream) -> None:
         self._closing = True
-        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
-        self._send_bytes(f"{head}Server: bucketd\r\nConnection: close\r\n\r\n".encode())
-        if self._method != "HEAD":
-            with contextlib.closing(stream.frames()) as frames:
-                for frame in frames:
-                    self._send_bytes(frame)
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
+        head += b"Server: bucketd\r\nConnection: close\r\n\r\n"
+        if self._method == "HEAD":
+            self._send_bytes(head)
+            return
+        # The generator has begun before anything is sent, so it ends the stream in any case.
+        with contextlib.closing(stream.frames()) as frames:
+            for frame in frames:
+                self._send_bytes(head + frame)
+                head = b""
 
     def _send(
         self,

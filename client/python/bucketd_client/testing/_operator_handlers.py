@@ -31,6 +31,22 @@ def list_all(call: Call) -> Response:
     return Response({"buckets": page, "next_cursor": last and json.dumps(last).encode().hex()})
 
 
+def list_holds(call: Call) -> Response:
+    wanted = {name: call.name(name) for name in ("device", "job")}
+    rows = [
+        row
+        for row in call.state.holds.rows
+        if all(value in (None, row[name]) for name, value in wanted.items())
+    ]
+    held = [row for row in rows if row["state"] == "held"]
+    return Response({"holds": held, "waiting": [row for row in rows if row not in held]})
+
+
+def end_hold(call: Call) -> Response:
+    row = call.state.holds.end(call.names["id"])
+    return Response({name: row[name] for name in ("id", "state", "device", "job", "name")})
+
+
 def own_context(call: Call) -> Response:
     assert call.context is not None  # noqa: S101  (the access rule of the route)
     return Response({**call.context.scope, "schema": False})

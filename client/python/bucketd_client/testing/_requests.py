@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from .._errors import BucketError, error
+from ._holds import Peer
 from ._model import EntityTags, Preconditions
 
 JSON = "application/json"
@@ -25,13 +26,15 @@ Headers = dict[str, list[str]]
 class Request:
     """A request as received. ``headers`` has all values of each name, in lower case.
 
-    ``body`` is the refusal where it could not be read, or is longer than a bucket may be.
+    ``body`` is the refusal where it could not be read, or is longer than a bucket may be. ``peer``
+    is the other end of its connection.
     """
 
     method: str
     target: str
     headers: Headers
     body: bytes | BucketError
+    peer: Peer
 
     @property
     def path(self) -> str:

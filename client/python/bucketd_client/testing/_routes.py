@@ -1,4 +1,4 @@
-"""The routes of the server: buckets, events and contexts, as the daemon has them."""
+"""The routes of the server: buckets, events, contexts and holds, as the daemon has them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from . import _changes, _strict_json
 from ._call import Call, Handler, Response
 from ._changes import Change, Object
 from ._events import Filter, Stream
+from ._holds import HoldRequest, fences_of
 from ._model import NO_PRECONDITIONS, Context, Key, Stored, check_name
-from ._operator_handlers import create_context, list_all, list_contexts, own_context, revoke_context
+from ._operator_handlers import (
+    create_context,
+    end_hold,
+    list_all,
+    list_contexts,
+    list_holds,
+    own_context,
+    revoke_context,
+)
 from ._requests import JSON, JSON_PATCH, MERGE_PATCH, Request, decode
 from ._state import State
 
@@ -62,13 +71,15 @@ def _members(call: Call) -> frozenset[str] | None:
 
 
 def _streaming(call: Call, only: Filter) -> Response:
-    snapshot = call.one("snapshot")
-    if snapshot not in (None, "true", "false"):
-        raise error(
-            "invalid_request", "cannot use the parameter snapshot: it must be true or false"
-        )
+    snapshot, holds = call.flag("snapshot"), call.flag("holds")
     since = call.request.headers.get("last-event-id", [None])[0]
-    return Response(None, stream=Stream(call.state, only, call.context, since, snapshot == "true"))
+    return Response(None, stream=Stream(call.state, only, call.context, since, snapshot, holds))
+
+
+def hold(call: Call) -> Response:
+    wanted = HoldRequest(_strict_json.loads_object(call.body))
+    peer = call.request.peer
+    return Response(None, stream=call.state.holds.take(call.key, wanted, peer, call.context))
 
 
 def ready(_call: Call) -> Response:
@@ -89,20 +100,28 @@ ROUTES = (
     Route("/healthz", "", {"GET": ready}, "anyone"),
     Route("/readyz", "", {"GET": ready}, "anyone"),
     Route("/v1/bucket", "key", _BUCKET, "job"),
-    Route("/v1/bucket/events", "key snapshot", {"GET": watch}, "job"),
+    Route("/v1/bucket/events", "holds key snapshot", {"GET": watch}, "job"),
     Route("/v1/buckets", "device job automation limit cursor", {"GET": list_all}),
     Route("/v1/context", "", {"GET": own_context}, "device"),
     Route("/v1/contexts", "", {"GET": list_contexts, "POST": create_context}),
     Route("/v1/contexts/{id}", "", {"DELETE": revoke_context}),
     Route("/v1/device/bucket", "key", _BUCKET, "device"),
-    Route("/v1/device/bucket/events", "key snapshot", {"GET": watch}, "device"),
+    Route("/v1/device/bucket/events", "holds key snapshot", {"GET": watch}, "device"),
+    Route("/v1/device/hold", "", {"POST": hold}, "device"),
     Route("/v1/devices/{device}/bucket", "key", _BUCKET),
-    Route("/v1/devices/{device}/bucket/events", "key snapshot", {"GET": watch}),
+    Route("/v1/devices/{device}/bucket/events", "holds key snapshot", {"GET": watch}),
+    Route("/v1/devices/{device}/hold", "", {"POST": hold}),
     Route("/v1/devices/{device}/jobs/{job}/bucket", "key automation", _BUCKET),
     Route(
-        "/v1/devices/{device}/jobs/{job}/bucket/events", "automation key snapshot", {"GET": watch}
+        "/v1/devices/{device}/jobs/{job}/bucket/events",
+        "automation holds key snapshot",
+        {"GET": watch},
     ),
-    Route("/v1/events", "device job automation key", {"GET": watch_all}),
+    Route("/v1/devices/{device}/jobs/{job}/hold", "", {"POST": hold}),
+    Route("/v1/events", "device job automation holds key", {"GET": watch_all}),
+    Route("/v1/hold", "", {"POST": hold}, "job"),
+    Route("/v1/holds", "device job", {"GET": list_holds}),
+    Route("/v1/holds/{id}", "", {"DELETE": end_hold}),
 )
 
 
@@ -120,7 +139,7 @@ def respond(state: State, request: Request) -> Response:
         raise error("method_not_allowed", f"cannot {method} {request.path}: it takes {takes}")
     writes = method in ("PUT", "PATCH")
     query = request.query(route.parameters.replace("key", "") if writes else route.parameters)
-    if not route.path.endswith("/events"):
+    if not route.path.endswith(("/events", "/hold")):
         request.accept_json()
     token = request.token()
     automation = _automation(query) if "job" in names else None
@@ -132,12 +151,24 @@ def respond(state: State, request: Request) -> Response:
         automation = context.automation if is_job else None
     of_bucket = route.path.endswith(("/bucket", "/bucket/events"))
     preconditions = request.preconditions if of_bucket else NO_PRECONDITIONS
+    is_write = of_bucket and method in _BUCKET and method != "GET"
+    fences = fences_of(request.headers.get("bucketd-fence")) if is_write else None
     accepted = _ACCEPTS.get(method)
     media_type = request.media_type(accepted) if accepted else ""
     body = request.content()
     return handler(
         Call(
-            state, request, query, names, key, automation, context, preconditions, media_type, body
+            state,
+            request,
+            query,
+            names,
+            key,
+            automation,
+            context,
+            preconditions,
+            fences,
+            media_type,
+            body,
         )
     )
 
@@ -171,14 +202,16 @@ def _context_of(state: State, route: Route, token: str | None) -> Context | None
     context = next((c for c in state.live() if c.token == token), None)
     if context is None:
         raise error(
-            "no_job_context", "no job context: the token is unknown, revoked or expired; "
+            "no_job_context",
+            "no job context: the token is unknown, revoked or expired; "
             f"get a new one, or {HOW_TO_START}",
-        )  # fmt: skip
+        )
     if route.access == "job" and context.job is None:
         raise error(
-            "no_job_context", "no job context: the token is for a device alone, so it opens only "
+            "no_job_context",
+            "no job context: the token is for a device alone, so it opens only "
             f"/v1/device/bucket; {HOW_TO_START}",
-        )  # fmt: skip
+        )
     return context
 
 
@@ -193,9 +226,11 @@ def _key(names: dict[str, str]) -> Key:
 
 
 def _commit(call: Call, change: Change | None, named: Object | None = None) -> Response:
-    now = call.state.commit(
-        call.key, call.request.method, change, call.preconditions, call.automation, named
-    )
+    with call.state.lock:
+        call.state.holds.check(call.key, call.fences)
+        now = call.state.commit(
+            call.key, call.request.method, change, call.preconditions, call.automation, named
+        )
     if call.request.prefers_minimal:
         members = {"revision": now.revision}
         return Response(members, etag=now.etag, preference="return=minimal")

@@ -28,9 +28,9 @@ _MAX_DIRECTORY = MAX_SOCKET_PATH - len("/bucketd.sock")
 class Server:
     """bucketd's protocol on a unix socket, with everything in memory.
 
-    The server has buckets, their events, contexts and lists, with the daemon's rules and limits. It
-    has no schemas, files, export or metrics, and no events of contexts. Whoever can connect is an
-    operator, and only this user can. ``max_bytes`` bounds each bucket.
+    The server has buckets, their events, contexts, holds and lists, with the daemon's rules and
+    limits. It has no schemas, files, export or metrics, and no events of contexts. Whoever can
+    connect is an operator, and only this user can. ``max_bytes`` bounds each bucket.
     """
 
     def __init__(self, max_bytes: int = 1024 * 1024) -> None:
@@ -59,6 +59,7 @@ class Server:
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listening.bind(self.socket)
         self._listening.listen(128)
+        self._state.holds.begin_grace()
         threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
 
     def stop(self) -> None:
@@ -71,6 +72,7 @@ class Server:
         _end(listening)
         with self._state.changed:
             self._state.epoch += 1
+            self._state.holds.detach_all()
             self._state.changed.notify_all()
             # Streams end by themselves, once they have sent the last change.
             self._state.changed.wait_for(lambda: not self._state.streams, DRAIN_SECONDS)

@@ -12,6 +12,7 @@ from typing import Any
 from .._errors import BucketError, error
 from . import _strict_json
 from ._changes import Change, Object
+from ._holds import Holds
 from ._model import (
     ABSENT,
     NO_PRECONDITIONS,
@@ -46,6 +47,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.changed = threading.Condition(self.lock)
+        self.holds = Holds(self.changed, lambda context: context in self.live())
 
     def id(self, position: int) -> str:
         """Return the event id after which a stream continues with ``notifications[position:]``."""

@@ -12,7 +12,10 @@ from ..session import Session
 from ..table.daily import Options
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-WITH_TOKEN = ("/v1/bucket", "/v1/device/bucket", "/v1/context")
+WITH_TOKEN = (
+    *("/v1/bucket", "/v1/device/bucket", "/v1/context"),
+    *("/v1/hold", "/v1/device/hold"),
+)
 
 
 def api(options: Options) -> int:
@@ -23,7 +26,7 @@ def api(options: Options) -> int:
     if not target.startswith("/") or not target.isascii() or not target.isprintable():
         raise Usage(f"cannot send {target!r}: a path begins with / and has its names escaped")
     session, body = Session(options), _body(options)
-    headers = _headers(options, target, body)
+    headers = _headers(options, method, target, body)
     if options.has("curl"):
         output.write(curl.command(session.path, method, target, headers, body))
         return 0
@@ -47,10 +50,10 @@ def _body(options: Options) -> bytes | None:
     return _api.encode({**(data or {}), **inputs.assignments(rest)})
 
 
-def _headers(options: Options, target: str, body: bytes | None) -> dict[str, str]:
+def _headers(options: Options, method: str, target: str, body: bytes | None) -> dict[str, str]:
     headers = {} if body is None else {"Content-Type": _api.JSON}
     if target.partition("?")[0].removesuffix("/events") in WITH_TOKEN:
-        headers.update(_context.from_environment(os.environ).headers())
+        headers.update(_context.from_environment(os.environ).headers(method))
     for line in (options.get("header") or "").split("\n"):
         name, colon, value = line.partition(":")
         if line and not (colon and name.strip()):

@@ -93,7 +93,7 @@ def _ask(
     """Return the response and its bucket; None if a curl command was printed instead."""
     session = Session(options)
     scope = session.scope()
-    headers = {**scope.headers(), **(headers or {})}
+    headers = {**scope.headers(method), **(headers or {})}
     body = None
     if data is not None:
         headers["Content-Type"] = _api.JSON

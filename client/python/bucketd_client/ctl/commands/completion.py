@@ -158,6 +158,8 @@ def _values(option: Option, command: Command, rest: list[str]) -> Iterable[str]:
 
     if option.name == "lang":
         return ("typescript", "python")
+    if option.name == "hold":
+        return ("job", "device")
     if option.name == "format":
         return ("ndjson", "tar")
     return completion_words.values(option.name, _given(command, rest))

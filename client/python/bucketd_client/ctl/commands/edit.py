@@ -44,7 +44,7 @@ class Stored:
         self._guard = {"If-None-Match": "*"} if self.etag is None else {"If-Match": self.etag}
 
     def replace(self, bucket: dict[str, Any]) -> _api.Reply:
-        headers = {**self._scope.headers(), **self._guard, "Content-Type": _api.JSON}
+        headers = {**self._scope.headers("PUT"), **self._guard, "Content-Type": _api.JSON}
         body = _api.encode(bucket)
         return self._session.call("PUT", self._scope.target(), headers=headers, body=body)
 

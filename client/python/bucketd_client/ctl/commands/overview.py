@@ -10,10 +10,12 @@ from .. import filters, output
 from ..parser import Usage
 from ..session import Session, Shown
 from ..table.daily import Options
+from .holds import Holders, by_whom
 
 
 def show(options: Options) -> int:
-    pages = filters.pages(Session(options), "/v1/buckets", "buckets", _limit(options))
+    session = Session(options)
+    pages = filters.pages(session, "/v1/buckets", "buckets", _limit(options))
     output.end_with_reader()
     left_out = filters.LeftOut()
     try:
@@ -22,7 +24,13 @@ def show(options: Options) -> int:
             output.show(joined)
             left_out.note(joined)
         else:
-            output.show_rows(filters.rows(pages, "buckets", left_out), COLUMNS, "no buckets")
+            rows = filters.rows(pages, "buckets", left_out)
+            holders = None if options.has("curl") else Holders(session)
+            if holders:
+                columns = {**COLUMNS, "HELD BY": by_whom}
+                output.show_rows(holders.added(rows), columns, "no buckets")
+            else:
+                output.show_rows(rows, COLUMNS, "no buckets")
     except Shown:
         return 0
     return left_out.status

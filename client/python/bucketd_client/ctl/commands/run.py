@@ -14,6 +14,7 @@ from ..parser import Usage
 from ..session import Session
 from ..table.daily import Options
 from .contexts import mint
+from .run_hold import Holding
 
 FORWARDED = {
     signal.SIGINT,
@@ -29,7 +30,7 @@ FROM_KEYBOARD = {signal.SIGINT, signal.SIGQUIT}
 SENT_BY_KERNEL = 128
 _OURS = {
     *("BUCKETD_SOCKET", "BUCKETD_TOKEN", "BUCKETD_TOKEN_FILE"),
-    *("BUCKETD_DEVICE", "BUCKETD_JOB", "BUCKETD_AUTOMATION"),
+    *("BUCKETD_DEVICE", "BUCKETD_JOB", "BUCKETD_AUTOMATION", "BUCKETD_FENCE", "BUCKETD_HOLD"),
 }
 
 
@@ -38,8 +39,15 @@ def run(options: Options) -> int:
     if options.get("device") is None:
         raise Usage("cannot run: name the context with --device D --job J")
     session = Session(options)
-    # Wait for the daemon here, where Ctrl-C still ends the wait.
+    # Wait for the daemon and for the hold here, where Ctrl-C still ends the wait.
+    holding = Holding(session)
     session.reach()
+    with holding:
+        return _run_in_context(session, holding)
+
+
+def _run_in_context(session: Session, holding: Holding) -> int:
+    options = session.options
     # No signal may end this process between the creation of the context and its revocation.
     mask: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, {*FORWARDED, signal.SIGCHLD})
     # A SIGCHLD that was inherited as ignored would never arrive.
@@ -49,7 +57,8 @@ def run(options: Options) -> int:
         if early := ENDING & set(signal.sigpending()):
             return 128 + int(min(early))
         with _token_for(options, str(context["token"])) as token:
-            return _run_child(options.arguments, _environment(session, context, token), mask)
+            environ = _environment(session, context, {**token, **holding.environ})
+            return _run_child(options.arguments, environ, mask, holding)
     finally:
         _revoke(session, str(context["id"]))
 
@@ -71,11 +80,11 @@ def _token_for(options: Options, token: str) -> Iterator[dict[str, str]]:
 
 
 def _environment(
-    session: Session, context: dict[str, str | None], token: dict[str, str]
+    session: Session, context: dict[str, str | None], given: dict[str, str]
 ) -> dict[str, str]:
     environ = {k: v for k, v in os.environ.items() if k not in _OURS}
     environ["BUCKETD_SOCKET"] = os.path.abspath(session.path)
-    environ |= token
+    environ |= given
     for name in ("device", "job", "automation"):
         value = context[name]
         if value is not None:
@@ -83,7 +92,9 @@ def _environment(
     return environ
 
 
-def _run_child(command: list[str], environ: dict[str, str], mask: set[int]) -> int:
+def _run_child(
+    command: list[str], environ: dict[str, str], mask: set[int], holding: Holding
+) -> int:
     def restore() -> None:
         # Python's own handler would swallow a Ctrl-C between here and exec.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -98,6 +109,7 @@ def _run_child(command: list[str], environ: dict[str, str], mask: set[int]) -> i
     except OSError as problem:
         output.warn(f"cannot run {command[0]}: {problem.strerror}")
         return 126
+    holding.end_with_loss(child)
     while not _has_ended(child):
         arrived = signal.sigwaitinfo({*FORWARDED, signal.SIGCHLD})
         if arrived.si_signo != signal.SIGCHLD and not _child_has_received(child.pid, arrived):

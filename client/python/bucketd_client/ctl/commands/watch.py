@@ -14,6 +14,7 @@ from ..filters import NAMES, Filters
 from ..parser import Usage
 from ..session import Session
 from ..table.daily import Options
+from .holds import holder
 
 
 def watch(options: Options) -> int:
@@ -35,8 +36,11 @@ def _fits(filters: Filters, event: Received) -> bool:
     """Report whether the filters of --all match; the daemon sends all notices."""
     if isinstance(event, Change):
         return event.gap or filters.fit(dict(event))
-    exact = {f"{name}={_context.escape(str(event.data.get(name)))}" for name in NAMES}
-    return exact.issuperset(filters.query) and filters.fit({**dict.fromkeys(NAMES), **event.data})
+    names = {**dict.fromkeys(NAMES), **event.data}
+    if event.event == "hold":
+        names["automation"] = event.data["by"]["automation"]
+    exact = {f"{name}={_context.escape(str(names[name]))}" for name in NAMES}
+    return exact.issuperset(filters.query) and filters.fit(names)
 
 
 def _check(options: Options) -> None:
@@ -53,12 +57,14 @@ def _watching(session: Session) -> Watching:
     since = options.get("since")
     if options.has("all"):
         query = [*Filters(session).query, *(f"key={_context.escape(key)}" for key in keys)]
+        query += ["holds=true"] if options.has("holds") else []
         more = "?" + "&".join(query) if query else ""
         return Watching(None, session.path, since=since, timeout=session.timeout, query=more)
     # On a terminal the watch starts with the bucket, since a diff shows the values before.
     shown = output.on_terminal() and not options.has("json") and since is None
     whole = options.has("snapshot") or shown
-    return Watching(session.scope(), session.path, keys, whole, since, session.timeout)
+    holds = options.has("holds")
+    return Watching(session.scope(), session.path, keys, whole, since, session.timeout, holds=holds)
 
 
 def _show_curl(session: Session, watching: Watching) -> int:
@@ -134,6 +140,8 @@ def _title(change: Change) -> str:
 
 def _in_words(notice: Notice) -> str:
     data = notice.data
+    if notice.event == "hold":
+        return f"hold {data['change']} {data['id']}: {holder(data)}"
     names = ", ".join(str(data[name]) for name in NAMES if data.get(name) is not None)
     return f"{notice.event} {data.get('state', '')} {data.get('id', '')}: {names}"
 

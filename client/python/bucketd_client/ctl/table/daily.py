@@ -116,6 +116,12 @@ TypedDict, that of the data of set, and Bucket, AsyncBucket, agent and async_age
 What the types cannot express is named on standard error, and they are wider there. With --watch the
 file is written again whenever the schema changes, until Ctrl-C."""
 TTL = (Option("ttl", "SECONDS", "how long the context lives (the daemon's default: a day)"),)
+HOLD = (
+    Option("hold", "WHAT", "hold the job or the device while the command runs: job or device"),
+    Option("hold-name", "N", "hold under this name; names are independent of each other"),
+    Option("wait", "SECONDS", "how long to wait for the hold (60; 0: not at all)"),
+    Option("exclusive", "", "have the writes of all others refused meanwhile"),
+)
 TOKEN_FILE = (Option("token-file", "", "pass the token in a file that only you may read"),)
 
 SURE = (
@@ -136,7 +142,8 @@ it prints an object with those that exist. A bucket that was never written is {}
 LIST_NOTES = """\
 A pattern contains *, ? or [a-z]; [*] is a star. Device buckets have no job to match. If standard
 output is not a terminal, list prints one JSON array, with one bucket per line (bucketctl list |
-jq '.[].job'). Exit status 1: an entry could not be read; it is named on standard error."""
+jq '.[].job'). While a bucket or its device is held, its row says by whom ("holds" in JSON). Exit
+status 1: an entry could not be read; it is named on standard error."""
 CONTEXTS_NOTES = """\
 If standard output is not a terminal, the command prints one JSON array, with one context per line
 (bucketctl context list | jq '.[].id')."""
@@ -150,7 +157,11 @@ status is the command's: 128+n if signal n ended it, 127 not found, 126 not exec
 The context ends with the command.
 {NO_JOB}
 With --token-file the command gets BUCKETD_TOKEN_FILE instead, so that no environment that is
-printed, logged or read in /proc contains the token. The file is removed with the context."""
+printed, logged or read in /proc contains the token. The file is removed with the context.
+With --hold the command starts once the job, or the whole device, is held for it, and exit
+status 1 says who holds it instead. The hold ends with the command. The clients send its fence,
+BUCKETD_FENCE, with their writes. If the hold is lost before, the command gets SIGTERM, and
+nothing more: until it ends, its writes are refused with hold_lost."""
 
 COMMANDS = (
     Command(
@@ -199,8 +210,9 @@ COMMANDS = (
     ),
     Command(
         "run", "-- COMMAND…", "run a command in its own job context",
-        NAMES + TTL + TOKEN_FILE + DAEMON[:2],
-        "bucketctl run --device phone-1 --job login -- python3 automation.py",
+        NAMES + TTL + TOKEN_FILE + HOLD + DAEMON[:2],
+        "bucketctl run --device phone-1 --job login -- python3 automation.py\n"
+        "bucketctl run --device phone-1 --job daily --hold device --wait 0 -- ./daily.sh",
         "commands.run:run", 1,
         notes=RUN_NOTES,
     ),

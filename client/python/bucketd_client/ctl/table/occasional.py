@@ -44,6 +44,15 @@ export writes one bucket per line, as in its file: {"format", "device", "job", "
 when the export reaches it; copy the files under write.lock for the state of one moment. The names
 may be patterns: *, ?, [a-z] ([*] is a star). A tar has the files as below the state directory.
 Exit status 1: a bucket could not be read and was left out."""
+BREAK_NOTES = """\
+A hold ends by itself with its process. break is for a process that hangs or is stopped: it is told,
+and every later write with the fence of its hold is refused with hold_lost. bucketctl run --hold
+then sends SIGTERM to its command."""
+HOLDS_NOTES = """\
+Those who wait come last, in the order in which they will be served. The state is "held, exclusive"
+if the daemon refuses the writes of all others meanwhile, "held, away" while a holder may come back
+after a restart of the daemon. If standard output is not a terminal, the command prints one JSON
+array, with one hold per line."""
 IMPORT_NOTES = """\
 FILE is the output of export, lines or tar, or the file of one bucket; without it, or with -,
 standard input. Buckets in FILE are replaced, unreadable ones too, and all others stay; a second run
@@ -80,7 +89,8 @@ On a terminal - marks old values, + new values. Elsewhere each change is one lin
 --json {"event", "id", "data"}. With KEYs only changes of these keys are printed. watch waits for a
 daemon that restarts. If the daemon no longer has the changes in between, the line has "gap": true,
 and "set" has the whole bucket (with --all nothing: read the buckets again). --all also prints
-contexts that begin and end. Ctrl-C ends watch, and so does the end of its reader, as in
+contexts that begin and end. --holds also prints who waits for a hold, takes and releases it, and
+begins with those that there are. Ctrl-C ends watch, and so does the end of its reader, as in
 `bucketctl watch … | head -1`."""
 
 COMMANDS = (
@@ -168,6 +178,15 @@ COMMANDS = (
         most=0, notes=EXPORT_NOTES,
     ),
     Command(
+        "hold break", "ID", "end a hold now, or let a waiter wait no longer", DAEMON,
+        "bucketctl hold break 44ac2528550b93f9", "commands.holds:end", 1, 1, notes=BREAK_NOTES,
+    ),
+    Command(
+        "hold list", "", "list who holds what, and who waits", (*FILTER[:2], *DAEMON),
+        "bucketctl hold list\nbucketctl hold list --device 'phone-*'", "commands.holds:show",
+        most=0, notes=HOLDS_NOTES,
+    ),
+    Command(
         "import", "[FILE]", "store the buckets of an export", (SURE[0], *CALLS),
         "bucketctl import buckets.ndjson --dry-run\n"
         "ssh old-host bucketctl export | bucketctl import",
@@ -209,6 +228,7 @@ COMMANDS = (
             Option("all", "", "of all buckets that --device, --job and --automation match"),
             Option("snapshot", "", "begin with the current bucket"),
             Option("since", "ID", "continue after this event (--json shows its id)"),
+            Option("holds", "", "also print who waits for a hold, takes it, and releases it"),
         ),
         "bucketctl watch --device phone-1 --job login\n"
         "bucketctl watch --device phone-1 --job login loggedIn | jq .set\n"
