@@ -66,7 +66,7 @@ def test_playwright_goes_on_with_its_cookies(daemon: Daemon, tmp_path: Path) -> 
     problem = documents.demo_tools.typescript_problem()
     if problem is not None:
         pytest.skip(problem)
-    argv = ["node", compiled(tmp_path)]
+    argv = ["node", compiled(tmp_path, "login-once")]
     environ = {"PAGE": "https://shop.example/"}
     first = iterate(daemon, "browser-1", argv, environ)
     assert first == "logging in as ada\nvisit 1\n"
@@ -80,15 +80,31 @@ def test_playwright_goes_on_with_its_cookies(daemon: Daemon, tmp_path: Path) -> 
     assert [cookie["value"] for cookie in stored["cookies"]] == ["ada"]
 
 
-def compiled(project: Path) -> str:
+def test_playwright_logs_in_once_for_twelve_workers(daemon: Daemon, tmp_path: Path) -> None:
+    problem = documents.demo_tools.typescript_problem()
+    if problem is not None:
+        pytest.skip(problem)
+    argv = ["node", compiled(tmp_path, "shared-login")]
+    environ = {"PAGE": "https://shop.example/"}
+    with ThreadPoolExecutor(12) as pool:
+        runs = [pool.submit(iterate, daemon, "shop", argv, environ) for _ in range(12)]
+        told = sorted(run.result() for run in runs)
+    assert told == [
+        "logging in as ada\nworking as everybody else\n",
+        *["working as everybody else\n"] * 11,
+    ]
+    assert daemon.request("GET", pair("shop", "login")).json["revision"] == 1
+
+
+def compiled(project: Path, name: str) -> str:
     """The program as JavaScript, in a project that has its two packages."""
     node = REPO / "client" / "node"
     modules = project / "node_modules"
     modules.mkdir()
     (modules / "bucketd-client").symlink_to(node)
     (modules / "playwright").symlink_to(STUBS / "playwright")
-    program = project / "login-once.mts"
-    program.write_text((REPO / "examples" / "playwright" / "login-once.mts").read_text())
+    program = project / f"{name}.mts"
+    program.write_text((REPO / "examples" / "playwright" / program.name).read_text())
     tsc = [str(node / "node_modules" / ".bin" / "tsc"), "--noCheck", "--module", "nodenext"]
     subprocess.run([*tsc, "--target", "es2022", str(program)], check=True, timeout=60)
     return str(program.with_suffix(".mjs"))

@@ -1,12 +1,13 @@
-// Compile the client and examples/login-session.ts where that is due, and run the example here,
-// unless all that is asked for is to --build it.
+// Compile the client and the examples that need nothing else where that is due, and run
+// examples/login-session.ts here, unless all that is asked for is to --build them.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const example = join(root, "..", "..", "examples", "login-session.ts");
+const files = ["account-pool.mts", "login-session.ts", "one-run-per-phone.mts"];
+const examples = files.map((name) => join(root, "..", "..", "examples", name));
 const home = join(root, "build", "example");
 const program = join(home, "login-session.js");
 
@@ -38,6 +39,6 @@ function installClient() {
 
 const sources = readdirSync(join(root, "src")).map((name) => join(root, "src", name));
 compile("tsconfig.json", join(root, "dist", "index.mjs"), sources);
-compile("tsconfig.example.json", program, [example]);
+compile("tsconfig.example.json", program, examples);
 installClient();
 if (process.argv[2] !== "--build") await import(pathToFileURL(program).href);

@@ -1,5 +1,6 @@
-import { resolve } from "./context.js";
+import { type Target, heldTarget, resolve } from "./context.js";
 import { BucketError } from "./errors.js";
+import { Hold, holdArguments, refresh } from "./hold.js";
 import { encodeObject, nameOfError } from "./json.js";
 import { type AnyWriteOptions, writeHeaders } from "./preconditions.js";
 import { type BucketRequest, requestBucket, requestMinimal } from "./request.js";
@@ -9,13 +10,22 @@ import type {
   DeviceBucketData,
   DeviceBucketResult,
   Failure,
+  Held,
+  HoldOptions,
+  HoldResult,
+  HoldValueResult,
+  RefreshOptions,
+  RuntimeSignal,
   WatchOptions,
   WatchResult,
   WriteResult,
 } from "./types.js";
 import { watch } from "./watch.js";
 
-/** The bucket of the environment's (device, job). Never rejects: look at `success`. */
+/**
+ * The bucket of the environment's (device, job). Never rejects: look at `success`. Only what your
+ * own functions throw in `hold` and `refresh` is thrown on.
+ */
 export interface AgentBucket {
   /** Read the stored bucket; `{}` if there is none yet. */
   get(): Promise<BucketResult>;
@@ -25,15 +35,41 @@ export interface AgentBucket {
   set(data: Partial<BucketData>, options: { returning: false }): Promise<WriteResult>;
   /** Iterate over every later change by any client; a failure is the last item. */
   watch(options?: WatchOptions): AsyncGenerator<WatchResult<BucketData>, void, void>;
+  /** Be the only one who holds the bucket, until `held.release()`. */
+  hold(options?: HoldOptions): Promise<HoldResult<AgentHeldBucket>>;
+  /** Be the only one who holds the bucket while `work` runs; the result holds what it returns. */
+  hold<R>(work: (held: AgentHeldBucket) => R | PromiseLike<R>): Promise<HoldValueResult<R>>;
+  hold<R>(options: HoldOptions | undefined, work: (held: AgentHeldBucket) => R | PromiseLike<R>): Promise<HoldValueResult<R>>;
+  /** Read the bucket and, unless it is `fresh`, set what `login` returns, one program at a time. */
+  refresh(
+    fresh: (bucket: BucketData) => boolean | PromiseLike<boolean>,
+    login: (bucket: BucketData, signal: RuntimeSignal) => Partial<BucketData> | PromiseLike<Partial<BucketData>>,
+    options?: RefreshOptions,
+  ): Promise<BucketResult>;
 }
 
-/** The bucket of the environment's device, shared by its jobs. Never rejects. */
+/** The bucket of the environment's device, shared by its jobs. Never rejects, as AgentBucket. */
 export interface AgentDeviceBucket {
   get(): Promise<DeviceBucketResult>;
   set(data: Partial<DeviceBucketData>, options?: { returning?: true | undefined }): Promise<DeviceBucketResult>;
   set(data: Partial<DeviceBucketData>, options: { returning: false }): Promise<WriteResult>;
   watch(options?: WatchOptions): AsyncGenerator<WatchResult<DeviceBucketData>, void, void>;
+  /** Hold the whole device: nobody else holds it or one of its jobs. */
+  hold(options?: HoldOptions): Promise<HoldResult<AgentHeldDeviceBucket>>;
+  hold<R>(work: (held: AgentHeldDeviceBucket) => R | PromiseLike<R>): Promise<HoldValueResult<R>>;
+  hold<R>(options: HoldOptions | undefined, work: (held: AgentHeldDeviceBucket) => R | PromiseLike<R>): Promise<HoldValueResult<R>>;
+  refresh(
+    fresh: (deviceBucket: DeviceBucketData) => boolean | PromiseLike<boolean>,
+    login: (deviceBucket: DeviceBucketData, signal: RuntimeSignal) => Partial<DeviceBucketData> | PromiseLike<Partial<DeviceBucketData>>,
+    options?: RefreshOptions,
+  ): Promise<DeviceBucketResult>;
 }
+
+/** The bucket while it is held: a write passes only as long as the hold lasts. */
+export interface AgentHeldBucket extends AgentBucket, Held {}
+
+/** The device bucket while its device is held. */
+export interface AgentHeldDeviceBucket extends AgentDeviceBucket, Held {}
 
 export interface Agent {
   utils: {
@@ -45,32 +81,77 @@ export interface Agent {
 /** The automation's own view; the environment names its context, read at each call. */
 export const agent: Agent = {
   utils: {
-    bucket: {
-      get: () => read(false),
-      set: (data: unknown, options?: AnyWriteOptions) => merge(false, data, options),
-      watch: (options) => changes(false, options),
-    },
-    deviceBucket: {
-      get: () => read(true),
-      set: (data: unknown, options?: AnyWriteOptions) => merge(true, data, options),
-      watch: (options) => changes(true, options),
-    },
+    bucket: bucketAt(() => resolve({ deviceBucket: false })),
+    deviceBucket: bucketAt(() => resolve({ deviceBucket: true })),
   },
 };
 
-function read(deviceBucket: boolean): Promise<any> {
-  return resultOf(() => requestBucket(resolve({ deviceBucket }), { method: "GET" }).then(({ body }) => body));
+/** Return the methods of the bucket that `locate` finds at each call. */
+function bucketAt(locate: () => Target): any {
+  return {
+    get: () => resultOf(() => requestBucket(locate(), { method: "GET" }).then(({ body }) => body)),
+    set: (data: unknown, options?: AnyWriteOptions) => merge(locate, data, options),
+    watch: (options?: WatchOptions) => changes(locate, options),
+    hold: (...given: unknown[]) => hold(locate, given),
+    refresh: (fresh: any, login: any, options?: RefreshOptions) => refreshed(locate, fresh, login, options),
+  };
 }
 
-function merge(deviceBucket: boolean, data: unknown, options: AnyWriteOptions | undefined): Promise<any> {
+function merge(locate: () => Target, data: unknown, options: AnyWriteOptions | undefined): Promise<unknown> {
   const verb = "set the bucket";
   return resultOf(() => {
-    const target = resolve({ deviceBucket });
+    const target = locate();
     const wanted: BucketRequest = { method: "PATCH", body: encodeObject(data, verb), headers: writeHeaders(options, verb) };
     return options?.returning === false
       ? requestMinimal(target, wanted)
       : requestBucket(target, wanted).then(({ body }) => body);
   });
+}
+
+async function hold(locate: () => Target, given: unknown[]): Promise<unknown> {
+  const result = await take(locate, given);
+  if (!result.success) return result;
+  const { target, taken, work } = result;
+  const held = heldBucketAt(target, taken);
+  if (work) return { success: true, value: await taken.run(() => work(held)) };
+  taken.unref();
+  return { success: true, held };
+}
+
+interface Taken {
+  readonly success: true;
+  readonly target: Target;
+  readonly taken: Hold;
+  readonly work: ((held: any) => unknown) | undefined;
+}
+
+async function take(locate: () => Target, given: unknown[]): Promise<Taken | Failure> {
+  let options: HoldOptions = {};
+  let work: Taken["work"];
+  try {
+    [options, work] = holdArguments(given);
+    const target = locate();
+    return { success: true, target, taken: await Hold.take(target, options), work };
+  } catch (error) {
+    return holdFailure(error, options);
+  }
+}
+
+function heldBucketAt(target: Target, taken: Hold): any {
+  const { id, fence, name, since } = taken.event;
+  const release = () => taken.release();
+  const pinned = heldTarget(target, taken);
+  const held = { ...bucketAt(() => pinned), id, fence, name, since, signal: taken.signal, release };
+  // Older runtimes have no such symbol.
+  return Symbol.asyncDispose ? Object.assign(held, { [Symbol.asyncDispose]: release }) : held;
+}
+
+async function refreshed(locate: () => Target, fresh: any, login: any, options: RefreshOptions = {}): Promise<unknown> {
+  try {
+    return (await refresh(locate(), fresh, login, options)).body;
+  } catch (error) {
+    return holdFailure(error, options);
+  }
 }
 
 /** Return the result of `call`, or its failure as a result. */
@@ -82,12 +163,19 @@ async function resultOf(call: () => unknown): Promise<unknown> {
   }
 }
 
-async function* changes(deviceBucket: boolean, options: WatchOptions = {}): AsyncGenerator<WatchResult<any>, void, void> {
+async function* changes(locate: () => Target, options: WatchOptions = {}): AsyncGenerator<WatchResult<any>, void, void> {
   try {
-    for await (const change of watch(resolve({ deviceBucket }), options)) yield { success: true, ...change };
+    for await (const change of watch(locate(), options)) yield { success: true, ...change };
   } catch (error) {
     yield failure(error);
   }
+}
+
+/** Return the failure of a hold; throw on what the caller's own function has thrown. */
+function holdFailure(error: unknown, options: HoldOptions): Failure {
+  if (error instanceof BucketError) return failure(error);
+  if (!options.signal?.aborted) throw error;
+  return { success: false, error: "cannot hold the bucket: its signal was aborted", code: "aborted" };
 }
 
 function failure(error: unknown): Failure {

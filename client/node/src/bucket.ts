@@ -1,6 +1,7 @@
 import { sleep } from "./clock.js";
-import { type BucketOptions, quote, resolve } from "./context.js";
+import { type BucketOptions, type LiveHold, type Target, heldTarget, quote, resolve } from "./context.js";
 import { InvalidRequestError, PreconditionFailedError } from "./errors.js";
+import { Hold, holdArguments, refresh } from "./hold.js";
 import { encode, encodeObject } from "./json.js";
 import { type AnyWriteOptions, preconditionHeaders, splitOptions, writeHeaders } from "./preconditions.js";
 import { type BucketRequest, type BucketResponse, request, requestBucket, requestMinimal } from "./request.js";
@@ -8,9 +9,13 @@ import type {
   AnyBucket,
   Change,
   Context,
+  Held,
+  HoldOptions,
   JsonPatchOperation,
   MinimalWriteOptions,
   Precondition,
+  RefreshOptions,
+  RuntimeSignal,
   Snapshot,
   WatchOptions,
   WriteOptions,
@@ -133,22 +138,61 @@ export class Bucket<T extends object = AnyBucket> {
    * Rejects with NoJobContextError once the token is revoked or expired.
    */
   async *watch(options: WatchOptions = {}): AsyncGenerator<Change<T>, void, void> {
-    yield* watch(resolve(this.options), options, this.options.timeout) as AsyncGenerator<Change<T>, void, void>;
+    yield* watch(this.target(), options, this.options.timeout) as AsyncGenerator<Change<T>, void, void>;
+  }
+
+  /**
+   * Be the only one who holds this bucket (of a device bucket: its device) while `work` runs.
+   *
+   * Resolves to what `work` returns, and releases the hold however `work` ends. Rejects with
+   * HeldError if the hold is not had within `wait` seconds, or with the reason of `signal`.
+   * Without `work` it resolves to the held bucket, until whose `release()` the hold lasts.
+   */
+  hold(options?: HoldOptions): Promise<HeldBucket<T>>;
+  hold<R>(work: (held: HeldBucket<T>) => R | PromiseLike<R>): Promise<R>;
+  hold<R>(options: HoldOptions | undefined, work: (held: HeldBucket<T>) => R | PromiseLike<R>): Promise<R>;
+  async hold(...given: unknown[]): Promise<unknown> {
+    const [options, work] = holdArguments(given);
+    const target = this.target();
+    const hold = await Hold.take(target, options, this.options.timeout);
+    const held = new HeldBucket<T>(this.options, heldTarget(target, hold), hold);
+    if (work) return hold.run(() => work(held));
+    hold.unref();
+    return held;
+  }
+
+  /**
+   * Resolve to the bucket if it is `fresh`; otherwise set what `login` returns, one program at a time.
+   *
+   * The bucket is held for that and read again, so of many programs one logs in and the others get
+   * what it stored. After a `login` that fails, nothing has changed and the next one tries.
+   */
+  async refresh(
+    fresh: (bucket: T) => boolean | PromiseLike<boolean>,
+    login: (bucket: T, signal: RuntimeSignal) => Partial<T> | PromiseLike<Partial<T>>,
+    options?: RefreshOptions,
+  ): Promise<T> {
+    return (await refresh(this.target(), fresh, login, options, this.options.timeout)).content as T;
   }
 
   /** Read the context that the daemon associates with the caller. */
   async context(): Promise<Context> {
-    const target = resolve(this.options);
+    const target = this.target();
     if (target.named) return { ...target.named, expires_at: null };
     const { body } = await request(target, { method: "GET", path: "/v1/context" }, this.options.timeout);
     const { success: _, ...context } = body;
     return context;
   }
 
+  /** Return the bucket that the next call addresses. */
+  protected target(): Target {
+    return resolve(this.options);
+  }
+
   private async write(verb: string, wanted: BucketRequest, options: AnyWriteOptions | undefined): Promise<unknown> {
     const headers = { ...wanted.headers, ...writeHeaders(options, verb) };
     if (options?.returning !== false) return this.content({ ...wanted, headers });
-    return requestMinimal(resolve(this.options), { ...wanted, headers }, this.options.timeout);
+    return requestMinimal(this.target(), { ...wanted, headers }, this.options.timeout);
   }
 
   private async content(wanted: BucketRequest): Promise<any> {
@@ -156,8 +200,39 @@ export class Bucket<T extends object = AnyBucket> {
   }
 
   private send(wanted: BucketRequest): Promise<BucketResponse> {
-    return requestBucket(resolve(this.options), wanted, this.options.timeout);
+    return requestBucket(this.target(), wanted, this.options.timeout);
   }
+}
+
+/** A bucket while it is held: each write passes only as long as the hold lasts. */
+export class HeldBucket<T extends object = AnyBucket> extends Bucket<T> implements Held {
+  readonly id: string;
+  readonly fence: string;
+  readonly name: string;
+  readonly since: string;
+  readonly signal: RuntimeSignal;
+  declare readonly [Symbol.asyncDispose]: () => Promise<void>;
+
+  /** @internal */
+  constructor(options: BucketOptions, private readonly pinned: Target, private readonly ownHold: LiveHold) {
+    super(options);
+    this.signal = ownHold.signal;
+    ({ id: this.id, fence: this.fence, name: this.name, since: this.since } = ownHold.event);
+  }
+
+  /** End the hold; every later call of this object rejects with HoldLostError. */
+  release(): Promise<void> {
+    return this.ownHold.release();
+  }
+
+  protected override target(): Target {
+    return this.pinned;
+  }
+}
+
+// Older runtimes have no such symbol.
+if (Symbol.asyncDispose) {
+  Object.defineProperty(HeldBucket.prototype, Symbol.asyncDispose, { value: HeldBucket.prototype.release });
 }
 
 function queryOf(keys: readonly string[]): string[] {

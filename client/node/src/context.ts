@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { InvalidRequestError, NoJobContextError } from "./errors.js";
+import type { RuntimeSignal } from "./types.js";
 
 /** The bucket that a call addresses, and its credentials; resolved again for each call. */
 export interface Target {
@@ -11,6 +12,29 @@ export interface Target {
   readonly field: "bucket" | "deviceBucket";
   /** The names that a trusted caller gives instead of a token. */
   readonly named?: { device: string; job: string | null; automation: string | null };
+  /** The hold that guards the writes. */
+  readonly hold?: LiveHold;
+  /** The fences of the holds around this one, the environment's first. */
+  readonly outerFences?: string;
+}
+
+/** What the daemon says of a hold. */
+export interface HoldEvent {
+  readonly id: string;
+  readonly fence: string;
+  readonly name: string;
+  readonly since: string;
+}
+
+/** A hold, as its bucket sees it. */
+export interface LiveHold {
+  readonly event: HoldEvent;
+  /** Aborts when the hold is lost, or released by its own signal. */
+  readonly signal: RuntimeSignal;
+  /** Resolve once the hold is certain; reject with HoldLostError when it has ended, with TimedOut after `ms`. */
+  ready(ms: number): Promise<void>;
+  /** End the hold; resolve once the daemon has released it. */
+  release(): Promise<void>;
 }
 
 /** The part of a URL that is used, so that a program needs no types of Node's or a browser's. */
@@ -29,6 +53,8 @@ export interface BucketOptions {
   automation?: string;
   /** Address the device bucket of the context instead of its job's bucket. */
   deviceBucket?: boolean;
+  /** Fence of a hold, which lets the writes pass only while it lasts; default `BUCKETD_FENCE`. */
+  fence?: string;
   /** Path of the daemon's socket, or its `file:` URL; default `BUCKETD_SOCKET`, then the usual places. */
   socket?: string | FileUrl;
   /** Milliseconds a call may take; default 5 s to reach a daemon, 30 s until its response is complete. */
@@ -45,11 +71,12 @@ export function resolve(options: BucketOptions): Target {
   refuseTimeout(options.timeout);
   const socket = options.socket ? pathOf(options.socket) : socketPath();
   const field = options.deviceBucket ? "deviceBucket" : "bucket";
-  if (options.device !== undefined) return { socket, ...fromNames(options, options.device) };
+  const outer = givenFence(options);
+  if (options.device !== undefined) return { socket, ...fromNames(options, options.device), ...outer };
   refuseStrayNames(options);
   const token = options.token ?? tokenOfEnvironment();
-  if (token !== undefined) return { socket, ...fromToken(token, field) };
-  return { socket, ...fromEnvironment(field) };
+  if (token !== undefined) return { socket, ...fromToken(token, field), ...outer };
+  return { socket, ...fromEnvironment(field), ...outer };
 }
 
 function pathOf(socket: string | FileUrl): string {
@@ -139,6 +166,23 @@ export function authorization({ token }: Target): Record<string, string> {
   return token === undefined ? {} : { Authorization: `Bearer ${token}` };
 }
 
+/** Return the fences of all holds around a write, the outermost first. */
+function fencesOf({ hold, outerFences }: Target): string {
+  return [outerFences, hold?.event.fence].filter((fence) => fence !== undefined).join(", ");
+}
+
+/** Return the header that lets a write pass only while all holds around it live. */
+export function fencing(target: Target): Record<string, string> {
+  const fences = fencesOf(target);
+  return fences === "" ? {} : { "Bucketd-Fence": fences };
+}
+
+/** Return the target for calls under `hold`, which was taken for `target`. */
+export function heldTarget(target: Target, hold: LiveHold): Target {
+  const outerFences = fencesOf(target);
+  return { ...target, ...(outerFences && { outerFences }), hold };
+}
+
 /** Return `name` as one path segment that is never read as `.` or `..`. */
 function segment(name: string, what: string): string {
   if (typeof name !== "string" || name === "") {
@@ -169,6 +213,21 @@ function tokenOfEnvironment(): string | undefined {
     const cause = (error as NodeJS.ErrnoException).code ?? "unreadable";
     throw new NoJobContextError(`cannot read the token file ${file}: ${cause}; ${HOW_TO_FIX}`);
   }
+}
+
+/** Return the given fence, else that of the hold around this process if it is of this context. */
+function givenFence(options: BucketOptions): { outerFences?: string } {
+  const fence = options.fence ?? (isOfEnvironment(options) ? variable("BUCKETD_FENCE") : undefined);
+  if (fence === undefined) return {};
+  if (/^[\x21-\x7e]+(?: [\x21-\x7e]+)*$/.test(fence)) return { outerFences: fence };
+  throw new InvalidRequestError("cannot use the fence: it is empty or contains characters that no fence has");
+}
+
+/** Report whether the options name the context of the environment: a fence is refused for other buckets. */
+function isOfEnvironment({ device, job, token, deviceBucket }: BucketOptions): boolean {
+  if (token !== undefined) return token === variable("BUCKETD_TOKEN");
+  if (device === undefined) return true;
+  return device === variable("BUCKETD_DEVICE") && (deviceBucket || job === undefined || job === variable("BUCKETD_JOB"));
 }
 
 function variable(name: string): string | undefined {

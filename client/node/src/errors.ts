@@ -20,6 +20,8 @@ export interface BucketErrorOptions {
  *     ├── NotFoundError            not_found
  *     ├── PatchFailedError         patch_failed
  *     ├── PreconditionFailedError  precondition_failed; carries `revision`
+ *     ├── HeldError                held; `details` has who holds it, and since when
+ *     ├── HoldLostError            hold_lost: the hold has ended; nothing was changed
  *     ├── TooLargeError            too_large
  *     ├── SchemaViolationError     schema_violation; `details` has every violation
  *     ├── UnavailableError         request_timeout, too_many_requests, overloaded, shutting_down,
@@ -64,6 +66,14 @@ export class ForbiddenError extends BucketError {}
 export class NotFoundError extends BucketError {}
 export class PatchFailedError extends BucketError {}
 export class PreconditionFailedError extends BucketError {}
+export class HeldError extends BucketError {}
+
+export class HoldLostError extends BucketError {
+  constructor(message: string, code = "hold_lost", options?: BucketErrorOptions) {
+    super(message, code, options);
+  }
+}
+
 export class TooLargeError extends BucketError {}
 export class SchemaViolationError extends BucketError {}
 export class UnavailableError extends BucketError {}

@@ -32,14 +32,14 @@ function ifMatchHeaders({ ifMatch }: Precondition, verb: string): Record<string,
   throw new InvalidRequestError(`cannot ${verb}: ifMatch must be the etag of a snapshot`);
 }
 
-/** Refuse unknown options: one may be a misspelt precondition, and ignoring it would write unconditionally. */
-function refuseUnknown(options: object, verb: string, known: readonly string[]): void {
+/** Refuse unknown options: ignoring a misspelt precondition would write unconditionally. */
+export function refuseUnknown(options: object, verb: string, known: readonly string[]): void {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    throw new InvalidRequestError(`cannot ${verb}: its options must be an object such as { ifMatch: etag }`);
+    throw new InvalidRequestError(`cannot ${verb}: its options must be an object such as { ${known[0]}: … }`);
   }
   const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown === undefined) return;
-  throw new InvalidRequestError(`cannot ${verb}: there is no option ${JSON.stringify(unknown)}; there is ${known.join(" and ")}`);
+  throw new InvalidRequestError(`cannot ${verb}: there is no option ${JSON.stringify(unknown)}; there is ${known.join(", ")}`);
 }
 
 /** Split trailing options from the keys before them. */

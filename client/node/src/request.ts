@@ -1,6 +1,6 @@
 import { now, sleep } from "./clock.js";
 import { ConnectionLost, NotSent, TimedOut, exchange } from "./connections.js";
-import { type Target, authorization, locate } from "./context.js";
+import { type Target, authorization, fencing, locate } from "./context.js";
 import { ConnectionLostError, DaemonUnreachableError, StoreError, TimeoutError } from "./errors.js";
 import { MalformedResponse, serialize } from "./http1.js";
 import { QueueTimeout, enqueue } from "./keyed-queue.js";
@@ -68,6 +68,7 @@ const TIMER_ERROR_MS = 2;
 async function retry(target: Target, wanted: BucketRequest, limits: Limits): Promise<ApiResponse> {
   let failed: unknown;
   for (let tries = 0; ; tries++) {
+    if (target.hold) await target.hold.ready(limits.deadline - now());
     const ms = limits.deadline - now();
     if (ms <= (tries > 0 ? TIMER_ERROR_MS : 0)) break;
     try {
@@ -87,7 +88,8 @@ async function retry(target: Target, wanted: BucketRequest, limits: Limits): Pro
 
 async function attempt(target: Target, wanted: BucketRequest, ms: number): Promise<ApiResponse> {
   const type: Record<string, string> = wanted.body === undefined ? {} : { "Content-Type": "application/json" };
-  const headers = { Accept: "application/json", ...authorization(target), ...type, ...wanted.headers };
+  const fence = wanted.method === "GET" ? {} : fencing(target);
+  const headers = { Accept: "application/json", ...authorization(target), ...type, ...fence, ...wanted.headers };
   const path = locate(target, wanted.path, wanted.query);
   const bytes = serialize({ method: wanted.method, path, headers, body: wanted.body });
   return parseResponse(await exchange(target.socket, bytes, ms), target);

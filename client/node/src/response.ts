@@ -2,6 +2,8 @@ import type { Target } from "./context.js";
 import {
   BucketError,
   ForbiddenError,
+  HeldError,
+  HoldLostError,
   InvalidRequestError,
   NoJobContextError,
   NotFoundError,
@@ -26,6 +28,8 @@ type Kind = new (message: string, code: string, options: BucketErrorOptions) => 
 const KINDS: Readonly<Record<string, Kind>> = {
   bucket_corrupt: StoreError,
   forbidden: ForbiddenError,
+  held: HeldError,
+  hold_lost: HoldLostError,
   internal: StoreError,
   invalid_json: InvalidRequestError,
   invalid_request: InvalidRequestError,

@@ -138,6 +138,7 @@ export type WatchResult<T = AnyBucket> = ({ success: true } & Change<T>) | Failu
 /** The part of an AbortSignal that is used. */
 export interface Signal {
   readonly aborted: boolean;
+  readonly reason?: any;
   addEventListener(type: "abort", listener: () => void): void;
   removeEventListener(type: "abort", listener: () => void): void;
 }
@@ -151,6 +152,54 @@ export interface WatchOptions {
   since?: string;
   /** End the iteration, without an error. */
   signal?: Signal;
+}
+
+/** AbortSignal, where the types of the program have it. */
+export type RuntimeSignal = typeof globalThis extends { AbortSignal: { prototype: infer S } } ? S : Signal;
+
+export interface HoldOptions {
+  /** Seconds to wait for the hold, 0 to 3600; default 60. */
+  wait?: number | undefined;
+  /** Holds of different names do not exclude each other. Default: the unnamed hold. */
+  name?: string | undefined;
+  /** Refuse writes by everybody else while the hold lasts; only of the unnamed hold. */
+  exclusive?: boolean | undefined;
+  /** A text for those who ask who holds it. */
+  label?: string | undefined;
+  /** End the wait, or release the hold. */
+  signal?: Signal | undefined;
+}
+
+/** As HoldOptions; `name` is "login" and `wait` 300 by default. */
+export interface RefreshOptions extends HoldOptions {}
+
+/** What a hold adds to the bucket. */
+export interface Held {
+  readonly id: string;
+  /** Guards the writes of a program that gets it as BUCKETD_FENCE. */
+  readonly fence: string;
+  /** "" for the unnamed hold. */
+  readonly name: string;
+  /** RFC 3339, UTC, for people. */
+  readonly since: string;
+  /** Aborts when the hold is lost; `reason` says why. */
+  readonly signal: RuntimeSignal;
+  /** End the hold; every later call on the held bucket fails with `hold_lost`. */
+  release(): Promise<void>;
+  /** As `release`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** The result of `hold` without a function. */
+export type HoldResult<H> = { success: true; held: H } | Failure;
+
+/** The result of `hold` with a function; `value` is what the function returned. */
+export type HoldValueResult<R> = { success: true; value: R } | Failure;
+
+declare global {
+  interface SymbolConstructor {
+    readonly asyncDispose: unique symbol;
+  }
 }
 
 /** One step of a JSON Patch (RFC 6902). */

@@ -1,12 +1,11 @@
-import * as http from "node:http";
-import { clearTimeout, now, setTimeout } from "./clock.js";
-import { ConnectionLost, TimedOut, classify, refuseLongPath } from "./connections.js";
+import { now } from "./clock.js";
+import { ConnectionLost, TimedOut } from "./connections.js";
 import { type Target, authorization, locate, quote } from "./context.js";
-import { BucketError, InvalidRequestError, StoreError } from "./errors.js";
-import type { HttpResponse } from "./http1.js";
+import { BucketError, InvalidRequestError } from "./errors.js";
 import { errorFor, isTransient } from "./request.js";
-import { RetryLater, parseResponse } from "./response.js";
-import { EventParser, type ServerEvent } from "./sse.js";
+import { RetryLater } from "./response.js";
+import type { ServerEvent } from "./sse.js";
+import { StreamConnection, type StreamRequest, dataOf } from "./stream.js";
 import type { Change, WatchOptions } from "./types.js";
 
 /** Milliseconds. A daemon that sends nothing for three heartbeats is considered gone. */
@@ -23,9 +22,12 @@ export async function* watch(target: Target, options: WatchOptions, timeout?: nu
   const session = new WatchSession(target, options, timeout);
   const { signal } = options;
   while (!signal?.aborted) {
-    const connection = new StreamConnection(session, options);
+    const connection = new StreamConnection(session.request, signal);
     try {
-      yield* session.changes(await connection.open());
+      if (target.hold) await target.hold.ready(limits.reach);
+      const events = await connection.open();
+      connection.giveUpAfter(limits.silent);
+      yield* session.changes(events);
     } catch (error) {
       if (signal?.aborted) return;
       await connection.pause(session.pauseAfter(error));
@@ -52,44 +54,42 @@ class WatchSession {
     this.needsSnapshot = options.snapshot ?? false;
   }
 
-  get path(): string {
+  /** The next request. */
+  get request(): StreamRequest {
+    const { target, path, headers } = this;
+    return { target, method: "GET", path, headers, respondMs: this.timeout ?? limits.respond };
+  }
+
+  private get path(): string {
     const keys = (this.options.keys ?? []).map((key) => `key=${quote(key, "key")}`);
     return locate(this.target, `${this.target.path}/events`, this.needsSnapshot ? [...keys, "snapshot=true"] : keys);
   }
 
-  get headers(): Record<string, string> {
+  private get headers(): Record<string, string> {
     const resume: Record<string, string> =
       this.lastId === undefined || this.needsSnapshot ? {} : { "Last-Event-ID": this.lastId };
     return { Accept: "text/event-stream", ...authorization(this.target), ...resume };
   }
 
   /** Iterate over the changes of one connection; throw when the connection ends. */
-  async *changes(response: http.IncomingMessage): AsyncGenerator<Change, void, void> {
+  async *changes(events: AsyncGenerator<ServerEvent, never, void>): AsyncGenerator<Change, void, void> {
     this.reached = true;
     this.failingSince = undefined;
-    const parser = new EventParser();
-    for await (const text of textOf(response)) {
-      for (const event of parser.feed(text)) {
-        if (event.data) yield this.change(event);
-        this.lastId = event.id || this.lastId;
-      }
+    for await (const event of events) {
+      if (event.data) yield this.change(event);
+      this.lastId = event.id || this.lastId;
     }
-    throw new ConnectionLost();
   }
 
-  private change({ kind, id, data }: ServerEvent): Change {
+  private change(event: ServerEvent): Change {
     this.pause = FIRST_PAUSE;
-    if (kind === "gap") {
+    if (event.kind === "gap") {
       this.needsSnapshot = this.gap = true;
       throw new GapDetected();
     }
     const { gap } = this;
     this.needsSnapshot = this.gap = false;
-    try {
-      return { ...JSON.parse(data), id, gap };
-    } catch {
-      throw new StoreError("cannot read an event: it is not JSON", "internal");
-    }
+    return { ...dataOf(event), id: event.id, gap };
   }
 
   /** Return the milliseconds until the next connection; throw when reconnecting is useless. */
@@ -109,84 +109,4 @@ class WatchSession {
     if (error instanceof TimedOut) return this.reached;
     return error instanceof RetryLater || error instanceof ConnectionLost || isTransient(error, this.target.socket);
   }
-}
-
-/** One connection and the pause after it; both end when the signal aborts. */
-class StreamConnection {
-  private request: http.ClientRequest | undefined;
-  private wake: (() => void) | undefined;
-  private readonly abort = () => {
-    this.request?.destroy();
-    this.wake?.();
-  };
-
-  constructor(private readonly session: WatchSession, private readonly options: WatchOptions) {
-    options.signal?.addEventListener("abort", this.abort);
-  }
-
-  /** Return the stream; reject with the daemon's refusal. */
-  async open(): Promise<http.IncomingMessage> {
-    const response = await this.connect();
-    const isStream = response.headers["content-type"]?.startsWith("text/event-stream");
-    if (response.statusCode !== 200 || !isStream) {
-      parseResponse(await readResponse(response), this.session.target);
-      throw new StoreError("cannot read the response: it is not a stream of events", "internal");
-    }
-    this.giveUpAfter(limits.silent);
-    return response;
-  }
-
-  private connect(): Promise<http.IncomingMessage> {
-    const { target, path, headers, timeout } = this.session;
-    return new Promise((resolve, reject) => {
-      refuseLongPath(target.socket);
-      const request = http.request({ agent: false, socketPath: target.socket, path, headers });
-      this.request = request;
-      this.giveUpAfter(timeout ?? limits.respond);
-      request.once("response", (response) => {
-        // A reader gets the error of a broken stream; without a reader the error has no effect.
-        response.on("error", () => undefined);
-        resolve(response);
-      });
-      request.on("error", (error) => reject(error instanceof TimedOut ? error : classify(error)));
-      request.end();
-    });
-  }
-
-  private giveUpAfter(ms: number): void {
-    this.request?.removeAllListeners("timeout");
-    this.request?.setTimeout(ms, () => this.request?.destroy(new TimedOut(true)));
-  }
-
-  async pause(ms: number): Promise<void> {
-    if (this.options.signal?.aborted) return;
-    let timer: NodeJS.Timeout | undefined;
-    await new Promise<void>((resolve) => {
-      this.wake = resolve;
-      timer = setTimeout(resolve, ms);
-    });
-    clearTimeout(timer);
-  }
-
-  close(): void {
-    this.options.signal?.removeEventListener("abort", this.abort);
-    this.request?.destroy();
-  }
-}
-
-/** Iterate over the body as it arrives; throw the outcome of a broken connection. */
-async function* textOf(response: http.IncomingMessage): AsyncGenerator<string, void, void> {
-  try {
-    yield* response.setEncoding("utf8");
-  } catch (error) {
-    throw error instanceof TimedOut ? error : classify(error as Error);
-  }
-}
-
-/** Read the whole response, which is not a stream. */
-async function readResponse(response: http.IncomingMessage): Promise<HttpResponse> {
-  let text = "";
-  for await (const piece of textOf(response)) text += piece;
-  const header = (name: string) => response.headers[name] as string | undefined;
-  return { status: response.statusCode!, header, text };
 }

@@ -52,8 +52,8 @@ test("both ways lead to one implementation, with the same public names", async (
     console.log(JSON.stringify({ names, same: names.every((name) => required[name] === imported[name]) }));`);
   assert.equal(told.same, true);
   assert.deepEqual(told.names, [
-    "Bucket", "BucketError", "ConnectionLostError", "DaemonUnreachableError", "ForbiddenError", "InvalidRequestError",
-    "NoJobContextError", "NotFoundError", "PatchFailedError", "PreconditionFailedError", "SchemaViolationError",
+    "Bucket", "BucketError", "ConnectionLostError", "DaemonUnreachableError", "ForbiddenError", "HeldBucket",
+    "HeldError", "HoldLostError", "InvalidRequestError", "NoJobContextError", "NotFoundError", "PatchFailedError", "PreconditionFailedError", "SchemaViolationError",
     "StoreError", "TimeoutError", "TooLargeError", "TransportError", "UnavailableError", "agent",
   ]);
 });

@@ -62,8 +62,17 @@ for (const [name, fake] of Object.entries(FAKED)) {
       await server.stop();
       const waiting = used.get();
       await server.start();
-      console.log(JSON.stringify(await waiting));`, "");
-    assert.equal(served, '{"n":2}\n{"n":2}');
+      console.log(JSON.stringify(await waiting));
+      console.log(await used.hold(async (held) => {
+        const queued = used.hold({ wait: 20 }, () => "queued");
+        const refused = await used.hold({ wait: 0.1 }).catch(({ code }) => code);
+        await server.stop();
+        const during = held.set({ n: 3 });
+        await server.start();
+        console.log(refused, (await during).n);
+        return { queued };
+      }).then(({ queued }) => queued));`, "");
+    assert.equal(served, '{"n":2}\n{"n":2}\nheld 3\nqueued');
   });
 }
 

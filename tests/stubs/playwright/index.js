@@ -4,9 +4,11 @@ import { strict as assert } from "node:assert";
 class Page {
   typed = {};
 
-  constructor(context) {
-    this.context = context;
+  constructor(owner) {
+    this.owner = owner;
   }
+
+  context = () => this.owner;
 
   async goto(url) {
     assert.equal(url, process.env.PAGE);
@@ -18,12 +20,12 @@ class Page {
 
   getByRole(role, { name }) {
     assert.deepEqual([role, name], ["button", "Log in"]);
-    return { click: async () => this.context.logIn(this.typed) };
+    return { click: async () => this.owner.logIn(this.typed) };
   }
 
   getByText(text) {
     assert.equal(text, "Welcome");
-    const isVisible = async () => this.context.cookies.length > 0;
+    const isVisible = async () => this.owner.cookies.length > 0;
     return { isVisible, waitFor: async () => assert(await isVisible()) };
   }
 }
@@ -39,6 +41,7 @@ class Context {
       httpOnly: true, secure: true, sameSite: "Lax" }];
   }
 
+  close = async () => {};
   newPage = async () => new Page(this);
   storageState = async () => ({ cookies: this.cookies, origins: [] });
 }

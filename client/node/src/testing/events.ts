@@ -1,4 +1,5 @@
 import { clearInterval, clearTimeout, now, setInterval, setTimeout } from "../clock.js";
+import type { HoldNotice } from "./holds.js";
 import { type JsonObject, write } from "./json.js";
 import { bucketOf, type Context, type Key, type State, type Notification } from "./state.js";
 
@@ -9,6 +10,8 @@ export interface Filter {
   readonly key: Key | undefined;
   readonly names: Readonly<Partial<Record<"device" | "job" | "automation", string | undefined>>>;
   readonly members: readonly string[] | undefined;
+  /** Report holds as well. */
+  readonly holds: boolean;
 }
 
 /** One event stream: its beginning is fixed when it is made, and later changes follow. */
@@ -45,14 +48,20 @@ export class Stream {
       // Set anew each time: a timer may go off a moment early, when the token is still valid.
       expiry = setTimeout(flush, Math.min(2 ** 31 - 1, (this.context?.expires ?? Infinity) - now()));
     };
+    const notify = (notice: HoldNotice) => this.holdFrame(notice).forEach(send);
     const beat = setInterval(() => send(`: \n${this.id}`), HEARTBEAT_MS);
     const stop = () => {
       this.state.watchers.delete(flush);
+      this.state.holds.watchers.delete(notify);
       clearInterval(beat);
       clearTimeout(expiry);
       end();
     };
     this.state.watchers.add(flush);
+    if (this.filter.holds) {
+      this.state.holds.notices.forEach(notify);
+      this.state.holds.watchers.add(notify);
+    }
     flush();
     return stop;
   }
@@ -79,6 +88,15 @@ export class Stream {
     const [kept, gone] = [this.selected(set), removed.filter((name) => members?.includes(name) ?? true)];
     if (members && kept.size === 0 && gone.length === 0) return [];
     return [bucketEvent(key, revision, kept, gone, this.state.id(this.at))];
+  }
+
+  private holdFrame({ change, key, automation, row }: HoldNotice): string[] {
+    const { key: onlyKey, names } = this.filter;
+    const actual = { ...key, automation };
+    const matches = onlyKey
+      ? onlyKey.device === key.device && (onlyKey.job === null || key.job === null || onlyKey.job === key.job)
+      : (["device", "job", "automation"] as const).every((name) => names[name] === undefined || names[name] === actual[name]);
+    return matches ? [`event: hold\ndata: ${JSON.stringify({ change, ...row })}\n\n`] : [];
   }
 
   private selected(set: JsonObject): JsonObject {

@@ -10,6 +10,9 @@ const RANGES = ["*/*", "application/*", JSON_TYPE];
 const PREFERENCE = /^\s*return\s*(?:=\s*"?([\p{L}\p{N}_]*)"?\s*)?(?:;.*)?$/iu;
 const TAG = /\s*(?:(W\/)?"([\x21\x23-\x7e\x80-\xff]*)")?\s*(?:,|$)/y;
 
+const MAX_FENCES = 8;
+export const FENCE = /^[\x21-\x2b\x2d-\x7e]{1,200}$/;
+
 /** One request as it was received. */
 export class Request {
   readonly path: string;
@@ -97,6 +100,15 @@ export class Request {
     const preferences = (this.headers.get("prefer") ?? []).join(",").split(",");
     const first = preferences.map((each) => PREFERENCE.exec(each)).find(Boolean);
     return first?.[1]?.toLowerCase() === "minimal";
+  }
+
+  /** The fences of a write. */
+  get fences(): readonly string[] {
+    const values = this.headers.get("bucketd-fence");
+    if (values === undefined) return [];
+    const fences = values.join(",").split(",").map((fence) => fence.trim());
+    if (fences.length <= MAX_FENCES && fences.every((fence) => FENCE.test(fence))) return fences;
+    throw new InvalidRequestError(`cannot use Bucketd-Fence: it must be 1 to ${MAX_FENCES} fences, each as its hold gave it`);
   }
 
   get preconditions(): Preconditions {

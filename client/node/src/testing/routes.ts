@@ -2,9 +2,11 @@ import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } fr
 import { type Change, jsonPatch, merge, mergePatch, remove, replace } from "./changes.js";
 import { type Filter, Stream } from "./events.js";
 import { type JsonObject, Numeral, parse, parseObject, write } from "./json.js";
+import { nameFor } from "./names.js";
 import { cursorOf, limitOf } from "./paging.js";
 import { decode, JSON_PATCH, JSON_TYPE, MERGE_PATCH, type Request } from "./requests.js";
-import { bucketOf, check, type Context, ifNoneMatchHolds, type Key, keyOf, HOW_TO_START, nameFor, type Preconditions, type State, type Stored } from "./state.js";
+import type { Answer, HoldStream } from "./holds.js";
+import { bucketOf, check, type Context, ifNoneMatchHolds, type Key, keyOf, HOW_TO_START, type Preconditions, type State, type Stored } from "./state.js";
 
 /** A response; `text` is its body, null when it has none. */
 export interface Response {
@@ -13,7 +15,9 @@ export interface Response {
   readonly etag?: string | null;
   /** The preference of the request that the response honours (RFC 7240). */
   readonly preference?: string;
-  readonly stream?: Stream;
+  readonly stream?: Stream | HoldStream;
+  /** Answer later, in the place of this response; returns what to call when the client has gone. */
+  readonly later?: (answer: Answer) => () => void;
 }
 
 /** A request with its route's parameters, the bucket it addresses, and the caller's context. */
@@ -26,6 +30,7 @@ interface ResolvedRequest {
   readonly automation: string | null;
   readonly context: Context | undefined;
   readonly preconditions: Preconditions;
+  readonly fences: readonly string[];
   readonly mediaType: string | undefined;
   readonly body: Uint8Array;
 }
@@ -49,22 +54,28 @@ const ROUTES: readonly Route[] = [
   { path: "/healthz", handlers: { GET: ready }, access: "anyone" },
   { path: "/readyz", handlers: { GET: ready }, access: "anyone" },
   { path: "/v1/bucket", handlers: bucket, parameters: ["key"], access: "job" },
-  { path: "/v1/bucket/events", handlers: { GET: watch }, parameters: ["key", "snapshot"], access: "job" },
+  { path: "/v1/bucket/events", handlers: { GET: watch }, parameters: ["holds", "key", "snapshot"], access: "job" },
   { path: "/v1/buckets", handlers: { GET: listAll }, parameters: ["device", "job", "automation", "limit", "cursor"] },
   { path: "/v1/context", handlers: { GET: ownContext }, access: "device" },
   { path: "/v1/contexts", handlers: { GET: listContexts, POST: createContext } },
   { path: "/v1/contexts/{id}", handlers: { DELETE: revokeContext } },
+  { path: "/v1/device/hold", handlers: { POST: hold }, access: "device" },
   { path: "/v1/device/bucket", handlers: bucket, parameters: ["key"], access: "device" },
-  { path: "/v1/device/bucket/events", handlers: { GET: watch }, parameters: ["key", "snapshot"], access: "device" },
+  { path: "/v1/device/bucket/events", handlers: { GET: watch }, parameters: ["holds", "key", "snapshot"], access: "device" },
   { path: "/v1/devices/{device}/bucket", handlers: bucket, parameters: ["key"] },
-  { path: "/v1/devices/{device}/bucket/events", handlers: { GET: watch }, parameters: ["key", "snapshot"] },
+  { path: "/v1/devices/{device}/bucket/events", handlers: { GET: watch }, parameters: ["holds", "key", "snapshot"] },
+  { path: "/v1/devices/{device}/hold", handlers: { POST: hold } },
+  { path: "/v1/devices/{device}/jobs/{job}/hold", handlers: { POST: hold } },
   { path: "/v1/devices/{device}/jobs/{job}/bucket", handlers: bucket, parameters: ["key", "automation"] },
   {
     path: "/v1/devices/{device}/jobs/{job}/bucket/events",
     handlers: { GET: watch },
-    parameters: ["automation", "key", "snapshot"],
+    parameters: ["automation", "holds", "key", "snapshot"],
   },
-  { path: "/v1/events", handlers: { GET: watchAll }, parameters: ["device", "job", "automation", "key"] },
+  { path: "/v1/hold", handlers: { POST: hold }, access: "job" },
+  { path: "/v1/holds", handlers: { GET: listHolds }, parameters: ["device", "job"] },
+  { path: "/v1/holds/{id}", handlers: { DELETE: breakHold } },
+  { path: "/v1/events", handlers: { GET: watchAll }, parameters: ["device", "job", "automation", "holds", "key"] },
 ];
 
 /**
@@ -86,10 +97,12 @@ export function handle(state: State, request: Request): Response {
   const context = admit(state, route, token);
   const key = context ? { device: context.device, job: route.access === "job" ? context.job : null } : named;
   const automation = !context ? given : route.access === "job" ? context.automation : null;
-  const preconditions = /\/bucket(?:\/events)?$/.test(route.path) ? request.preconditions : {};
+  const ofBucket = /\/(?:bucket(?:\/events)?|hold)$/.test(route.path);
+  const preconditions = ofBucket ? request.preconditions : {};
+  const fences = ofBucket ? request.fences : [];
   const mediaType = ACCEPTS[method] && request.mediaType(ACCEPTS[method]);
   const body = request.content;
-  return handler({ state, request, query, names, key, automation, context, preconditions, mediaType, body });
+  return handler({ state, request, query, names, key, automation, context, preconditions, fences, mediaType, body });
 }
 
 function match(path: string): [Route, Record<string, string>] {
@@ -163,7 +176,8 @@ function clear(resolved: ResolvedRequest): Response {
 }
 
 function commit(resolved: ResolvedRequest, change: Change | null, named?: JsonObject): Response {
-  const { state, request, key, preconditions, automation } = resolved;
+  const { state, request, key, preconditions, fences, automation } = resolved;
+  state.holds.check(key, fences);
   const now = state.commit(key, request.method, change, preconditions, automation, named);
   if (!request.prefersMinimal) return result(resolved, now, bucketOf(now));
   return { ...success({ revision: now.revision }), etag: now.etag, preference: "return=minimal" };
@@ -189,21 +203,41 @@ function ready(): Response {
 }
 
 function watch(resolved: ResolvedRequest): Response {
-  return streaming(resolved, { key: resolved.key, names: {}, members: resolved.query.get("key") });
+  const holds = flag(resolved, "holds");
+  return streaming(resolved, { key: resolved.key, names: {}, members: resolved.query.get("key"), holds });
 }
 
 function watchAll(resolved: ResolvedRequest): Response {
   const [device, job, automation] = ["device", "job", "automation"].map((name) => nameIn(resolved.query, name));
-  return streaming(resolved, { key: undefined, names: { device, job, automation }, members: resolved.query.get("key") });
+  const holds = flag(resolved, "holds");
+  return streaming(resolved, { key: undefined, names: { device, job, automation }, members: resolved.query.get("key"), holds });
 }
 
-function streaming({ state, request, query, context }: ResolvedRequest, filter: Filter): Response {
-  const snapshot = query.get("snapshot")?.[0] ?? "false";
-  if (snapshot !== "true" && snapshot !== "false") {
-    throw new InvalidRequestError(`cannot use the parameter snapshot: it must be true or false`);
-  }
+function streaming(resolved: ResolvedRequest, filter: Filter): Response {
+  const { state, request, context } = resolved;
   const since = request.headers.get("last-event-id")?.[0];
-  return { status: 200, text: null, stream: new Stream(state, filter, context, since, snapshot === "true") };
+  return { status: 200, text: null, stream: new Stream(state, filter, context, since, flag(resolved, "snapshot")) };
+}
+
+function flag({ query }: ResolvedRequest, parameter: string): boolean {
+  const value = query.get(parameter)?.[0] ?? "false";
+  if (value === "true" || value === "false") return value === "true";
+  throw new InvalidRequestError(`cannot use the parameter ${parameter}: it must be true or false`);
+}
+
+function hold({ state, key, body, context }: ResolvedRequest): Response {
+  const wanted = parseObject(body);
+  return { status: 200, text: null, later: (answer) => state.holds.take(key, wanted, context, answer) };
+}
+
+function listHolds({ state, query }: ResolvedRequest): Response {
+  const [device, job] = [nameIn(query, "device"), nameIn(query, "job")];
+  const matches = (key: Key) => (device ?? key.device) === key.device && (job ?? key.job) === key.job;
+  return success({ holds: state.holds.rows("held", matches), waiting: state.holds.rows("waiting", matches) });
+}
+
+function breakHold({ state, names: { id } }: ResolvedRequest): Response {
+  return success(state.holds.break(id!));
 }
 
 function listAll({ state, query }: ResolvedRequest): Response {

@@ -11,6 +11,7 @@ import { fits, MAX_SOCKET_PATH_BYTES } from "../socket-path.js";
 import type { Detail } from "../types.js";
 import { StoredBucket } from "./stored-bucket.js";
 import type { Stream } from "./events.js";
+import type { HoldStream } from "./holds.js";
 import { headersOf, MAX_NODE_BYTES } from "./head.js";
 import { Request } from "./requests.js";
 import { type Response, handle } from "./routes.js";
@@ -19,8 +20,8 @@ import { State } from "./state.js";
 const STATUS: Readonly<Record<string, number>> = {
   invalid_json: 400, invalid_request: 400, no_job_context: 401, forbidden: 403, not_found: 404,
   method_not_allowed: 405, not_acceptable: 406, request_timeout: 408, patch_failed: 409,
-  precondition_failed: 412, too_large: 413, unsupported_media_type: 415, schema_violation: 422,
-  too_many_requests: 429, internal: 500, bucket_corrupt: 500, overloaded: 503, shutting_down: 503,
+  precondition_failed: 412, hold_lost: 412, too_large: 413, unsupported_media_type: 415,
+  schema_violation: 422, held: 423, too_many_requests: 429, internal: 500, bucket_corrupt: 500, overloaded: 503, shutting_down: 503,
   read_only: 503, storage_full: 507,
 };
 const RETRY_AFTER: Readonly<Record<string, string>> = {
@@ -71,6 +72,7 @@ export class Server {
     server.unref();
     this.http = server;
     this.state.serving = true;
+    this.state.holds.resume();
   }
 
   /** Stop serving until `start`, as during a restart of the daemon; nothing is forgotten. */
@@ -79,6 +81,7 @@ export class Server {
     this.http = undefined;
     if (!server) return;
     this.state.serving = false;
+    this.state.holds.suspend();
     this.state.wake();
     const closed = new Promise((resolve) => server.close(resolve));
     // Streams send their last events in the next turn of the event loop.
@@ -117,7 +120,8 @@ export class Server {
       if (!(body instanceof BucketError)) response.removeHeader("Connection");
       const request = new Request(incoming.method!, incoming.url!, headers, body);
       const result = this.respond(request);
-      if (result.stream) stream(response, result.stream, incoming.method === "HEAD");
+      if (result.later) answerLater(response, result.later);
+      else if (result.stream) stream(response, result.stream, incoming.method === "HEAD");
       else send(response, result);
     } catch (error) {
       refuse(response, error instanceof BucketError ? error : unexpected(error));
@@ -181,8 +185,17 @@ function send(response: http.ServerResponse, { status, text, etag = null, prefer
   response.writeHead(status).end(text ?? undefined);
 }
 
+/** Answer with a stream or a refusal once there is one, unless the client has gone. */
+function answerLater(response: http.ServerResponse, later: NonNullable<Response["later"]>): void {
+  const leave = later((outcome) => {
+    if (outcome instanceof BucketError) refuse(response, outcome);
+    else stream(response, outcome, false);
+  });
+  response.once("close", leave);
+}
+
 /** Send events until either side closes; drop a client that does not read. */
-function stream(response: http.ServerResponse, from: Stream, onlyHead: boolean): void {
+function stream(response: http.ServerResponse, from: Stream | HoldStream, onlyHead: boolean): void {
   response.setHeader("Cache-Control", "no-store").setHeader("Server", "bucketd");
   response.setHeader("Content-Type", "text/event-stream").setHeader("Connection", "close");
   // Without chunks the end of the connection ends the stream.

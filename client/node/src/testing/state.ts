@@ -2,7 +2,9 @@ import { randomBytes } from "node:crypto";
 import { now } from "../clock.js";
 import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
 import { type Change, diff } from "./changes.js";
+import { Holds } from "./holds.js";
 import { equal, isDeeper, type Json, type JsonObject, MAX_DEPTH, parseObject, write } from "./json.js";
+import { nameFor } from "./names.js";
 
 const DEFAULT_TTL = 86_400;
 const MAX_TTL = 31_622_400;
@@ -73,6 +75,7 @@ export class State {
   readonly notifications: Notification[] = [];
   /** Functions to call after anything that may concern a stream. */
   readonly watchers = new Set<() => void>();
+  readonly holds = new Holds(() => this.live());
   serving = false;
   private readonly written = new Map<string, Write[]>();
   private readonly contexts = new Map<string, Context>();
@@ -150,6 +153,7 @@ export class State {
       throw new NotFoundError("cannot revoke the context: no live one has this id", "not_found");
     }
     this.contexts.delete(id);
+    this.holds.endContexts();
     this.wake();
   }
 
@@ -210,16 +214,6 @@ export function bucketOf(stored: Stored): JsonObject {
 /** Return the bucket as a plain object; large integers are rounded. */
 export function plain(bucket: JsonObject): Record<string, any> {
   return JSON.parse(write(bucket));
-}
-
-/** Return the name, or refuse it: 1 to 128 characters, no control characters or lone surrogates. */
-export function nameFor(name: unknown, what: string): string {
-  const wrong = (cause: string) => new InvalidRequestError(`cannot use the ${what} name: ${cause}`);
-  if (typeof name !== "string") throw wrong("it must be a string");
-  const { length } = [...name];
-  if (length < 1 || length > 128) throw wrong(`it has ${length} characters, allowed are 1 to 128`);
-  if (/[\p{Cc}\p{Cs}]/u.test(name)) throw wrong("it has a control character or a lone surrogate");
-  return name;
 }
 
 export function ifNoneMatchHolds({ ifNoneMatch: tags }: Preconditions, now: Stored): boolean {

@@ -9,6 +9,21 @@ import { fileURLToPath } from "node:url";
 
 const BUCKETD = process.env.BUCKETD_BIN ?? fileURLToPath(new URL("../../../../.venv/bin/bucketd", import.meta.url));
 
+/** One request past the client; `{status, headers, body}`. */
+export function api(socketPath, method, path, body, headers = {}) {
+  const text = body === undefined ? undefined : JSON.stringify(body);
+  const type = text === undefined ? {} : { "Content-Type": "application/json" };
+  return new Promise((resolve, reject) => {
+    const options = { socketPath, method, path, headers: { ...type, ...headers }, agent: false };
+    const request = http.request(options, async (response) => {
+      let all = "";
+      for await (const chunk of response.setEncoding("utf8")) all += chunk;
+      resolve({ status: response.statusCode, headers: response.headers, body: JSON.parse(all) });
+    });
+    request.on("error", reject).end(text);
+  });
+}
+
 /** A bucketd of its own, in a new directory; `after` is the test runner's hook to stop it. */
 export class Daemon {
   static async start(after) {
@@ -56,18 +71,8 @@ export class Daemon {
   }
 
   /** One request past the client; `{status, headers, body}`. */
-  api(method, path, body) {
-    const text = body === undefined ? undefined : JSON.stringify(body);
-    const headers = text === undefined ? {} : { "Content-Type": "application/json" };
-    return new Promise((resolve, reject) => {
-      const options = { socketPath: this.socket, method, path, headers, agent: false };
-      const request = http.request(options, async (response) => {
-        let all = "";
-        for await (const chunk of response.setEncoding("utf8")) all += chunk;
-        resolve({ status: response.statusCode, headers: response.headers, body: JSON.parse(all) });
-      });
-      request.on("error", reject).end(text);
-    });
+  api(method, path, body, headers) {
+    return api(this.socket, method, path, body, headers);
   }
 
   async mint(context) {

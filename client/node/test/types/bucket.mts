@@ -1,5 +1,8 @@
 // The throwing face, generic.
-import { agent, Bucket, BucketError, ConnectionLostError, type BucketOptions, type Context, type Snapshot, type WriteSuccess } from "bucketd-client";
+import {
+  agent, Bucket, BucketError, ConnectionLostError, HeldError, HoldLostError,
+  type BucketOptions, type Context, type Held, type HeldBucket, type HoldOptions, type Snapshot, type WriteSuccess,
+} from "bucketd-client";
 
 interface Counter {
   count: number;
@@ -71,6 +74,38 @@ await bucket.remove("cuont");
 await bucket.jsonPatch([{ op: "put", path: "/a", value: 1 }]);
 
 export {};
+
+export async function held(bucket: Bucket<Counter>): Promise<number> {
+  const stop = new AbortController();
+  const options: HoldOptions = { wait: 60, name: "n", exclusive: false, label: "l", signal: stop.signal };
+  const value: number = await bucket.hold(options, async (held) => {
+    const all: Counter = await held.set({ count: 1 });
+    await fetch("http://localhost", { signal: held.signal });
+    return all.count;
+  });
+  const same: string = await bucket.hold(() => "x");
+  const explicit: HeldBucket<Counter> = await bucket.hold({ wait: 0 });
+  const facts: Held = explicit;
+  await explicit[Symbol.asyncDispose]();
+  await explicit.release();
+  const fresh: Counter = await bucket.refresh((b) => b.count > 0, async (b, signal) => ({ count: signal.aborted ? 0 : b.count + 1 }));
+  await bucket.refresh((b) => b.count > 0, () => ({ label: "x" }), { name: "login", wait: 5 });
+  const result = await agent.utils.bucket.hold({ wait: 1 });
+  if (result.success) await result.held.release();
+  const counted = await agent.utils.deviceBucket.hold(async (held) => (await held.get()).success);
+  if (counted.success) console.log(counted.value === true);
+  const refreshed = await agent.utils.bucket.refresh((b) => b.token !== undefined, () => ({ token: "t" }));
+  if (refreshed.success) console.log(refreshed.bucket.token);
+  // @ts-expect-error no such option
+  await bucket.hold({ exlusive: true });
+  // @ts-expect-error a wrong type
+  await bucket.refresh((b) => b.count > 0, () => ({ count: "1" }));
+  // @ts-expect-error before the result is narrowed nothing is held
+  result.held;
+  const errors = [HeldError, HoldLostError].map(({ name }) => name);
+  console.log(errors, facts.id, same, fresh.label);
+  return value;
+}
 
 export async function watched(bucket: Bucket<{ n?: number }>): Promise<number | undefined> {
   const stop = new AbortController();
