@@ -86,14 +86,19 @@ class Contention:
     def takes(self) -> int:
         return sum(record["what"] == "take" for record in self.records())
 
-    def run_until(self, rounds: int, dice: random.Random, fail: Callable[[int], None]) -> None:
-        """Run until the hold was had so often; call ``fail`` now and then with a number."""
+    def run_until(
+        self, rounds: int, dice: random.Random, fail: Callable[[int], None], least: int = 0
+    ) -> None:
+        """Run until the hold was had so often; call ``fail`` now and then with a number.
+
+        The last number is over ``least``.
+        """
         deadline = time.monotonic() + 60 + rounds
         for number in itertools.count():
             time.sleep(dice.uniform(0.1, 0.5))
-            fail(number)
-            if self.takes() >= rounds:
+            if self.takes() >= rounds and number > least:
                 return
+            fail(number)
             assert time.monotonic() < deadline, f"only {self.takes()} of {rounds} rounds"
 
     # --- what the logs and the bucket say

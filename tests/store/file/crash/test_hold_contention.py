@@ -24,7 +24,7 @@ def test_never_two_at_a_time(stopped_daemon: Daemon, tmp_path: Path, crash_scale
         stopped_daemon.start()
 
     def fail(number: int) -> None:
-        if number % KILL_DAEMON_EVERY == 4:
+        if number % KILL_DAEMON_EVERY == 15:
             # A holder that was killed with the daemon is waited for.
             contention.disturb(restart, 7.0)
         elif number % KILL_HOLDER_EVERY == 1:
@@ -32,7 +32,8 @@ def test_never_two_at_a_time(stopped_daemon: Daemon, tmp_path: Path, crash_scale
 
     contention.begin(processes)
     try:
-        contention.run_until(max(60, int(1000 * crash_scale)), dice, fail)
+        rounds = max(150, int(1000 * crash_scale))
+        contention.run_until(rounds, dice, fail, least=KILL_DAEMON_EVERY)
     finally:
         contention.end()
     print(f"contention for one hold: {contention.figures()}")
