@@ -42,6 +42,11 @@ def listed(host: Host) -> tuple[list[str], list[str]]:
     return [row["id"] for row in found["holds"]], [row["id"] for row in found["waiting"]]
 
 
+def can_hold(host: Host) -> bool:
+    with Holder(host, JOB, {"wait_seconds": 5}) as holder:
+        return holder.response().status == 200
+
+
 def keys(etcd: Cluster, host: Host, kind: str) -> list[Any]:
     begin = f"{host.prefix}{kind}/".encode()
     body = {"key": b64(begin), "range_end": b64(begin[:-1] + b"0")}
@@ -194,7 +199,7 @@ def test_a_holder_is_told_before_the_lease_of_its_host_may_expire() -> None:
         node.start()
         etcd.wait()
         wait_until(lambda: keys(etcd, host, "hold/phone") == [], 30)
-        wait_until(lambda: Holder(host, JOB, {"wait_seconds": 5}).response().status == 200)
+        wait_until(lambda: can_hold(host))
         refused(write(host, holder.hold["fence"]), 412, "hold_lost")
 
 
