@@ -146,9 +146,10 @@ export class Holds {
   }
 
   private refuse(hold: Hold): void {
-    const all = this.before(hold);
-    const holders = all.filter(({ state }) => state === "held");
-    this.leave(hold, heldBy(`cannot hold ${hold.what}`, holders.length > 0 ? holders : all.slice(0, 1)));
+    const [first, ...others] = this.before(hold).sort((one, other) => one.state.localeCompare(other.state));
+    // Holders come first. There is somebody, since it still waits.
+    const holders = others.filter(({ state }) => state === "held");
+    this.leave(hold, heldBy(`cannot hold ${hold.what}`, [first!, ...holders]));
   }
 
   private lose(hold: Hold, reason: string): void {
@@ -191,7 +192,7 @@ class Hold {
   state: "held" | "waiting" = "waiting";
   stream: HoldStream | undefined;
   expiry: ReturnType<typeof setTimeout> | undefined;
-  private since = new Date();
+  since = new Date();
   private began = now();
   private timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -227,7 +228,7 @@ class Hold {
 
   get what(): string {
     const { device, job } = this.key;
-    return job === null ? `device '${device}'` : `job '${job}' on device '${device}'`;
+    return `device '${device}'${job === null ? "" : `, job '${job}'`}`;
   }
 
   excludes(other: Hold): boolean {
@@ -322,9 +323,11 @@ function event(kind: string, data: object): string {
   return `event: ${kind}\ndata: ${JSON.stringify(data)}\n\n`;
 }
 
-function heldBy(verb: string, holds: readonly Hold[]): BucketError {
-  const cause = `${holds[0]?.state === "waiting" ? "somebody else waits for it" : "somebody else holds it"}`;
-  return new BucketError(`${verb}: ${cause}; wait longer, or try again later`, "held", { details: holds.map(({ row }) => row) });
+/** Return the refusal that names who holds, or waits before. */
+function heldBy(verb: string, [first, ...others]: readonly [Hold, ...Hold[]]): BucketError {
+  const does = first.state === "waiting" ? "waits for it before you" : "holds it";
+  const message = `${verb}: ${userName()} ${does} since ${first.since.toISOString()}; wait longer, or try again once that ends`;
+  return new BucketError(message, "held", { details: [first, ...others].map(({ row }) => row) });
 }
 
 function wantedBy(body: JsonObject): Wanted {
