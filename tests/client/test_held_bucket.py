@@ -446,9 +446,10 @@ def own(request: pytest.FixtureRequest) -> Iterator[Daemon]:
         daemon.remove()
 
 
-def test_a_hold_outlasts_a_daemon_that_is_killed(own: Daemon) -> None:
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_a_hold_outlasts_a_restart_of_the_daemon(own: Daemon, how: str) -> None:
     with Bucket(device="d", job="j", socket=own.socket).hold(exclusive=True) as held:
-        own.kill()
+        (own.kill if how == "kill" else own.stop)()
         time.sleep(0.5)
         own.start()
         # Nobody else has had it, from the first moment on.
