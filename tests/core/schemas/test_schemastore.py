@@ -43,10 +43,14 @@ CAUSES = {
 }
 Send = Callable[[str, str, Any], Response]
 REGISTRY = jsonschema_specifications.REGISTRY
-# Documents that are refused for a format that the peer does not check.
+# Documents that are refused for a format that the peer does not check: no URI, and in the last one,
+# which SchemaStore accepts, a date-time without an offset, which RFC 3339 does not allow.
 FORMATS = (
-    *("all-contributors/non-uri-avatar", "all-contributors/non-uri-profile"),
-    *("github-funding/custom-array-bad-format", "github-funding/custom-string-bad-format"),
+    "negative_test/all-contributors/non-uri-avatar.json",
+    "negative_test/all-contributors/non-uri-profile.json",
+    "negative_test/github-funding/custom-array-bad-format.json",
+    "negative_test/github-funding/custom-string-bad-format.json",
+    "test/webjob-publish-settings/scheduled.json",
 )
 
 
@@ -205,8 +209,8 @@ def explanation(document: Document, value: Any, said: Verdicts) -> str | None:
     """Return why verdicts differ, where the daemon is right; None where that is not known."""
     if said.daemon == said.expected and said.peer == said.older == UNABLE:
         return "the peer cannot read a pattern"
-    if document.path.removeprefix("negative_test/").removesuffix(".json") in FORMATS:
-        return "the peer does not check the format uri"
+    if said.daemon == REFUSED and document.path in FORMATS:
+        return "the peer does not check the format"
     if value == {} and said.daemon == ACCEPTED and said.peer == said.expected:
         return "a set of nothing stores nothing"
     if said.daemon == said.expected == said.peer and document.path.startswith(DRAFT_04_WITH_CONST):
@@ -224,6 +228,7 @@ def _value_of(document: Document) -> tuple[Any, str]:
         return None, "JSON with comments, or no JSON: not tried"
 
 
+# Some 30 s of work on an idle machine.
 @pytest.mark.timeout(600)
 def test_verdicts(shared_daemon: Daemon) -> None:
     clone = schemastore.clone()
