@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -189,7 +190,57 @@ def watchers(home: Path, report: Report, scale: Scale) -> None:
                micro(alone.p99), among.p99 / alone.p99, "<=", 3.0)  # fmt: skip
 
 
-PROBES = (commands, start, system_calls, device_bytes, memory, watchers)
+def holds(home: Path, report: Report, scale: Scale) -> None:
+    """Measure 500 holders and 500 waiters on 500 phones: memory, a set beside them, a hand-over."""
+    count, quiet, busy = 500, Bucketd(home / "quiet"), Bucketd(home / "busy")
+    with quiet.running(), busy.running() as server:
+        buckets = {"quiet": quiet.client("d"), "busy": busy.client("d")}
+        runs = {
+            name: one_by_one(lambda n, bucket=bucket: bucket.set({"n": n}), scale(500))
+            for name, bucket in buckets.items()
+        }
+        alternate(runs, 1)
+        before = _resident(server.pid)
+        held = [_hold(busy, number) for number in range(count)]
+        for sock in held:
+            _until_held(sock)
+        waiting = [_hold(busy, number) for number in range(count)]
+        while daemon_status(busy, "counts")["hold_waiters"] < count:
+            time.sleep(0.01)
+        used = (_resident(server.pid) - before) * 1024 / count / 2
+        found = alternate(runs, 5)
+        took = []
+        for sock, next_ in zip(held, waiting, strict=True):
+            began = time.perf_counter()
+            sock.close()
+            _until_held(next_)
+            took.append(time.perf_counter() - began)
+            next_.close()
+    a, b = found["busy"].p50, found["quiet"].p50
+    report.add("set beside 500 holders and 500 waiters, p50", micro(a), "without", micro(b), a / b,
+               "<=", 1.02)  # fmt: skip
+    report.add("memory of a holder or a waiter", f"{used:.0f} KiB", "32 KiB", "32 KiB", used / 32,
+               "<=", 1.0)  # fmt: skip
+    report.add("release until the next one has the hold, p99", micro(percentile(took, 99)),
+               "50 ms", "50 ms", percentile(took, 99) / 0.05, "<=", 1.0)  # fmt: skip
+
+
+def _hold(daemon: Bucketd, number: int) -> socket.socket:
+    body = b'{"wait_seconds": 600}'
+    head = f"POST /v1/devices/phone-{number}/hold HTTP/1.1\r\nHost: b\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    sock = daemon.connect()
+    sock.sendall(head.encode() + body)
+    return sock
+
+
+def _until_held(sock: socket.socket) -> None:
+    text = b""
+    while b"event: hold" not in text:
+        text += sock.recv(65536) or b"event: hold"
+
+
+PROBES = (commands, start, system_calls, device_bytes, memory, watchers, holds)
 
 
 def million(home: Path, report: Report, scale: Scale) -> None:
@@ -254,14 +305,14 @@ def plant(home: Path, count: int) -> None:
     os.close(root)
 
 
-def daemon_status(daemon: Bucketd) -> dict[str, int]:
+def daemon_status(daemon: Bucketd, section: str = "store") -> dict[str, int]:
     with daemon.connect() as sock:
         sock.sendall(b"GET /v1/status HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n")
         text = b""
         while chunk := sock.recv(65536):
             text += chunk
-    store: dict[str, int] = json.loads(text.partition(b"\r\n\r\n")[2])["store"]
-    return store
+    found: dict[str, int] = json.loads(text.partition(b"\r\n\r\n")[2])[section]
+    return found
 
 
 def _run(words: list[str], environ: dict[str, str] | None) -> None:

@@ -143,7 +143,7 @@ class HoldStream:
     and returns a future of the end.
     """
 
-    def __init__(self, hold: Hold, release: Callable[[], asyncio.Future[None]]) -> None:
+    def __init__(self, hold: Hold, release: Callable[[], asyncio.Future[Any]]) -> None:
         self.hold, self._release = hold, release
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._send: Callable[[bytes], None] | None = None
@@ -457,7 +457,8 @@ class Holds:
 
     def end_context(self, context: str, reason: str) -> None:
         """End what was taken with a context, which has ended."""
-        for entry in list(self._entries.values()):
+        # Those that wait come first: else they would be had, and lost at once.
+        for entry in reversed(list(self._entries.values())):
             if entry.hold.owner.context == context:
                 refusal = NoJobContext(
                     f"cannot hold {entry.hold}: the token is no longer valid ({reason})"
@@ -466,7 +467,7 @@ class Holds:
 
     def end_disallowed(self) -> None:
         """End what was taken by users who are no operators any more."""
-        for entry in list(self._entries.values()):
+        for entry in reversed(list(self._entries.values())):
             if not entry.allowed():
                 refusal = Held(f"cannot hold {entry.hold}: its user is no operator any more")
                 self._lose(entry, FORBIDDEN, refusal)
@@ -485,7 +486,7 @@ class Holds:
         if self._heartbeat is not None:
             self._heartbeat.cancel()
 
-    def _lose(self, entry: _Entry, reason: str, refusal: BucketdError) -> asyncio.Future[None]:
+    def _lose(self, entry: _Entry, reason: str, refusal: BucketdError) -> asyncio.Future[Any]:
         """End an entry against its owner's will; the future tells when it has ended."""
         entry.lost = entry.lost or reason
         entry.refuse(refusal)
@@ -494,7 +495,7 @@ class Holds:
             entry.stream.lose(reason)
         return ended
 
-    def _release(self, entry: _Entry) -> asyncio.Future[None]:
+    def _release(self, entry: _Entry) -> asyncio.Future[Any]:
         """End a hold with its stream, unless the stream ends because the daemon stops."""
         if not self._closing:
             return self._leave(entry)
@@ -523,14 +524,20 @@ class Holds:
         self._entries[entry.hold.id] = entry
         self._count(entry.hold.owner.uid, 1)
 
-    def _leave(self, entry: _Entry) -> asyncio.Future[None]:
-        """Take an entry out, and let the store end it. A second call does nothing more."""
+    def _leave(self, entry: _Entry) -> asyncio.Future[Any]:
+        """Take an entry out, and let the store end it. A second call does nothing more.
+
+        The future is done once it has ended for the next daemon, too. The next in the queue does
+        not wait for that.
+        """
         hold = entry.hold
-        if self._entries.pop(hold.id, None) is not None:
-            self._count(hold.owner.uid, -1)
-            if not self._closing:
-                self._writer.submit(self._remove, hold.id)
-        return self._store.release(hold)
+        is_first = self._entries.pop(hold.id, None) is not None
+        released = self._store.release(hold)
+        if not is_first:
+            return released
+        self._count(hold.owner.uid, -1)
+        removed = asyncio.wrap_future(self._writer.submit(self._remove, hold.id))
+        return asyncio.gather(released, removed)
 
     def _count(self, uid: int, by: int) -> None:
         count = self._by_user.get(uid, 0) + by

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from ...fs import clock
 from ...model.bucket import Snapshot
 from ..holds import Hold, HoldQueue
 
@@ -16,7 +17,9 @@ class LocalHolds:
 
     def __init__(self, queue: HoldQueue, settle: Callable[[], Awaitable[None]]) -> None:
         self.queue, self._settle = queue, settle
-        self._numbers = itertools.count(1)
+        # Places grow across restarts, so that of two files that a crash has left the later one can
+        # be told. Nobody takes a million holds a second.
+        self._numbers = itertools.count(int(clock.boottime() * 1e6))
         # The writes in progress by hold, and the holds that end once there are none.
         self._writes: dict[Hold, int] = {}
         self._ending: dict[Hold, asyncio.Future[None]] = {}

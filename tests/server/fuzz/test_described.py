@@ -61,8 +61,9 @@ def is_right_on_the_wire(case: schemathesis.Case) -> bool:
     return wrong <= {"header"} or (wrong <= {"header", "query"} and (flat or sent <= {"key"}))
 
 
-# An event stream has no end that an answer could be read to; tests/api/test_events.py does those.
-@SCHEMA.exclude(path_regex="/events$").parametrize()
+# An event stream has no end that an answer could be read to; tests/api/test_events.py and
+# test_holds.py do those.
+@SCHEMA.exclude(path_regex="/(events|hold)$").parametrize()
 @settings(
     max_examples=max(5, int(1000 * SCALE)),
     deadline=None,
@@ -76,10 +77,12 @@ def test_each_operation(case: schemathesis.Case, token: str, shared_daemon: Daem
     own = automation and not case.operation.path.startswith(("/v1/buckets", "/v1/contexts"))
     headers = {"Authorization": f"Bearer {token}"} if own else {}
     response = case.call(headers=headers)
-    # Cursors and ETags are opaque, and a ttl's bound is a setting: no schema tells what is good.
+    # Cursors, ETags and fences are opaque, and a ttl's bound is a setting, so no schema tells what
+    # is good.
     sent = {*(case.query or {}), *(case.headers or {})}
     sent |= set(case.body) if isinstance(case.body, dict) else set()
-    untold = bool({"cursor", "If-Match", "If-None-Match", "ttl_seconds"} & sent)
+    opaque = {"cursor", "If-Match", "If-None-Match", "Bucketd-Fence", "ttl_seconds"}
+    untold = bool(opaque & sent)
     # Nor does this description tell what is a schema: the metaschema of JSON Schema does.
     untold |= case.method != "GET" and case.operation.path.startswith("/v1/schemas/")
     # Nor what a schema forbids that an example of another operation has put.
