@@ -29,7 +29,7 @@ from bucketd_client import (
     _hold_session,
 )
 from fake import Script, Seen, answer, fake
-from harness import Daemon, new_daemon, pair
+from harness import Daemon, escape, new_daemon, pair
 from in_memory import in_memory
 
 
@@ -273,12 +273,18 @@ def test_an_error_in_the_block_releases(bucket: Bucket) -> None:
 
 
 PROGRAM = """
-import os, signal, sys, time
+import os, signal, sys, threading, time
 from bucketd_client import Bucket, HoldLost
 device, what = sys.argv[1:]
 bucket = Bucket(device=device, job="j")
 if what == "wait":
     print("ready", flush=True)
+if what == "wait and fork":
+    threading.Thread(target=bucket.hold(wait=60).acquire, daemon=True).start()
+    time.sleep(0.5)
+    if os.fork() != 0:
+        print("ready", flush=True)
+    time.sleep(60)
 with bucket.hold(wait=30) as held:
     if what == "fork" and os.fork() == 0:
         try:
@@ -361,6 +367,22 @@ def test_a_fork_that_outlives_its_parent_has_no_part_in_the_hold(
         assert held.get() == {}
 
 
+def test_a_fork_of_a_waiter_does_not_wait(
+    place: Daemon, bucket: Bucket, start: Callable[[str], Holder]
+) -> None:
+    def waiting() -> list[Any]:
+        device = f"?device={escape(bucket.context()['device'])}"
+        rows: list[Any] = place.request("GET", f"/v1/holds{device}").json["waiting"]
+        return rows
+
+    with bucket.hold():
+        holder = start("wait and fork")
+        assert holder.line() == "ready"
+        assert [row["by"]["pid"] for row in waiting()] == [holder.process.pid]
+        holder.process.kill()
+        assert soon(lambda: waiting() == [])
+
+
 def test_a_child_neither_keeps_nor_releases(place: Daemon, bucket: Bucket) -> None:
     with bucket.hold() as held:
         pid = os.fork()
@@ -424,9 +446,10 @@ def own(request: pytest.FixtureRequest) -> Iterator[Daemon]:
         daemon.remove()
 
 
-def test_a_hold_outlasts_a_daemon_that_is_killed(own: Daemon) -> None:
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_a_hold_outlasts_a_restart_of_the_daemon(own: Daemon, how: str) -> None:
     with Bucket(device="d", job="j", socket=own.socket).hold(exclusive=True) as held:
-        own.kill()
+        (own.kill if how == "kill" else own.stop)()
         time.sleep(0.5)
         own.start()
         # Nobody else has had it, from the first moment on.

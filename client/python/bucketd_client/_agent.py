@@ -159,7 +159,7 @@ class BucketOfJob(Generic[B, P]):
     def refresh(
         self,
         fresh: Callable[[B], object],
-        login: Callable[..., object],
+        login: Callable[[B], P] | Callable[[], P],
         *,
         name: str = "login",
         wait: float = 300.0,
@@ -222,7 +222,7 @@ class BucketOfDevice:
     def refresh(
         self,
         fresh: Callable[[dict[str, Any]], object],
-        login: Callable[..., object],
+        login: Callable[[dict[str, Any]], Mapping[str, Any]] | Callable[[], Mapping[str, Any]],
         *,
         name: str = "login",
         wait: float = 300.0,

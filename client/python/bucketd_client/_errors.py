@@ -8,6 +8,8 @@ BucketError
 ├── Forbidden                  this user may not do this
 ├── NotFound                   no such route, context or schema
 ├── PreconditionFailed         the bucket has changed; ``revision`` is its current revision
+├── Held                       somebody else holds it; ``details`` says who, and since when
+├── HoldLost                   the hold of a write has ended; nothing was changed
 ├── TooLarge                   over the size limit
 ├── SchemaViolation            the bucket would violate its schema; ``details`` says how
 ├── Unavailable                the same request may succeed later

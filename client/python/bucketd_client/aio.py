@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Generic, overload
 
 from . import _context
@@ -123,7 +123,7 @@ class AsyncBucketOfJob(Generic[B, P]):
     async def refresh(
         self,
         fresh: Callable[[B], object],
-        login: Callable[..., object],
+        login: Callable[[B], P | Awaitable[P]] | Callable[[], P | Awaitable[P]],
         *,
         name: str = "login",
         wait: float = 300.0,
@@ -190,7 +190,8 @@ class AsyncBucketOfDevice:
     async def refresh(
         self,
         fresh: Callable[[dict[str, Any]], object],
-        login: Callable[..., object],
+        login: Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+        | Callable[[], Mapping[str, Any] | Awaitable[Mapping[str, Any]]],
         *,
         name: str = "login",
         wait: float = 300.0,

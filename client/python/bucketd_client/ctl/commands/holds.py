@@ -12,7 +12,6 @@ from ..table.daily import Options
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from typing import Any
 
 
@@ -80,7 +79,7 @@ class Holders:
     def __init__(self, session: Session) -> None:
         self._rows: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
         try:
-            rows = session.call("GET", "/v1/holds").members["holds"]
+            rows = session.call("GET", "/v1/holds").members.get("holds", [])
         except NotFound:
             # An older daemon has no holds.
             rows = []
@@ -90,23 +89,9 @@ class Holders:
     def __bool__(self) -> bool:
         return bool(self._rows)
 
-    def of(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the holds of a bucket: of its device, and of its job."""
-        device, job = row["device"], row["job"]
-        keys = {(device, None), (device, job)}
-        return [hold for key in keys for hold in self._rows.get(key, [])]
-
-    def added(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield the buckets; one that is held has the member ``holds``."""
-        for row in rows:
-            found = self.of(row)
-            yield {**row, "holds": found} if found else row
-
-
-def by_whom(row: dict[str, Any]) -> str:
-    """Return who holds a bucket, for its row in a table."""
-    found = [
-        _process(hold) + (f" as {hold['name']}" if hold["name"] else "")
-        for hold in row.get("holds", [])
-    ]
-    return "; ".join(found) or "-"
+    def describe(self, row: dict[str, Any]) -> str:
+        """Return who holds a bucket, or its device, for its row in a table."""
+        keys = dict.fromkeys([(row["device"], None), (row["device"], row["job"])])
+        found = [hold for key in keys for hold in self._rows.get(key, [])]
+        named = [f" as {hold['name']}" if hold["name"] else "" for hold in found]
+        return "; ".join(_process(hold) + name for hold, name in zip(found, named)) or "-"

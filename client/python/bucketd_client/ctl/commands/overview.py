@@ -10,7 +10,7 @@ from .. import filters, output
 from ..parser import Usage
 from ..session import Session, Shown
 from ..table.daily import Options
-from .holds import Holders, by_whom
+from .holds import Holders
 
 
 def show(options: Options) -> int:
@@ -24,13 +24,11 @@ def show(options: Options) -> int:
             output.show(joined)
             left_out.note(joined)
         else:
-            rows = filters.rows(pages, "buckets", left_out)
-            holders = None if options.has("curl") else Holders(session)
-            if holders:
-                columns = {**COLUMNS, "HELD BY": by_whom}
-                output.show_rows(holders.added(rows), columns, "no buckets")
-            else:
-                output.show_rows(rows, COLUMNS, "no buckets")
+            columns = COLUMNS
+            is_table = output.on_terminal() and not options.has("curl")
+            if is_table and (holders := Holders(session)):
+                columns = {**COLUMNS, "HELD BY": holders.describe}
+            output.show_rows(filters.rows(pages, "buckets", left_out), columns, "no buckets")
     except Shown:
         return 0
     return left_out.status

@@ -142,8 +142,8 @@ it prints an object with those that exist. A bucket that was never written is {}
 LIST_NOTES = """\
 A pattern contains *, ? or [a-z]; [*] is a star. Device buckets have no job to match. If standard
 output is not a terminal, list prints one JSON array, with one bucket per line (bucketctl list |
-jq '.[].job'). While a bucket or its device is held, its row says by whom ("holds" in JSON). Exit
-status 1: an entry could not be read; it is named on standard error."""
+jq '.[].job'). The table says by whom a bucket or its device is held (elsewhere: bucketctl hold
+list). Exit status 1: an entry could not be read; it is named on standard error."""
 CONTEXTS_NOTES = """\
 If standard output is not a terminal, the command prints one JSON array, with one context per line
 (bucketctl context list | jq '.[].id')."""
