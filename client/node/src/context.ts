@@ -217,8 +217,8 @@ function tokenOfEnvironment(): string | undefined {
 
 /** Return the given fence, else that of the hold around this process if it is of this context. */
 function givenFence(options: BucketOptions): { outerFences?: string } {
-  const fence = options.fence ?? (isOfEnvironment(options) ? variable("BUCKETD_FENCE") : undefined);
-  if (fence === undefined) return {};
+  const fence = options.fence ?? variable("BUCKETD_FENCE");
+  if (fence === undefined || (options.fence === undefined && !isOfEnvironment(options))) return {};
   if (/^[\x21-\x7e]+(?: [\x21-\x7e]+)*$/.test(fence)) return { outerFences: fence };
   throw new InvalidRequestError("cannot use the fence: it is empty or contains characters that no fence has");
 }

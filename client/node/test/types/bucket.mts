@@ -11,7 +11,7 @@ interface Counter {
 
 const options: BucketOptions = { device: "d", job: "j", automation: "a", timeout: 100 };
 const bucket = new Bucket<Counter>(options);
-new Bucket({ socket: new URL("file:///run/bucketd.sock") });
+new Bucket({ socket: new URL("file:///run/bucketd.sock"), fence: "f" });
 const all: Counter = await bucket.get();
 const some: { count?: number } = await bucket.get("count");
 const snapshot: Snapshot<Counter> = await bucket.snapshot();
