@@ -193,6 +193,8 @@ def watchers(home: Path, report: Report, scale: Scale) -> None:
 def holds(home: Path, report: Report, scale: Scale) -> None:
     """Measure 500 holders and 500 waiters on 500 phones: memory, a set beside them, a hand-over."""
     count, quiet, busy = 500, Bucketd(home / "quiet"), Bucketd(home / "busy")
+    for one in (quiet, busy):
+        one.home.mkdir()
     with quiet.running(), busy.running() as server:
         buckets = {"quiet": quiet.client("d"), "busy": busy.client("d")}
         runs = {

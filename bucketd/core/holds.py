@@ -434,6 +434,7 @@ class Holds:
                 "list) lists the live ones"
             )
         row = hold.row()
+        log.info("an operator ends the hold of %s (%s)", hold, row["state"])
         entry = self._entries.get(hold_id)
         if entry is None:
             await self._store.release(hold)

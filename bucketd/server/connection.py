@@ -199,8 +199,9 @@ class Connection(asyncio.Protocol):
         self._state = HANDLING
         if isinstance(reply, Deferred):
             outcome, self._render = reply.outcome, reply.render
-            self._abandon = reply.abandon
-            self._watch_peer()
+            if reply.abandon is not None:
+                self._abandon = reply.abandon
+                self._watch_peer()
         else:
             outcome, self._render = reply, None
         asyncio.ensure_future(outcome).add_done_callback(self._respond_with)

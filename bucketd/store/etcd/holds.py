@@ -479,7 +479,11 @@ class EtcdHolds:
             await asyncio.sleep(LEASE_CHECK_SECONDS)
             for entry in list(self._own.values()):
                 if entry.lease is not None and not self._is_leased(entry):
-                    self._lose(entry, UNREACHABLE)
+                    try:
+                        self._lose(entry, UNREACHABLE)
+                    except Exception:
+                        # One holder that cannot be told must not keep the others from it.
+                        log.exception("unexpected error while ending a hold")
 
     def _lose(self, entry: _Entry, reason: str) -> None:
         """Report a hold of this host as lost. It stays in the queue until its key is gone."""
