@@ -206,14 +206,14 @@ class Buckets:
         self, key: BucketKey, before: Document | None, after: Document, automation: str | None
     ) -> Sequence[dict[str, Any]]:
         """Return the violations that are tolerated; raise SchemaViolation for all others."""
-        entry = self.schemas.in_force(automation)
-        if entry is None or entry.validator is None:
+        schema = self.schemas.find(automation)
+        if schema is None:
             return ()
         tolerated: Sequence[dict[str, Any]] = ()
-        if entry.tolerates:
-            wrong, tolerated = entry.validator.compare(before, after)
+        if self.schemas.tolerates(automation):
+            wrong, tolerated = schema.compare(before, after)
         else:
-            wrong = entry.validator.violations(after.text)
+            wrong = schema.violations(after.text)
         if not wrong:
             return tolerated
         first = wrong[0]

@@ -110,6 +110,11 @@ class Registry:
         """Return the entry that decides about buckets of this automation."""
         return self._in_force.get(automation) if automation is not None else None
 
+    def tolerates(self, automation: str | None) -> bool:
+        """Report whether violations that stood in a bucket before a write do not refuse it."""
+        entry = self.in_force(automation)
+        return entry is not None and entry.tolerates
+
     def get(self, automation: str) -> Entry:
         """Return the entry in force; raise NotFound if there is none."""
         entry = self._in_force.get(automation)
@@ -168,11 +173,11 @@ class Registry:
         except OSError as error:
             raise errors.refusal(f"remove the schema of {automation!r}", error) from error
         # The schema is gone by now, so a failure here is none of the request.
-        for suffix in (NAME_SUFFIX, TOLERATE_SUFFIX):
+        for what, suffix in (("name", NAME_SUFFIX), ("mode", TOLERATE_SUFFIX)):
             try:
                 files.remove(self.root, (DIRECTORY,), stem + suffix)
             except OSError as error:
-                log.warning("cannot remove what belongs to a removed schema: %s", error.strerror)
+                log.warning("cannot remove the %s of a removed schema: %s", what, error.strerror)
         self.rescan()
 
     def rescan(self, force: bool = False, reload: str | None = None) -> None:
