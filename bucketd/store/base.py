@@ -83,8 +83,8 @@ class SchemaChange(NamedTuple):
 
     automation: str
     document: Any
-    tolerates: bool
     revision: int
+    tolerates: bool = False
 
 
 class SchemaList(NamedTuple):
@@ -105,7 +105,7 @@ class SharedSchemas(Protocol):
     # Why the task that follows the changes fails, for ``Store.check``.
     problem: str | None
 
-    async def put(self, automation: str, document: Any, tolerates: bool) -> SchemaChange:
+    async def put(self, automation: str, document: Any, tolerates: bool = False) -> SchemaChange:
         """Set a schema on all hosts; raise Internal if the outcome is unknown."""
 
     async def remove(self, automation: str) -> tuple[SchemaChange, bool]:

@@ -33,7 +33,7 @@ RECHECK_SECONDS = 20.0
 class SchemaWriter(Protocol):
     """Set and remove schemas. Raises BucketdError, after which this host is unchanged."""
 
-    async def put(self, automation: str, document: Any, tolerates: bool) -> None:
+    async def put(self, automation: str, document: Any, tolerates: bool = False) -> None:
         """Put a schema that compiles in force, which tolerates what stood before or does not."""
 
     async def remove(self, automation: str) -> None:
@@ -49,7 +49,7 @@ class LocalSchemas:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    async def put(self, automation: str, document: Any, tolerates: bool) -> None:
+    async def put(self, automation: str, document: Any, tolerates: bool = False) -> None:
         await asyncio.to_thread(self._registry.put, automation, document, tolerates)
 
     async def remove(self, automation: str) -> None:
@@ -69,7 +69,7 @@ class ReplicatedSchemas:
         # The revision of each automation's last change.
         self._applied: dict[str, int] = {}
 
-    async def put(self, automation: str, document: Any, tolerates: bool) -> None:
+    async def put(self, automation: str, document: Any, tolerates: bool = False) -> None:
         change = await self._shared.put(automation, document, tolerates)
         with _done_elsewhere("set"):
             await self._apply(change)
@@ -153,9 +153,7 @@ class ReplicatedSchemas:
             # A new cluster, or one restored from a backup, counts its revisions anew.
             self._applied.clear()
         present = found.unreadable.union(change.automation for change in found.schemas)
-        removed = (
-            SchemaChange(name, None, False, found.revision) for name in self._copied() - present
-        )
+        removed = (SchemaChange(name, None, found.revision) for name in self._copied() - present)
         return found.revision, await self._apply_each([*found.schemas, *removed])
 
     async def _apply_each(self, changes: Iterable[SchemaChange]) -> bool:
@@ -182,13 +180,12 @@ class ReplicatedSchemas:
             if change.document is None:
                 changed = await self._remove_copy(change.automation)
             else:
-                changed = await self._put_copy(change)
+                changed = await self._put_copy(change.automation, change.document, change.tolerates)
             self._applied[change.automation] = change.revision
             return changed
 
-    async def _put_copy(self, change: SchemaChange) -> bool:
-        automation, document, tolerates, copied = *change[:3], self._copied()
-        entry = self._registry.in_force(automation)
+    async def _put_copy(self, automation: str, document: Any, tolerates: bool = False) -> bool:
+        entry, copied = self._registry.in_force(automation), self._copied()
         now = None if entry is None or entry.tolerates != tolerates else entry.validator
         # The comparison is of JSON, since 1 and true are equal in Python.
         same = now is not None and orjson.dumps(now.document) == orjson.dumps(document)

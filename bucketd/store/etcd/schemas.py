@@ -71,7 +71,7 @@ class EtcdSchemas:
         ]
         return [self.problem, *broken] if self.problem else broken
 
-    async def put(self, automation: str, document: Any, tolerates: bool) -> SchemaChange:
+    async def put(self, automation: str, document: Any, tolerates: bool = False) -> SchemaChange:
         """Set a schema on all hosts. Raises BucketdError; Internal if the outcome is unknown."""
         # Hosts with an older version ignore the last member, and refuse.
         mode = {"existing": _TOLERATE} if tolerates else {}
@@ -79,13 +79,13 @@ class EtcdSchemas:
         operation = {"request_put": {"key": self._key(automation), "value": b64(value)}}
         answer = await self._commit(self._transaction("set", automation, operation))
         self._unreadable -= {automation}
-        return SchemaChange(automation, document, tolerates, _revision(answer))
+        return SchemaChange(automation, document, _revision(answer), tolerates)
 
     async def remove(self, automation: str) -> tuple[SchemaChange, bool]:
         operation = {"request_delete_range": {"key": self._key(automation)}}
         answer = await self._commit(self._transaction("remove", automation, operation))
         self._unreadable -= {automation}
-        removed = SchemaChange(automation, None, False, _revision(answer))
+        removed = SchemaChange(automation, None, _revision(answer))
         if "responses" not in answer:
             # The lost answer said whether there was a schema.
             return removed, True
@@ -123,8 +123,7 @@ class EtcdSchemas:
         kv = event["kv"]
         automation = self._automation(kv)
         if event.get("type") == "DELETE":
-            revision = int(kv["mod_revision"])
-            change: SchemaChange | None = SchemaChange(automation, None, False, revision)
+            change: SchemaChange | None = SchemaChange(automation, None, int(kv["mod_revision"]))
         else:
             change = self._schema(kv)
         if change is None:
@@ -145,7 +144,7 @@ class EtcdSchemas:
             value = orjson.loads(base64.b64decode(kv["value"]))
             if value["automation"] == automation and value["schema"] is not None:
                 tolerates = value.get("existing") == _TOLERATE
-                return SchemaChange(automation, value["schema"], tolerates, int(kv["mod_revision"]))
+                return SchemaChange(automation, value["schema"], int(kv["mod_revision"]), tolerates)
         except (ValueError, KeyError, TypeError):
             pass
         return None
