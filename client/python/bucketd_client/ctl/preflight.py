@@ -146,7 +146,7 @@ def check_schema(session: Session, target: str, schema: Any, tolerates: bool) ->
     return Preflight(
         [
             f"{found}; fix what bucketctl schema check shows, or set it with bucketctl schema set "
-            "--tolerate or --force"
+            "--force"
         ],
         unchecked,
     )
