@@ -553,5 +553,6 @@ def test_schemas_of_one_name(daemon: Daemon, tmp_path: Path, id_: dict[str, str]
     (tmp_path / "new.json").write_text(json.dumps({**NEW, **id_}))
     said = farm.run("--yes")
     assert said.returncode == 0, said.stderr
+    assert ("cannot be combined" in said.stderr) == bool(id_)
     assert farm.schema() == {**NEW, **id_}
     assert all(farm.bucket(n) == farm.new(n) for n in range(3))

@@ -26,7 +26,7 @@ from . import transform
 from .backup import Backup, envelope_of, pages, planned_in
 from .plan import Computer, Plan, Refusal
 from .record import CHANGED, FORMAT, REMOVED, SUFFIX, UNKNOWN, Key, Record
-from .transition import InForce, Schemas, both, id_of, mark_of
+from .transition import InForce, Schemas, anything, both, id_of, mark_of
 from .writer import Writer
 
 # How often buckets are looked for that appear while the migration runs.
@@ -168,17 +168,22 @@ class Migration:
         return self._end(plan, writer, record, status)
 
     def _allow_both(self, in_force: InForce, json_schema: Any) -> None:
-        document: Any = both(in_force.json_schema, json_schema, self.mark)
+        if in_force.document is None:
+            self.schemas.put(anything(self.mark))
+            return
+        document = both(in_force.json_schema, json_schema, self.mark)
         try:
-            self.schemas.put(document, "?force=true")
+            if document is not None:
+                self.schemas.put(document, "?force=true")
+                return
         except BucketError as problem:
             if problem.code not in ("invalid_request", "too_large"):
                 raise
-            output.warn(
-                "the old schema and the new one cannot be combined, so the daemon allows any "
-                "bucket until all are changed"
-            )
-            self.schemas.put(both(None, json_schema, self.mark), "?force=true")
+        output.warn(
+            "the old schema and the new one cannot be combined, so the daemon allows any bucket "
+            "until all are changed"
+        )
+        self.schemas.put(anything(self.mark))
 
     def _change_all(self, writer: Writer, record: Record) -> None:
         """Change all stored buckets, and those that appear meanwhile."""

@@ -80,14 +80,18 @@ def mark_of(id: str, backup: str) -> str:
     return f"{MARK}{id}, backup {backup}"
 
 
-def both(before: Any, after: Any, mark: str) -> dict[str, Any]:
-    """Return a schema that allows what either of two JSON Schemas allows (``before``: or None)."""
-    identifiers = set(_identifiers(before)) & set(_identifiers(after))
-    if before is None or before is True or identifiers:
-        # Two resources of one name would be taken for each other, so nothing is checked meanwhile.
-        return {"$schema": DIALECT, "$comment": mark}
+def both(before: Any, after: Any, mark: str) -> dict[str, Any] | None:
+    """Return a schema that allows what either of two JSON Schemas allows; None if there is none."""
+    if set(_identifiers(before)) & set(_identifiers(after)):
+        # Two resources of one name would be taken for each other.
+        return None
     branches = [_resource(before, "before"), _resource(after, "after")]
     return {"$schema": DIALECT, "$comment": mark, "anyOf": branches}
+
+
+def anything(mark: str) -> dict[str, Any]:
+    """Return a schema that allows any bucket."""
+    return {"$schema": DIALECT, "$comment": mark}
 
 
 def _resource(schema: Any, name: str) -> Any:
