@@ -12,7 +12,7 @@ import orjson
 
 from ..concurrency import INLINE_MAX_BYTES, KeyedLocks, offload
 from ..errors import BucketdError, Overloaded, SchemaViolation, TooLarge
-from ..model import changes
+from ..model import changes, strict_json
 from ..model.bucket import ABSENT, BucketKey, Snapshot
 from ..model.changes import Change
 from ..model.document import Document
@@ -61,6 +61,18 @@ class Buckets:
     def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot | Awaitable[Snapshot]:
         """Return the snapshot, or an awaitable of it if the store has to wait for it."""
         return self.store.read(key, stale_ok)
+
+    def completed(self, now: Snapshot, automation: str | None) -> Snapshot:
+        """Return a snapshot with the defaults of its schema for the keys that it does not have.
+
+        It may be large, so call this on a worker thread.
+        """
+        schema = self.schemas.find(automation or now.automation)
+        if schema is None or not schema.defaults:
+            return now
+        stored = now.bucket.members
+        missing = {key: value for key, value in schema.defaults.items() if key not in stored}
+        return now._replace(bucket=now.bucket.changed(strict_json.split(missing)))
 
     def commit(
         self,

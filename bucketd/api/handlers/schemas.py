@@ -146,6 +146,11 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _whole(entry: Entry) -> dict[str, Any]:
     compiled = entry.validator
-    shown = None if compiled is None else (compiled.document, compiled.json_schema)
-    schema, json_schema = shown or (None, None)
-    return {**_row(entry), "schema": schema, "json_schema": json_schema}
+    if compiled is None:
+        return {**_row(entry), "schema": None, "json_schema": None, "defaults": {}}
+    return {
+        **_row(entry),
+        "schema": compiled.document,
+        "json_schema": compiled.json_schema,
+        "defaults": compiled.defaults,
+    }

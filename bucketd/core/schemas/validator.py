@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -12,8 +13,10 @@ import jsonschema_rs
 import orjson
 
 from ...errors import InvalidRequest
+from ...model import strict_json
 from ...model.document import Document
 from . import complexity, dialects, field_form
+from .defaults import defaults_of
 from .messages import cause_of, describe, pointer, unexpected
 from .paths import Paths
 from .ratchet import Ratchet
@@ -46,13 +49,17 @@ VALID = Comparison([], [])
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """A compiled schema: the ``document`` as given, and the ``json_schema`` that it stands for."""
+    """A compiled schema: the ``document`` as given, and the ``json_schema`` that it stands for.
+
+    ``defaults`` complete a bucket that lacks these keys.
+    """
 
     document: Any
     json_schema: Any
     _validator: Any
     _secrets: frozenset[str]
     _branching: complexity.Branching | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def form(self) -> str:
@@ -200,7 +207,21 @@ def compile_schema(document: Any) -> Validator:
         _check_dialect(schema)
         branching = complexity.check(schema)
     secrets = frozenset(_secret_names(schema))
-    return Validator(document, schema, _validator(schema), secrets, branching)
+    compiled = Validator(document, schema, _validator(schema), secrets, branching)
+    return dataclasses.replace(compiled, defaults=_valid_defaults(compiled))
+
+
+def _valid_defaults(compiled: Validator) -> dict[str, Any]:
+    """Return the defaults that the schema itself allows for their keys."""
+    found = defaults_of(compiled.json_schema)
+    wrong = {""}
+    # Of very many keys only the first violation is listed.
+    while wrong and found:
+        paths = (each["path"] for each in compiled.violations(strict_json.dumps(found)))
+        keys = {path.split("/")[1].replace("~1", "/").replace("~0", "~") for path in paths if path}
+        wrong = keys & found.keys()
+        found = {key: value for key, value in found.items() if key not in wrong}
+    return found
 
 
 def _check_dialect(schema: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@ import { sleep } from "./clock.js";
 import { type BucketOptions, quote, resolve } from "./context.js";
 import { InvalidRequestError, PreconditionFailedError } from "./errors.js";
 import { encode, encodeObject } from "./json.js";
-import { type AnyWriteOptions, preconditionHeaders, splitOptions, writeHeaders } from "./preconditions.js";
+import { type AnyWriteOptions, defaultsQuery, preconditionHeaders, splitOptions, writeHeaders } from "./preconditions.js";
 import { type BucketRequest, type BucketResponse, request, requestBucket, requestMinimal } from "./request.js";
 import type {
   AnyBucket,
@@ -11,6 +11,7 @@ import type {
   JsonPatchOperation,
   MinimalWriteOptions,
   Precondition,
+  ReadOptions,
   Snapshot,
   WatchOptions,
   WriteOptions,
@@ -27,20 +28,29 @@ const MAX_ROUNDS = 200;
  * One bucket as plain objects; every method rejects with a BucketError.
  *
  * Without options the context comes from the environment, read at each call. `T` is the type of
- * the bucket once it is written; before its first write the bucket is `{}`.
+ * the bucket once it is written; before its first write the bucket is `{}`. `D` is its type once
+ * defaults have completed it.
  */
-export class Bucket<T extends object = AnyBucket> {
+export class Bucket<T extends object = AnyBucket, D extends object = T> {
   private readonly options: BucketOptions;
 
   constructor(options: BucketOptions = {}) {
     this.options = { ...options };
   }
 
-  /** Read the bucket, or only those of the named keys that are stored. */
+  /**
+   * Read the bucket, or only those of the named keys that are stored. Options follow the keys; with
+   * `defaults` the daemon adds the keys that the bucket lacks and its schema has a default for.
+   */
   get(): Promise<T>;
+  get(options: { defaults: true }): Promise<D>;
+  get(options: ReadOptions): Promise<T | D>;
   get<K extends keyof T & string>(...keys: K[]): Promise<Partial<Pick<T, K>>>;
-  async get(...keys: string[]): Promise<unknown> {
-    return this.content({ method: "GET", query: queryOf(keys) });
+  get<K extends keyof T & keyof D & string>(...keysAndOptions: [...K[], { defaults: true }]): Promise<Pick<D, K>>;
+  async get(...given: unknown[]): Promise<unknown> {
+    const [keys, options] = splitOptions<ReadOptions>(given);
+    const query = [...queryOf(keys), ...defaultsQuery(options, "read the bucket")];
+    return this.content({ method: "GET", query });
   }
 
   /** Merge shallowly; resolve to the whole bucket, or to its revision with `returning: false`. */
@@ -64,7 +74,7 @@ export class Bucket<T extends object = AnyBucket> {
   remove(...keysAndOptions: [...(keyof T & string)[], WriteOptions]): Promise<T>;
   remove(...keysAndOptions: [...(keyof T & string)[], MinimalWriteOptions]): Promise<WriteSuccess>;
   async remove(...given: unknown[]): Promise<unknown> {
-    const [keys, options] = splitOptions(given);
+    const [keys, options] = splitOptions<AnyWriteOptions>(given);
     // Without this check, spreading an empty list would delete the whole bucket.
     if (keys.length === 0) {
       throw new InvalidRequestError("cannot remove keys: none is named; clear() removes the whole bucket");

@@ -8,11 +8,20 @@
  */
 export interface BucketTypes {}
 
+/** Options of a read. */
+export interface ReadOptions {
+  /** Add the keys that the bucket lacks and its schema has a default for; nothing is stored. */
+  defaults?: boolean | undefined;
+}
+
 /** A bucket of unknown type: string keys, any JSON. */
 export type AnyBucket = Record<string, any>;
 
 /** The type of the (device, job) bucket: from `BucketTypes`, else any JSON. */
 export type BucketData = BucketTypes extends { bucket: infer B } ? B : AnyBucket;
+
+/** The type of the (device, job) bucket once defaults have completed it. */
+export type BucketDataWithDefaults = BucketTypes extends { bucketWithDefaults: infer B } ? B : BucketData;
 
 /** The type of the device bucket: from `BucketTypes`, else any JSON. */
 export type DeviceBucketData = BucketTypes extends { deviceBucket: infer B } ? B : AnyBucket;

@@ -132,7 +132,9 @@ cleared, device buckets too. The command asks first; scripts use --yes."""
 SET_NOTES = """\
 KEY ends at the first = of the word; a string follows = and JSON follows :=. So a key may contain
 dots, slashes or blanks, or be empty; pass a key that contains = or ends in a colon with --data.
-A string stays a string: n=1 sets "1", n:=1 sets 1. Words override the keys of --data (or -)."""
+A string stays a string: n=1 sets "1", n:=1 sets 1. Words override the keys of --data (or -).
+A schema never writes its defaults by itself: --defaults sets those whose keys are not stored yet,
+in one write, unless others change the bucket meanwhile, and names them on standard error."""
 GET_NOTES = """\
 With one KEY get prints its value; exit status 1 means that the bucket has no such key. With several
 it prints an object with those that exist. A bucket that was never written is {}."""
@@ -183,7 +185,11 @@ COMMANDS = (
     ),
     Command(
         "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
-        (*TARGET, Option("raw", "", "with one KEY: print a string without its quotes")),
+        (
+            *TARGET,
+            Option("raw", "", "with one KEY: print a string without its quotes"),
+            Option("defaults", "", "add the defaults of its schema for keys that it lacks"),
+        ),
         "bucketctl get --device phone-1 --job login\n"
         "bucketctl get --device phone-1 --job login sessionToken --raw", "commands.buckets:get",
         notes=GET_NOTES,
@@ -238,7 +244,10 @@ COMMANDS = (
     ),
     Command(
         "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",
-        TARGET + GUARD + QUIET + DATA,
+        (
+            *TARGET, *GUARD, *QUIET, *DATA,
+            Option("defaults", "", "also set the defaults of its schema for keys that it lacks"),
+        ),
         "bucketctl set --device phone-1 --job login sessionToken=s3cr3t loggedIn:=true\n"
         "echo '{\"loggedIn\": true}' | bucketctl set --device phone-1 --job login -",
         "commands.buckets:set_keys", notes=SET_NOTES,
