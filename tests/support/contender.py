@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import random
+import socket
 import sys
 import time
 from pathlib import Path
@@ -69,9 +70,11 @@ class Contender:
                 return
         self.note("release", fence=fence)
         if current is not None:
-            with contextlib.suppress(*GONE):
-                current.release()
-            current.close()
+            with current, contextlib.suppress(*GONE):
+                current.sock.shutdown(socket.SHUT_WR)
+                # What comes before the end may say that it was lost meanwhile.
+                while current.sock.recv(65536):
+                    pass
         if self._dice.random() < 0.2:
             # A late write of somebody who does not know that it has lost.
             with contextlib.suppress(*GONE):
