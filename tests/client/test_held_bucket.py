@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -532,6 +534,30 @@ def test_a_busy_daemon_is_asked_again_and_not_for_ever() -> None:
         with pytest.raises(Overloaded, match="later"):
             bucket.hold(wait=60).acquire()
         assert len(server.seen) > 1
+
+
+def test_a_connection_that_is_reset_is_tried_again(tmp_path: Path) -> None:
+    """As by a daemon that is killed before it has read the request."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+
+        def serve() -> None:
+            for _ in range(3):
+                connection, _ = listening.accept()
+                select.select([connection], [], [], 5)
+                # With unread bytes the kernel resets the connection.
+                connection.close()
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(HEAD + EVENT)
+                connection.recv(65536)
+                connection.recv(1)
+
+        threading.Thread(target=serve, daemon=True).start()
+        with Bucket(device="d", job="j", socket=path).hold() as held:
+            assert held.fence == "f"
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"

@@ -30,7 +30,7 @@ RETURN_SECONDS = 10.0
 QUIET_SECONDS = 1e6
 FIRST_PAUSE, MAX_PAUSE = 0.01, 0.1
 # A request that waited longer has reached a daemon, which has ended since.
-REACHED_SECONDS = 1.0
+REACHED_SECONDS = 0.2
 FAILURES = (OSError, Busy, _retry.Lost)
 _REASONS = {
     "broken": "an operator has ended it",

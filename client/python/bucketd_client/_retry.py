@@ -164,7 +164,9 @@ def is_repeatable(failure: BaseException, method: str, path: str) -> bool:
         return method in _READS
     if isinstance(failure, ConnectionRefusedError):
         return _why_no_socket(path) is None
-    return isinstance(failure, (NotTaken, FileNotFoundError, BlockingIOError))
+    # Streams receive the errors of a connection that breaks as they are; calls never do.
+    broken = (ConnectionResetError, BrokenPipeError)
+    return isinstance(failure, (NotTaken, FileNotFoundError, BlockingIOError, *broken))
 
 
 def final_error(failure: BaseException, method: str, path: str, waited: float) -> BucketError:
