@@ -50,7 +50,7 @@ ROUTES = (
     Route("/metrics", "GET", OPERATOR, status.metrics, speaks_json=False),
     Route("/readyz", "GET", ANYONE, status.ready),
     Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key"),
-    Route("/v1/bucket", "GET", JOB, buckets.read, "key"),
+    Route("/v1/bucket", "GET", JOB, buckets.read, "key defaults"),
     Route("/v1/bucket", "PATCH", JOB, buckets.patch, accepts=_PATCHES),
     Route("/v1/bucket", "PUT", JOB, buckets.put, accepts=_DOCUMENT),
     Route("/v1/bucket/events", "GET", JOB, events.watch, "key snapshot holds", speaks_json=False),
@@ -66,7 +66,7 @@ ROUTES = (
     Route("/v1/contexts", "POST", OPERATOR, contexts.create, accepts=_DOCUMENT),
     Route("/v1/contexts/{id}", "DELETE", OPERATOR, contexts.revoke),
     Route("/v1/device/bucket", "DELETE", DEVICE, buckets.delete, "key"),
-    Route("/v1/device/bucket", "GET", DEVICE, buckets.read, "key"),
+    Route("/v1/device/bucket", "GET", DEVICE, buckets.read, "key defaults"),
     Route("/v1/device/bucket", "PATCH", DEVICE, buckets.patch, accepts=_PATCHES),
     Route("/v1/device/bucket", "PUT", DEVICE, buckets.put, accepts=_DOCUMENT),
     Route(
@@ -87,7 +87,7 @@ ROUTES = (
         may_wait=True,
     ),
     Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key"),
-    Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, "key"),
+    Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, "key defaults"),
     Route("/v1/devices/{device}/bucket", "PATCH", OPERATOR, buckets.patch, accepts=_PATCHES),
     Route("/v1/devices/{device}/bucket", "PUT", OPERATOR, buckets.put, _METADATA, _DOCUMENT),
     Route(
@@ -108,7 +108,7 @@ ROUTES = (
         may_wait=True,
     ),
     Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation"),
-    Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation"),
+    Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation defaults"),
     Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation", _PATCHES),
     Route(_PAIR, "PUT", OPERATOR, buckets.put, f"automation {_METADATA}", _DOCUMENT),
     Route(
@@ -144,7 +144,14 @@ ROUTES = (
     Route("/v1/schemas", "GET", OPERATOR, schemas.list_all),
     Route("/v1/schemas/{automation}", "DELETE", OPERATOR, schemas.remove),
     Route("/v1/schemas/{automation}", "GET", OPERATOR, schemas.read),
-    Route("/v1/schemas/{automation}", "PUT", OPERATOR, schemas.put, "force dry_run", _DOCUMENT),
+    Route(
+        "/v1/schemas/{automation}",
+        "PUT",
+        OPERATOR,
+        schemas.put,
+        "force dry_run existing",
+        _DOCUMENT,
+    ),
     Route("/v1/schemas/{automation}/check", "POST", OPERATOR, schemas.check, accepts=_DOCUMENT),
     Route("/v1/status", "GET", OPERATOR, status.status),
 )

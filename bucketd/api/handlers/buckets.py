@@ -15,7 +15,7 @@ from ...model import changes, strict_json
 from ...model.bucket import BucketKey, Snapshot, envelope_fields, is_timestamp
 from ...model.changes import Change, Metadata
 from ...model.strict_json import as_object
-from ...store.base import BucketInfo, Filter, Page
+from ...store.base import BucketInfo, Filter, Page, settled
 from .. import headers, responses
 from ..request import Request, ResolvedRequest, Target
 from ..responses import Deferred, Reply, Response
@@ -29,7 +29,10 @@ ChangeOf = Callable[[Request, object], Change]
 
 def read(request: Request) -> Reply:
     target = request.bucket
+    completes = bool(request.head.query) and request.flag("defaults")
     found = request.services.buckets.read(target.key, request.head.stale_ok)
+    if completes:
+        return _read_completed(request, found)
     if isinstance(found, Snapshot):
         return _shown(request.head, target, found)
     return _read_later(request.head, target, found)
@@ -40,6 +43,21 @@ async def _read_later(
 ) -> Response:
     reply = _shown(head, target, await found)
     return reply if isinstance(reply, Response) else await reply
+
+
+async def _read_completed(request: Request, found: Snapshot | Awaitable[Snapshot]) -> Response:
+    """Return the response to a read with ``defaults``: the bucket completed by its schema."""
+    target, head = request.bucket, request.head
+    stored = await settled(found)
+    # The schema may have changed where the bucket has not, so a 304 would be wrong.
+    head.preconditions._replace(if_none_match=None).check(stored, target.key, "read")
+    return await offload(_completed, request, stored)
+
+
+def _completed(request: Request, stored: Snapshot) -> Response:
+    target, keys = request.bucket, request.head.query.get("key")
+    now = request.services.buckets.completed(stored, target.automation)
+    return target.template.fill(now if keys is None else _selected(now, keys))
 
 
 def _shown(

@@ -107,9 +107,9 @@ class Scope:
         token = None if self.token is None else "…"
         return f"Scope(token={token}, device={self.device!r}, job={self.job!r})"
 
-    def target(self, keys: Iterable[str] = ()) -> str:
-        """Return path and query of the bucket."""
-        return self._path + self._query(keys)
+    def target(self, keys: Iterable[str] = (), defaults: bool = False) -> str:
+        """Return path and query of the bucket, which may be completed by ``defaults``."""
+        return self._path + self._query(keys, ["defaults=true"] if defaults else [])
 
     def events(self, keys: Iterable[str] = (), snapshot: bool = False, holds: bool = False) -> str:
         """Return path and query of the bucket's events."""
