@@ -159,12 +159,14 @@ class BucketOfJob(Generic[B, P, D]):
         exclusive: bool = False,
         label: str | None = None,
         on_lost: Callable[[], object] | None = None,
-    ) -> HoldResult[HeldBucket[B, P]]:
+    ) -> HoldResult[HeldBucket[B, P, D]]:
         """Hold the bucket: ``with result.held as held:``; see ``Bucket.hold``.
 
         The calls of ``held`` return dicts, and raise BucketError, as those of ``Bucket``.
         """
-        result: HoldResult[HeldBucket[B, P]] = _hold(False, name, wait, exclusive, label, on_lost)
+        result: HoldResult[HeldBucket[B, P, D]] = _hold(
+            False, name, wait, exclusive, label, on_lost
+        )
         return result
 
     def refresh(

@@ -111,8 +111,9 @@ def _head(scope: Scope, operation: Operation) -> bytes:
     if is_usual and (head := _heads.get(which)) is not None:
         return head
     content = {} if media_type is None else {"Content-Type": media_type}
-    scoped = scope.headers(method)
-    head = encode_head(method, scope.target(keys, defaults), {**scoped, **headers, **content})
+    head = encode_head(
+        method, scope.target(keys, defaults), {**scope.headers(method), **headers, **content}
+    )
     if is_usual:
         if len(_heads) >= _MAX_HEADS:
             _heads.clear()

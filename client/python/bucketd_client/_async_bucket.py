@@ -214,7 +214,7 @@ class AsyncBucket(BaseBucket[B, P, D]):
         exclusive: bool = False,
         label: str | None = None,
         on_lost: Callable[[], object] | None = None,
-    ) -> AsyncHeldBucket[B, P]:
+    ) -> AsyncHeldBucket[B, P, D]:
         """Be the only one who holds this bucket: ``async with bucket.hold() as held:``.
 
         As ``Bucket.hold``; ``on_lost`` is called on the loop. The cancellation of a task that waits
@@ -239,7 +239,13 @@ class AsyncBucket(BaseBucket[B, P, D]):
         As ``Bucket.refresh``; ``fresh`` and ``login`` run on the loop, and may be coroutine
         functions.
         """
-        found: B = (await self._refresh(fresh, login, name, wait)).bucket
+        reply = await self._refresh(fresh, login, name, wait)
+        if "warnings" in reply.members:
+            from ._warnings import warn
+
+            # Below the caller are this method and the function.
+            warn(reply.members["warnings"], stacklevel=3)
+        found: B = reply.bucket
         return found
 
     def watch(
@@ -272,7 +278,7 @@ class AsyncBucket(BaseBucket[B, P, D]):
         return _operations.result_of(request, response, returning)
 
     async def _reply(self, operation: Operation) -> Reply:
-        """Return the reply to an operation that returns the bucket."""
+        """Return the reply with the bucket after an operation."""
         request = self._request(operation)
         response = await exchange(request.method, request.data, request.path, request.timeout)
         return request.reply(response)

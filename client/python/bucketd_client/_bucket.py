@@ -216,7 +216,7 @@ class Bucket(BaseBucket[B, P, D]):
         exclusive: bool = False,
         label: str | None = None,
         on_lost: Callable[[], object] | None = None,
-    ) -> HeldBucket[B, P]:
+    ) -> HeldBucket[B, P, D]:
         """Be the only one who holds this bucket: ``with bucket.hold() as held: held.set(…)``.
 
         A device bucket is held with its whole device, so with the buckets of all its jobs. Names
@@ -247,7 +247,13 @@ class Bucket(BaseBucket[B, P, D]):
         and return what it has stored. If ``login`` raises, nothing changes, and the next one tries.
         Raise Held after ``wait`` seconds.
         """
-        found: B = self._refresh(fresh, login, name, wait).bucket
+        reply = self._refresh(fresh, login, name, wait)
+        if "warnings" in reply.members:
+            from ._warnings import warn
+
+            # Below the caller are this method and the function.
+            warn(reply.members["warnings"], stacklevel=3)
+        found: B = reply.bucket
         return found
 
     def watch(
@@ -280,7 +286,7 @@ class Bucket(BaseBucket[B, P, D]):
         return _operations.result_of(request, response, returning)
 
     def _reply(self, operation: Operation) -> Reply:
-        """Return the reply to an operation that returns the bucket."""
+        """Return the reply with the bucket after an operation."""
         request = self._request(operation)
         response = _transport.exchange(request.method, request.data, request.path, request.timeout)
         return request.reply(response)

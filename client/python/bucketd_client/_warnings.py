@@ -22,13 +22,15 @@ class SchemaWarning(UserWarning):
         self.details = details
 
 
-def warn(details: list[Any]) -> None:
-    """Warn at the line that called the method of a bucket."""
+def warn(details: list[Any], stacklevel: int = 5) -> None:
+    """Warn at the line that called the method of a bucket.
+
+    Below the caller are that method, ``_run``, ``result_of`` and this function.
+    """
     first, *others = details
     more = f" (and {len(others)} more)" if others else ""
     message = (
         f"the bucket violates its schema, as it did before: {first.get('path') or 'the bucket'} "
         f"{first.get('message')}{more}; correct it with bucketctl edit, or change the schema"
     )
-    # Below the caller are the method of its bucket, _run, result_of and this function.
-    warnings.warn(SchemaWarning(message, details), stacklevel=5)
+    warnings.warn(SchemaWarning(message, details), stacklevel=stacklevel)

@@ -120,12 +120,12 @@ class AsyncBucketOfJob(Generic[B, P, D]):
         exclusive: bool = False,
         label: str | None = None,
         on_lost: Callable[[], object] | None = None,
-    ) -> HoldResult[AsyncHeldBucket[B, P]]:
+    ) -> HoldResult[AsyncHeldBucket[B, P, D]]:
         """Hold the bucket: ``async with result.held as held:``; see ``AsyncBucket.hold``.
 
         The calls of ``held`` return dicts, and raise BucketError, as those of ``AsyncBucket``.
         """
-        result: HoldResult[AsyncHeldBucket[B, P]] = await _hold(
+        result: HoldResult[AsyncHeldBucket[B, P, D]] = await _hold(
             False, name, wait, exclusive, label, on_lost
         )
         return result
