@@ -134,7 +134,7 @@ test("an open server keeps no process alive", async () => {
   assert.equal((await node(["--input-type=module", "-e", program])).code, 0);
 });
 
-test("it is held to the daemon's own tests", { timeout: 120_000 }, async () => {
+test("it is held to the daemon's own tests", { timeout: 400_000 }, async () => {
   const server = `node ${here("support/serve-testing.mjs")}`;
   const tests = ["contract", "differential"].map((name) => `tests/client/testing/test_${name}.py`);
   const pytest = here("../../../.venv/bin/pytest");
