@@ -39,7 +39,7 @@ interface Route {
   readonly access?: "anyone" | "job" | "device";
 }
 
-const MEMBERS = ["device", "job", "automation", "ttl_seconds"];
+const MEMBERS = ["device", "job", "automation", "ttl_seconds", "label"];
 /** The media types of the body, where a method takes one. */
 const ACCEPTS: Readonly<Record<string, readonly string[]>> = {
   PUT: [JSON_TYPE], POST: [JSON_TYPE], PATCH: [JSON_TYPE, MERGE_PATCH, JSON_PATCH],
@@ -222,8 +222,8 @@ function rowOf({ device, job }: Key, { automation, revision, text, updatedAt }: 
   return { device, job, automation, revision, size: Buffer.byteLength(text), updated_at: updatedAt };
 }
 
-function scopeOf({ device, job, automation, expiresAt }: Context) {
-  return { device, job, automation, expires_at: expiresAt };
+function scopeOf({ device, job, automation, label, expiresAt }: Context) {
+  return { device, job, automation, label, expires_at: expiresAt };
 }
 
 function ownContext({ context }: ResolvedRequest): Response {
@@ -238,7 +238,7 @@ function createContext({ body: text, state }: ResolvedRequest): Response {
   }
   const ttl = body.get("ttl_seconds") ?? undefined;
   const seconds = ttl instanceof Numeral ? Number(ttl.text) : ttl;
-  const context = state.mint(body.get("device"), body.get("job"), body.get("automation"), seconds);
+  const context = state.mint(body.get("device"), body.get("job"), body.get("automation"), seconds, body.get("label"));
   return success({ id: context.id, token: context.token, ...scopeOf(context) }, 201);
 }
 

@@ -70,8 +70,8 @@ class Options:
     def __init__(self, given: dict[str, str], arguments: list[str]) -> None:
         self.given, self.arguments = given, arguments
 
-    def get(self, name: str) -> str | None:
-        return self.given.get(name)
+    def get(self, name: str, default: str | None = None) -> str | None:
+        return self.given.get(name, default)
 
     def has(self, name: str) -> bool:
         return name in self.given
@@ -116,6 +116,7 @@ TypedDict, that of the data of set, and Bucket, AsyncBucket, agent and async_age
 What the types cannot express is named on standard error, and they are wider there. With --watch the
 file is written again whenever the schema changes, until Ctrl-C."""
 TTL = (Option("ttl", "SECONDS", "how long the context lives (the daemon's default: a day)"),)
+LABEL = (Option("label", "TEXT", "the run's label, by which context list names it"),)
 TOKEN_FILE = (Option("token-file", "", "pass the token in a file that only you may read"),)
 
 SURE = (
@@ -145,8 +146,9 @@ Without --job the context opens only the device bucket: a request for the bucket
 with no_job_context."""
 RUN_NOTES = f"""\
 The command finds its bucket through BUCKETD_SOCKET and BUCKETD_TOKEN; it also gets
-BUCKETD_DEVICE, BUCKETD_JOB and BUCKETD_AUTOMATION. Signals are passed on, and the exit
-status is the command's: 128+n if signal n ended it, 127 not found, 126 not executable.
+BUCKETD_DEVICE, BUCKETD_JOB, BUCKETD_AUTOMATION and BUCKETD_RUN, the label of this run: the time
+of the start, the program and a number, unless --label gives another. Signals are passed on, and
+the exit status is the command's: 128+n if signal n ended it, 127 not found, 126 not executable.
 The context ends with the command.
 {NO_JOB}
 With --token-file the command gets BUCKETD_TOKEN_FILE instead, so that no environment that is
@@ -165,7 +167,8 @@ COMMANDS = (
         notes=CLEAR_NOTES,
     ),
     Command(
-        "context create", "", "mint a job context and print its token", NAMES + TTL + DAEMON,
+        "context create", "", "mint a job context and print its token",
+        NAMES + LABEL + TTL + DAEMON,
         "bucketctl context create --device phone-1 --job login --ttl 3600\n"
         "export BUCKETD_TOKEN=$(bucketctl context create --device phone-1 --job login | jq -r "
         ".token)", "commands.contexts:create", most=0, notes=NO_JOB,
@@ -199,7 +202,7 @@ COMMANDS = (
     ),
     Command(
         "run", "-- COMMAND…", "run a command in its own job context",
-        NAMES + TTL + TOKEN_FILE + DAEMON[:2],
+        NAMES + LABEL + TTL + TOKEN_FILE + DAEMON[:2],
         "bucketctl run --device phone-1 --job login -- python3 automation.py",
         "commands.run:run", 1,
         notes=RUN_NOTES,
