@@ -90,7 +90,7 @@ def test_the_name_of_a_program_fits_into_a_label(ctl: Shell, at: list[str], tmp_
 
 def test_run_on_a_daemon_without_labels(ctl: Shell, at: list[str]) -> None:
     def script(connection: socket.socket, request: Seen, _: int) -> bool:
-        if b"label" in request.body:
+        if b'"label"' in request.body:
             body = {"success": False, "code": "invalid_request", "error": "'label' is not one"}
             answer(connection, 400, body)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ...core.contexts import Context
-from ...core.events import EventFilter, Subscription
+from ...core.events import EventFilter, Subscription, View
 from ...store import Filter
 from .. import responses
 from ..request import Request
@@ -18,14 +18,14 @@ MAX_TIMER_SECONDS = 10.0
 
 async def watch(request: Request) -> Response:
     """Stream the changes of one bucket while the caller may read it."""
-    only = EventFilter(request.bucket.key, keys=_keys(request))
+    only = EventFilter(request.bucket.key, view=_view(request, request.bucket.automation))
     return await _stream(request, only, request.flag("snapshot"))
 
 
 async def watch_all(request: Request) -> Response:
     """Stream the changes of all buckets that match the filters, and of contexts."""
     names = Filter(request.name("device"), request.name("job"), request.name("automation"))
-    return await _stream(request, EventFilter(None, names, _keys(request)), snapshot=False)
+    return await _stream(request, EventFilter(None, names, _view(request)), snapshot=False)
 
 
 async def _stream(request: Request, only: EventFilter, snapshot: bool) -> Response:
@@ -40,9 +40,10 @@ async def _stream(request: Request, only: EventFilter, snapshot: bool) -> Respon
     return responses.event_stream(subscription)
 
 
-def _keys(request: Request) -> frozenset[str] | None:
+def _view(request: Request, automation: str | None = None) -> View:
     keys = request.head.query.get("key")
-    return None if keys is None else frozenset(keys)
+    masking_of = request.services.schemas.masking if request.head.masked else None
+    return View(None if keys is None else frozenset(keys), masking_of, automation)
 
 
 def _end_with(subscription: Subscription, context: Context) -> None:

@@ -15,7 +15,7 @@ from ..request import Request
 from ..responses import Response
 
 if TYPE_CHECKING:
-    from ...core.schemas.validator import Validator, Violation
+    from ...core.schemas.validator import Validator
 
 MOST_DETAILS = 100
 _CHECKED = ("bucket", "schema")
@@ -63,7 +63,7 @@ async def put(request: Request) -> Response:
 
 
 async def check(request: Request) -> Response:
-    """Return the violations of a bucket by the schema in force, or by a schema that is sent.
+    """Return the violations and the secrets of a bucket by the schema in force, or one sent.
 
     Nothing is stored. The violations show no values, since they go into plans that others read.
     """
@@ -76,8 +76,7 @@ async def check(request: Request) -> Response:
     if not isinstance(body.get("bucket"), dict):
         raise InvalidRequest('cannot check the bucket: "bucket" must be a JSON object')
     in_force = request.services.schemas.find(automation)
-    known, violations = await offload(_violations, body, in_force)
-    result = {"automation": automation, "schema": known, "violations": violations}
+    result = {"automation": automation, **await offload(_checked, body, in_force)}
     return await offload(responses.success, result)
 
 
@@ -94,12 +93,14 @@ def _compile(document: Any) -> Validator:
     return compile_schema(document)
 
 
-def _violations(body: dict[str, Any], in_force: Validator | None) -> tuple[bool, list[Violation]]:
-    """Return whether there is a schema to check by, and the violations."""
-    schema = _compile(body["schema"]) if "schema" in body else in_force
+def _checked(body: dict[str, Any], in_force: Validator | None) -> dict[str, Any]:
+    """Return whether there is a schema to check by, the violations, and where secrets are."""
+    schema, bucket = _compile(body["schema"]) if "schema" in body else in_force, body["bucket"]
     if schema is None:
-        return False, []
-    return True, schema.violations(strict_json.dumps(body["bucket"]), secret=True)
+        return {"schema": False, "violations": [], "secrets": []}
+    violations = schema.violations(strict_json.dumps(bucket), secret=True)
+    places = schema.secrets.places(bucket) if schema.secrets is not None else []
+    return {"schema": True, "violations": violations, "secrets": places}
 
 
 def _row(entry: Entry) -> dict[str, Any]:

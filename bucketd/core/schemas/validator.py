@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,9 @@ import orjson
 
 from ...errors import InvalidRequest
 from . import complexity, field_form
+from .masking import Secrets, find_secrets
 from .messages import cause_of, describe, pointer
+from .references import resolve
 
 DRAFTS = (field_form.DIALECT, f"{field_form.DIALECT}#")
 MAX_BYTES = 4 * 1024 * 1024
@@ -31,7 +32,7 @@ class Validator:
     document: Any
     json_schema: Any
     _validator: Any
-    _secrets: frozenset[str]
+    secrets: Secrets | None = None
     _branching: complexity.Branching | None = None
 
     @property
@@ -66,31 +67,12 @@ class Validator:
 
     def _violation(self, error: Any, secret: bool) -> Violation:
         path, keyword = list(error.instance_path), error.kind.name
-        secret = secret or not self._secrets.isdisjoint(path)
-        secret = secret or self._is_secret_at(list(error.evaluation_path))
+        secret = secret or (self.secrets is not None and self.secrets.is_secret(path))
         return {
             "path": pointer(path),
             "message": cause_of(error, secret),
             "keyword": keyword,
         }
-
-    def _is_secret_at(self, path: list[Any]) -> bool:
-        """Report whether a subschema on the path to a failed keyword marks the value as secret."""
-        here: Any = self.json_schema
-        for step in path:
-            if _is_secret(here):
-                return True
-            target = here.get(step) if isinstance(here, dict) else None
-            if step in ("$ref", "$dynamicRef") and isinstance(target, str):
-                here = complexity.resolve(self.json_schema, target)
-                # The target is unknown, so the value may be a secret.
-                if here is None:
-                    return True
-            elif isinstance(here, dict):
-                here = target
-            else:
-                here = here[step] if isinstance(here, list) and isinstance(step, int) else None
-        return False
 
 
 def _too_deep(place: str) -> Violation:
@@ -132,8 +114,7 @@ def compile_schema(document: Any) -> Validator:
             schema = field_form.to_json_schema(document)
         _check_dialect(schema)
         branching = complexity.check(schema)
-    secrets = frozenset(_secret_names(schema))
-    return Validator(document, schema, _validator(schema), secrets, branching)
+    return Validator(document, schema, _validator(schema), find_secrets(schema), branching)
 
 
 def _check_dialect(schema: dict[str, Any]) -> None:
@@ -202,33 +183,8 @@ def _dangling_reference(schema: Any) -> str | None:
         target = node.get("$ref")
         if not isinstance(target, str):
             continue
-        if target.startswith("#/") and complexity.resolve(schema, target) is None:
+        if target.startswith("#/") and resolve(schema, target) is None:
             return f"{pointer([*path, '$ref'])}: the reference leads to nothing in the schema"
         if "://" in target and not target.startswith(field_form.DIALECT):
             return f"{pointer([*path, '$ref'])}: the reference {OUTSIDE}"
     return None
-
-
-def _secret_names(schema: Any) -> Iterator[str]:
-    """Yield the names of properties that the schema marks as secret."""
-    waiting = [schema]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += node
-        if not isinstance(node, dict):
-            continue
-        waiting += list(node.values())
-        named = node.get("properties")
-        for name, child in named.items() if isinstance(named, dict) else ():
-            target = child
-            if isinstance(child, dict) and isinstance(child.get("$ref"), str):
-                target = complexity.resolve(schema, child["$ref"])
-            if _is_secret(child) or _is_secret(target):
-                yield name
-
-
-def _is_secret(node: Any) -> bool:
-    return isinstance(node, dict) and (
-        node.get("writeOnly") is True or node.get("format") == "password"
-    )

@@ -104,13 +104,16 @@ class Scope:
         token = None if self.token is None else "…"
         return f"Scope(token={token}, device={self.device!r}, job={self.job!r})"
 
-    def target(self, keys: Iterable[str] = ()) -> str:
-        """Return path and query of the bucket."""
-        return self._path + self._query(keys)
+    def target(self, keys: Iterable[str] = (), more: Iterable[str] = ()) -> str:
+        """Return path and query of the bucket; ``more`` are parameters of the query."""
+        return self._path + self._query(keys, more)
 
-    def events(self, keys: Iterable[str] = (), snapshot: bool = False) -> str:
+    def events(
+        self, keys: Iterable[str] = (), snapshot: bool = False, more: Iterable[str] = ()
+    ) -> str:
         """Return path and query of the bucket's events."""
-        return f"{self._path}/events{self._query(keys, ['snapshot=true'] if snapshot else [])}"
+        more = [*more, "snapshot=true"] if snapshot else more
+        return f"{self._path}/events{self._query(keys, more)}"
 
     @property
     def _path(self) -> str:

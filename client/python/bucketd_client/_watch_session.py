@@ -49,6 +49,7 @@ FAILURES = (OSError, Again, Busy, _retry.Lost)
 class Watching:
     """A watch of one bucket or, with ``scope`` None, of all: then a gap has no bucket.
 
+    ``query`` has more parameters of its requests.
     ``timeout`` bounds the seconds of attempts to reach the daemon (at first 5; without end once
     it was reached).
     """
@@ -61,7 +62,7 @@ class Watching:
         snapshot: bool = False,
         since: str | None = None,
         timeout: float | None = None,
-        query: str = "",
+        query: tuple[str, ...] = (),
     ) -> None:
         if snapshot and since is not None:
             raise error("invalid_request", "cannot watch: give since or snapshot, not both")
@@ -94,8 +95,8 @@ class Watching:
     def target(self) -> str:
         """Return path and query of the next request."""
         if self._scope is None:
-            return f"/v1/events{self._query}"
-        return self._scope.events(self._keys, self._whole)
+            return "/v1/events" + ("?" + "&".join(self._query) if self._query else "")
+        return self._scope.events(self._keys, self._whole, self._query)
 
     @property
     def headers(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
 import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
 import { type Change, jsonPatch, merge, mergePatch, remove, replace } from "./changes.js";
 import { type Filter, Stream } from "./events.js";
-import { type JsonObject, Numeral, parse, parseObject, write } from "./json.js";
+import { asObject, type JsonObject, Numeral, parseObject, parseWritten, write } from "./json.js";
 import { cursorOf, limitOf } from "./paging.js";
 import { decode, JSON_PATCH, JSON_TYPE, MERGE_PATCH, type Request } from "./requests.js";
 import { bucketOf, check, type Context, ifNoneMatchHolds, type Key, keyOf, HOW_TO_START, nameFor, type Preconditions, type State, type Stored } from "./state.js";
@@ -48,23 +48,23 @@ const bucket = { GET: read, PATCH: patch, PUT: put, DELETE: clear };
 const ROUTES: readonly Route[] = [
   { path: "/healthz", handlers: { GET: ready }, access: "anyone" },
   { path: "/readyz", handlers: { GET: ready }, access: "anyone" },
-  { path: "/v1/bucket", handlers: bucket, parameters: ["key"], access: "job" },
-  { path: "/v1/bucket/events", handlers: { GET: watch }, parameters: ["key", "snapshot"], access: "job" },
+  { path: "/v1/bucket", handlers: bucket, parameters: ["key", "mask"], access: "job" },
+  { path: "/v1/bucket/events", handlers: { GET: watch }, parameters: ["key", "mask", "snapshot"], access: "job" },
   { path: "/v1/buckets", handlers: { GET: listAll }, parameters: ["device", "job", "automation", "limit", "cursor"] },
   { path: "/v1/context", handlers: { GET: ownContext }, access: "device" },
   { path: "/v1/contexts", handlers: { GET: listContexts, POST: createContext } },
   { path: "/v1/contexts/{id}", handlers: { DELETE: revokeContext } },
-  { path: "/v1/device/bucket", handlers: bucket, parameters: ["key"], access: "device" },
-  { path: "/v1/device/bucket/events", handlers: { GET: watch }, parameters: ["key", "snapshot"], access: "device" },
-  { path: "/v1/devices/{device}/bucket", handlers: bucket, parameters: ["key"] },
-  { path: "/v1/devices/{device}/bucket/events", handlers: { GET: watch }, parameters: ["key", "snapshot"] },
-  { path: "/v1/devices/{device}/jobs/{job}/bucket", handlers: bucket, parameters: ["key", "automation"] },
+  { path: "/v1/device/bucket", handlers: bucket, parameters: ["key", "mask"], access: "device" },
+  { path: "/v1/device/bucket/events", handlers: { GET: watch }, parameters: ["key", "mask", "snapshot"], access: "device" },
+  { path: "/v1/devices/{device}/bucket", handlers: bucket, parameters: ["key", "mask"] },
+  { path: "/v1/devices/{device}/bucket/events", handlers: { GET: watch }, parameters: ["key", "mask", "snapshot"] },
+  { path: "/v1/devices/{device}/jobs/{job}/bucket", handlers: bucket, parameters: ["key", "automation", "mask"] },
   {
     path: "/v1/devices/{device}/jobs/{job}/bucket/events",
     handlers: { GET: watch },
-    parameters: ["automation", "key", "snapshot"],
+    parameters: ["automation", "key", "mask", "snapshot"],
   },
-  { path: "/v1/events", handlers: { GET: watchAll }, parameters: ["device", "job", "automation", "key"] },
+  { path: "/v1/events", handlers: { GET: watchAll }, parameters: ["device", "job", "automation", "key", "mask"] },
 ];
 
 /**
@@ -79,6 +79,10 @@ export function handle(state: State, request: Request): Response {
   if (!handler) throw notAllowed(request, route);
   const writes = method === "PUT" || method === "PATCH";
   const query = request.query((route.parameters ?? []).filter((name) => !(writes && name === "key")));
+  // Without schemas there are no secrets to mask.
+  if ((query.get("mask") ?? ["secrets"])[0] !== "secrets") {
+    throw new InvalidRequestError("cannot use the parameter mask: it must be secrets");
+  }
   if (!route.path.endsWith("/events")) request.acceptJson();
   const { token } = request;
   const given = names.job === undefined ? null : (nameIn(query, "automation") ?? null);
@@ -147,13 +151,14 @@ function read(resolved: ResolvedRequest): Response {
 
 function patch(resolved: ResolvedRequest): Response {
   const { body, mediaType, state } = resolved;
-  if (mediaType === JSON_PATCH) return commit(resolved, jsonPatch(parse(body), state.maxBytes));
-  const data = parseObject(body);
+  const written = parseWritten(body);
+  if (mediaType === JSON_PATCH) return commit(resolved, jsonPatch(written, state.maxBytes));
+  const data = asObject(written);
   return mediaType === MERGE_PATCH ? commit(resolved, mergePatch(data)) : commit(resolved, merge(data), data);
 }
 
 function put(resolved: ResolvedRequest): Response {
-  const data = parseObject(resolved.body);
+  const data = asObject(parseWritten(resolved.body));
   return commit(resolved, replace(data), data);
 }
 

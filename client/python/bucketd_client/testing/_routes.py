@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .._errors import error
 from . import _changes, _strict_json
@@ -30,17 +30,23 @@ def read(call: Call) -> Response:
 
 def patch(call: Call) -> Response:
     if call.media_type == JSON_PATCH:
-        operations = _strict_json.loads(call.body)
-        return _commit(call, _changes.json_patch(operations, call.state.max_bytes))
-    data = _strict_json.loads_object(call.body)
+        return _commit(call, _changes.json_patch(_written(call), call.state.max_bytes))
+    data = _strict_json.as_object(_written(call))
     if call.media_type == MERGE_PATCH:
         return _commit(call, _changes.merge_patch(data))
     return _commit(call, _changes.merge(data), data)
 
 
 def put(call: Call) -> Response:
-    data = _strict_json.loads_object(call.body)
+    data = _strict_json.as_object(_written(call))
     return _commit(call, _changes.replace(data), data)
+
+
+def _written(call: Call) -> Any:
+    """Return the body of a write, which must have no mask in it."""
+    value = _strict_json.loads(call.body)
+    _strict_json.refuse_masks(value)
+    return value
 
 
 def delete(call: Call) -> Response:
@@ -88,21 +94,23 @@ _BUCKET: dict[str, Handler] = {"GET": read, "PATCH": patch, "PUT": put, "DELETE"
 ROUTES = (
     Route("/healthz", "", {"GET": ready}, "anyone"),
     Route("/readyz", "", {"GET": ready}, "anyone"),
-    Route("/v1/bucket", "key", _BUCKET, "job"),
-    Route("/v1/bucket/events", "key snapshot", {"GET": watch}, "job"),
+    Route("/v1/bucket", "key mask", _BUCKET, "job"),
+    Route("/v1/bucket/events", "key mask snapshot", {"GET": watch}, "job"),
     Route("/v1/buckets", "device job automation limit cursor", {"GET": list_all}),
     Route("/v1/context", "", {"GET": own_context}, "device"),
     Route("/v1/contexts", "", {"GET": list_contexts, "POST": create_context}),
     Route("/v1/contexts/{id}", "", {"DELETE": revoke_context}),
-    Route("/v1/device/bucket", "key", _BUCKET, "device"),
-    Route("/v1/device/bucket/events", "key snapshot", {"GET": watch}, "device"),
-    Route("/v1/devices/{device}/bucket", "key", _BUCKET),
-    Route("/v1/devices/{device}/bucket/events", "key snapshot", {"GET": watch}),
-    Route("/v1/devices/{device}/jobs/{job}/bucket", "key automation", _BUCKET),
+    Route("/v1/device/bucket", "key mask", _BUCKET, "device"),
+    Route("/v1/device/bucket/events", "key mask snapshot", {"GET": watch}, "device"),
+    Route("/v1/devices/{device}/bucket", "key mask", _BUCKET),
+    Route("/v1/devices/{device}/bucket/events", "key mask snapshot", {"GET": watch}),
+    Route("/v1/devices/{device}/jobs/{job}/bucket", "key automation mask", _BUCKET),
     Route(
-        "/v1/devices/{device}/jobs/{job}/bucket/events", "automation key snapshot", {"GET": watch}
+        "/v1/devices/{device}/jobs/{job}/bucket/events",
+        "automation key mask snapshot",
+        {"GET": watch},
     ),
-    Route("/v1/events", "device job automation key", {"GET": watch_all}),
+    Route("/v1/events", "device job automation key mask", {"GET": watch_all}),
 )
 
 
@@ -120,6 +128,9 @@ def respond(state: State, request: Request) -> Response:
         raise error("method_not_allowed", f"cannot {method} {request.path}: it takes {takes}")
     writes = method in ("PUT", "PATCH")
     query = request.query(route.parameters.replace("key", "") if writes else route.parameters)
+    # Without schemas there are no secrets to mask.
+    if query.get("mask", ["secrets"]) != ["secrets"]:
+        raise error("invalid_request", "cannot use the parameter mask: it must be secrets")
     if not route.path.endswith("/events"):
         request.accept_json()
     token = request.token()

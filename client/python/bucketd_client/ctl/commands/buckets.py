@@ -99,7 +99,9 @@ def _ask(
         headers["Content-Type"] = _api.JSON
         body = _api.encode(data)
     try:
-        reply = session.call(method, scope.target(keys or ()), headers=headers, body=body)
+        reply = session.call(
+            method, scope.target(keys or (), session.mask), headers=headers, body=body
+        )
     except Shown:
         return None, {}
     # A response that was asked for without the bucket has none.

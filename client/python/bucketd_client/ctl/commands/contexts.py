@@ -29,7 +29,7 @@ def mint(session: Session, label: str | None = None) -> _api.Reply:
         return _create(session, given)
 
 
-def _create(session: Session, body: dict[str, object]) -> _api.Reply:
+def _create(session: Session, body: dict[str, str | float]) -> _api.Reply:
     headers = {"Content-Type": _api.JSON}
     return session.call("POST", "/v1/contexts", headers=headers, body=_api.encode(body))
 

@@ -96,6 +96,7 @@ TARGET = (
 GUARD = (Option("if-match", "ETAG", "write only if the bucket still has this ETag (get --json)"),)
 QUIET = (Option("quiet", "", "print nothing, and do not have the bucket sent back"),)
 DATA = (Option("data", "OBJ", "a JSON object; - reads it from standard input"),)
+REVEAL = (Option("reveal", "", "show secrets on a terminal, too, in place of ••••"),)
 FILTER = (
     Option("device", "D", "only of this device; a name or a pattern"),
     Option("job", "J", "only of this job; a name or a pattern"),
@@ -183,7 +184,7 @@ COMMANDS = (
     ),
     Command(
         "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
-        (*TARGET, Option("raw", "", "with one KEY: print a string without its quotes")),
+        (*TARGET, *REVEAL, Option("raw", "", "with one KEY: print a string without its quotes")),
         "bucketctl get --device phone-1 --job login\n"
         "bucketctl get --device phone-1 --job login sessionToken --raw", "commands.buckets:get",
         notes=GET_NOTES,
@@ -195,7 +196,7 @@ COMMANDS = (
         most=0, notes=LIST_NOTES,
     ),
     Command(
-        "replace", "[-]", "replace the whole bucket", TARGET + GUARD + QUIET + DATA,
+        "replace", "[-]", "replace the whole bucket", TARGET + REVEAL + GUARD + QUIET + DATA,
         "bucketctl replace --device phone-1 --job login --data '{\"loggedIn\": false}'\n"
         "bucketctl replace --device phone-1 --job login - < bucket.json",
         "commands.buckets:replace", most=1,
@@ -233,7 +234,7 @@ COMMANDS = (
     ),
     Command(
         "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",
-        TARGET + GUARD + QUIET + DATA,
+        TARGET + REVEAL + GUARD + QUIET + DATA,
         "bucketctl set --device phone-1 --job login sessionToken=s3cr3t loggedIn:=true\n"
         "echo '{\"loggedIn\": true}' | bucketctl set --device phone-1 --job login -",
         "commands.buckets:set_keys", notes=SET_NOTES,
@@ -258,7 +259,7 @@ COMMANDS = (
         notes=TYPES_NOTES,
     ),
     Command(
-        "unset", "KEY…", "remove keys, keep all others", TARGET + GUARD + QUIET,
+        "unset", "KEY…", "remove keys, keep all others", TARGET + REVEAL + GUARD + QUIET,
         "bucketctl unset --device phone-1 --job login sessionToken", "commands.buckets:unset", 1,
     ),
 )  # fmt: skip

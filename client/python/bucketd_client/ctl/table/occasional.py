@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .daily import DAEMON, FILTER, SURE, TARGET, Command, Option
+from .daily import DAEMON, FILTER, REVEAL, SURE, TARGET, Command, Option
 
 CALLS = tuple(option for option in DAEMON if option.name != "curl")
 ONE_BUCKET = tuple(option for option in TARGET if option.name != "curl")
@@ -128,7 +128,7 @@ COMMANDS = (
             Option("to-device", "D", "compare with the bucket of this device (else the same)"),
             Option("to-job", "J", "compare with the bucket of this job"),
             Option("exit-code", "", "exit status 1 if they differ"),
-            *ONE_BUCKET,
+            *ONE_BUCKET, *REVEAL,
         ),
         "bucketctl diff --device phone-1 --job login --to-device phone-2 --to-job login\n"
         "bucketctl diff --device phone-1 --job login saved.json --exit-code",
@@ -145,6 +145,7 @@ COMMANDS = (
         "edit", "", "edit the bucket as JSON in your editor",
         (
             *ONE_BUCKET,
+            Option("reveal", "", "edit secrets, too, in place of masks"),
             Option("if-match", "ETAG", "edit only if the bucket still has this ETag"),
             Option("from", "FILE", "begin with this text instead of the bucket"),
         ),
@@ -160,7 +161,7 @@ COMMANDS = (
             Option("output", "FILE", "write to FILE, which appears once it is complete"),
             *DAEMON[:2],
             Option("json", "", "with --output: the counts as JSON, on a terminal too"),
-            DAEMON[3],
+            DAEMON[3], *REVEAL,
         ),
         "bucketctl export > buckets.ndjson\n"
         "bucketctl export --device 'phone-*' --format tar --output phones.tar",
@@ -205,7 +206,7 @@ COMMANDS = (
     Command(
         "watch", "[KEY…]", "print each change of a bucket as it happens",
         (
-            *TARGET,
+            *TARGET, *REVEAL,
             Option("all", "", "of all buckets that --device, --job and --automation match"),
             Option("snapshot", "", "begin with the current bucket"),
             Option("since", "ID", "continue after this event (--json shows its id)"),
