@@ -79,12 +79,12 @@ export function handle(state: State, request: Request): Response {
   if (!handler) throw notAllowed(request, route);
   const writes = method === "PUT" || method === "PATCH";
   const query = request.query((route.parameters ?? []).filter((name) => !(writes && name === "key")));
+  if (!route.path.endsWith("/events")) request.acceptJson();
+  const { token } = request;
   // Without schemas there are no secrets to mask.
   if ((query.get("mask") ?? ["secrets"])[0] !== "secrets") {
     throw new InvalidRequestError("cannot use the parameter mask: it must be secrets");
   }
-  if (!route.path.endsWith("/events")) request.acceptJson();
-  const { token } = request;
   const given = names.job === undefined ? null : (nameIn(query, "automation") ?? null);
   const named = keyIn(names);
   const context = admit(state, route, token);

@@ -128,12 +128,12 @@ def respond(state: State, request: Request) -> Response:
         raise error("method_not_allowed", f"cannot {method} {request.path}: it takes {takes}")
     writes = method in ("PUT", "PATCH")
     query = request.query(route.parameters.replace("key", "") if writes else route.parameters)
-    # Without schemas there are no secrets to mask.
-    if query.get("mask", ["secrets"]) != ["secrets"]:
-        raise error("invalid_request", "cannot use the parameter mask: it must be secrets")
     if not route.path.endswith("/events"):
         request.accept_json()
     token = request.token()
+    # Without schemas there are no secrets to mask.
+    if query.get("mask", ["secrets"]) != ["secrets"]:
+        raise error("invalid_request", "cannot use the parameter mask: it must be secrets")
     automation = _automation(query) if "job" in names else None
     key = _key(names)
     context = _context_of(state, route, token)

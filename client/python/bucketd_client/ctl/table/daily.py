@@ -105,7 +105,8 @@ FILTER = (
 )
 SCHEMA_NOTES = """\
 FILE is a JSON Schema (2020-12), or the field form: {"fields": [{"name", "type", …}]};
-- reads standard input."""
+- reads standard input. "secret": true in a field ("writeOnly": true in JSON Schema) marks a secret,
+which a terminal shows as ••••."""
 SCHEMA_CHECK_STATUS = """
 Exit status 5: there are some; 1: a stored bucket could not be read, so it was not checked."""
 SCHEMA_SET_STATUS = """
@@ -134,7 +135,8 @@ dots, slashes or blanks, or be empty; pass a key that contains = or ends in a co
 A string stays a string: n=1 sets "1", n:=1 sets 1. Words override the keys of --data (or -)."""
 GET_NOTES = """\
 With one KEY get prints its value; exit status 1 means that the bucket has no such key. With several
-it prints an object with those that exist. A bucket that was never written is {}."""
+it prints an object with those that exist. A bucket that was never written is {}. On a terminal a
+secret is shown as •••• unless --reveal is given; a pipe or file receives its value."""
 LIST_NOTES = """\
 A pattern contains *, ? or [a-z]; [*] is a star. Device buckets have no job to match. If standard
 output is not a terminal, list prints one JSON array, with one bucket per line (bucketctl list |

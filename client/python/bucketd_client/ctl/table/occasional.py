@@ -10,8 +10,8 @@ ONE_BUCKET = tuple(option for option in TARGET if option.name != "curl")
 API_NOTES = """\
 PATH begins with /v1 and has its names escaped. KEY=TEXT, KEY:=JSON, --data TEXT or - give the
 body, which is JSON unless a Content-Type is given. The command prints the response unchanged, also
-an error; the exit status is as for all commands. Inside `bucketctl run` the token is sent with
-/v1/bucket, /v1/device/bucket and /v1/context."""
+an error; ?mask=secrets in PATH masks secrets. The exit status is as for all commands. Inside
+`bucketctl run` the token is sent with /v1/bucket, /v1/device/bucket and /v1/context."""
 APPLY_NOTES = """\
 DIR/schemas/AUTOMATION.json are schemas. DIR/buckets/ has, at any depth, .json files with one
 {"device", "job", "automation", "bucket"} each, or .ndjson files with one per line. Their keys are
@@ -25,7 +25,7 @@ automations, keys, and contexts. They call `bucketctl completion words -- WORD�
 DIFF_NOTES = """\
 A line with - shows a value of the bucket, a line with + the value of the other side; places are
 JSON Pointers. FILE holds a JSON object, or is a bucket's file or one line of an export; - is
-standard input."""
+standard input. On a terminal both sides of a secret are shown as ••••, unless --reveal is given."""
 DOCTOR_NOTES = """\
 Checks context, systemd unit, socket, daemon, access, versions, store, file system, disk,
 permissions, quarantine, schemas and clock, the problems that the daemon and its store report, and
@@ -37,18 +37,21 @@ The editor is $VISUAL, else $EDITOR, else vi; it must not return before the text
 bucket is replaced only if it has not changed meanwhile and its schema allows the text. Otherwise
 you can edit again, or stop: the text stays in a file, which is named, and --from continues with it;
 --if-match then refuses to overwrite a change that you have not seen. The text also stays if the
-editor ends without saving, since the text may still be open."""
+editor ends without saving, since the text may still be open. A secret is {"$masked": true} in the
+text, and stays as it is where that stays; --reveal shows secrets. Only changed keys are sent."""
 EXPORT_NOTES = """\
 export writes one bucket per line, as in its file: {"format", "device", "job", "automation",
 "revision", "created_at", "updated_at", "bucket"}. Each bucket has the state that is acknowledged
 when the export reaches it; copy the files under write.lock for the state of one moment. The names
 may be patterns: *, ?, [a-z] ([*] is a star). A tar has the files as below the state directory.
-Exit status 1: a bucket could not be read and was left out."""
+A pipe or file has all values, secrets too; a terminal shows •••• for these, unless --reveal is
+given. Exit status 1: a bucket could not be read and was left out."""
 IMPORT_NOTES = """\
 FILE is the output of export, lines or tar, or the file of one bucket; without it, or with -,
 standard input. Buckets in FILE are replaced, unreadable ones too, and all others stay; a second run
-changes nothing. The daemon assigns new revisions and times. A bucket that the daemon refuses is
-named, and the others are still imported; the exit status is that of the first error."""
+changes nothing. The daemon assigns new revisions and times. A bucket that the daemon refuses, or
+that has a mask in place of a secret, is named, and the others are still imported; the exit status
+is that of the first error."""
 FORGET_NOTES = """\
 Removes all buckets of the device, its device bucket too, and revokes its contexts. The command asks
 first; scripts use --yes. Exit status 1: a bucket could not be read and was not removed."""
