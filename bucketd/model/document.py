@@ -6,7 +6,7 @@ needs values parses them, and keeps them no longer than that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -19,6 +19,7 @@ Members = dict[str, bytes]
 # the text, and to join very many of them for each response would take long.
 FEW_MEMBERS, MAX_MEMBERS = 32, 1000
 MEMBER_BYTES = 128
+LARGE_BYTES = 16 * 1024
 
 
 class Document:
@@ -34,9 +35,13 @@ class Document:
             self._text, self._members = self.text, None
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Document:
+    def of(cls, values: dict[str, Any]) -> Document:
         """Return the document with these values; raise InvalidJson for what cannot be kept."""
-        return cls(strict_json.dumps(values))
+        text = strict_json.dumps(values)
+        if len(text) >= LARGE_BYTES and _are_kept(len(values), len(text)):
+            # To split a large document later would parse it again.
+            return cls(None, strict_json.split(values))
+        return cls(text)
 
     @property
     def text(self) -> bytes:
@@ -142,7 +147,12 @@ class Document:
         """Report whether both hold the same value, in any order of keys."""
         if self is other:
             return True
-        return self.size == other.size and strict_json.same(self.text, other.text)
+        if self.size != other.size:
+            return False
+        one, two = self._members, other._members
+        if one is None or two is None:
+            return strict_json.same(self.text, other.text)
+        return one.keys() == two.keys() and all(_same(one[key], two[key]) for key in one)
 
     def difference_from(self, before: Document) -> tuple[Members, list[str]]:
         """Return the members that were set since ``before``, and the keys that were removed."""

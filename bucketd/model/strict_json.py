@@ -3,7 +3,7 @@
 orjson refuses nearly all of these. It accepts an integer beyond 64 bits and turns it into a double.
 That is exact if the digits are those that JavaScript prints for the double (up to 10^21 without an
 exponent); any other such integer is refused here. Such an integer has a run of at least 19 digits,
-so only JSON with such a run is parsed a second time.
+so only JSON with such a run where a number may stand is parsed a second time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ MAX_SHOWN = 200
 _SPARE = 254 - MAX_DEPTH
 _DIGITS_ONLY = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _LONG_RUN = b"0" * 19
+_BLANKS = b" \t\r\n"
 _LOWEST, _HIGHEST = -(2**63), 2**64 - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -35,12 +36,28 @@ def loads(text: bytes, what: str = "the request body") -> Any:
     """
     try:
         value = _parsed(text)
-        # ``translate`` and ``in`` are far faster than a regular expression.
-        if _LONG_RUN in text.translate(_DIGITS_ONLY):
+        if _may_have_long_integer(text):
             json.loads(text, parse_int=_check_integer)
     except (ValueError, RecursionError) as error:
         raise InvalidJson(f"cannot read {what}: {_cause(text, error)}") from None
     return value
+
+
+def _may_have_long_integer(text: bytes) -> bool:
+    """Report whether a run of 19 digits begins where a number may, and not inside a string."""
+    # ``translate`` and ``find`` are far faster than a regular expression.
+    digits = text.translate(_DIGITS_ONLY)
+    start = digits.find(_LONG_RUN)
+    while start >= 0:
+        before = start - 1
+        if before >= 0 and text[before] in b"-":
+            before -= 1
+        while before >= 0 and text[before] in _BLANKS:
+            before -= 1
+        if before < 0 or text[before] in b":,[":
+            return True
+        start = digits.find(_LONG_RUN, digits.find(b" ", start))
+    return False
 
 
 def _parsed(text: bytes) -> Any:
@@ -51,9 +68,8 @@ def _parsed(text: bytes) -> Any:
             raise
     # Blanks after the first bracket make orjson expect indented JSON, and reserve too little memory
     # for JSON that has no blanks further on.
-    blank = b" \t\r\n"
-    text = text.lstrip(blank)
-    return orjson.loads(text[:1] + text[1:].lstrip(blank))
+    text = text.lstrip(_BLANKS)
+    return orjson.loads(text[:1] + text[1:].lstrip(_BLANKS))
 
 
 def loads_object(text: bytes, what: str = "the request body") -> dict[str, Any]:

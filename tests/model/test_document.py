@@ -53,6 +53,29 @@ def test_changed_to_what_is_there_already(before: dict[str, Any], others: list[s
 
 
 @given(buckets, buckets)
+def test_same_is_told_alike_by_text_and_by_members(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    for values in (other, dict(reversed(one.items()))):
+        a, b = Document.of(one), Document.of(values)
+        by_members = Document(None, strict_json.members(one))
+        expected = strict_json.equal(one, values)
+        assert a.same(b) == expected
+        assert by_members.same(b) == b.same(by_members) == expected
+        assert by_members.same(Document(None, strict_json.members(values))) == expected
+
+
+def test_a_large_document_is_split_while_its_values_are_at_hand() -> None:
+    large = {"cookies": ["c" * 100] * 1000, "n": 1}
+    made = Document.of(large)
+    assert made.is_split == (document.MAX_MEMBERS > 0)
+    assert made.values() == large
+    assert size_is_that_of_its_text(made)
+    assert made.same(Document.of(dict(reversed(large.items()))))
+    assert not made.same(Document.of(large | {"n": 2}))
+
+
+@given(buckets, buckets)
 def test_a_difference_leads_from_one_to_the_other(
     before: dict[str, Any], after: dict[str, Any]
 ) -> None:

@@ -7,6 +7,7 @@ import math
 import shutil
 import struct
 import subprocess
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -71,6 +72,28 @@ def test_an_integer_is_kept_exactly_or_refused(number: int) -> None:
         with pytest.raises(InvalidJson, match='the integer at "/n"') as refused:
             strict_json.loads(text)
         assert str(abs(number)) not in refused.value.message
+
+
+TOO_LONG = 12345678901234567891234
+PLACES = (
+    lambda value: value,
+    lambda value: [value],
+    lambda value: [0, value],
+    lambda value: {"1" * 20: value},
+    lambda value: {"a": "," + "1" * 20, "b": [{"c": value}]},
+)
+
+
+@pytest.mark.parametrize("indent", [None, 0, 3])
+@pytest.mark.parametrize("number", [TOO_LONG, -TOO_LONG])
+@pytest.mark.parametrize("place", PLACES)
+def test_an_integer_that_would_be_rounded_is_found_in_each_place(
+    place: Any, number: int, indent: int | None
+) -> None:
+    with pytest.raises(InvalidJson):
+        strict_json.loads(json.dumps(place(number), indent=indent).encode())
+    # Digits in strings are no numbers.
+    strict_json.loads(json.dumps(place(str(number)), indent=indent).encode())
 
 
 @pytest.mark.parametrize("text", [b"100000000000000000000", b"1e20", b"1E+20", b"1e+20"])
