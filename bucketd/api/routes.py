@@ -49,7 +49,7 @@ ROUTES = (
     Route("/metrics", "GET", OPERATOR, status.metrics, speaks_json=False),
     Route("/readyz", "GET", ANYONE, status.ready),
     Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key mask"),
-    Route("/v1/bucket", "GET", JOB, buckets.read, "key mask"),
+    Route("/v1/bucket", "GET", JOB, buckets.read, "key defaults mask"),
     Route("/v1/bucket", "PATCH", JOB, buckets.patch, "mask", _PATCHES),
     Route("/v1/bucket", "PUT", JOB, buckets.put, "mask", _DOCUMENT),
     Route("/v1/bucket/events", "GET", JOB, events.watch, "key mask snapshot", speaks_json=False),
@@ -65,7 +65,7 @@ ROUTES = (
     Route("/v1/contexts", "POST", OPERATOR, contexts.create, accepts=_DOCUMENT),
     Route("/v1/contexts/{id}", "DELETE", OPERATOR, contexts.revoke),
     Route("/v1/device/bucket", "DELETE", DEVICE, buckets.delete, "key mask"),
-    Route("/v1/device/bucket", "GET", DEVICE, buckets.read, "key mask"),
+    Route("/v1/device/bucket", "GET", DEVICE, buckets.read, "key defaults mask"),
     Route("/v1/device/bucket", "PATCH", DEVICE, buckets.patch, "mask", _PATCHES),
     Route("/v1/device/bucket", "PUT", DEVICE, buckets.put, "mask", _DOCUMENT),
     Route(
@@ -77,7 +77,7 @@ ROUTES = (
         speaks_json=False,
     ),
     Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key mask"),
-    Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, "key mask"),
+    Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, "key defaults mask"),
     Route("/v1/devices/{device}/bucket", "PATCH", OPERATOR, buckets.patch, "mask", _PATCHES),
     Route(
         "/v1/devices/{device}/bucket", "PUT", OPERATOR, buckets.put, f"mask {_METADATA}", _DOCUMENT
@@ -91,7 +91,7 @@ ROUTES = (
         speaks_json=False,
     ),
     Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation mask"),
-    Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation mask"),
+    Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation defaults mask"),
     Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation mask", _PATCHES),
     Route(_PAIR, "PUT", OPERATOR, buckets.put, f"automation mask {_METADATA}", _DOCUMENT),
     Route(
@@ -115,7 +115,14 @@ ROUTES = (
     Route("/v1/schemas", "GET", OPERATOR, schemas.list_all),
     Route("/v1/schemas/{automation}", "DELETE", OPERATOR, schemas.remove),
     Route("/v1/schemas/{automation}", "GET", OPERATOR, schemas.read),
-    Route("/v1/schemas/{automation}", "PUT", OPERATOR, schemas.put, "force dry_run", _DOCUMENT),
+    Route(
+        "/v1/schemas/{automation}",
+        "PUT",
+        OPERATOR,
+        schemas.put,
+        "force dry_run existing",
+        _DOCUMENT,
+    ),
     Route("/v1/schemas/{automation}/check", "POST", OPERATOR, schemas.check, accepts=_DOCUMENT),
     Route("/v1/status", "GET", OPERATOR, status.status),
 )

@@ -17,7 +17,7 @@ from ...model.bucket import BucketKey, Snapshot, envelope_fields, is_timestamp
 from ...model.changes import Change, Metadata
 from ...model.masks import refuse_masks
 from ...model.strict_json import as_object
-from ...store.base import BucketInfo, Filter, Page
+from ...store.base import BucketInfo, Filter, Page, settled
 from .. import headers, responses
 from ..request import Request
 from ..responses import Deferred, Reply, Response
@@ -34,7 +34,10 @@ ChangeOf = Callable[[Request, object], Change]
 
 def read(request: Request) -> Reply:
     target = request.bucket
+    completes = bool(request.head.query) and request.flag("defaults")
     found = request.services.buckets.read(target.key, request.head.stale_ok)
+    if completes:
+        return _read_completed(request, found)
     if isinstance(found, Snapshot):
         return _shown(request, found)
     return _read_later(request, found)
@@ -43,6 +46,23 @@ def read(request: Request) -> Reply:
 async def _read_later(request: Request, found: Awaitable[Snapshot]) -> Response:
     reply = _shown(request, await found)
     return reply if isinstance(reply, Response) else await reply
+
+
+async def _read_completed(request: Request, found: Snapshot | Awaitable[Snapshot]) -> Response:
+    """Return the response to a read with ``defaults``: the bucket completed by its schema."""
+    target, head = request.bucket, request.head
+    stored = await settled(found)
+    # The schema may have changed where the bucket has not, so a 304 would be wrong.
+    head.preconditions._replace(if_none_match=None).check(stored, target.key, "read")
+    return await offload(_completed, request, stored)
+
+
+def _completed(request: Request, stored: Snapshot) -> Response:
+    target, keys = request.bucket, request.head.query.get("key")
+    now = request.services.buckets.completed(stored, target.automation)
+    chosen = now if keys is None else _selected(now, keys)
+    masking = _masking(request, now) if request.head.masked else None
+    return target.template.fill(chosen if masking is None else masking.snapshot(chosen))
 
 
 def _shown(request: Request, now: Snapshot) -> Response | Coroutine[Any, Any, Response]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
+from urllib.parse import unquote
 
 _LISTS, _ONE = ("allOf", "anyOf", "oneOf"), ("not", "if", "then", "else")
 _CHILD = ("items", "additionalProperties", "contains", "unevaluatedItems", "unevaluatedProperties")
@@ -88,7 +89,7 @@ def resolve(root: Any, reference: str) -> Any:
     here = root
     if reference not in ("#", "") and not reference.startswith("#/"):
         return None
-    for piece in reference.removeprefix("#").split("/")[1:]:
+    for piece in unquote(reference).removeprefix("#").split("/")[1:]:
         key = piece.replace("~1", "/").replace("~0", "~")
         if isinstance(here, dict) and key in here:
             here = here[key]

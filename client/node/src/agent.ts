@@ -1,14 +1,16 @@
 import { resolve } from "./context.js";
 import { BucketError } from "./errors.js";
 import { encodeObject, nameOfError } from "./json.js";
-import { type AnyWriteOptions, writeHeaders } from "./preconditions.js";
+import { type AnyWriteOptions, defaultsQuery, writeHeaders } from "./preconditions.js";
 import { type BucketRequest, requestBucket, requestMinimal } from "./request.js";
 import type {
   BucketData,
+  BucketDataWithDefaults,
   BucketResult,
   DeviceBucketData,
   DeviceBucketResult,
   Failure,
+  ReadOptions,
   WatchOptions,
   WatchResult,
   WriteResult,
@@ -19,6 +21,9 @@ import { watch } from "./watch.js";
 export interface AgentBucket {
   /** Read the stored bucket; `{}` if there is none yet. */
   get(): Promise<BucketResult>;
+  /** Read the bucket with the defaults of its schema for the keys that it lacks. */
+  get(options: { defaults: true }): Promise<BucketResult<BucketDataWithDefaults>>;
+  get(options: ReadOptions): Promise<BucketResult<BucketData | BucketDataWithDefaults>>;
   /** Merge shallowly: keys not named stay, `null` is a value. The result holds the whole bucket. */
   set(data: Partial<BucketData>, options?: { returning?: true | undefined }): Promise<BucketResult>;
   /** Merge shallowly; the result holds the revision, but not the bucket. */
@@ -46,7 +51,7 @@ export interface Agent {
 export const agent: Agent = {
   utils: {
     bucket: {
-      get: () => read(false),
+      get: (options?: ReadOptions) => read(false, options),
       set: (data: unknown, options?: AnyWriteOptions) => merge(false, data, options),
       watch: (options) => changes(false, options),
     },
@@ -58,8 +63,12 @@ export const agent: Agent = {
   },
 };
 
-function read(deviceBucket: boolean): Promise<any> {
-  return resultOf(() => requestBucket(resolve({ deviceBucket }), { method: "GET" }).then(({ body }) => body));
+function read(deviceBucket: boolean, options?: ReadOptions): Promise<any> {
+  return resultOf(() => {
+    const target = resolve({ deviceBucket });
+    const query = defaultsQuery(options, "read the bucket");
+    return requestBucket(target, { method: "GET", query }).then(({ body }) => body);
+  });
 }
 
 function merge(deviceBucket: boolean, data: unknown, options: AnyWriteOptions | undefined): Promise<any> {

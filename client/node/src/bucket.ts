@@ -2,7 +2,7 @@ import { sleep } from "./clock.js";
 import { type BucketOptions, quote, resolve } from "./context.js";
 import { InvalidRequestError, PreconditionFailedError } from "./errors.js";
 import { encode, encodeObject } from "./json.js";
-import { type AnyWriteOptions, preconditionHeaders, splitOptions, writeHeaders } from "./preconditions.js";
+import { type AnyWriteOptions, defaultsQuery, preconditionHeaders, splitOptions, writeHeaders } from "./preconditions.js";
 import { type BucketRequest, type BucketResponse, request, requestBucket, requestMinimal } from "./request.js";
 import type {
   AnyBucket,
@@ -11,11 +11,13 @@ import type {
   JsonPatchOperation,
   MinimalWriteOptions,
   Precondition,
+  ReadOptions,
   Snapshot,
   WatchOptions,
   WriteOptions,
   WriteSuccess,
 } from "./types.js";
+import { warn } from "./warnings.js";
 import { watch } from "./watch.js";
 
 export type { BucketOptions } from "./context.js";
@@ -26,20 +28,29 @@ const MAX_ROUNDS = 200;
  * One bucket as plain objects; every method rejects with a BucketError.
  *
  * Without options the context comes from the environment, read at each call. `T` is the type of
- * the bucket once it is written; before its first write the bucket is `{}`.
+ * the bucket once it is written; before its first write the bucket is `{}`. `D` is its type once
+ * defaults have completed it.
  */
-export class Bucket<T extends object = AnyBucket> {
+export class Bucket<T extends object = AnyBucket, D extends object = T> {
   private readonly options: BucketOptions;
 
   constructor(options: BucketOptions = {}) {
     this.options = { ...options };
   }
 
-  /** Read the bucket, or only those of the named keys that are stored. */
+  /**
+   * Read the bucket, or only those of the named keys that are stored. Options follow the keys; with
+   * `defaults` the daemon adds the keys that the bucket lacks and its schema has a default for.
+   */
   get(): Promise<T>;
+  get(options: { defaults: true }): Promise<D>;
+  get(options: ReadOptions): Promise<T | D>;
   get<K extends keyof T & string>(...keys: K[]): Promise<Partial<Pick<T, K>>>;
-  async get(...keys: string[]): Promise<unknown> {
-    return this.content({ method: "GET", query: queryOf(keys) });
+  get<K extends keyof T & keyof D & string>(...keysAndOptions: [...K[], { defaults: true }]): Promise<Pick<D, K>>;
+  async get(...given: unknown[]): Promise<unknown> {
+    const [keys, options] = splitOptions<ReadOptions>(given);
+    const query = [...queryOf(keys), ...defaultsQuery(options, "read the bucket")];
+    return this.content({ method: "GET", query });
   }
 
   /** Merge shallowly; resolve to the whole bucket, or to its revision with `returning: false`. */
@@ -63,7 +74,7 @@ export class Bucket<T extends object = AnyBucket> {
   remove(...keysAndOptions: [...(keyof T & string)[], WriteOptions]): Promise<T>;
   remove(...keysAndOptions: [...(keyof T & string)[], MinimalWriteOptions]): Promise<WriteSuccess>;
   async remove(...given: unknown[]): Promise<unknown> {
-    const [keys, options] = splitOptions(given);
+    const [keys, options] = splitOptions<AnyWriteOptions>(given);
     // Without this check, spreading an empty list would delete the whole bucket.
     if (keys.length === 0) {
       throw new InvalidRequestError("cannot remove keys: none is named; clear() removes the whole bucket");
@@ -148,15 +159,21 @@ export class Bucket<T extends object = AnyBucket> {
   private async write(verb: string, wanted: BucketRequest, options: AnyWriteOptions | undefined): Promise<unknown> {
     const headers = { ...wanted.headers, ...writeHeaders(options, verb) };
     if (options?.returning !== false) return this.content({ ...wanted, headers });
-    return requestMinimal(resolve(this.options), { ...wanted, headers }, this.options.timeout);
+    const target = resolve(this.options);
+    const result = await requestMinimal(target, { ...wanted, headers }, this.options.timeout);
+    warn(target.path, result.warnings);
+    return result;
   }
 
   private async content(wanted: BucketRequest): Promise<any> {
     return (await this.send(wanted)).content;
   }
 
-  private send(wanted: BucketRequest): Promise<BucketResponse> {
-    return requestBucket(resolve(this.options), wanted, this.options.timeout);
+  private async send(wanted: BucketRequest): Promise<BucketResponse> {
+    const target = resolve(this.options);
+    const response = await requestBucket(target, wanted, this.options.timeout);
+    warn(target.path, response.body.warnings);
+    return response;
   }
 }
 

@@ -10,23 +10,32 @@ from . import _operations
 from ._async_connections import sleep
 from ._async_transport import exchange
 from ._errors import PreconditionFailed
-from ._operations import UNGUARDED, B, Backoff, BaseBucket, P, Snapshot
+from ._operations import UNGUARDED, B, Backoff, BaseBucket, D, P, Snapshot
 
 if TYPE_CHECKING:
     from ._events import Change
     from ._operations import Operation
 
 
-class AsyncBucket(BaseBucket[B, P]):
+class AsyncBucket(BaseBucket[B, P, D]):
     """``Bucket`` for asyncio, on the loop itself; usable from any number of loops.
 
     A cancelled call may still take effect if it was sent; read the bucket to know.
     """
 
-    async def get(self, *keys: str) -> B:
-        """Return the bucket, ``{}`` if none is stored; with keys, only those that it has."""
-        found: B = await self._run(_operations.read(keys))
-        return found
+    @overload
+    async def get(self, *keys: str, defaults: Literal[False] = False) -> B: ...
+    @overload
+    async def get(self, *keys: str, defaults: Literal[True]) -> D: ...
+    @overload
+    async def get(self, *keys: str, defaults: bool) -> B | D: ...
+    async def get(self, *keys: str, defaults: bool = False) -> Any:
+        """Return the bucket, ``{}`` if none is stored; with keys, only those that it has.
+
+        With ``defaults`` the daemon adds the defaults of its schema for the keys that the bucket
+        lacks; nothing is stored.
+        """
+        return await self._run(_operations.read(keys, defaults))
 
     async def snapshot(self) -> Snapshot[B]:
         """Return the bucket with its revision and ETag."""
@@ -224,7 +233,4 @@ class AsyncBucket(BaseBucket[B, P]):
         """Return the bucket after an operation, None unless ``returning``."""
         request = self._request(operation)
         response = await exchange(request.method, request.data, request.path, request.timeout)
-        if not returning:
-            request.minimal_reply(response)
-            return None
-        return request.reply(response).members[request.scope.label]
+        return _operations.result_of(request, response, returning)

@@ -6,7 +6,7 @@ import time
 
 from . import _operations, _transport
 from ._errors import PreconditionFailed
-from ._operations import UNGUARDED, B, Backoff, BaseBucket, P, Snapshot
+from ._operations import UNGUARDED, B, Backoff, BaseBucket, D, P, Snapshot
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -22,7 +22,7 @@ else:
         """Ignore the overloads, which only type checkers need."""
 
 
-class Bucket(BaseBucket[B, P]):
+class Bucket(BaseBucket[B, P, D]):
     """One bucket; ``Bucket[MyTypedDict]`` types its content. Every call may raise BucketError.
 
     ``bucketctl types`` writes a module with a ``Bucket`` whose writes are typed as well.
@@ -32,10 +32,19 @@ class Bucket(BaseBucket[B, P]):
     PreconditionFailed if the bucket has changed since (None: if a bucket is stored now).
     """
 
-    def get(self, *keys: str) -> B:
-        """Return the bucket, ``{}`` if none is stored; with keys, only those that it has."""
-        found: B = self._run(_operations.read(keys))
-        return found
+    @overload
+    def get(self, *keys: str, defaults: Literal[False] = False) -> B: ...
+    @overload
+    def get(self, *keys: str, defaults: Literal[True]) -> D: ...
+    @overload
+    def get(self, *keys: str, defaults: bool) -> B | D: ...
+    def get(self, *keys: str, defaults: bool = False) -> Any:
+        """Return the bucket, ``{}`` if none is stored; with keys, only those that it has.
+
+        With ``defaults`` the daemon adds the defaults of its schema for the keys that the bucket
+        lacks; nothing is stored.
+        """
+        return self._run(_operations.read(keys, defaults))
 
     def snapshot(self) -> Snapshot[B]:
         """Return the bucket with its revision and ETag."""
@@ -224,7 +233,4 @@ class Bucket(BaseBucket[B, P]):
         """Return the bucket after an operation, None unless ``returning``."""
         request = self._request(operation)
         response = _transport.exchange(request.method, request.data, request.path, request.timeout)
-        if not returning:
-            request.minimal_reply(response)
-            return None
-        return request.reply(response).members[request.scope.label]
+        return _operations.result_of(request, response, returning)

@@ -104,8 +104,14 @@ class Scope:
         token = None if self.token is None else "…"
         return f"Scope(token={token}, device={self.device!r}, job={self.job!r})"
 
-    def target(self, keys: Iterable[str] = (), more: Iterable[str] = ()) -> str:
-        """Return path and query of the bucket; ``more`` are parameters of the query."""
+    def target(
+        self, keys: Iterable[str] = (), defaults: bool = False, more: Iterable[str] = ()
+    ) -> str:
+        """Return path and query of the bucket, which may be completed by ``defaults``.
+
+        ``more`` are further parameters of the query.
+        """
+        more = ["defaults=true", *more] if defaults else more
         return self._path + self._query(keys, more)
 
     def events(

@@ -44,21 +44,25 @@ const MEMBERS = ["device", "job", "automation", "ttl_seconds", "label"];
 const ACCEPTS: Readonly<Record<string, readonly string[]>> = {
   PUT: [JSON_TYPE], POST: [JSON_TYPE], PATCH: [JSON_TYPE, MERGE_PATCH, JSON_PATCH],
 };
+/** The parameters of a path that a method does not have. */
+const NOT_OF: Readonly<Record<string, readonly string[]>> = {
+  PUT: ["key", "defaults"], PATCH: ["key", "defaults"], DELETE: ["defaults"],
+};
 const bucket = { GET: read, PATCH: patch, PUT: put, DELETE: clear };
 const ROUTES: readonly Route[] = [
   { path: "/healthz", handlers: { GET: ready }, access: "anyone" },
   { path: "/readyz", handlers: { GET: ready }, access: "anyone" },
-  { path: "/v1/bucket", handlers: bucket, parameters: ["key", "mask"], access: "job" },
+  { path: "/v1/bucket", handlers: bucket, parameters: ["key", "defaults", "mask"], access: "job" },
   { path: "/v1/bucket/events", handlers: { GET: watch }, parameters: ["key", "mask", "snapshot"], access: "job" },
   { path: "/v1/buckets", handlers: { GET: listAll }, parameters: ["device", "job", "automation", "limit", "cursor"] },
   { path: "/v1/context", handlers: { GET: ownContext }, access: "device" },
   { path: "/v1/contexts", handlers: { GET: listContexts, POST: createContext } },
   { path: "/v1/contexts/{id}", handlers: { DELETE: revokeContext } },
-  { path: "/v1/device/bucket", handlers: bucket, parameters: ["key", "mask"], access: "device" },
+  { path: "/v1/device/bucket", handlers: bucket, parameters: ["key", "defaults", "mask"], access: "device" },
   { path: "/v1/device/bucket/events", handlers: { GET: watch }, parameters: ["key", "mask", "snapshot"], access: "device" },
-  { path: "/v1/devices/{device}/bucket", handlers: bucket, parameters: ["key", "mask"] },
+  { path: "/v1/devices/{device}/bucket", handlers: bucket, parameters: ["key", "defaults", "mask"] },
   { path: "/v1/devices/{device}/bucket/events", handlers: { GET: watch }, parameters: ["key", "mask", "snapshot"] },
-  { path: "/v1/devices/{device}/jobs/{job}/bucket", handlers: bucket, parameters: ["key", "automation", "mask"] },
+  { path: "/v1/devices/{device}/jobs/{job}/bucket", handlers: bucket, parameters: ["key", "automation", "defaults", "mask"] },
   {
     path: "/v1/devices/{device}/jobs/{job}/bucket/events",
     handlers: { GET: watch },
@@ -77,8 +81,7 @@ export function handle(state: State, request: Request): Response {
   const method = request.method === "HEAD" ? "GET" : request.method;
   const handler = Object.hasOwn(route.handlers, method) ? route.handlers[method] : undefined;
   if (!handler) throw notAllowed(request, route);
-  const writes = method === "PUT" || method === "PATCH";
-  const query = request.query((route.parameters ?? []).filter((name) => !(writes && name === "key")));
+  const query = request.query((route.parameters ?? []).filter((name) => !NOT_OF[method]?.includes(name)));
   if (!route.path.endsWith("/events")) request.acceptJson();
   const { token } = request;
   // Without schemas there are no secrets to mask.
@@ -141,9 +144,12 @@ function keyIn({ device, job }: Record<string, string>): Key {
 function read(resolved: ResolvedRequest): Response {
   const now = resolved.state.read(resolved.key);
   const { preconditions } = resolved;
-  if (!ifNoneMatchHolds(preconditions, now)) return { status: 304, text: null, etag: now.etag };
-  check(preconditions, now);
-  const stored = bucketOf(now);
+  const completes = flag(resolved, "defaults");
+  if (!completes && !ifNoneMatchHolds(preconditions, now)) return { status: 304, text: null, etag: now.etag };
+  check(completes ? { ifMatch: preconditions.ifMatch } : preconditions, now);
+  const bucket = bucketOf(now);
+  const missing = completes ? [...resolved.state.defaultsOf(resolved.key)].filter(([key]) => !bucket.has(key)) : [];
+  const stored: JsonObject = new Map([...bucket, ...missing]);
   const keys = resolved.query.get("key") ?? [...stored.keys()];
   const chosen = keys.filter((key) => stored.has(key)).map((key) => [key, stored.get(key)!] as const);
   return result(resolved, now, new Map(chosen));
@@ -202,13 +208,19 @@ function watchAll(resolved: ResolvedRequest): Response {
   return streaming(resolved, { key: undefined, names: { device, job, automation }, members: resolved.query.get("key") });
 }
 
-function streaming({ state, request, query, context }: ResolvedRequest, filter: Filter): Response {
-  const snapshot = query.get("snapshot")?.[0] ?? "false";
-  if (snapshot !== "true" && snapshot !== "false") {
-    throw new InvalidRequestError(`cannot use the parameter snapshot: it must be true or false`);
-  }
+function streaming(resolved: ResolvedRequest, filter: Filter): Response {
+  const { state, request, context } = resolved;
+  const snapshot = flag(resolved, "snapshot");
   const since = request.headers.get("last-event-id")?.[0];
-  return { status: 200, text: null, stream: new Stream(state, filter, context, since, snapshot === "true") };
+  return { status: 200, text: null, stream: new Stream(state, filter, context, since, snapshot) };
+}
+
+function flag({ query }: ResolvedRequest, name: string): boolean {
+  const text = query.get(name)?.[0] ?? "false";
+  if (text !== "true" && text !== "false") {
+    throw new InvalidRequestError(`cannot use the parameter ${name}: it must be true or false`);
+  }
+  return text === "true";
 }
 
 function listAll({ state, query }: ResolvedRequest): Response {

@@ -76,6 +76,8 @@ export class State {
   readonly watchers = new Set<() => void>();
   serving = false;
   private readonly written = new Map<string, Write[]>();
+  /** By bucket, what a schema would have as defaults. */
+  private readonly defaults = new Map<string, JsonObject>();
   private readonly contexts = new Map<string, Context>();
   private readonly instanceId = randomBytes(4).toString("hex");
   private count = 0;
@@ -84,6 +86,14 @@ export class State {
 
   read(key: Key): Stored {
     return this.buckets.get(nameOf(key)) ?? ABSENT;
+  }
+
+  defaultsOf(key: Key): JsonObject {
+    return this.defaults.get(nameOf(key)) ?? new Map();
+  }
+
+  setDefaults(key: Key, defaults: JsonObject): void {
+    this.defaults.set(nameOf(key), defaults);
   }
 
   writes(key: Key): Write[] {

@@ -54,6 +54,11 @@ export class StoredBucket {
     this.state.forgetWrites(this.key);
   }
 
+  /** Complete later reads with `defaults` by these keys, as a schema with defaults does. */
+  setDefaults(data: object): void {
+    this.state.setDefaults(this.key, parseObject(Buffer.from(encodeObject(data, "set the defaults"))));
+  }
+
   /** Revoke the token, as an operator may at any time. */
   revoke(): void {
     this.state.revoke(this.context.id);

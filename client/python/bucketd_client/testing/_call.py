@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, NamedTuple
 
+from .._errors import error
 from ._events import Stream
 from ._model import Context, Key, Preconditions, check_name
 from ._requests import Request
@@ -34,6 +35,14 @@ class Call(NamedTuple):
 
     def one(self, name: str) -> str | None:
         return self.query.get(name, [None])[0]
+
+    def flag(self, parameter: str) -> bool:
+        text = self.one(parameter)
+        if text not in (None, "true", "false"):
+            raise error(
+                "invalid_request", f"cannot use the parameter {parameter}: it must be true or false"
+            )
+        return text == "true"
 
     def name(self, parameter: str) -> str | None:
         given = self.one(parameter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .. import _json_patch
 from .._errors import error
 from . import _changes, _strict_json
 from ._call import Call, Handler, Response
@@ -19,18 +20,25 @@ HOW_TO_START = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAN
 
 def read(call: Call) -> Response:
     now = call.state.read(call.key)
+    if call.flag("defaults"):
+        call.preconditions._replace(if_none_match=None).check(now)
+        bucket, defaults = now.bucket, call.state.defaults_of(call.key)
+        missing = {key: value for key, value in defaults.items() if key not in bucket}
+        return _result(call, now, _selected(call, {**bucket, **missing}))
     if not call.preconditions.if_none_match_holds(now):
         return Response(None, 304, now.etag)
     call.preconditions.check(now)
-    bucket, keys = now.bucket, call.query.get("key")
-    if keys is not None:
-        bucket = {key: bucket[key] for key in keys if key in bucket}
-    return _result(call, now, bucket)
+    return _result(call, now, _selected(call, now.bucket))
+
+
+def _selected(call: Call, bucket: Object) -> Object:
+    keys = call.query.get("key")
+    return bucket if keys is None else {key: bucket[key] for key in keys if key in bucket}
 
 
 def patch(call: Call) -> Response:
     if call.media_type == JSON_PATCH:
-        return _commit(call, _changes.json_patch(_written(call), call.state.max_bytes))
+        return _commit(call, _json_patch.json_patch(_written(call), call.state.max_bytes))
     data = _strict_json.as_object(_written(call))
     if call.media_type == MERGE_PATCH:
         return _commit(call, _changes.merge_patch(data))
@@ -68,13 +76,9 @@ def _members(call: Call) -> frozenset[str] | None:
 
 
 def _streaming(call: Call, only: Filter) -> Response:
-    snapshot = call.one("snapshot")
-    if snapshot not in (None, "true", "false"):
-        raise error(
-            "invalid_request", "cannot use the parameter snapshot: it must be true or false"
-        )
+    snapshot = call.flag("snapshot")
     since = call.request.headers.get("last-event-id", [None])[0]
-    return Response(None, stream=Stream(call.state, only, call.context, since, snapshot == "true"))
+    return Response(None, stream=Stream(call.state, only, call.context, since, snapshot))
 
 
 def ready(_call: Call) -> Response:
@@ -90,21 +94,23 @@ class Route(NamedTuple):
 
 # The media types of the body, where a method takes one.
 _ACCEPTS = {"PUT": (JSON,), "POST": (JSON,), "PATCH": (JSON, MERGE_PATCH, JSON_PATCH)}
+# The parameters of a path that a method does not have.
+_NOT_OF = {"PUT": ("key", "defaults"), "PATCH": ("key", "defaults"), "DELETE": ("defaults",)}
 _BUCKET: dict[str, Handler] = {"GET": read, "PATCH": patch, "PUT": put, "DELETE": delete}
 ROUTES = (
     Route("/healthz", "", {"GET": ready}, "anyone"),
     Route("/readyz", "", {"GET": ready}, "anyone"),
-    Route("/v1/bucket", "key mask", _BUCKET, "job"),
+    Route("/v1/bucket", "key defaults mask", _BUCKET, "job"),
     Route("/v1/bucket/events", "key mask snapshot", {"GET": watch}, "job"),
     Route("/v1/buckets", "device job automation limit cursor", {"GET": list_all}),
     Route("/v1/context", "", {"GET": own_context}, "device"),
     Route("/v1/contexts", "", {"GET": list_contexts, "POST": create_context}),
     Route("/v1/contexts/{id}", "", {"DELETE": revoke_context}),
-    Route("/v1/device/bucket", "key mask", _BUCKET, "device"),
+    Route("/v1/device/bucket", "key defaults mask", _BUCKET, "device"),
     Route("/v1/device/bucket/events", "key mask snapshot", {"GET": watch}, "device"),
-    Route("/v1/devices/{device}/bucket", "key mask", _BUCKET),
+    Route("/v1/devices/{device}/bucket", "key defaults mask", _BUCKET),
     Route("/v1/devices/{device}/bucket/events", "key mask snapshot", {"GET": watch}),
-    Route("/v1/devices/{device}/jobs/{job}/bucket", "key automation mask", _BUCKET),
+    Route("/v1/devices/{device}/jobs/{job}/bucket", "key automation defaults mask", _BUCKET),
     Route(
         "/v1/devices/{device}/jobs/{job}/bucket/events",
         "automation key mask snapshot",
@@ -126,8 +132,8 @@ def respond(state: State, request: Request) -> Response:
     if handler is None:
         takes = ", ".join(sorted({*route.handlers, *(["HEAD"] if "GET" in route.handlers else [])}))
         raise error("method_not_allowed", f"cannot {method} {request.path}: it takes {takes}")
-    writes = method in ("PUT", "PATCH")
-    query = request.query(route.parameters.replace("key", "") if writes else route.parameters)
+    others = _NOT_OF.get(method, ())
+    query = request.query(" ".join(p for p in route.parameters.split() if p not in others))
     if not route.path.endswith("/events"):
         request.accept_json()
     token = request.token()

@@ -35,6 +35,8 @@ class State:
     max_bytes: int = 1024 * 1024
     buckets: dict[Key, Stored] = field(default_factory=dict)
     writes: dict[Key, list[Write]] = field(default_factory=dict)
+    # By bucket, what a schema would have as defaults.
+    defaults: dict[Key, Object] = field(default_factory=dict)
     contexts: dict[str, Context] = field(default_factory=dict)
     notifications: list[Notification] = field(default_factory=list)
     streams: int = 0
@@ -58,6 +60,10 @@ class State:
             return None
         position = int(number[:9])
         return position if position <= len(self.notifications) else None
+
+    def defaults_of(self, key: Key) -> Object:
+        with self.lock:
+            return self.defaults.get(key, {})
 
     def read(self, key: Key) -> Stored:
         with self.lock:

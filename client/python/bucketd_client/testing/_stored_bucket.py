@@ -59,6 +59,12 @@ class StoredBucket:
             self._seeded = self._state.commit(self._key, "PUT", _changes.replace(text))
             self._state.writes.pop(self._key, None)
 
+    def set_defaults(self, data: Mapping[str, Any]) -> None:
+        """Complete later reads with ``defaults`` by these keys, as a schema with defaults does."""
+        defaults = _strict_json.loads_object(encode(whole(data)))
+        with self._state.lock:
+            self._state.defaults[self._key] = defaults
+
     def revoke(self) -> None:
         """Revoke the token, as an operator may at any time."""
         self._state.revoke(self._context.id)

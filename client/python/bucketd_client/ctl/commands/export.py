@@ -102,7 +102,7 @@ def _output(options: Options) -> Iterator[IO[bytes]]:
 def _writer(file: IO[bytes], kind: str) -> Iterator[Writer]:
     if kind == "ndjson":
         shown = isinstance(file, _StandardOutput) and output.on_terminal()
-        yield lambda envelope: file.write(_line(envelope, _visible if shown else str))
+        yield lambda envelope: file.write(line_of(envelope, _visible if shown else str))
         return
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         yield lambda envelope: _add(tar, envelope)
@@ -112,7 +112,8 @@ def _visible(text: str) -> str:
     return output.plain(output.masks_shown(text))
 
 
-def _line(envelope: dict[str, Any], safe: Callable[[str], str]) -> bytes:
+def line_of(envelope: dict[str, Any], safe: Callable[[str], str] = str) -> bytes:
+    """Return an envelope as one line of an export."""
     return safe(json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))).encode() + b"\n"
 
 

@@ -107,6 +107,9 @@ SCHEMA_NOTES = """\
 FILE is a JSON Schema (2020-12), or the field form: {"fields": [{"name", "type", …}]};
 - reads standard input. "secret": true in a field ("writeOnly": true in JSON Schema) marks a secret,
 which a terminal shows as ••••."""
+SCHEMA_SET_TOLERATE = """
+With --tolerate, violations that stand in stored buckets do not refuse a write which leaves those
+values as they are; they are told as warnings. A later schema set without --tolerate ends that."""
 SCHEMA_CHECK_STATUS = """
 Exit status 5: there are some; 1: a stored bucket could not be read, so it was not checked."""
 SCHEMA_SET_STATUS = """
@@ -132,7 +135,9 @@ cleared, device buckets too. The command asks first; scripts use --yes."""
 SET_NOTES = """\
 KEY ends at the first = of the word; a string follows = and JSON follows :=. So a key may contain
 dots, slashes or blanks, or be empty; pass a key that contains = or ends in a colon with --data.
-A string stays a string: n=1 sets "1", n:=1 sets 1. Words override the keys of --data (or -)."""
+A string stays a string: n=1 sets "1", n:=1 sets 1. Words override the keys of --data (or -).
+A schema never writes its defaults by itself: --defaults sets those whose keys are not stored yet,
+in one write, unless others change the bucket meanwhile, and names them on standard error."""
 GET_NOTES = """\
 With one KEY get prints its value; exit status 1 means that the bucket has no such key. With several
 it prints an object with those that exist. A bucket that was never written is {}. On a terminal a
@@ -186,7 +191,11 @@ COMMANDS = (
     ),
     Command(
         "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
-        (*TARGET, *REVEAL, Option("raw", "", "with one KEY: print a string without its quotes")),
+        (
+            *TARGET, *REVEAL,
+            Option("raw", "", "with one KEY: print a string without its quotes"),
+            Option("defaults", "", "add the defaults of its schema for keys that it lacks"),
+        ),
         "bucketctl get --device phone-1 --job login\n"
         "bucketctl get --device phone-1 --job login sessionToken --raw", "commands.buckets:get",
         notes=GET_NOTES,
@@ -230,13 +239,21 @@ COMMANDS = (
     ),
     Command(
         "schema set", "AUTOMATION FILE", "set the schema of an automation's buckets",
-        (Option("force", "", "also if stored buckets violate it"), *DAEMON),
-        "bucketctl schema set login login.json", "commands.schemas:put", 2, 2,
-        notes=SCHEMA_NOTES + SCHEMA_SET_STATUS,
+        (
+            Option("force", "", "also if stored buckets violate it"),
+            Option("tolerate", "", "also then, and refuse later only what a write makes worse"),
+            *DAEMON,
+        ),
+        "bucketctl schema set login login.json\n"
+        "bucketctl schema set login login.json --tolerate", "commands.schemas:put", 2, 2,
+        notes=SCHEMA_NOTES + SCHEMA_SET_TOLERATE + SCHEMA_SET_STATUS,
     ),
     Command(
         "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",
-        TARGET + REVEAL + GUARD + QUIET + DATA,
+        (
+            *TARGET, *REVEAL, *GUARD, *QUIET, *DATA,
+            Option("defaults", "", "also set the defaults of its schema for keys that it lacks"),
+        ),
         "bucketctl set --device phone-1 --job login sessionToken=s3cr3t loggedIn:=true\n"
         "echo '{\"loggedIn\": true}' | bucketctl set --device phone-1 --job login -",
         "commands.buckets:set_keys", notes=SET_NOTES,

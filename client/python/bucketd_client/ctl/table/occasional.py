@@ -68,6 +68,17 @@ that was written later on the target, or a different schema there, stays and is 
 records the copied buckets, so that a later run can also remove those removed at the source: use
 the same file for all runs of one move. While a bucket of the source cannot be read, nothing is
 removed at the target. docs/fleet.md describes the move of a whole farm."""
+SCHEMA_MIGRATE_NOTES = """\
+Each bucket is changed by a JSON Patch (RFC 6902), or by CMD: a command of the shell that gets the
+bucket as JSON on standard input and prints the new one, with BUCKETD_DEVICE and BUCKETD_JOB in its
+environment. First all new states are computed, and the daemon checks them by NEW.json; if one
+bucket is refused, nothing is changed. Then the command asks; scripts use --yes. It writes a backup
+(lines of bucketctl export, mode 0600) and beside it a record of what is changed (FILE.state), sets
+a schema that allows the old and the new form, changes bucket by bucket with If-Match, and sets
+NEW.json. After an interruption the same command continues, and changes no bucket twice. A bucket
+that is created meanwhile is changed if NEW.json refuses it. Values that a schema marks as secret
+are shown as ••••. Exit status 5: NEW.json refuses a bucket; 6: others change a bucket all the time;
+1: another refusal, or a bucket could not be read and was left alone."""
 SWEEP_NOTES = """\
 N is a whole number of days, from 1 to 36525. Removed buckets cannot be restored, so export them
 first if you may need them again. A bucket that is written meanwhile stays. The command asks first;
@@ -192,6 +203,22 @@ COMMANDS = (
         "    --note move.ndjson\n"
         "bucketctl migrate --from etcd --to file --to-socket ~/run/bucketd.sock --device 'a-*'",
         "migrate.migrate:migrate", most=0, notes=MIGRATE_NOTES,
+    ),
+    Command(
+        "schema migrate", "AUTOMATION",
+        "change the buckets of an automation along with its schema",
+        (
+            Option("to", "NEW.json", "the new schema, in either form"),
+            Option("patch", "OPS.json", "change each bucket by this JSON Patch"),
+            Option("run", "CMD", "change each bucket by this command"),
+            Option("run-timeout", "SECONDS", "how long CMD may take for one bucket (60)"),
+            Option("backup", "FILE", "write the old buckets to FILE (else named after the schema)"),
+            *SURE, *CALLS,
+        ),
+        "bucketctl schema migrate login --to login-2.json --patch rename.json --dry-run\n"
+        "bucketctl schema migrate login --to login-2.json \\\n"
+        "    --run 'jq \".token = .sessionToken | del(.sessionToken)\"'",
+        "schema_migration.migration:migrate", 1, 1, notes=SCHEMA_MIGRATE_NOTES,
     ),
     Command(
         "sweep", "", "remove buckets that were not written for long",
