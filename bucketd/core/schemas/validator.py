@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import jsonschema_rs
 import orjson
 
 from ...errors import InvalidRequest
+from ...model.document import Document
 from . import complexity, dialects, field_form
-from .messages import cause_of, describe, pointer
+from .messages import cause_of, describe, pointer, unexpected
 from .paths import Paths
+from .ratchet import Ratchet
 
 DRAFTS = (field_form.DIALECT, f"{field_form.DIALECT}#")
 MAX_BYTES = 4 * 1024 * 1024
@@ -25,7 +27,21 @@ MAX_KEYS_AND_ITEMS = 2500
 MAX_EVALUATIONS = 20_000
 OUTSIDE = "leads outside, and nothing is ever fetched"
 _NOT_IN_A_URI = re.compile(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]")
+NOT_TOLERATED = (
+    "; nothing is tolerated here, since the violations before and after the write cannot all be "
+    "listed: leave the bucket valid"
+)
 Violation = dict[str, Any]
+
+
+class Comparison(NamedTuple):
+    """The violations that a write makes, and those that stood in the stored bucket before it."""
+
+    refused: list[Violation]
+    tolerated: list[Violation]
+
+
+VALID = Comparison([], [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +66,57 @@ class Validator:
         treats all values as secrets, so that no message shows their lengths.
         """
         bucket = orjson.loads(text)
+        return [] if self._validator.is_valid(bucket) else self._listed(text, bucket, secret)
+
+    def compare(self, before: Document | None, after: Document, secret: bool = False) -> Comparison:
+        """Return which violations a write makes, and which stood in the bucket ``before`` it.
+
+        If the violations of either state cannot be listed, all count as new, unless nothing has
+        changed.
+        """
+        text = after.text
+        bucket = orjson.loads(text)
         if self._validator.is_valid(bucket):
-            return []
-        # Listing violations takes time exponential in the nesting; deciding validity does not.
+            return VALID
+        if before is after:
+            return Comparison([], self._listed(text, bucket, secret))
+        stored = None if before is None else orjson.loads(before.text)
+        if before is None or self._validator.is_valid(stored):
+            return Comparison(self._listed(text, bucket, secret), [])
+        if not (self._can_list(text, bucket) and self._can_list(before.text, stored)):
+            first, *others = self._listed(text, bucket, secret)
+            return Comparison([first | {"message": first["message"] + NOT_TOLERATED}, *others], [])
+        result = Comparison([], [])
+        ratchet, paths = Ratchet(self.json_schema, stored, bucket), Paths(bucket)
+        errors = self._validator.iter_errors(bucket)
+        for error, names in ratchet.compare(self._validator.iter_errors(stored), errors):
+            violation = self._violation(error, paths, secret)
+            for said, into in ((names.new, result.refused), (names.stood, result.tolerated)):
+                if said:
+                    partly = names.new and names.stood
+                    into.append(violation | {"message": unexpected(said)} if partly else violation)
+        return result
+
+    def _can_list(self, text: bytes, bucket: Any) -> bool:
+        """Report whether the violations of a bucket can be listed in bounded time.
+
+        Listing them takes time exponential in the nesting, while deciding validity does not; and
+        the library holds the interpreter's lock until it has found all of them.
+        """
+        if text.count(b",") >= MAX_KEYS_AND_ITEMS and _is_large(bucket):
+            return False
+        branching = self._branching
+        return branching is None or branching.bound(bucket, MAX_EVALUATIONS) <= MAX_EVALUATIONS
+
+    def _listed(self, text: bytes, bucket: Any, secret: bool) -> list[Violation]:
+        """Return the violations of a bucket that is not valid, as far as they can be listed."""
+        paths = Paths(bucket)
+        if self._can_list(text, bucket):
+            errors = self._validator.iter_errors(bucket)
+            return [self._violation(error, paths, secret) for error in errors]
         branching = self._branching
         if branching and branching.bound(bucket, MAX_EVALUATIONS) > MAX_EVALUATIONS:
             return [_too_deep(branching.place)]
-        paths = Paths(bucket)
-        # The library holds the interpreter's lock until it has found all violations.
-        if text.count(b",") < MAX_KEYS_AND_ITEMS or not _is_large(bucket):
-            errors = self._validator.iter_errors(bucket)
-            return [self._violation(error, paths, secret) for error in errors]
         try:
             self._validator.validate(bucket)
         except jsonschema_rs.ValidationError as error:
