@@ -70,9 +70,8 @@ class Migration:
         if record.finished:
             return self._nothing_left(record)
         secrets = SecretValues(in_force.json_schema, json_schema)
-        computer = Computer(
-            self.session, self.automation, self.transform, self.wanted, self._most_bytes()
-        )
+        new = (self.wanted, json_schema)
+        computer = Computer(self.session, self.automation, self.transform, new, self._most_bytes())
         if record.planned is not None:
             computer.planned = planned_in(self.backup_path, record.planned)
         plan = Plan(secrets)

@@ -16,11 +16,10 @@ from ... import _api, _context
 from ..._errors import BucketError
 from ..session import Session
 from .plan import repeated
+from .resources import resource
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MARK = "bucketctl schema migrate "
-# Never looked up: it makes each of both schemas a resource with references of its own.
-_BASE = "https://bucketd.invalid/"
 
 
 class InForce(NamedTuple):
@@ -85,19 +84,13 @@ def both(before: Any, after: Any, mark: str) -> dict[str, Any] | None:
     if set(_identifiers(before)) & set(_identifiers(after)):
         # Two resources of one name would be taken for each other.
         return None
-    branches = [_resource(before, "before"), _resource(after, "after")]
+    branches = [resource(before, "before"), resource(after, "after")]
     return {"$schema": DIALECT, "$comment": mark, "anyOf": branches}
 
 
 def anything(mark: str) -> dict[str, Any]:
     """Return a schema that allows any bucket."""
     return {"$schema": DIALECT, "$comment": mark}
-
-
-def _resource(schema: Any, name: str) -> Any:
-    if not isinstance(schema, dict) or isinstance(schema.get("$id"), str):
-        return schema
-    return {**schema, "$id": _BASE + name}
 
 
 def _identifiers(schema: Any) -> list[str]:
