@@ -11,6 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+from bucketd.fs import files
+from bucketd.model import changes
+from bucketd.model.apply import apply
+from bucketd.model.bucket import ABSENT, BucketKey, Snapshot
+from bucketd.model.preconditions import Preconditions
+from bucketd.store.file import envelope, paths
+
 from .load import over_connections
 from .peers import Bucketd, answers
 from .report import Report, micro
@@ -231,18 +238,20 @@ def _spread(work: str, daemon: Bucketd, name: str, scale: Scale):  # type: ignor
 
 
 def plant(home: Path, count: int) -> None:
-    """Write ``count`` bucket files as they would be after years, without the daemon."""
+    """Write ``count`` bucket files as the daemon leaves them, without the daemon."""
     jobs = min(1000, max(10, count // 1000))
-    for device in range(count // jobs):
-        place = home / "state" / "devices" / f"d{device}" / "jobs"
-        place.mkdir(parents=True)
-        for job in range(jobs):
-            document = {
-                "format": "bucketd/1", "device": f"d{device}", "job": f"j{job}",
-                "automation": None, "revision": 1, "created_at": "2026-01-01T00:00:00.000000Z",
-                "updated_at": "2026-01-01T00:00:00.000000Z", "bucket": {"n": job},
-            }  # fmt: skip
-            (place / f"j{job}.json").write_text(json.dumps(document, indent=2) + "\n")
+    (home / "state").mkdir(parents=True, mode=0o700)
+    root = os.open(home / "state", os.O_RDONLY | os.O_DIRECTORY)
+    for number in range(count):
+        key = BucketKey(f"d{number // jobs}", f"j{number % jobs}")
+        change = changes.replace({"n": number})
+        snapshot = apply(change, Preconditions(), None, key, ABSENT)
+
+        def text_for(origin: str, key: BucketKey = key, snapshot: Snapshot = snapshot) -> bytes:
+            return envelope.write(key, snapshot, origin)
+
+        files.write(root, *paths.parts(key), text_for, durably=False)
+    os.close(root)
 
 
 def daemon_status(daemon: Bucketd) -> dict[str, int]:

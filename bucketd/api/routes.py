@@ -108,7 +108,14 @@ ROUTES = (
     Route("/v1/schemas", "GET", OPERATOR, schemas.list_all),
     Route("/v1/schemas/{automation}", "DELETE", OPERATOR, schemas.remove),
     Route("/v1/schemas/{automation}", "GET", OPERATOR, schemas.read),
-    Route("/v1/schemas/{automation}", "PUT", OPERATOR, schemas.put, "force dry_run", _DOCUMENT),
+    Route(
+        "/v1/schemas/{automation}",
+        "PUT",
+        OPERATOR,
+        schemas.put,
+        "force dry_run existing",
+        _DOCUMENT,
+    ),
     Route("/v1/schemas/{automation}/check", "POST", OPERATOR, schemas.check, accepts=_DOCUMENT),
     Route("/v1/status", "GET", OPERATOR, status.status),
 )

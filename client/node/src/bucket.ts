@@ -17,6 +17,7 @@ import type {
   WriteOptions,
   WriteSuccess,
 } from "./types.js";
+import { warn } from "./warnings.js";
 import { watch } from "./watch.js";
 
 export type { BucketOptions } from "./context.js";
@@ -158,15 +159,21 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
   private async write(verb: string, wanted: BucketRequest, options: AnyWriteOptions | undefined): Promise<unknown> {
     const headers = { ...wanted.headers, ...writeHeaders(options, verb) };
     if (options?.returning !== false) return this.content({ ...wanted, headers });
-    return requestMinimal(resolve(this.options), { ...wanted, headers }, this.options.timeout);
+    const target = resolve(this.options);
+    const result = await requestMinimal(target, { ...wanted, headers }, this.options.timeout);
+    warn(target.path, result.warnings);
+    return result;
   }
 
   private async content(wanted: BucketRequest): Promise<any> {
     return (await this.send(wanted)).content;
   }
 
-  private send(wanted: BucketRequest): Promise<BucketResponse> {
-    return requestBucket(resolve(this.options), wanted, this.options.timeout);
+  private async send(wanted: BucketRequest): Promise<BucketResponse> {
+    const target = resolve(this.options);
+    const response = await requestBucket(target, wanted, this.options.timeout);
+    warn(target.path, response.body.warnings);
+    return response;
   }
 }
 

@@ -47,6 +47,8 @@ export interface BucketSuccess<T = BucketData> {
   /** 1 when created, one more with every change; 0 when no bucket is stored. */
   revision: number;
   recovered_from?: RecoveredFrom;
+  /** What stood in the bucket before this write and violates its schema, which tolerates it. */
+  warnings?: Detail[];
   /** The maximum age of this copy, when the daemon could not ask its cluster for a newer one. */
   stale_seconds?: number;
 }
@@ -58,6 +60,8 @@ export interface DeviceBucketSuccess<T = DeviceBucketData> {
   /** 1 when created, one more with every change; 0 when no bucket is stored. */
   revision: number;
   recovered_from?: RecoveredFrom;
+  /** What stood in the bucket before this write and violates its schema, which tolerates it. */
+  warnings?: Detail[];
   /** The maximum age of this copy, when the daemon could not ask its cluster for a newer one. */
   stale_seconds?: number;
 }
@@ -77,6 +81,8 @@ export interface WriteSuccess {
   /** The revision after the write; 0 when no bucket is stored. */
   revision: number;
   recovered_from?: RecoveredFrom;
+  /** What stood in the bucket before this write and violates its schema, which tolerates it. */
+  warnings?: Detail[];
 }
 
 export type WriteResult = WriteSuccess | Failure;

@@ -233,7 +233,4 @@ class Bucket(BaseBucket[B, P, D]):
         """Return the bucket after an operation, None unless ``returning``."""
         request = self._request(operation)
         response = _transport.exchange(request.method, request.data, request.path, request.timeout)
-        if not returning:
-            request.minimal_reply(response)
-            return None
-        return request.reply(response).members[request.scope.label]
+        return _operations.result_of(request, response, returning)

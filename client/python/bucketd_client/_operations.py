@@ -253,6 +253,16 @@ class BaseBucket(Generic[B, P, D]):
         return encode_request("GET", "/v1/context", None, self._scope().headers())
 
 
+def result_of(request: BucketRequest, response: Response, returning: bool) -> Any:
+    """Return the bucket after an operation, None unless ``returning``; warn as the daemon does."""
+    reply = request.reply(response) if returning else request.minimal_reply(response)
+    if "warnings" in reply.members:
+        from ._warnings import warn
+
+        warn(reply.members["warnings"])
+    return reply.members[request.scope.label] if returning else None
+
+
 def snapshot_of(request: BucketRequest, reply: Reply) -> Snapshot[Any]:
     members = reply.members
     return Snapshot(

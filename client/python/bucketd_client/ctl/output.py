@@ -23,6 +23,8 @@ ERASE = "\r\x1b[K"
 erase = ""
 # The exit status by which a shell reports SIGPIPE.
 READER_GONE = 141
+# How many tolerated violations of one bucket are shown.
+MAX_WARNINGS = 20
 # Whether the last request has changed something.
 changed = False
 
@@ -121,6 +123,18 @@ def warn_of_recovery(recovered: dict[str, Any]) -> None:
     """Warn that the bucket may lack changes that were once stored, and why."""
     what = f"revision {recovered.get('revision')} has replaced a damaged file"
     warn(f"{what}, and may lack changes: {recovered.get('reason')}")
+
+
+def warn_of_violations(violations: list[dict[str, Any]], bucket: str) -> None:
+    """Warn that a bucket still violates its schema, which tolerates that, and how to fix it."""
+    for violation in violations[:MAX_WARNINGS]:
+        place = violation.get("path") or "the bucket"
+        warn(
+            f"{bucket}{place} {violation.get('message')}; this stood before and is tolerated: "
+            "correct it with bucketctl edit, or change the schema"
+        )
+    if (more := len(violations) - MAX_WARNINGS) > 0:
+        warn(f"{bucket}{more} more violations are tolerated; --json has them all")
 
 
 def abandon(stream: TextIO | None) -> None:

@@ -61,12 +61,22 @@ class Session:
         output.changed = _changes(method, target)
         if recovered := reply.members.get("recovered_from"):
             output.warn_of_recovery(recovered)
+        if output.changed and (violations := reply.members.get("warnings")):
+            output.warn_of_violations(violations, _bucket_named_in(target))
         return reply
 
 
 def _changes(method: str, target: str) -> bool:
     """Report whether a successful request changes something; a dry run does not."""
-    return method != "GET" and not target.endswith(("?dry_run=true", "/check"))
+    return method != "GET" and not target.endswith(("dry_run=true", "/check"))
+
+
+def _bucket_named_in(target: str) -> str:
+    """Return the names in the path of a bucket, to begin a message with; "" if it has none."""
+    from urllib.parse import unquote
+
+    names = [unquote(name) for name in target.partition("?")[0].split("/")[3::2]]
+    return "" if "/devices/" not in target else f"{', '.join(names)}: "
 
 
 def seconds(options: Options, name: str) -> float | None:

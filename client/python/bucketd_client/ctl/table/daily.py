@@ -105,6 +105,9 @@ FILTER = (
 SCHEMA_NOTES = """\
 FILE is a JSON Schema (2020-12), or the field form: {"fields": [{"name", "type", …}]};
 - reads standard input."""
+SCHEMA_SET_TOLERATE = """
+With --tolerate, violations that stand in stored buckets do not refuse a write which leaves those
+values as they are; they are told as warnings. A later schema set without --tolerate ends that."""
 SCHEMA_CHECK_STATUS = """
 Exit status 5: there are some; 1: a stored bucket could not be read, so it was not checked."""
 SCHEMA_SET_STATUS = """
@@ -230,9 +233,14 @@ COMMANDS = (
     ),
     Command(
         "schema set", "AUTOMATION FILE", "set the schema of an automation's buckets",
-        (Option("force", "", "also if stored buckets violate it"), *DAEMON),
-        "bucketctl schema set login login.json", "commands.schemas:put", 2, 2,
-        notes=SCHEMA_NOTES + SCHEMA_SET_STATUS,
+        (
+            Option("force", "", "also if stored buckets violate it"),
+            Option("tolerate", "", "also then, and refuse later only what a write makes worse"),
+            *DAEMON,
+        ),
+        "bucketctl schema set login login.json\n"
+        "bucketctl schema set login login.json --tolerate", "commands.schemas:put", 2, 2,
+        notes=SCHEMA_NOTES + SCHEMA_SET_TOLERATE + SCHEMA_SET_STATUS,
     ),
     Command(
         "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",
