@@ -561,3 +561,14 @@ def test_schemas_of_one_name(daemon: Daemon, tmp_path: Path, id_: dict[str, str]
     assert ("cannot be combined" in said.stderr) == bool(id_)
     assert farm.schema() == {**NEW, **id_}
     assert all(farm.bucket(n) == farm.new(n) for n in range(3))
+
+
+def test_a_schema_that_tolerates(daemon: Daemon, tmp_path: Path) -> None:
+    """What it lets pass passes while the migration runs, too."""
+    farm = Farm(daemon, tmp_path, 3)
+    narrow = {**OLD, "properties": {**OLD["properties"], "n": {"maximum": 0}}}
+    path = "/v1/schemas/login?existing=tolerate"
+    assert daemon.request("PUT", path, narrow).status == 200
+    farm.killed("before PUT /bucket 1")
+    farm.set(2, {"log": []})
+    farm.assert_done(farm.run("--yes"))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..._errors import ConnectionLost, Timeout
 from .. import colours, filters, json_diff, output
 from ..migrate.transfer import name_of
-from ..preflight import check_bucket
+from ..preflight import Coming, check_bucket
 from ..progress import Progress
 from ..prompts import counted
 from ..secret_values import SecretValues
@@ -126,8 +126,11 @@ class Computer:
 
     def _violations(self, bucket: Bucket, schema: Any = None) -> str:
         """Return what the new schema refuses in a bucket; empty if it allows the bucket."""
-        coming = {self._automation: self._schema if schema is None else schema}
-        found = repeated(lambda: check_bucket(self._session, self._automation, bucket, coming))
+        wanted = Coming(self._schema if schema is None else schema, tolerates=False)
+        coming = {self._automation: wanted}
+        found = repeated(
+            lambda: check_bucket(self._session, self._automation, bucket, None, coming)
+        )
         # A request that is too large tells nothing of its buckets.
         unchecked = found.unchecked if schema is not None else None
         return "; ".join(found.refused) or unchecked or ""

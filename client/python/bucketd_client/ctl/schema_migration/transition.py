@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ... import _api, _context
 from ..._errors import BucketError
+from ..preflight import TOLERATE
 from ..session import Session
 from .plan import repeated
 from .resources import resource
@@ -27,6 +28,7 @@ class InForce(NamedTuple):
 
     document: Any = None
     json_schema: Any = None
+    tolerates: bool = False
 
     @property
     def mark(self) -> str | None:
@@ -49,7 +51,8 @@ class Schemas:
             if problem.code != "not_found":
                 raise
             return InForce()
-        return InForce(members["schema"], members["json_schema"])
+        tolerates = members.get("existing") == TOLERATE
+        return InForce(members["schema"], members["json_schema"], tolerates)
 
     def checked(self, document: Any) -> Any:
         """Return the JSON Schema of a document, which is not set. Raises BucketError."""
