@@ -8,7 +8,7 @@ NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&
 
 .PHONY: help venv tools node node-built lint test test-python test-node test-shuffled test-newest test-oldest \
 	test-pythons test-armhf test-systemd test-packages test-fleet demo demo-fleet \
-	crash abuse fuzz fleet-faults bench docs audit install uninstall wheels npm zipapp deb clean
+	crash abuse fuzz fleet-faults schemastore bench docs audit install uninstall wheels npm zipapp deb clean
 
 help:
 	@echo "make demo    the login automation over a daemon that is killed in between"
@@ -29,6 +29,7 @@ help:
 	@echo "make abuse   what misbehaving clients cost the others"
 	@echo "make fuzz    requests that nobody would write, by the thousand"
 	@echo "make fleet-faults  what a failing etcd cluster costs the hosts on it"
+	@echo "make schemastore  250 schemas of SchemaStore with their documents, and the types of each"
 	@echo "make bench   figures beside those of Redis, etcd, SQLite and plain files"
 	@echo "make audit   what is known to be vulnerable in the packages that are locked"
 	@echo "make docs    write the pages of docs/ that are made of the code"
@@ -169,6 +170,17 @@ fuzz: tools
 # Nodes killed, cut off, slow and full, under two hosts.
 fleet-faults: tools
 	FAULT_SCALE=1 $(BIN)/pytest -p no:xdist -rs -s tests/store/etcd
+
+# SchemaStore's schemas and documents, which are not ours to carry: fetched, at the commit of the list.
+.venv/schemastore: tests/core/schemas/schemastore.txt | venv
+	@rm -rf $@ && git init --quiet --bare $@ && \
+		git -C $@ fetch --quiet --depth 1 https://github.com/SchemaStore/schemastore \
+			$$(grep -oE '[0-9a-f]{40}' $< | head -1):refs/heads/main || \
+		{ rm -rf $@; echo "SchemaStore cannot be fetched; SCHEMASTORE=DIR names a clone of it."; }
+
+schemastore: tools $(if $(NODE),node-built) $(if $(SCHEMASTORE),,.venv/schemastore)
+	SCHEMASTORE_SCALE=1 $(BIN)/pytest -p no:xdist -rs -s tests/core/schemas/test_schemastore.py \
+		tests/client/test_schemastore_types.py
 
 # Side by side with what one would use instead; peers that are not installed are named. Not in the
 # daemon's own environment: portalocker imports redis where it finds it, which is a start and a half.

@@ -129,8 +129,18 @@ def test_the_commands_of_a_lesson_print_what_it_says(name: str, home: Path) -> N
     documents.check(REPO / "docs" / f"{name}.md", home)
 
 
+def link_node_packages(home: Path) -> None:
+    """Put into a directory what ``npm install bucketd-client typescript`` would."""
+    node, modules = REPO / "client" / "node", home / "node_modules"
+    (modules / ".bin").mkdir(parents=True)
+    (modules / "bucketd-client").symlink_to(node)
+    (modules / "typescript").symlink_to(node / "node_modules" / "typescript")
+    (modules / ".bin" / "tsc").symlink_to("../typescript/bin/tsc")
+
+
 @pytest.mark.parametrize("name", ["faq", "how-to"])
 def test_the_commands_of_a_page_print_what_it_says(name: str, home: Path) -> None:
+    link_node_packages(home)
     documents.check(REPO / "docs" / f"{name}.md", home, documents.DAEMON, home)
 
 

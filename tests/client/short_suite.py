@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 
 CLIENT, SOCKET = sys.argv[1:]
 sys.path.insert(0, CLIENT)
@@ -23,6 +24,7 @@ from bucketd_client import (  # noqa: E402
     PreconditionFailed,
     agent,
 )
+from bucketd_client.ctl.commands.types import generate  # noqa: E402
 from bucketd_client.testing import Server  # noqa: E402
 
 JOB = f"{sys.implementation.name}-{sys.version_info[0]}.{sys.version_info[1]}-{os.getpid()}"
@@ -96,6 +98,29 @@ def check_unreachable():
         raise AssertionError
 
 
+def check_generated_types(socket):
+    """A module of types runs without any package but the client."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "loggedIn": {"type": "boolean"},
+            "class": {"enum": ["a'", None]},
+            "next": {"$ref": "#"},
+        },
+        "required": ["loggedIn"],
+    }
+    module = types.ModuleType("generated")
+    exec(generate(schema, "short-suite", "python").text, module.__dict__)  # noqa: S102
+    assert "typing_extensions" not in sys.modules
+    assert module.Bucket is Bucket
+    assert module.AsyncBucket is AsyncBucket
+    whole = module.ShortSuiteBucket(loggedIn=True)
+    bucket = Bucket[module.ShortSuiteBucket, module.ShortSuiteBucketPart](
+        device="types", job=JOB, socket=socket
+    )
+    assert bucket.replace(whole) == whole
+
+
 def check_fork(socket):
     bucket = Bucket(device="fork", job=JOB, socket=socket)
     bucket.set(parent=1)
@@ -127,6 +152,7 @@ def main():
     asyncio.run(check_asyncio(SOCKET))
     check_unreachable()
     check_fork(SOCKET)
+    check_generated_types(SOCKET)
     # An emulated interpreter cannot start itself.
     if "SHORT_SUITE_EMULATED" not in os.environ:
         check_exit_status()

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from ...errors import InvalidRequest
 from .messages import pointer
@@ -257,7 +258,7 @@ def resolve(root: Any, reference: str) -> Any:
     here = root
     if reference not in ("#", "") and not reference.startswith("#/"):
         return None
-    for piece in reference.removeprefix("#").split("/")[1:]:
+    for piece in unquote(reference).removeprefix("#").split("/")[1:]:
         key = piece.replace("~1", "/").replace("~0", "~")
         if isinstance(here, dict) and key in here:
             here = here[key]

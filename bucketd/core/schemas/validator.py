@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import jsonschema_rs
 import orjson
 
 from ...errors import InvalidRequest
 from ...model.document import Document
-from . import complexity, field_form
+from . import complexity, dialects, field_form
 from .messages import cause_of, describe, pointer, unexpected
+from .paths import Paths
 from .ratchet import Ratchet
 
 DRAFTS = (field_form.DIALECT, f"{field_form.DIALECT}#")
@@ -23,6 +26,7 @@ MAX_KEYS_AND_ITEMS = 2500
 # Over so many repeated evaluations the violations of a bucket are not listed.
 MAX_EVALUATIONS = 20_000
 OUTSIDE = "leads outside, and nothing is ever fetched"
+_NOT_IN_A_URI = re.compile(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]")
 NOT_TOLERATED = (
     "; nothing is tolerated here, since the violations before and after the write cannot all be "
     "listed: leave the bucket valid"
@@ -83,10 +87,10 @@ class Validator:
             first, *others = self._listed(text, bucket, secret)
             return Comparison([first | {"message": first["message"] + NOT_TOLERATED}, *others], [])
         result = Comparison([], [])
-        ratchet = Ratchet(self.json_schema, stored, bucket)
+        ratchet, paths = Ratchet(self.json_schema, stored, bucket), Paths(bucket)
         errors = self._validator.iter_errors(bucket)
         for error, names in ratchet.compare(self._validator.iter_errors(stored), errors):
-            violation = self._violation(error, secret)
+            violation = self._violation(error, paths, secret)
             for said, into in ((names.new, result.refused), (names.stood, result.tolerated)):
                 if said:
                     partly = names.new and names.stood
@@ -106,22 +110,24 @@ class Validator:
 
     def _listed(self, text: bytes, bucket: Any, secret: bool) -> list[Violation]:
         """Return the violations of a bucket that is not valid, as far as they can be listed."""
+        paths = Paths(bucket)
         if self._can_list(text, bucket):
-            return [self._violation(error, secret) for error in self._validator.iter_errors(bucket)]
+            errors = self._validator.iter_errors(bucket)
+            return [self._violation(error, paths, secret) for error in errors]
         branching = self._branching
         if branching and branching.bound(bucket, MAX_EVALUATIONS) > MAX_EVALUATIONS:
             return [_too_deep(branching.place)]
         try:
             self._validator.validate(bucket)
         except jsonschema_rs.ValidationError as error:
-            first = self._violation(error, secret)
+            first = self._violation(error, paths, secret)
             size = f"over {MAX_KEYS_AND_ITEMS} keys and items"
             note = f" (the first of perhaps more: the bucket has {size})"
             return [first | {"message": first["message"] + note}]
         return []
 
-    def _violation(self, error: Any, secret: bool) -> Violation:
-        path, keyword = list(error.instance_path), error.kind.name
+    def _violation(self, error: Any, paths: Paths, secret: bool) -> Violation:
+        path, keyword = paths.exact(list(error.instance_path), error.instance), error.kind.name
         secret = secret or not self._secrets.isdisjoint(path)
         secret = secret or self._is_secret_at(list(error.evaluation_path))
         return {
@@ -136,13 +142,18 @@ class Validator:
         for step in path:
             if _is_secret(here):
                 return True
-            target = here.get(step) if isinstance(here, dict) else None
-            if step in ("$ref", "$dynamicRef") and isinstance(target, str):
-                here = complexity.resolve(self.json_schema, target)
-                # The target is unknown, so the value may be a secret.
-                if here is None:
+            if isinstance(here, dict):
+                # A property whose name is digits comes as a number.
+                key = step if step in here else str(step)
+                if key not in here:
+                    # The way is lost, so the value may be a secret.
                     return True
-            elif isinstance(here, dict):
+                target = here[key]
+                if step in ("$ref", "$dynamicRef") and isinstance(target, str):
+                    target = complexity.resolve(self.json_schema, target)
+                    # The target is unknown, so the value may be a secret.
+                    if target is None:
+                        return True
                 here = target
             else:
                 here = here[step] if isinstance(here, list) and isinstance(step, int) else None
@@ -195,9 +206,7 @@ def compile_schema(document: Any) -> Validator:
 def _check_dialect(schema: dict[str, Any]) -> None:
     dialect = schema.get("$schema", field_form.DIALECT)
     if dialect not in DRAFTS:
-        raise InvalidRequest(
-            f"cannot use the schema: its $schema is another dialect; use {field_form.DIALECT}"
-        )
+        raise InvalidRequest(f"cannot use the schema: {dialects.cause_of_refusal(schema)}")
 
 
 def _validator(schema: Any) -> Any:
@@ -231,22 +240,17 @@ def _fault(schema: Any, error: Exception | None) -> str:
     """Return the error that the library found and its place, without a value of the schema."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    is_about_keyword = isinstance(error, jsonschema_rs.ValidationError) and not (
-        error.kind.name == "$ref" or OUTSIDE in str(error.message)
-    )
-    dangling = None if is_about_keyword else _dangling_reference(schema)
-    if dangling is not None:
-        return dangling
     if isinstance(error, jsonschema_rs.ValidationError):
-        where = pointer(list(error.instance_path)) or "its root"
-        if OUTSIDE in str(error.message):
-            return f"{where}: a reference {OUTSIDE}"
-        return f"{where}: {cause_of(error, secret=False)}"
-    return "one of its references or patterns cannot be used"
+        is_about_reference = error.kind.name == "$ref" or OUTSIDE in str(error.message)
+        if not is_about_reference:
+            where = pointer(list(error.instance_path)) or "its root"
+            return f"{where}: {cause_of(error, secret=False)}"
+    return _fault_of_reference(schema) or "one of its references or patterns cannot be used"
 
 
-def _dangling_reference(schema: Any) -> str | None:
-    """Return an error for a reference that leads outside or to nothing, as far as a walk shows."""
+def _fault_of_reference(schema: Any) -> str | None:
+    """Return the first reference that is not a URI, or leads outside or nowhere, and its place."""
+    own = set(_names_for_references(schema))
     waiting: list[tuple[list[Any], Any]] = [([], schema)]
     while waiting:
         path, node = waiting.pop()
@@ -255,14 +259,37 @@ def _dangling_reference(schema: Any) -> str | None:
         if not isinstance(node, dict):
             continue
         waiting += [([*path, name], child) for name, child in node.items()]
-        target = node.get("$ref")
-        if not isinstance(target, str):
-            continue
-        if target.startswith("#/") and complexity.resolve(schema, target) is None:
-            return f"{pointer([*path, '$ref'])}: the reference leads to nothing in the schema"
-        if "://" in target and not target.startswith(field_form.DIALECT):
-            return f"{pointer([*path, '$ref'])}: the reference {OUTSIDE}"
+        for keyword in ("$ref", "$dynamicRef"):
+            target = node.get(keyword)
+            if isinstance(target, str) and (fault := _fault_of_target(schema, target, own)):
+                return f"{pointer([*path, keyword])}: the reference {fault}"
     return None
+
+
+def _fault_of_target(schema: Any, target: str, own: set[str]) -> str | None:
+    if unsafe := _NOT_IN_A_URI.search(target):
+        return f"has {unsafe[0]!r}, which no URI has; write {quote(unsafe[0])}"
+    uri, _, fragment = target.partition("#")
+    if uri and "json-schema.org" not in uri and uri.rpartition("/")[2] not in own:
+        return f"{OUTSIDE}; copy what it refers to into $defs"
+    if fragment.startswith("/"):
+        leads_nowhere = not uri and complexity.resolve(schema, target) is None
+    else:
+        leads_nowhere = bool(fragment) and f"#{fragment}" not in own
+    return "leads to nothing in the schema" if leads_nowhere else None
+
+
+def _names_for_references(schema: Any) -> Iterator[str]:
+    """Yield the last segment of each $id in a schema, and each anchor behind a #."""
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict | list):
+            waiting += node.values() if isinstance(node, dict) else node
+        if isinstance(node, dict):
+            if isinstance(node.get("$id"), str):
+                yield node["$id"].partition("#")[0].rpartition("/")[2]
+            yield from (f"#{node[name]}" for name in ("$anchor", "$dynamicAnchor") if name in node)
 
 
 def _secret_names(schema: Any) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -25,19 +26,32 @@ BAD: dict[str, tuple[Any, str]] = {
     "a number": (3, "object"),
     "an array": ([OLD], "object"),
     "no such type": ({"type": "strin"}, "/type"),
-    "another draft": ({"$schema": "http://json-schema.org/draft-07/schema#"}, "$schema"),
+    "another draft": (
+        {"$schema": "http://json-schema.org/draft-07/schema#"},
+        "its $schema is draft-07, and the daemon reads 2020-12 alone: let it be "
+        "https://json-schema.org/draft/2020-12/schema; all of its keywords mean the same there"),
     "a draft of nobody": ({"$schema": "https://example.com/mine"}, "$schema"),
     "itself": ({"$ref": "#"}, "back to itself"),
     "itself, in two steps": ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"},
                               "b": {"allOf": [{"$ref": "#/$defs/a"}]}}}, "back to itself"),
     "a page of the web": ({"$ref": "http://127.0.0.1:1/x"}, "outside"),
     "a file": ({"properties": {"a": {"$ref": "file:///etc/passwd"}}}, "outside"),
+    "a relative document": (
+        {"$id": "http://127.0.0.1:1/a.json", "properties": {"a": {"$ref": "b.json#/$defs/c"}}},
+        "/properties/a/$ref: the reference leads outside, and nothing is ever fetched; copy what"),
+    "a dynamic reference to a page": ({"$dynamicRef": "http://127.0.0.1:1/x"}, "outside"),
+    "an anchor that is none": ({"$ref": "#nope"}, "/$ref: the reference leads to nothing"),
+    "no URI": ({"$ref": "#/$defs/List<a>", "$defs": {"List<a>": {}}},
+               "/$ref: the reference has '<', which no URI has; write %3C"),
     "a place that is none": ({"$ref": "#/$defs/nope"}, "/$ref: the reference leads to nothing"),
     "itself, below a property": (
         {"properties": {"a": {"$ref": "#/$defs/x~1y"}},
          "$defs": {"x/y": {"anyOf": [{"$ref": "#/$defs/x~1y"}, {"$ref": "#"}]}}},
         "/$defs/x~1y: a reference leads back to itself"),
     "too many ways": (doubled(25), "/$defs/d17: it would be applied to one place in over 100000"),
+    "too many ways, escaped": (
+        json.loads(json.dumps(doubled(25)).replace("#/$defs", "#/%24defs")),
+        "/$defs/d17: it would be applied to one place in over 100000"),
     "too many ways, and back": (
         {**doubled(25), "$defs": {**doubled(25)["$defs"], "d25": {"items": {"$ref": "#"}}}},
         "it would be applied to one place in over 100000 ways"),
@@ -55,6 +69,57 @@ BAD: dict[str, tuple[Any, str]] = {
     "items of no type": ({"fields": [{"name": "l", "type": "array", "items": {}}]}, "items"),
     "something beside the fields": ({"fields": [], "feilds": []}, "feilds"),
 }  # fmt: skip
+
+
+# The keyword of an older dialect, and what to write in 2020-12.
+DRAFT_04 = "http://json-schema.org/draft-04/schema#"
+DRAFT_07 = "http://json-schema.org/draft-07/schema"
+CHANGED: list[tuple[str, dict[str, Any], str]] = [
+    (DRAFT_04, {"id": "http://example.com/a"}, "id (write $id)"),
+    (DRAFT_04, {"id": "#a"}, "id (write $anchor, without the #)"),
+    (DRAFT_04, {"minimum": 1, "exclusiveMinimum": True},
+     "exclusiveMinimum (write the limit itself)"),
+    (DRAFT_07, {"$id": "#a"}, "$id (write $anchor, without the #)"),
+    (DRAFT_07, {"$id": "#/a"}, "$id (write $id, without what follows the #)"),
+    (DRAFT_07, {"items": [{}]}, "items (write prefixItems)"),
+    (DRAFT_07, {"items": [{}], "additionalItems": {}},
+     "items (write prefixItems, and items for additionalItems)"),
+    (DRAFT_07, {"dependencies": {"a": ["b"]}},
+     "dependencies (write dependentRequired, or dependentSchemas)"),
+    (DRAFT_07, {"$ref": "#/$defs/a", "title": "A", "type": "string", "minLength": 1},
+     "$ref (minLength, type beside it had no effect: remove it, unless it is meant)"),
+    ("https://json-schema.org/draft/2019-09/schema", {"$recursiveRef": "#"},
+     "$recursiveRef (write $dynamicRef)"),
+]  # fmt: skip
+UNCHANGED: list[tuple[str, dict[str, Any]]] = [
+    (DRAFT_07, {"$id": "http://example.com/a", "items": {}, "const": {"dependencies": {}}}),
+    (DRAFT_07, {"properties": {"dependencies": {}, "id": {}}, "$ref": 1, "title": "A"}),
+    (DRAFT_07, {"id": "no keyword", "default": {"items": []}, "exclusiveMinimum": 1}),
+    ("https://json-schema.org/draft/2019-09/schema", {"$ref": "#/$defs/a", "type": "string"}),
+]
+
+
+@pytest.mark.parametrize(("dialect", "schema", "change"), CHANGED)
+def test_an_older_dialect_is_refused_with_what_to_change(
+    old: Daemon, dialect: str, schema: dict[str, Any], change: str
+) -> None:
+    document = {"$schema": dialect, "definitions": {"x": {"allOf": [schema]}}}
+    answer = old.request("PUT", "/v1/schemas/old", document)
+    assert answer.json["error"].endswith(
+        "/draft/2020-12/schema, and rewrite what means something else there: "
+        f"/definitions/x/allOf/0/{change}"
+    )
+    many = old.request("PUT", "/v1/schemas/old", {"$schema": dialect, "allOf": [schema] * 9})
+    assert many.json["error"].endswith(", and 4 more")
+
+
+@pytest.mark.parametrize(("dialect", "schema"), UNCHANGED)
+def test_an_older_dialect_may_need_no_other_change(
+    old: Daemon, dialect: str, schema: dict[str, Any]
+) -> None:
+    document = {"$schema": dialect, "properties": {"a": schema}}
+    answer = old.request("PUT", "/v1/schemas/old", document)
+    assert answer.json["error"].endswith("/schema; all of its keywords mean the same there")
 
 
 @pytest.fixture(scope="module")

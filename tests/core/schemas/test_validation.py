@@ -140,6 +140,44 @@ def test_a_secret_is_never_repeated(schema: Daemon, key: str, value: Any) -> Non
     assert "hunter2" not in schema.log
 
 
+INTEGERS = {"additionalProperties": {"additionalProperties": {"type": "integer"},
+                                     "items": {"type": "integer"}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bucket", "paths"),
+    [
+        ({"": {"b": "x"}}, ["//b"]),
+        ({"a": {"": "x"}}, ["/a/"]),
+        ({"": {"": "x"}, "a": {"": "y"}}, ["//", "/a/"]),
+        ({"": [1, "x"]}, ["//1"]),
+        ({"": {"": 1, "b": "x"}, "b": {"": 2}}, ["//b"]),
+        ({"7": {"7": 1, "007": "x", "+7": "y"}}, ["/7/+7", "/7/007"]),
+        ({"01": [1, "x"]}, ["/01/1"]),
+    ],
+)
+def test_paths_of_empty_keys_and_of_digits(daemon: Daemon, bucket: Any, paths: list[str]) -> None:
+    assert daemon.request("PUT", "/v1/schemas/keys", INTEGERS).status == 200
+    answer = daemon.request("PUT", pair("d", "keys") + "?automation=keys", bucket)
+    assert answer.status == 422
+    assert sorted(detail["path"] for detail in answer.json["details"]) == paths
+
+
+@pytest.mark.parametrize("key", ["7", "007", "+7", ""])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_secret_whose_key_is_empty_or_of_digits(daemon: Daemon, key: str, inside: bool) -> None:
+    secret: Any = {"enum": ["a"], "writeOnly": True}
+    value: Any = "hunter2"
+    if inside:
+        secret, value = {"additionalProperties": secret}, {"pin": value}
+    schema = {"properties": {key: secret}}
+    assert daemon.request("PUT", "/v1/schemas/keys", schema).status == 200
+    answer = daemon.request("PUT", pair("d", "keys") + "?automation=keys", {key: value})
+    assert answer.status == 422
+    assert b"got a string" in answer.body
+    assert b"7 characters" not in answer.body
+
+
 def test_a_stored_bucket_that_a_new_schema_refuses(daemon: Daemon) -> None:
     target = pair("d", "old")
     daemon.request("PUT", target + "?automation=login", {"old": 1})
