@@ -15,7 +15,7 @@ from ..request import Request
 from ..responses import Response
 
 if TYPE_CHECKING:
-    from ...core.schemas.validator import Comparison, Validator
+    from ...core.schemas.validator import Validator
 
 MOST_DETAILS = 100
 _CHECKED = ("bucket", "schema", "stored", "existing")
@@ -67,7 +67,7 @@ async def put(request: Request) -> Response:
 
 
 async def check(request: Request) -> Response:
-    """Return the violations of a bucket by the schema in force, or by a schema that is sent.
+    """Return the violations and the secrets of a bucket by the schema in force, or one sent.
 
     If the schema tolerates, violations that stand in the bucket ``stored`` now come as warnings.
     Nothing is stored. The violations show no values, since they go into plans that others read.
@@ -83,13 +83,7 @@ async def check(request: Request) -> Response:
             raise InvalidRequest(f'cannot check the bucket: "{name}" must be a JSON object')
     sent = _tolerates(body.get("existing")) if "schema" in body else None
     in_force = request.services.schemas.in_force(automation)
-    known, found = await offload(_violations, body, sent, in_force)
-    result = {
-        "automation": automation,
-        "schema": known,
-        "violations": found.refused,
-        "warnings": found.tolerated,
-    }
+    result = {"automation": automation, **await offload(_checked, body, sent, in_force)}
     return await offload(responses.success, result)
 
 
@@ -112,25 +106,26 @@ def _compile(document: Any) -> Validator:
     return compile_schema(document)
 
 
-def _violations(
-    body: dict[str, Any], sent: bool | None, in_force: Entry | None
-) -> tuple[bool, Comparison]:
-    """Return whether there is a schema to check by, and the violations.
+def _checked(body: dict[str, Any], sent: bool | None, in_force: Entry | None) -> dict[str, Any]:
+    """Return whether there is a schema to check by, the violations, and where secrets are.
 
     ``sent``: whether a schema that is sent tolerates, None if the one in force applies.
     """
-    from ...core.schemas.validator import Comparison
-
     if sent is not None:
         schema, tolerates = _compile(body["schema"]), sent
     elif in_force is not None and in_force.validator is not None:
         schema, tolerates = in_force.validator, in_force.tolerates
     else:
-        return False, Comparison([], [])
-    after = Document.of(body["bucket"])
-    if not (tolerates and "stored" in body):
-        return True, Comparison(schema.violations(after.text, secret=True), [])
-    return True, schema.compare(Document.of(body["stored"]), after, secret=True)
+        return {"schema": False, "violations": [], "warnings": [], "secrets": []}
+    after, places = Document.of(body["bucket"]), []
+    if schema.secrets is not None:
+        places = schema.secrets.places(body["bucket"])
+    if tolerates and "stored" in body:
+        found = schema.compare(Document.of(body["stored"]), after, secret=True)
+        refused, tolerated = found.refused, found.tolerated
+    else:
+        refused, tolerated = schema.violations(after.text, secret=True), []
+    return {"schema": True, "violations": refused, "warnings": tolerated, "secrets": places}
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import complexity
+from .references import resolve
 
 
 def defaults_of(schema: Any) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def _applied(root: Any, schema: Any) -> list[dict[str, Any]]:
             continue
         found.append(node)
         if isinstance(node.get("$ref"), str):
-            waiting.append(complexity.resolve(root, node["$ref"]))
+            waiting.append(resolve(root, node["$ref"]))
         if isinstance(node.get("allOf"), list):
             waiting += node["allOf"]
     return found

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from . import complexity
+from .references import resolve
 
 Path = tuple[str | int, ...]
 _NOWHERE = object()
@@ -195,7 +195,7 @@ class Ratchet:
         reference = schema.get("$ref")
         if reference is not None and reference not in seen:
             seen.add(reference)
-            below.append(complexity.resolve(self._schema, reference))
+            below.append(resolve(self._schema, reference))
         return all(self._add_keys(each, found, seen) for each in below)
 
     def _subschema(self, location: Path) -> Any:
@@ -212,7 +212,7 @@ class Ratchet:
             else:
                 return None
             if step == "$ref":
-                here = complexity.resolve(self._schema, here) if isinstance(here, str) else None
+                here = resolve(self._schema, here) if isinstance(here, str) else None
         return here
 
     def _dump(self, value: Any) -> bytes:

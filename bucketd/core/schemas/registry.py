@@ -30,6 +30,7 @@ from ...fs import errors, filenames, files
 from ...model import strict_json
 
 if TYPE_CHECKING:
+    from .masking import Masking
     from .validator import Validator
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,17 @@ class Registry:
         """Return the schema that buckets of this automation must meet."""
         entry = self.in_force(automation)
         return entry.validator if entry is not None else None
+
+    def masking(self, *automations: str | None) -> Masking | None:
+        """Return the masks of buckets that may be of these automations; None for no secrets."""
+        schemas = (self.find(automation) for automation in dict.fromkeys(automations))
+        found = [schema.secrets for schema in schemas if schema is not None and schema.secrets]
+        if not found:
+            return None
+        # A daemon without schemas never imports it.
+        from .masking import Masking
+
+        return Masking(tuple(found))
 
     def in_force(self, automation: str | None) -> Entry | None:
         """Return the entry that decides about buckets of this automation."""

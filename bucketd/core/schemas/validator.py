@@ -17,9 +17,11 @@ from ...model import strict_json
 from ...model.document import Document
 from . import complexity, dialects, field_form
 from .defaults import defaults_of
+from .masking import Secrets, find_secrets
 from .messages import cause_of, describe, pointer, unexpected
 from .paths import Paths
 from .ratchet import Ratchet
+from .references import resolve
 
 DRAFTS = (field_form.DIALECT, f"{field_form.DIALECT}#")
 MAX_BYTES = 4 * 1024 * 1024
@@ -57,7 +59,7 @@ class Validator:
     document: Any
     json_schema: Any
     _validator: Any
-    _secrets: frozenset[str]
+    secrets: Secrets | None = None
     _branching: complexity.Branching | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
@@ -135,36 +137,12 @@ class Validator:
 
     def _violation(self, error: Any, paths: Paths, secret: bool) -> Violation:
         path, keyword = paths.exact(list(error.instance_path), error.instance), error.kind.name
-        secret = secret or not self._secrets.isdisjoint(path)
-        secret = secret or self._is_secret_at(list(error.evaluation_path))
+        secret = secret or (self.secrets is not None and self.secrets.is_secret(path))
         return {
             "path": pointer(path),
             "message": cause_of(error, secret),
             "keyword": keyword,
         }
-
-    def _is_secret_at(self, path: list[Any]) -> bool:
-        """Report whether a subschema on the path to a failed keyword marks the value as secret."""
-        here: Any = self.json_schema
-        for step in path:
-            if _is_secret(here):
-                return True
-            if isinstance(here, dict):
-                # A property whose name is digits comes as a number.
-                key = step if step in here else str(step)
-                if key not in here:
-                    # The way is lost, so the value may be a secret.
-                    return True
-                target = here[key]
-                if step in ("$ref", "$dynamicRef") and isinstance(target, str):
-                    target = complexity.resolve(self.json_schema, target)
-                    # The target is unknown, so the value may be a secret.
-                    if target is None:
-                        return True
-                here = target
-            else:
-                here = here[step] if isinstance(here, list) and isinstance(step, int) else None
-        return False
 
 
 def _too_deep(place: str) -> Violation:
@@ -206,8 +184,7 @@ def compile_schema(document: Any) -> Validator:
             schema = field_form.to_json_schema(document)
         _check_dialect(schema)
         branching = complexity.check(schema)
-    secrets = frozenset(_secret_names(schema))
-    compiled = Validator(document, schema, _validator(schema), secrets, branching)
+    compiled = Validator(document, schema, _validator(schema), find_secrets(schema), branching)
     return dataclasses.replace(compiled, defaults=_valid_defaults(compiled))
 
 
@@ -294,7 +271,7 @@ def _fault_of_target(schema: Any, target: str, own: set[str]) -> str | None:
     if uri and "json-schema.org" not in uri and uri.rpartition("/")[2] not in own:
         return f"{OUTSIDE}; copy what it refers to into $defs"
     if fragment.startswith("/"):
-        leads_nowhere = not uri and complexity.resolve(schema, target) is None
+        leads_nowhere = not uri and resolve(schema, target) is None
     else:
         leads_nowhere = bool(fragment) and f"#{fragment}" not in own
     return "leads to nothing in the schema" if leads_nowhere else None
@@ -311,28 +288,3 @@ def _names_for_references(schema: Any) -> Iterator[str]:
             if isinstance(node.get("$id"), str):
                 yield node["$id"].partition("#")[0].rpartition("/")[2]
             yield from (f"#{node[name]}" for name in ("$anchor", "$dynamicAnchor") if name in node)
-
-
-def _secret_names(schema: Any) -> Iterator[str]:
-    """Yield the names of properties that the schema marks as secret."""
-    waiting = [schema]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += node
-        if not isinstance(node, dict):
-            continue
-        waiting += list(node.values())
-        named = node.get("properties")
-        for name, child in named.items() if isinstance(named, dict) else ():
-            target = child
-            if isinstance(child, dict) and isinstance(child.get("$ref"), str):
-                target = complexity.resolve(schema, child["$ref"])
-            if _is_secret(child) or _is_secret(target):
-                yield name
-
-
-def _is_secret(node: Any) -> bool:
-    return isinstance(node, dict) and (
-        node.get("writeOnly") is True or node.get("format") == "password"
-    )

@@ -4,4 +4,4 @@ export * from "./types.js";
 export * from "./errors.js";
 export * from "./agent.js";
 export * from "./bucket.js";
-export * from "./schema-warning.js";
+export type { SchemaWarning } from "./schema-warning.js";

@@ -95,6 +95,8 @@ export interface Context {
   /** null for a context of the device bucket alone. */
   job: string | null;
   automation: string | null;
+  /** The label of the run; absent when the context is named by a trusted caller. */
+  label?: string | null;
   /** RFC 3339, UTC; null when the context is named by a trusted caller and never expires. */
   expires_at: string | null;
   /** Whether a schema applies; absent when the context is named by a trusted caller. */

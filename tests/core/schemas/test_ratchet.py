@@ -160,6 +160,8 @@ ROWS = [
     Row("items", ITEMS, {"a": [{"n": 1}]}, {"a": [{"n": "ok"}, {"n": 1}]}, stood="/a/1/n:type"),
     Row("items", ITEMS, {"a": [{"n": 1}]}, {"a": [{"n": 1}, {"n": 1}]}, "/a/1/n:type",
         "/a/0/n:type"),
+    Row("items", ITEMS, {"a": [{"n": ""}, {"n": 1}]}, {"a": [{"n": 1}, {"n": 1}]},
+        "/a/0/n:type", "/a/1/n:type"),
     Row("items", ITEMS, {"a": [{"n": 1}, {"n": 2}]}, {"a": [{"n": 2}]}, stood="/a/0/n:type"),
     Row("items", ITEMS, {"a": [{"n": 1}]}, {"a": [{"n": 2}]}, new="/a/0/n:type"),
     Row("items", ITEMS, {"a": [{"b": 1}]}, {"a": [{"n": ""}, {"b": 1}]}, stood="/a/1:required"),

@@ -319,6 +319,8 @@ def test_schema_and_mode_change_together(
             allowed = [(before, old), (after, new)]
         else:
             allowed = [(after, new)]
+            # A change of the mode alone is one step, so it fails or is made.
+            assert schema == "another" or len(done) <= 1
             assert (running.get("login").validator.document, running.get("login").tolerates) == (
                 after,
                 new,

@@ -61,6 +61,7 @@ export interface Context extends Key {
   readonly id: string;
   readonly token: string;
   readonly automation: string | null;
+  readonly label: string | null;
   readonly createdAt: string;
   readonly expiresAt: string;
   /** Monotonic time in milliseconds, so that a test that sets the clock ends no token. */
@@ -126,11 +127,12 @@ export class State {
     return next;
   }
 
-  mint(device: Json | undefined, job: Json = null, automation: Json = null, ttl: unknown = DEFAULT_TTL): Context {
+  mint(device: Json | undefined, job: Json = null, automation: Json = null, ttl: unknown = DEFAULT_TTL, label: Json = null): Context {
     const names = {
       device: nameFor(device, "device"),
       job: job === null ? null : nameFor(job, "job"),
       automation: automation === null ? null : nameFor(automation, "automation"),
+      label: label === null ? null : nameFor(label, "label"),
     };
     if (typeof ttl !== "number" || !(ttl > 0 && ttl <= MAX_TTL)) {
       throw new InvalidRequestError(

@@ -10,8 +10,8 @@ export class StoredBucket {
   private seeded: Stored;
 
   /** @internal */
-  constructor(private readonly state: State, private readonly socket: string, private readonly key: Key) {
-    this.context = state.mint(key.device, key.job);
+  constructor(private readonly state: State, private readonly socket: string, private readonly key: Key, label: string | null) {
+    this.context = state.mint(key.device, key.job, null, undefined, label);
     this.seeded = state.read(key);
   }
 
@@ -23,7 +23,12 @@ export class StoredBucket {
   /** The variables that `bucketctl run` would add to the environment of an automation. */
   get environ(): Record<string, string> {
     const { device, job } = this.key;
-    const names: Record<string, string> = { BUCKETD_DEVICE: device, ...(job !== null && { BUCKETD_JOB: job }) };
+    const { label } = this.context;
+    const names: Record<string, string> = {
+      BUCKETD_DEVICE: device,
+      ...(job !== null && { BUCKETD_JOB: job }),
+      ...(label !== null && { BUCKETD_RUN: label }),
+    };
     return { BUCKETD_SOCKET: this.socket, BUCKETD_TOKEN: this.token, ...names };
   }
 

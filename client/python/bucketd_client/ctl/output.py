@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ERASE = "\r\x1b[K"
 # The escape sequence that removes the current progress bar, if any.
 erase = ""
+# What people see in place of a secret.
+BULLETS = "••••"
 # The exit status by which a shell reports SIGPIPE.
 READER_GONE = 141
 # How many tolerated violations of one bucket are shown.
@@ -42,7 +44,7 @@ def show(value: Any) -> int:
     if on_terminal():
         import json
 
-        write(_harmless(json.dumps(value, ensure_ascii=False, indent=2)))
+        write(_harmless(masks_shown(json.dumps(value, ensure_ascii=False, indent=2))))
     else:
         write(_json.dumps(value))
     return 0
@@ -50,12 +52,22 @@ def show(value: Any) -> int:
 
 def show_line(value: Any) -> None:
     """Write one of several JSON values, on one line everywhere."""
-    write(_harmless(_json.dumps(value)))
+    write(_harmless(masks_shown(_json.dumps(value))))
 
 
 def write_json(value: Any) -> None:
     """Write one JSON value on one line, unescaped."""
-    write(_json.dumps(value))
+    text = _json.dumps(value)
+    write(masks_shown(text) if on_terminal() else text)
+
+
+def masks_shown(text: str) -> str:
+    """Return JSON with ``••••`` for each mask; a string cannot contain what is replaced."""
+    if '"$masked"' not in text:
+        return text
+    import re
+
+    return re.sub(r'\{\s*"\$masked":\s*true\s*\}', BULLETS, text)
 
 
 def show_answer(reply: Reply) -> int:

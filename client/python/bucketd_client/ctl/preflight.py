@@ -39,7 +39,7 @@ def bound(session: Session, envelope: Envelope, stored: bool) -> str | None:
         return None
     if envelope.automation is not None or not stored:
         return envelope.automation
-    return _binding(session, envelope.device, envelope.job)
+    return binding(session, envelope.device, envelope.job)
 
 
 def rebinding(session: Session, envelope: Envelope) -> list[json_diff.Change]:
@@ -47,11 +47,12 @@ def rebinding(session: Session, envelope: Envelope) -> list[json_diff.Change]:
     wanted = envelope.automation
     if envelope.job is None or wanted is None:
         return []
-    now = _binding(session, envelope.device, envelope.job)
+    now = binding(session, envelope.device, envelope.job)
     return [] if now == wanted else [json_diff.Change("(automation)", now, wanted)]
 
 
-def _binding(session: Session, device: str, job: str) -> str | None:
+def binding(session: Session, device: str, job: str) -> str | None:
+    """Return the automation that a bucket is bound to, if any."""
     query = f"device={_context.escape(device)}&job={_context.escape(job)}"
     rows = session.call("GET", f"/v1/buckets?{query}").members["buckets"]
     return rows[0]["automation"] if rows else None

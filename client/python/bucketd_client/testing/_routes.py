@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import _json_patch
 from .._errors import error
@@ -47,17 +47,23 @@ def _selected(call: Call, bucket: Object) -> Object:
 
 def patch(call: Call) -> Response:
     if call.media_type == JSON_PATCH:
-        operations = _strict_json.loads(call.body)
-        return _commit(call, _json_patch.json_patch(operations, call.state.max_bytes))
-    data = _strict_json.loads_object(call.body)
+        return _commit(call, _json_patch.json_patch(_written(call), call.state.max_bytes))
+    data = _strict_json.as_object(_written(call))
     if call.media_type == MERGE_PATCH:
         return _commit(call, _changes.merge_patch(data))
     return _commit(call, _changes.merge(data), data)
 
 
 def put(call: Call) -> Response:
-    data = _strict_json.loads_object(call.body)
+    data = _strict_json.as_object(_written(call))
     return _commit(call, _changes.replace(data), data)
+
+
+def _written(call: Call) -> Any:
+    """Return the body of a write, which must have no mask in it."""
+    value = _strict_json.loads(call.body)
+    _strict_json.refuse_masks(value)
+    return value
 
 
 def delete(call: Call) -> Response:
@@ -109,26 +115,26 @@ _BUCKET: dict[str, Handler] = {"GET": read, "PATCH": patch, "PUT": put, "DELETE"
 ROUTES = (
     Route("/healthz", "", {"GET": ready}, "anyone"),
     Route("/readyz", "", {"GET": ready}, "anyone"),
-    Route("/v1/bucket", "key defaults", _BUCKET, "job"),
-    Route("/v1/bucket/events", "holds key snapshot", {"GET": watch}, "job"),
+    Route("/v1/bucket", "key defaults mask", _BUCKET, "job"),
+    Route("/v1/bucket/events", "holds key mask snapshot", {"GET": watch}, "job"),
     Route("/v1/buckets", "device job automation limit cursor", {"GET": list_all}),
     Route("/v1/context", "", {"GET": own_context}, "device"),
     Route("/v1/contexts", "", {"GET": list_contexts, "POST": create_context}),
     Route("/v1/contexts/{id}", "", {"DELETE": revoke_context}),
-    Route("/v1/device/bucket", "key defaults", _BUCKET, "device"),
-    Route("/v1/device/bucket/events", "holds key snapshot", {"GET": watch}, "device"),
+    Route("/v1/device/bucket", "key defaults mask", _BUCKET, "device"),
+    Route("/v1/device/bucket/events", "holds key mask snapshot", {"GET": watch}, "device"),
     Route("/v1/device/hold", "", {"POST": hold}, "device"),
-    Route("/v1/devices/{device}/bucket", "key defaults", _BUCKET),
-    Route("/v1/devices/{device}/bucket/events", "holds key snapshot", {"GET": watch}),
+    Route("/v1/devices/{device}/bucket", "key defaults mask", _BUCKET),
+    Route("/v1/devices/{device}/bucket/events", "holds key mask snapshot", {"GET": watch}),
     Route("/v1/devices/{device}/hold", "", {"POST": hold}),
-    Route("/v1/devices/{device}/jobs/{job}/bucket", "key automation defaults", _BUCKET),
+    Route("/v1/devices/{device}/jobs/{job}/bucket", "key automation defaults mask", _BUCKET),
     Route(
         "/v1/devices/{device}/jobs/{job}/bucket/events",
-        "automation holds key snapshot",
+        "automation holds key mask snapshot",
         {"GET": watch},
     ),
     Route("/v1/devices/{device}/jobs/{job}/hold", "", {"POST": hold}),
-    Route("/v1/events", "device job automation holds key", {"GET": watch_all}),
+    Route("/v1/events", "device job automation holds key mask", {"GET": watch_all}),
     Route("/v1/hold", "", {"POST": hold}, "job"),
     Route("/v1/holds", "device job", {"GET": list_holds}),
     Route("/v1/holds/{id}", "", {"DELETE": end_hold}),
@@ -152,6 +158,9 @@ def respond(state: State, request: Request) -> Response:
     if not route.path.endswith(("/events", "/hold")):
         request.accept_json()
     token = request.token()
+    # Without schemas there are no secrets to mask.
+    if query.get("mask", ["secrets"]) != ["secrets"]:
+        raise error("invalid_request", "cannot use the parameter mask: it must be secrets")
     automation = _automation(query) if "job" in names else None
     key = _key(names)
     context = _context_of(state, route, token)

@@ -39,7 +39,11 @@ def loads(text: bytes) -> Any:
 
 def loads_object(text: bytes) -> dict[str, Any]:
     """Return the dict of a JSON object. Raise InvalidJson for any other JSON."""
-    value = loads(text)
+    return as_object(loads(text))
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """Return the value. Raise InvalidJson unless it is an object."""
     if isinstance(value, dict):
         return value
     raise error(
@@ -47,6 +51,23 @@ def loads_object(text: bytes) -> dict[str, Any]:
         "cannot use the request body: it must be a JSON object such as "
         f'{{"loggedIn": true}}, got {kind_of(value)}',
     )
+
+
+def refuse_masks(value: Any) -> None:
+    """Raise InvalidRequest for a value with a mask, which stands for a secret, in it."""
+    waiting = [value]
+    while waiting:
+        here = waiting.pop()
+        if isinstance(here, dict):
+            if here.get("$masked") is True:
+                raise error(
+                    "invalid_request",
+                    "cannot write a mask: it stands for a secret value that was not shown; "
+                    "leave that key out, so that it stays, or send its value",
+                )
+            waiting += here.values()
+        elif isinstance(here, list):
+            waiting += here
 
 
 def dumps(value: Any) -> bytes:

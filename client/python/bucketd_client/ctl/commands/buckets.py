@@ -61,14 +61,14 @@ def _set_defaults(options: Options, given: dict[str, Any]) -> int:
     if options.has("curl"):
         raise Usage("cannot use --curl with --defaults, which is more than one request")
     for tries_left in reversed(range(TRIES if options.get("if-match") is None else 1)):
-        reply, stored = _ask(options, "GET", headers=NEWEST)
-        _, completed = _ask(options, "GET", headers=NEWEST, defaults=True)
+        reply, stored = _ask(options, "GET", headers=NEWEST, shown=False)
+        _, completed = _ask(options, "GET", headers=NEWEST, defaults=True, shown=False)
         missing = {k: v for k, v in completed.items() if k not in stored and k not in given}
         etag = None if reply is None else reply.etag
         guard = {"If-None-Match": "*"} if etag is None else {"If-Match": etag}
         if not missing and not given:
             output.warn("there is nothing to set: no key with a default is missing")
-            return 0 if options.has("quiet") else output.show(stored)
+            return 0 if options.has("quiet") else output.show(_ask(options, "GET")[1])
         try:
             status = _write(options, "PATCH", data={**missing, **given}, guard=guard)
         except PreconditionFailed:
@@ -129,8 +129,12 @@ def _ask(
     keys: list[str] | None = None,
     headers: dict[str, str] | None = None,
     defaults: bool = False,
+    shown: bool = True,
 ) -> tuple[_api.Reply | None, dict[str, Any]]:
-    """Return the response and its bucket; None if a curl command was printed instead."""
+    """Return the response and its bucket; None if a curl command was printed instead.
+
+    What is ``shown`` on a terminal has masks.
+    """
     session = Session(options)
     scope = session.scope()
     headers = {**scope.headers(method), **(headers or {})}
@@ -139,7 +143,9 @@ def _ask(
         headers["Content-Type"] = _api.JSON
         body = _api.encode(data)
     try:
-        reply = session.call(method, scope.target(keys or (), defaults), headers=headers, body=body)
+        mask = session.mask if shown else ()
+        target = scope.target(keys or (), defaults, mask)
+        reply = session.call(method, target, headers=headers, body=body)
     except Shown:
         return None, {}
     # A response that was asked for without the bucket has none.

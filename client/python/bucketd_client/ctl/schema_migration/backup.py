@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -54,9 +54,10 @@ class Backup:
         part = f"{self.path}.part"
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "wb") as file, Progress("backup") as progress:
-            for envelope in envelopes(self._session, self._record.head["automation"]):
-                file.write(line_of(envelope))
-                self._take(envelope)
+            for members in pages(self._session, "/v1/export", self._record.head["automation"]):
+                for envelope in members["envelopes"]:
+                    file.write(line_of(envelope))
+                    self._take(envelope)
                 progress.at(len(self._saved))
             file.flush()
             os.fsync(file.fileno())
@@ -121,16 +122,6 @@ def planned_in(path: str, count: int) -> dict[Key, str | None]:
     if len(found) < count:
         raise Usage(f"cannot use the backup {path}: it had {count} buckets; restore it")
     return found
-
-
-def envelopes(
-    session: Session, automation: str, unreadable: Callable[[dict[str, Any]], None] | None = None
-) -> Iterator[dict[str, Any]]:
-    """Yield the stored buckets of an automation; pass each page to ``unreadable``."""
-    for members in pages(session, "/v1/export", automation):
-        yield from members["envelopes"]
-        if unreadable is not None:
-            unreadable(members)
 
 
 def pages(session: Session, path: str, automation: str) -> Iterator[dict[str, Any]]:

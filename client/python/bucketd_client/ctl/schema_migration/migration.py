@@ -70,9 +70,8 @@ class Migration:
         if record.finished:
             return self._nothing_left(record)
         secrets = SecretValues(in_force.json_schema, json_schema)
-        computer = Computer(
-            self.session, self.automation, self.transform, self.wanted, self._most_bytes()
-        )
+        new = (self.wanted, json_schema)
+        computer = Computer(self.session, self.automation, self.transform, new, self._most_bytes())
         if record.planned is not None:
             computer.planned = planned_in(self.backup_path, record.planned)
         plan = Plan(secrets)
@@ -171,7 +170,10 @@ class Migration:
         if in_force.document is None:
             self.schemas.put(anything(self.mark))
             return
-        document = both(in_force.json_schema, json_schema, self.mark)
+        # What the old schema tolerates, the alternative of both would refuse as a whole.
+        document = None
+        if not in_force.tolerates:
+            document = both(in_force.json_schema, json_schema, self.mark)
         try:
             if document is not None:
                 self.schemas.put(document, "?force=true")
@@ -180,8 +182,8 @@ class Migration:
             if problem.code not in ("invalid_request", "too_large"):
                 raise
         output.warn(
-            "the old schema and the new one cannot be combined, so the daemon allows any bucket "
-            "until all are changed"
+            "the old schema (tolerate, or the same $id) and the new one cannot be combined, so the "
+            "daemon allows any bucket until all are changed"
         )
         self.schemas.put(anything(self.mark))
 

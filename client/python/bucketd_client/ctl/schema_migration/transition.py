@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 from ... import _api, _context
 from ..._errors import BucketError
+from ..preflight import TOLERATE
 from ..session import Session
 from .plan import repeated
+from .resources import resource
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MARK = "bucketctl schema migrate "
-# Never looked up: it makes each of both schemas a resource with references of its own.
-_BASE = "https://bucketd.invalid/"
 
 
 class InForce(NamedTuple):
@@ -28,6 +28,7 @@ class InForce(NamedTuple):
 
     document: Any = None
     json_schema: Any = None
+    tolerates: bool = False
 
     @property
     def mark(self) -> str | None:
@@ -50,7 +51,8 @@ class Schemas:
             if problem.code != "not_found":
                 raise
             return InForce()
-        return InForce(members["schema"], members["json_schema"])
+        tolerates = members.get("existing") == TOLERATE
+        return InForce(members["schema"], members["json_schema"], tolerates)
 
     def checked(self, document: Any) -> Any:
         """Return the JSON Schema of a document, which is not set. Raises BucketError."""
@@ -85,19 +87,13 @@ def both(before: Any, after: Any, mark: str) -> dict[str, Any] | None:
     if set(_identifiers(before)) & set(_identifiers(after)):
         # Two resources of one name would be taken for each other.
         return None
-    branches = [_resource(before, "before"), _resource(after, "after")]
+    branches = [resource(before, "before"), resource(after, "after")]
     return {"$schema": DIALECT, "$comment": mark, "anyOf": branches}
 
 
 def anything(mark: str) -> dict[str, Any]:
     """Return a schema that allows any bucket."""
     return {"$schema": DIALECT, "$comment": mark}
-
-
-def _resource(schema: Any, name: str) -> Any:
-    if not isinstance(schema, dict) or isinstance(schema.get("$id"), str):
-        return schema
-    return {**schema, "$id": _BASE + name}
 
 
 def _identifiers(schema: Any) -> list[str]:
