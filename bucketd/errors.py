@@ -58,8 +58,8 @@ class InvalidRequest(BadInput):
 
 class SchemaViolation(BadInput):
     """The merged bucket would violate the schema of its automation. ``details`` has every
-    violation with its path (only the first for a bucket with over 2,500 keys and items). Nothing
-    was changed.
+    violation with its path (only the first for a bucket with over 2,500 keys and items); if the
+    schema tolerates what stood before, only what the write makes worse. Nothing was changed.
 
     Send what the schema allows, or change the schema (``bucketctl schema check`` shows
     beforehand which stored buckets a new schema would refuse).
@@ -159,8 +159,9 @@ class SchemaConflict(Conflict):
     """Stored buckets violate the new schema. ``details`` has the first 100 of them with their
     violations, ``count`` their number. The old schema stays in force.
 
-    Correct those buckets or the schema, or set the schema with ``--force`` (``?force=true``):
-    the buckets stay readable, and their next write must be valid.
+    Correct those buckets or the schema. Or set the schema with ``--tolerate``
+    (``?existing=tolerate``): what they violate now does not refuse later writes. With ``--force``
+    (``?force=true``) the buckets stay readable, and their next write must be valid.
     """
 
     code = "schema_conflict"

@@ -39,7 +39,7 @@ def resolve(method: str, target: str, fields: Headers) -> ResolvedRequest:
     preconditions, malformed = NO_PRECONDITIONS, None
     if route.of_bucket:
         try:
-            preconditions = headers.preconditions(fields)
+            preconditions = headers.preconditions(fields, of_read=route.method == "GET")
         except InvalidRequest as error:
             malformed = error
     return ResolvedRequest(
@@ -53,6 +53,7 @@ def resolve(method: str, target: str, fields: Headers) -> ResolvedRequest:
         malformed=malformed,
         minimal=headers.prefers_minimal(fields),
         stale_ok=headers.accepts_stale(fields) and not preconditions,
+        masked=_is_masked(query),
         head_only=method == "HEAD",
         has_authorization=bool(values),
         token_hash=hash_of(token.strip()) if scheme.lower() == "bearer" else None,
@@ -68,6 +69,13 @@ def _named_bucket(route: Route, names: dict[str, str], query: Query) -> Target |
     if automation is not None:
         check_name(automation, "automation")
     return Target(BucketKey.checked(names["device"], names.get("job")), automation)
+
+
+def _is_masked(query: Query) -> bool:
+    wanted = query.get("mask", [None])[0]
+    if wanted not in (None, "secrets"):
+        raise InvalidRequest("cannot use the parameter mask: it must be secrets")
+    return wanted is not None
 
 
 def check_not_stopping(resolved: ResolvedRequest) -> None:

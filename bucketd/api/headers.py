@@ -8,6 +8,7 @@ from multidict import CIMultiDictProxy
 
 from ..core.holds import is_fence
 from ..errors import InvalidRequest, NotAcceptable, UnsupportedMediaType
+from ..model.masks import state_etag
 from ..model.preconditions import EntityTags, Preconditions
 
 JSON = "application/json"
@@ -78,16 +79,18 @@ def prefers_minimal(headers: Headers) -> bool:
     return False
 
 
-def preconditions(headers: Headers) -> Preconditions:
+def preconditions(headers: Headers, of_read: bool) -> Preconditions:
     """Return If-Match, If-None-Match and Bucketd-Fence.
 
-    Raises InvalidRequest for an empty or malformed one.
+    Raises InvalidRequest for an empty or malformed one. The ETag of a masked form stands for the
+    state that was masked. Only If-None-Match of a read asks which form it is.
     """
     fences = _fences(headers) if FENCE in headers else ()
     if "If-Match" not in headers and "If-None-Match" not in headers:
         return Preconditions(fences=fences) if fences else NO_PRECONDITIONS
+    if_match, if_none_match = (_entity_tags(headers, h) for h in ("If-Match", "If-None-Match"))
     return Preconditions(
-        _entity_tags(headers, "If-Match"), _entity_tags(headers, "If-None-Match"), fences
+        _of_states(if_match), if_none_match if of_read else _of_states(if_none_match), fences
     )
 
 
@@ -100,6 +103,13 @@ def _fences(headers: Headers) -> tuple[str, ...]:
             "separated by commas"
         )
     return fences
+
+
+def _of_states(tags: EntityTags | None) -> EntityTags | None:
+    if tags is None:
+        return None
+    strong, weak = (frozenset(map(state_etag, each)) for each in (tags.strong, tags.weak))
+    return tags._replace(strong=strong, weak=weak)
 
 
 def _entity_tags(headers: Headers, header: str) -> EntityTags | None:

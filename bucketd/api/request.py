@@ -49,7 +49,8 @@ class ResolvedRequest:
     ``media_type`` of the body is None where the route does not accept it. A ``conditional``
     request has ``preconditions``; ``malformed`` refuses those that cannot be read, to a caller who
     may ask at all. ``minimal``: respond to a write without the bucket; ``stale_ok``:
-    a read may give what was stored before. ``about``: path and method of the route, for metrics.
+    a read may give what was stored before; ``masked``: with masks in place of secrets. ``about``:
+    path and method of the route, for metrics.
     """
 
     route: Route
@@ -62,6 +63,7 @@ class ResolvedRequest:
     malformed: InvalidRequest | None
     minimal: bool
     stale_ok: bool
+    masked: bool
     head_only: bool
     has_authorization: bool
     token_hash: str | None

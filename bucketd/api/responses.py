@@ -162,7 +162,7 @@ class ResponseTemplate:
     def fill(self, now: Snapshot) -> Response:
         """Return the response about this state of the bucket."""
         pieces, size = ((), 0) if self._minimal else (now.bucket.pieces, now.bucket.size)
-        if now.recovered is None and now.stale_seconds is None:
+        if now.recovered is None and now.stale_seconds is None and not now.warnings:
             head, after = self._around(now.etag, now.revision, size)
             return Response(200, head, (self._before, *pieces, after))
         field = members = b""
@@ -172,7 +172,10 @@ class ResponseTemplate:
         if now.stale_seconds is not None:
             field = b"\r\nAge: %d" % ceil(now.stale_seconds)  # RFC 9111 §5.1
             members += b',"stale_seconds":%.3f' % now.stale_seconds
-        head, after = self._around(now.etag, now.revision, size, field, members)
+        if now.warnings:
+            members += b',"warnings":' + orjson.dumps(now.warnings)
+        # These members may be large, so the cache does not keep them.
+        head, after = self._render(now.etag, now.revision, size, field, members)
         return Response(200, head, (self._before, *pieces, after))
 
     def _render(

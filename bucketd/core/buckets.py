@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Awaitable, MutableSequence
+from collections.abc import Awaitable, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import orjson
 
 from ..concurrency import INLINE_MAX_BYTES, KeyedLocks, offload
 from ..errors import BucketdError, Overloaded, SchemaViolation, TooLarge
-from ..model import changes
+from ..model import changes, strict_json
 from ..model.bucket import ABSENT, BucketKey, Snapshot
 from ..model.changes import Change
 from ..model.document import Document
@@ -61,6 +61,18 @@ class Buckets:
     def read(self, key: BucketKey, stale_ok: bool = False) -> Snapshot | Awaitable[Snapshot]:
         """Return the snapshot, or an awaitable of it if the store has to wait for it."""
         return self.store.read(key, stale_ok)
+
+    def completed(self, now: Snapshot, automation: str | None) -> Snapshot:
+        """Return a snapshot with the defaults of its schema for the keys that it does not have.
+
+        It may be large, so call this on a worker thread.
+        """
+        schema = self.schemas.find(automation or now.automation)
+        if schema is None or not schema.defaults:
+            return now
+        stored = now.bucket.members
+        missing = {key: value for key, value in schema.defaults.items() if key not in stored}
+        return now._replace(bucket=now.bucket.changed(strict_json.split(missing)))
 
     def commit(
         self,
@@ -140,14 +152,17 @@ class Buckets:
         return has_schema or not (change.by_members and now.bucket.is_split)
 
     def _checked(self, key: BucketKey, change: Change) -> Change:
-        def check(before: Document | None, after: Document, bound: str | None) -> None:
+        def check(
+            before: Document | None, after: Document, bound: str | None
+        ) -> Sequence[dict[str, Any]]:
             # The limit may have been lowered: a bucket over it may keep its size or shrink.
             if after.size > max(self.max_bytes, 0 if before is None else before.size):
                 raise self._too_large(key, after)
             # An import brings its own metadata. Its bucket was accepted before, and is copied
             # even if the schema has changed since.
-            if change.metadata is None:
-                self._check_schema(key, after, bound)
+            if change.metadata is not None:
+                return ()
+            return self._check_schema(key, before, after, bound)
 
         return change.checked(check)
 
@@ -199,11 +214,20 @@ class Buckets:
             unreadable.append(str(key))
             return ABSENT
 
-    def _check_schema(self, key: BucketKey, after: Document, automation: str | None) -> None:
+    def _check_schema(
+        self, key: BucketKey, before: Document | None, after: Document, automation: str | None
+    ) -> Sequence[dict[str, Any]]:
+        """Return the violations that are tolerated; raise SchemaViolation for all others."""
         schema = self.schemas.find(automation)
-        wrong = schema.violations(after.text) if schema is not None else []
+        if schema is None:
+            return ()
+        tolerated: Sequence[dict[str, Any]] = ()
+        if self.schemas.tolerates(automation):
+            wrong, tolerated = schema.compare(before, after)
+        else:
+            wrong = schema.violations(after.text)
         if not wrong:
-            return
+            return tolerated
         first = wrong[0]
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise SchemaViolation(

@@ -38,7 +38,8 @@ class Context:
     """Access to one bucket (with ``job`` None: to the device bucket) until ``ends``.
 
     ``ends`` is in seconds since the boot that ``boot`` names; ``created`` and ``expires`` are
-    Unix times, for display.
+    Unix times, for display. ``label`` says which run of an automation it is; files of earlier
+    daemons have none.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Context:
     expires: float
     ends: float
     boot: str
+    label: str | None = None
 
     @property
     def created_at(self) -> str:
@@ -97,12 +99,19 @@ class Contexts:
         return self._unusable.copy()
 
     def mint(
-        self, device: object, job: object, automation: object, ttl_seconds: object
+        self,
+        device: object,
+        job: object,
+        automation: object,
+        ttl_seconds: object,
+        label: object = None,
     ) -> tuple[Context, str]:
         """Return a new context and its token, once the context is stored."""
         key = BucketKey.checked(device, job)
         if automation is not None:
             automation = check_name(automation, "automation")
+        if label is not None:
+            label = check_name(label, "label")
         ttl = self._check_ttl(ttl_seconds)
         if len(self) >= self._max_live and not self.sweep():
             raise TooManyRequests(
@@ -120,6 +129,7 @@ class Contexts:
             expires=now + ttl,
             ends=clock.boottime() + ttl,
             boot=clock.boot_id(),
+            label=label,
         )
         self._store(context)
         self._add(context)
@@ -180,7 +190,9 @@ class Contexts:
         return float(ttl)  # type: ignore[arg-type]
 
     def _store(self, context: Context, root: int | None = None) -> None:
-        text = json.dumps(asdict(context)).encode()
+        # An earlier daemon, after a downgrade, does not know the member.
+        members = {k: v for k, v in asdict(context).items() if (k, v) != ("label", None)}
+        text = json.dumps(members).encode()
         root = self._root if root is None else root
         try:
             files.write(root, (DIRECTORY,), _file(context), lambda _birth: text)
@@ -244,6 +256,8 @@ def _parse(text: bytes) -> Context:
     BucketKey.checked(context.device, context.job)
     if context.automation is not None:
         check_name(context.automation, "automation")
+    if context.label is not None:
+        check_name(context.label, "label")
     if not all(isinstance(text, str) for text in (context.token_sha256, context.id, context.boot)):
         raise TypeError("it is not the file of a context")
     return context

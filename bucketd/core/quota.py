@@ -12,12 +12,13 @@ import logging
 import threading
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ..errors import TooLarge
 from ..model.bucket import BucketKey, Snapshot
-from ..model.changes import Change
+from ..model.changes import Change, Object
 from ..model.document import Document
 from ..store.base import Filter, Store
 
@@ -148,10 +149,12 @@ class Reservation:
                 self._count(0 if stored is None else stored.size, 0)
             return after
 
-        def checked(before: Document | None, after: Document, automation: str | None) -> None:
-            if check is not None:
-                check(before, after, automation)
+        def checked(
+            before: Document | None, after: Document, automation: str | None
+        ) -> Sequence[Object]:
+            warnings = () if check is None else check(before, after, automation)
             self._count(0 if before is None else before.size, after.size)
+            return warnings
 
         return change._replace(apply=applied, check=checked)
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from collections.abc import Sequence
 
 from .bucket import ABSENT, BucketKey, Snapshot, timestamp
-from .changes import Change, Metadata
+from .changes import Change, Metadata, Object
 from .document import Document
 from .preconditions import Preconditions
 
@@ -25,18 +26,19 @@ def apply(
     automation: str | None,
     key: BucketKey,
     now: Snapshot,
-) -> Snapshot:
-    """Return the state after the change; ``now`` itself if nothing changes. Raises BucketdError.
+) -> tuple[Snapshot, Sequence[Object]]:
+    """Return the state after the change, and its warnings. Raises BucketdError.
 
-    The bucket is bound to ``automation``; None keeps the current binding.
+    The state is ``now`` itself if nothing changes. The bucket is bound to ``automation``; None
+    keeps the current binding.
     """
     preconditions.check(now, key)
     stored = now.bucket if now.revision else None
     bound = automation or now.automation
-    bucket = change.result(stored, bound)
+    bucket, warnings = change.result(stored, bound)
     if bucket is stored and (bucket is None or bound == now.automation):
-        return now
-    return next_snapshot(now, bucket, bound, change.metadata)
+        return now, warnings
+    return next_snapshot(now, bucket, bound, change.metadata), warnings
 
 
 def next_snapshot(

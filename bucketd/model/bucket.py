@@ -6,6 +6,7 @@ import math
 import re
 import time
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -60,7 +61,8 @@ class Snapshot(NamedTuple):
 
     ``recovered`` is (revision, reason) if the last good generation replaced an unreadable file:
     this generation, or the one before the change just made. ``stale_seconds`` is the maximum age
-    of a value that was returned while the store was unavailable.
+    of a value that was returned while the store was unavailable. ``warnings`` are the violations
+    that a write tolerates; the outcome of the write has them, and no stored state.
     """
 
     bucket: Document = EMPTY
@@ -71,6 +73,11 @@ class Snapshot(NamedTuple):
     updated_at: str | None = None
     recovered: tuple[int, str] | None = None
     stale_seconds: float | None = None
+    warnings: Sequence[dict[str, Any]] = ()
+
+    def with_warnings(self, warnings: Sequence[dict[str, Any]]) -> Snapshot:
+        """Return the outcome of a write that leads to this state."""
+        return self._replace(warnings=warnings) if warnings else self
 
 
 ABSENT = Snapshot()

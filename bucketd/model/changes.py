@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -13,7 +13,7 @@ from . import strict_json
 from .document import EMPTY, Document
 
 Object = dict[str, Any]
-Check = Callable[[Document | None, Document, str | None], None]
+Check = Callable[[Document | None, Document, str | None], Sequence[Object]]
 # Each operation may take as long as a whole small change.
 MAX_INLINE_OPERATIONS = 64
 _POINTER = re.compile(r"(/([^~/]|~[01])*)*")  # RFC 6901 §3
@@ -34,8 +34,8 @@ class Change(NamedTuple):
     """A pure function from bucket to bucket, None if none is stored.
 
     ``apply`` returns its argument itself if it changes nothing, and raises to refuse.
-    ``check`` raises to refuse the result; its arguments are the bucket before, the bucket after,
-    and the automation that the bucket is bound to.
+    ``check`` raises to refuse the result, and returns the warnings about it; its arguments are the
+    bucket before, the bucket after, and the automation that the bucket is bound to.
     ``overwrites``: ``apply`` ignores the current value, so it can replace an unreadable one.
     ``removes``: ``apply`` removes the bucket, whatever its value.
     ``by_members``: evaluation takes no longer on a large bucket than on a small one.
@@ -53,12 +53,14 @@ class Change(NamedTuple):
     prepared_only: bool = False
     by_members: bool = False
 
-    def result(self, stored: Document | None, automation: str | None) -> Document | None:
-        """Apply the change to the stored bucket, and check the result."""
+    def result(
+        self, stored: Document | None, automation: str | None
+    ) -> tuple[Document | None, Sequence[Object]]:
+        """Apply the change to the stored bucket, and return the checked result and its warnings."""
         after = self.apply(stored)
-        if after is not None and self.check is not None:
-            self.check(stored, after, automation)
-        return after
+        if after is None or self.check is None:
+            return after, ()
+        return after, self.check(stored, after, automation)
 
     def checked(self, check: Check) -> Change:
         """Return the change with another check."""
@@ -161,8 +163,9 @@ def prepared(change: Change, stored: Document | None, automation: str | None) ->
     since a failed precondition takes precedence.
     """
     after, refusal = None, None
+    warnings: Sequence[Object] = ()
     try:
-        after = change.result(stored, automation)
+        after, warnings = change.result(stored, automation)
     except BucketdError as error:
         # The traceback would keep the buckets alive for as long as the refusal is.
         refusal = error.with_traceback(None)
@@ -180,9 +183,11 @@ def prepared(change: Change, stored: Document | None, automation: str | None) ->
             )
         return change.apply(now)
 
-    def check(now: Document | None, result: Document, bound: str | None) -> None:
-        if change.check is not None and not (result is after and bound == automation):
-            change.check(now, result, bound)
+    def check(now: Document | None, result: Document, bound: str | None) -> Sequence[Object]:
+        # A replacement has the same result for every state, yet the check depends on the state.
+        if result is after and bound == automation and now == stored:
+            return warnings
+        return () if change.check is None else change.check(now, result, bound)
 
     return change._replace(apply=apply, check=check)
 

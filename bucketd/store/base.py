@@ -77,11 +77,15 @@ class ChangeEvent(NamedTuple):
 
 
 class SchemaChange(NamedTuple):
-    """The schema of an automation as of a revision of the shared store; None: removed."""
+    """The schema of an automation as of a revision of the shared store; None: removed.
+
+    ``tolerates``: a violation that stood in a bucket before a write does not refuse the write.
+    """
 
     automation: str
     document: Any
     revision: int
+    tolerates: bool = False
 
 
 class SchemaList(NamedTuple):
@@ -102,7 +106,7 @@ class SharedSchemas(Protocol):
     # Why the task that follows the changes fails, for ``Store.check``.
     problem: str | None
 
-    async def put(self, automation: str, document: Any) -> SchemaChange:
+    async def put(self, automation: str, document: Any, tolerates: bool = False) -> SchemaChange:
         """Set a schema on all hosts; raise Internal if the outcome is unknown."""
 
     async def remove(self, automation: str) -> tuple[SchemaChange, bool]:

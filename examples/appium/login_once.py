@@ -1,10 +1,11 @@
 """Log in to an app on a phone once, and resume the session in every later task iteration.
 
-    bucketctl run --device emulator-5554 --job login -- python examples/appium/login_once.py
+    bucketctl run --device emulator-5554 --job login --label nightly-42 -- python login_once.py
 
 The device's name in bucketd is its udid, so one program serves a whole farm. It needs the
 packages ``bucketd-client`` and ``Appium-Python-Client``, and an Appium server. The account
-comes from the environment: APP_USER and APP_PASSWORD.
+comes from the environment: APP_USER and APP_PASSWORD. The label, such as the name of a test or a
+build, says which run it is; without ``--label`` it is the time and the program.
 """
 
 import os

@@ -1,9 +1,10 @@
 // Log in to a web page once; go on with its cookies and local storage in every later iteration.
 //
-//   bucketctl run --device browser-1 --job login -- node login-once.mts
+//   bucketctl run --device browser-1 --job login --label checkout-test -- node login-once.mts
 //
 // It needs the packages bucketd-client and playwright, and Node 22.18 or newer (or a compiler).
-// The page and the account come from the environment: PAGE, APP_USER and APP_PASSWORD.
+// The page and the account come from the environment: PAGE, APP_USER and APP_PASSWORD. The label, such
+// as the name of the test, says which run it is; without --label it is the time and the program.
 
 import { chromium, type BrowserContextOptions, type Page } from "playwright";
 import { Bucket } from "bucketd-client";

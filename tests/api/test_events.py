@@ -310,11 +310,13 @@ def test_a_token_opens_its_stream_and_ends_it(shared_daemon: Daemon) -> None:
 def test_operators_hear_of_contexts(shared_daemon: Daemon) -> None:
     with Stream(shared_daemon, "/v1/events?device=d") as stream:
         shared_daemon.mint("other")
-        made = shared_daemon.request("POST", "/v1/contexts", {"device": "d", "job": "j"}).json
+        body = {"device": "d", "job": "j", "label": "a run"}
+        made = shared_daemon.request("POST", "/v1/contexts", body).json
         shared_daemon.request("DELETE", f"/v1/contexts/{made['id']}")
         shared_daemon.mint("d", ttl_seconds=0.01)
         found = [stream.next() for _ in range(4)]
     assert [e.data["state"] for e in found] == ["created", "revoked", "created", "expired"]
+    assert [e.data["label"] for e in found] == ["a run", "a run", None, None]
     assert [(e.kind, e.id) for e in found] == [("context", None)] * 4
     assert made["token"] not in json.dumps([e.data for e in found])
 

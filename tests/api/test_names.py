@@ -51,9 +51,10 @@ def test_each_legal_name_is_a_bucket_of_its_own(daemon: Daemon, part: str) -> No
 
 @pytest.mark.parametrize("name", LEGAL, ids=ascii)
 def test_a_context_for_each_legal_name(shared_daemon: Daemon, name: str) -> None:
-    token = shared_daemon.mint(name, name, name)
+    token = shared_daemon.mint(name, name, name, label=name)
     context = shared_daemon.request("GET", "/v1/context", token=token).json
-    assert (context["device"], context["job"], context["automation"]) == (name, name, name)
+    members = ("device", "job", "automation", "label")
+    assert [context[member] for member in members] == [name] * 4
     shared_daemon.request("PUT", "/v1/bucket", {"mine": name}, token=token)
     assert shared_daemon.request("GET", pair(name, name)).bucket == {"mine": name}
 
@@ -69,6 +70,7 @@ def test_refused_names(shared_daemon: Daemon, name: str) -> None:
         {"device": name},
         {"device": "d", "job": name},
         {"device": "d", "job": "j", "automation": name},
+        {"device": "d", "job": "j", "label": name},
     ):
         answer = shared_daemon.request("POST", "/v1/contexts", body)
         assert (answer.status, answer.json["code"]) == (400, "invalid_request"), answer

@@ -262,6 +262,35 @@ def test_contexts_outlive_the_daemon(daemon: Daemon, end: str) -> None:
     assert len(daemon.request("GET", "/v1/contexts").json["contexts"]) == 1
 
 
+def test_a_label_is_told_wherever_its_context_is(daemon: Daemon) -> None:
+    body = {"device": "d", "job": "j", "label": "nightly 42 ✓"}
+    made = daemon.request("POST", "/v1/contexts", body).json
+    assert made["label"] == body["label"]
+    for _ in range(2):
+        own = daemon.request("GET", "/v1/context", token=made["token"]).json
+        [row] = daemon.request("GET", "/v1/contexts").json["contexts"]
+        assert own["label"] == row["label"] == body["label"]
+        daemon.kill()
+        daemon.start()
+
+
+def test_a_context_without_a_label_is_stored_as_before(daemon: Daemon) -> None:
+    token = daemon.mint("d", "j")
+    [path] = (daemon.runtime_dir / "contexts").iterdir()
+    assert "label" not in json.loads(path.read_text())
+    daemon.restart()
+    assert daemon.request("GET", "/v1/context", token=token).json["label"] is None
+
+
+@pytest.mark.parametrize("label", ["x\n", "", "x" * 129, 1])
+def test_a_stored_label_that_is_none_is_not_loaded(daemon: Daemon, label: object) -> None:
+    token = daemon.mint("d", "j", label="good")
+    [path] = (daemon.runtime_dir / "contexts").iterdir()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"label": label}))
+    daemon.restart()
+    assert daemon.request("GET", "/v1/context", token=token).status == 401
+
+
 def test_a_token_is_stored_nowhere(daemon: Daemon) -> None:
     token = daemon.mint("d", "j")
     daemon.request("GET", "/v1/bucket", token=token)

@@ -120,15 +120,18 @@ def test_status(ctl: Shell) -> None:
 
 
 def test_contexts(ctl: Shell, at: list[str]) -> None:
-    made = ctl.json("context", "create", *at, "--automation", "a", "--ttl", "60")
+    options = ["--automation", "a", "--ttl", "60", "--label", "of the night"]
+    made = ctl.json("context", "create", *at, *options)
     row = next(r for r in ctl.json("context", "list") if r["id"] == made["id"])
     assert "token" not in row
-    assert row["automation"] == "a"
+    assert (row["automation"], row["label"]) == ("a", "of the night")
     token = {"BUCKETD_TOKEN": made["token"]}
     assert ctl.json("set", "k=v", env=token) == {"k": "v"}
     assert ctl.json("get", env=token) == {"k": "v"}
     assert ctl.json("get", "--device-bucket", env=token) == {}
-    assert made["id"] in ctl.on_terminal("context", "list")
+    shown = ctl.on_terminal("context", "list")
+    assert made["id"] in shown
+    assert "of the night" in shown
     ctl.json("context", "revoke", made["id"])
     gone = ctl("get", env=token)
     assert gone.returncode == 3

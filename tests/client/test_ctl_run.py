@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -40,8 +41,67 @@ def test_run_shows_the_child_its_context(ctl: Shell, at: list[str]) -> None:
         "BUCKETD_DEVICE": at[1],
         "BUCKETD_JOB": "login",
         "BUCKETD_AUTOMATION": "auto",
+        "BUCKETD_RUN": ours["BUCKETD_RUN"],
     }
     assert ctl.daemon.request("GET", "/v1/bucket", token=token).status == 401  # revoked by now
+
+
+def test_each_run_has_a_label_of_its_own(ctl: Shell, at: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "log in.py"
+    script.write_text("import os; print(os.environ['BUCKETD_RUN'])")
+    labels = [ctl("run", *at, "--", sys.executable, str(script)).stdout for _ in range(2)]
+    assert labels[0] != labels[1]
+    for label in labels:
+        assert re.fullmatch(r"20\d{6}T\d{6}Z-log_in\.py-[0-9a-f]{6}\n", label)
+        then = time.mktime(time.strptime(label[:15], "%Y%m%dT%H%M%S")) - time.timezone
+        assert abs(then - time.time()) < 60
+    shown = ctl("run", *at, "--", *CTL, "context", "list", env={"BUCKETD_RUN": "of outside"})
+    assert shown.returncode == 0, shown.stderr
+    [row] = [row for row in json.loads(shown.stdout) if row["device"] == at[1]]
+    assert re.fullmatch(r"20\d{6}T\d{6}Z-python[.0-9]*-[0-9a-f]{6}", row["label"])
+
+
+def test_a_label_shows_no_argument_that_is_not_a_file(ctl: Shell, at: list[str]) -> None:
+    done = ctl("run", *at, "--", "sh", "-c", "TOKEN=s3cret; echo $BUCKETD_RUN")
+    assert re.fullmatch(r"20\d{6}T\d{6}Z-sh-[0-9a-f]{6}\n", done.stdout)
+
+
+@pytest.mark.parametrize("label", ["nightly 42", "ü✓", "x" * 128])
+def test_a_label_that_a_person_gives(ctl: Shell, at: list[str], label: str) -> None:
+    done = ctl("run", *at, "--label", label, "--", "sh", "-c", 'echo "$BUCKETD_RUN"')
+    assert (done.returncode, done.stdout) == (0, f"{label}\n")
+
+
+@pytest.mark.parametrize("label", ["", "a\tb", "x" * 129])
+def test_a_label_that_is_none(ctl: Shell, at: list[str], label: str) -> None:
+    done = ctl("run", *at, "--label", label, "--", "true")
+    assert done.returncode == 1
+    assert "label" in done.stderr
+
+
+def test_the_name_of_a_program_fits_into_a_label(ctl: Shell, at: list[str], tmp_path: Path) -> None:
+    program = tmp_path / ("é" * 100)
+    program.write_text("#!/bin/sh\necho $BUCKETD_RUN\n")
+    program.chmod(0o755)
+    done = ctl("run", *at, "--", str(program))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "é" * 80 in done.stdout
+
+
+def test_run_on_a_daemon_without_labels(ctl: Shell, at: list[str]) -> None:
+    def script(connection: socket.socket, request: Seen, _: int) -> bool:
+        if b'"label"' in request.body:
+            body = {"success": False, "code": "invalid_request", "error": "'label' is not one"}
+            answer(connection, 400, body)
+        else:
+            names = {"device": at[1], "job": "login", "automation": None}
+            answer(connection, 201, {"success": True, "id": "1", "token": "t", **names})
+        return True
+
+    with fake(script) as server:
+        command = ["--socket", server.path, "--", "sh", "-c", "echo ${BUCKETD_RUN-none}"]
+        assert ctl("run", *at, *command).stdout == "none\n"
+        assert ctl("run", *at, "--label", "mine", *command).returncode == 1
 
 
 def test_run_hands_on_the_token_in_a_file(ctl: Shell, at: list[str]) -> None:

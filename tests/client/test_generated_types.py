@@ -34,6 +34,8 @@ SCHEMA = {
         "point": {"type": "array", "prefixItems": [{"type": "number"}, {"type": "number"}],
                   "minItems": 2, "items": False},
         "user-agent": {"type": "string"},
+        "retries": {"type": "integer", "default": 3},
+        "hosts": {"type": "array", "items": {"type": "string"}, "default": []},
         # These are names of parameters as well.
         "data": {"type": "integer"},
         "self": {"type": "integer"},
@@ -61,7 +63,7 @@ FIELDS = {
 
 TYPESCRIPT_HEAD = """\
 import { agent, Bucket } from "bucketd-client";
-import type { LoginSessionBucket } from "./login.js";
+import type { LoginSessionBucket, LoginSessionBucketWithDefaults } from "./login.js";
 import type { CounterBucket } from "./counter.js";
 const set = agent.utils.bucket.set;
 const bucket = new Bucket<LoginSessionBucket>();
@@ -69,6 +71,10 @@ const counter = new Bucket<CounterBucket>();
 const result = await agent.utils.bucket.get();
 if (!result.success) throw new Error(result.error);
 const stored = result.bucket;
+const completed = await agent.utils.bucket.get({ defaults: true });
+if (!completed.success) throw new Error(completed.error);
+const whole = completed.bucket;
+const withDefaults = new Bucket<LoginSessionBucket, LoginSessionBucketWithDefaults>();
 """
 TYPESCRIPT = [
     (True, "await set({ loginTimestamp: Date.now() })"),
@@ -85,6 +91,22 @@ TYPESCRIPT = [
     (True, "await bucket.update((b) => ({ ...b, loginTimestamp: 1 }))"),
     (True, 'await counter.set({ status: "used", tags: ["a"], extra: [1] })'),
     (True, "await counter.replace({ attempts: 1, account: { id: 1 } })"),
+    (True, "const retries: number = whole.retries"),
+    (True, "const host: string | undefined = whole.hosts[0]"),
+    (True, "const on: boolean = whole.loggedIn"),
+    (True, "const n: number = (await withDefaults.get({ defaults: true })).retries"),
+    (True, 'const n: number = (await withDefaults.get("retries", { defaults: true })).retries'),
+    (True, "const n: number | undefined = (await withDefaults.get({ defaults: false })).retries"),
+    (True, 'const step: "open" | "done" | undefined = whole.steps?.[0]'),
+    (False, "const retries: number = stored.retries"),
+    (False, "const retries: string = whole.retries"),
+    (False, "const agent: string = whole['user-agent']"),
+    (False, "const n: number = (await bucket.get()).retries"),
+    (False, "const n: number = (await withDefaults.get()).retries"),
+    (False, "const n: number = (await withDefaults.get({ defaults: false })).retries"),
+    (False, "const n: string = (await withDefaults.get('retries', { defaults: true })).retries"),
+    (False, "await withDefaults.get({ default: true })"),
+    (False, "await agent.utils.bucket.get({ defaults: 1 })"),
     (False, "await set({ loginTimestmp: 1 })"),
     (False, 'await set({ loggedIn: "yes" })'),
     (False, 'await set({ steps: ["closed"] })'),
@@ -115,15 +137,19 @@ from typing import Any
 import bucketd_client
 import counter
 from login import AsyncBucket, Bucket, LoginSessionBucket, LoginSessionBucketPart
+from login import LoginSessionBucketWithDefaults
 from login import agent, async_agent
 
 bucket = Bucket(device="d", job="j")
 later = AsyncBucket(device="d", job="j")
 other = counter.Bucket(device="d", job="c")
-explicit: bucketd_client.Bucket[LoginSessionBucket, LoginSessionBucketPart] = bucket
+explicit: bucketd_client.Bucket[
+    LoginSessionBucket, LoginSessionBucketPart, LoginSessionBucketWithDefaults
+] = bucket
 content_only: bucketd_client.Bucket[LoginSessionBucket] = bucketd_client.Bucket()
 data: dict[str, Any] = {}
 part: LoginSessionBucketPart = {"steps": ["open"]}
+full = bucket.get(defaults=True)
 """
 PYTHON = [
     (True, 'bucket.set({"loginTimestamp": 1.5})'),
@@ -157,6 +183,23 @@ PYTHON = [
     (True, "other.set({'if_match': 'x'}, if_match=None)"),
     (False, "other.set(tags=['a'])"),
     (True, "other.replace({'attempts': 1, 'account': {'id': 1}})"),
+    (True, "retries: int = full['retries']"),
+    (True, "hosts: list[str] = bucket.get('hosts', defaults=True)['hosts']"),
+    (True, "logged: bool = full['loggedIn']"),
+    (True, "maybe: int = bucket.get().get('retries', 0)"),
+    (True, "perhaps: int = bucket.get(defaults=False).get('retries', 0)"),
+    (True, "complete: LoginSessionBucketWithDefaults = explicit.get(defaults=True)"),
+    (True, "async def j(): print((await later.get(defaults=True))['retries'] + 1)"),
+    (True, "any_key: object = content_only.get(defaults=True).get('retries')"),
+    (True, "state: str = other.get(defaults=True)['status']"),
+    (False, "partly: LoginSessionBucketWithDefaults = bucket.get()"),
+    (False, "half: LoginSessionBucketWithDefaults = bucket.get(defaults=False)"),
+    (False, "text: str = full['retries']"),
+    (False, "print(full['retrys'])"),
+    (False, "bucket.get(default=True)"),
+    (False, "bucket.get(defaults='yes')"),
+    (False, "async def k(): print((await later.get(defaults=True))['retries'] + 'x')"),
+    (False, "number: int = other.get(defaults=True)['status']"),
     (False, 'bucket.set({"loggedIn": "yes"})'),
     (False, 'bucket.set({"logedIn": True})'),
     (False, 'bucket.set({"steps": ["closed"]})'),

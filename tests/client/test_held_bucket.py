@@ -449,7 +449,11 @@ def own(request: pytest.FixtureRequest) -> Iterator[Daemon]:
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
-def test_a_hold_outlasts_a_restart_of_the_daemon(own: Daemon, how: str) -> None:
+def test_a_hold_outlasts_a_restart_of_the_daemon(
+    own: Daemon, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A daemon takes long to start on a busy machine.
+    monkeypatch.setattr(_hold_session, "RETURN_SECONDS", 60.0)
     with Bucket(device="d", job="j", socket=own.socket).hold(exclusive=True) as held:
         (own.kill if how == "kill" else own.stop)()
         time.sleep(0.5)
@@ -478,12 +482,15 @@ def test_a_daemon_that_is_not_back_in_time(own: Daemon, monkeypatch: pytest.Monk
             held.set(a=1)
 
 
-def test_a_waiter_outlasts_a_daemon_that_is_killed(own: Daemon) -> None:
+def test_a_waiter_outlasts_a_daemon_that_is_killed(
+    own: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_hold_session, "RETURN_SECONDS", 60.0)
     bucket = Bucket(device="d", job="j", socket=own.socket)
     had = threading.Event()
 
     def wait() -> None:
-        with bucket.hold(wait=20):
+        with bucket.hold(wait=60):
             had.set()
 
     with bucket.hold() as held:

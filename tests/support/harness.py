@@ -178,9 +178,11 @@ class Daemon:
         job: str | None = None,
         automation: str | None = None,
         ttl_seconds: float | None = None,
+        label: str | None = None,
     ) -> str:
         """Mint a context, and return its token."""
         body = {"device": device, "job": job, "automation": automation, "ttl_seconds": ttl_seconds}
+        body["label"] = label
         given = {name: value for name, value in body.items() if value is not None}
         response = self.request("POST", "/v1/contexts", given)
         assert response.status == 201, response

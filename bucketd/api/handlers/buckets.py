@@ -5,20 +5,25 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from ...concurrency import INLINE_MAX_BYTES, offload
+from ...core.schemas.registry import Registry
 from ...errors import InvalidRequest
 from ...model import changes, strict_json
 from ...model.bucket import BucketKey, Snapshot, envelope_fields, is_timestamp
 from ...model.changes import Change, Metadata
+from ...model.masks import refuse_masks
 from ...model.strict_json import as_object
-from ...store.base import BucketInfo, Filter, Page
+from ...store.base import BucketInfo, Filter, Page, settled
 from .. import headers, responses
-from ..request import Request, ResolvedRequest, Target
+from ..request import Request
 from ..responses import Deferred, Reply, Response
+
+if TYPE_CHECKING:
+    from ...core.schemas.masking import Masking
 
 MAX_PAGE = 1000
 # 100 years, the limit of [retention] days.
@@ -29,33 +34,61 @@ ChangeOf = Callable[[Request, object], Change]
 
 def read(request: Request) -> Reply:
     target = request.bucket
+    completes = bool(request.head.query) and request.flag("defaults")
     found = request.services.buckets.read(target.key, request.head.stale_ok)
+    if completes:
+        return _read_completed(request, found)
     if isinstance(found, Snapshot):
-        return _shown(request.head, target, found)
-    return _read_later(request.head, target, found)
+        return _shown(request, found)
+    return _read_later(request, found)
 
 
-async def _read_later(
-    head: ResolvedRequest, target: Target, found: Awaitable[Snapshot]
-) -> Response:
-    reply = _shown(head, target, await found)
+async def _read_later(request: Request, found: Awaitable[Snapshot]) -> Response:
+    reply = _shown(request, await found)
     return reply if isinstance(reply, Response) else await reply
 
 
-def _shown(
-    head: ResolvedRequest, target: Target, now: Snapshot
-) -> Response | Coroutine[Any, Any, Response]:
+async def _read_completed(request: Request, found: Snapshot | Awaitable[Snapshot]) -> Response:
+    """Return the response to a read with ``defaults``: the bucket completed by its schema."""
+    target, head = request.bucket, request.head
+    stored = await settled(found)
+    # The schema may have changed where the bucket has not, so a 304 would be wrong.
+    head.preconditions._replace(if_none_match=None).check(stored, target.key, "read")
+    return await offload(_completed, request, stored)
+
+
+def _completed(request: Request, stored: Snapshot) -> Response:
+    target, keys = request.bucket, request.head.query.get("key")
+    now = request.services.buckets.completed(stored, target.automation)
+    chosen = now if keys is None else _selected(now, keys)
+    masking = _masking(request, now) if request.head.masked else None
+    return target.template.fill(chosen if masking is None else masking.snapshot(chosen))
+
+
+def _shown(request: Request, now: Snapshot) -> Response | Coroutine[Any, Any, Response]:
     """Return the response to a read that found the state ``now``."""
+    head, target = request.head, request.bucket
+    masking = _masking(request, now) if head.masked else None
     if head.conditional:
-        if not head.preconditions.if_none_match_holds(now):
-            return responses.not_modified(now)
-        head.preconditions.check(now, target.key, "read")
+        tagged = now if masking is None else masking.tagged(now)
+        if not head.preconditions.if_none_match_holds(tagged):
+            return responses.not_modified(tagged)
+        head.preconditions._replace(if_none_match=None).check(now, target.key, "read")
     keys, template = head.query.get("key"), target.template
-    if keys is None:
+    if keys is None and masking is None:
         return template.fill(now)
-    if now.bucket.size > INLINE_MAX_BYTES and not now.bucket.is_split:
-        return offload(lambda: template.fill(_selected(now, keys)))
-    return template.fill(_selected(now, keys))
+
+    def fill() -> Response:
+        chosen = now if keys is None else _selected(now, keys)
+        return template.fill(chosen if masking is None else masking.snapshot(chosen))
+
+    takes_long = masking is not None or not now.bucket.is_split
+    return offload(fill) if takes_long and now.bucket.size > INLINE_MAX_BYTES else fill()
+
+
+def _masking(request: Request, now: Snapshot) -> Masking | None:
+    """Return the masks of a bucket: by the schema of its automation, and of the one named."""
+    return request.services.schemas.masking(now.automation, request.bucket.automation)
 
 
 def _selected(now: Snapshot, keys: list[str]) -> Snapshot:
@@ -68,13 +101,13 @@ def patch(request: Request) -> Reply:
     # A short JSON Patch may have many operations, and the first one imports the library.
     if media_type == headers.JSON_PATCH or len(request.body) > INLINE_MAX_BYTES:
         return _commit_offloaded(request, change_of)
-    return _commit(request, change_of(request, strict_json.loads(request.body)))
+    return _commit(request, change_of(request, _parsed(request.body)))
 
 
 def put(request: Request) -> Reply:
     if len(request.body) > INLINE_MAX_BYTES:
         return _commit_offloaded(request, _replace)
-    return _commit(request, _replace(request, strict_json.loads(request.body)))
+    return _commit(request, _replace(request, _parsed(request.body)))
 
 
 def delete(request: Request) -> Reply:
@@ -82,17 +115,35 @@ def delete(request: Request) -> Reply:
     return _commit(request, changes.clear() if keys is None else changes.remove(keys))
 
 
+def _parsed(body: bytes) -> Any:
+    """Return the body of a write, which must have no mask in it."""
+    value = strict_json.loads(body)
+    refuse_masks(body, value)
+    return value
+
+
 def _commit(request: Request, change: Change) -> Deferred:
     target, head = request.bucket, request.head
     template = responses.MINIMAL if head.minimal else target.template
     buckets = request.services.buckets
     outcome = buckets.commit(target.key, change, head.preconditions, target.automation)
+    if head.masked and not head.minimal:
+        return Deferred(_masked_outcome(request, outcome), template.fill)
     return Deferred(outcome, template.fill)
+
+
+async def _masked_outcome(request: Request, outcome: Awaitable[Snapshot]) -> Snapshot:
+    now = await outcome
+    masking = _masking(request, now)
+    if masking is None:
+        return now
+    takes_long = now.bucket.size > INLINE_MAX_BYTES
+    return await offload(masking.snapshot, now) if takes_long else masking.snapshot(now)
 
 
 async def _commit_offloaded(request: Request, change_of: ChangeOf) -> Response:
     """Build the change in a worker thread, since its body takes long to parse, and commit it."""
-    change = await offload(lambda: change_of(request, strict_json.loads(request.body)))
+    change = await offload(lambda: change_of(request, _parsed(request.body)))
     if len(request.body) > INLINE_MAX_BYTES:
         change = change._replace(offloaded=True)
     deferred = _commit(request, change)
@@ -163,7 +214,16 @@ async def export(request: Request) -> Response:
     only = Filter(request.name("device"), request.name("job"), request.name("automation"))
     limit = _limit(request.one("limit"))
     stored, page = await request.services.buckets.export(only, request.one("cursor"), limit)
-    return await _paged(page, lambda: {"envelopes": [_envelope(key, now) for key, now in stored]})
+    schemas = request.services.schemas if request.head.masked else None
+    return await _paged(
+        page, lambda: {"envelopes": [_envelope(key, _masked(schemas, now)) for key, now in stored]}
+    )
+
+
+def _masked(schemas: Registry | None, now: Snapshot) -> Snapshot:
+    """Return the state, masked where schemas are given and mark a secret of it."""
+    masking = schemas.masking(now.automation) if schemas is not None else None
+    return now if masking is None else masking.snapshot(now)
 
 
 async def _paged(page: Page, rows: Callable[[], dict[str, Any]]) -> Response:

@@ -19,7 +19,7 @@ from ..services import Services
 
 AT_ONCE = 1000
 SWEEP_SECONDS = 60.0
-_MEMBERS = ("device", "job", "automation", "ttl_seconds")
+_MEMBERS = ("device", "job", "automation", "ttl_seconds", "label")
 
 
 def own(request: Request) -> Response:
@@ -93,6 +93,7 @@ def _scope(context: Context) -> dict[str, str | None]:
         "device": context.device,
         "job": context.job,
         "automation": context.automation,
+        "label": context.label,
         "expires_at": context.expires_at,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...core.contexts import Context
-from ...core.events import EventFilter, Subscription
+from ...core.events import EventFilter, Subscription, View
 from ...store import Filter
 from .. import responses
 from ..request import Request
@@ -13,14 +13,15 @@ from .expiry import Expiry
 
 async def watch(request: Request) -> Response:
     """Stream the changes of one bucket while the caller may read it, and holds of it."""
-    only = EventFilter(request.bucket.key, keys=_keys(request), holds=request.flag("holds"))
+    view = _view(request, request.bucket.automation)
+    only = EventFilter(request.bucket.key, view=view, holds=request.flag("holds"))
     return await _stream(request, only, request.flag("snapshot"))
 
 
 async def watch_all(request: Request) -> Response:
     """Stream the changes of all buckets that match the filters, of contexts, and of holds."""
     names = Filter(request.name("device"), request.name("job"), request.name("automation"))
-    only = EventFilter(None, names, _keys(request), request.flag("holds"))
+    only = EventFilter(None, names, _view(request), request.flag("holds"))
     return await _stream(request, only, snapshot=False)
 
 
@@ -40,9 +41,10 @@ async def _stream(request: Request, only: EventFilter, snapshot: bool) -> Respon
     return responses.event_stream(subscription)
 
 
-def _keys(request: Request) -> frozenset[str] | None:
+def _view(request: Request, automation: str | None = None) -> View:
     keys = request.head.query.get("key")
-    return None if keys is None else frozenset(keys)
+    masking_of = request.services.schemas.masking if request.head.masked else None
+    return View(None if keys is None else frozenset(keys), masking_of, automation)
 
 
 def _end_with(subscription: Subscription, context: Context) -> None:

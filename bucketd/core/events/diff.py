@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...model.bucket import Snapshot
 from ...model.document import Members
+
+if TYPE_CHECKING:
+    from ..schemas.masking import Masking
 
 
 class Difference(NamedTuple):
@@ -32,6 +35,10 @@ class Difference(NamedTuple):
             {k: self.set[k] for k in candidates if k in keys and k in self.set},
             [k for k in self.removed if k in keys],
         )
+
+    def masked(self, masking: Masking) -> Difference:
+        """Return the difference with masks in place of secret values."""
+        return self._replace(set=masking.members(self.set))
 
     @property
     def is_empty(self) -> bool:

@@ -180,6 +180,9 @@ class Hub:
             else:
                 notification.prepare()
             subscriptions = self._selecting(change)
+            for view in {each.only.view for each in subscriptions if each.only.view.masking_of}:
+                if notification.is_slow(view):
+                    await offload(notification.render, view)
             pause = PAUSE_SECONDS if len(subscriptions) > BATCH_SIZE and not offloaded else 0
             began = time.monotonic()
             for subscription in subscriptions:

@@ -1,15 +1,35 @@
-"""Render each change once for all subscriptions that select the same keys."""
+"""Render each change once for all subscriptions that have the same view of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...concurrency import INLINE_MAX_BYTES
 from ...store.base import ChangeEvent
 from . import sse
 from .diff import Difference
 
+if TYPE_CHECKING:
+    from ..schemas.masking import Masking
+
 Keys = frozenset[str] | None  # None: all keys
+
+
+class View(NamedTuple):
+    """What a subscription is shown of a bucket: some keys, with masks or without.
+
+    ``masking_of`` finds the masks for the automations that a bucket may be of, anew for each
+    change, since a schema may have changed; ``automation`` is one more, which the client names.
+    """
+
+    keys: Keys = None
+    masking_of: Callable[..., Masking | None] | None = None
+    automation: str | None = None
+
+    def masking(self, *automations: str | None) -> Masking | None:
+        """Return the masks of a bucket of these automations; None if nothing is masked."""
+        return None if self.masking_of is None else self.masking_of(*automations, self.automation)
 
 
 class Notification:
@@ -18,7 +38,7 @@ class Notification:
     def __init__(self, change: ChangeEvent) -> None:
         self.change = change
         self._difference: Difference | None = None
-        self._rendered: dict[Keys, bytes | None] = {}
+        self._rendered: dict[tuple[Keys, Masking | None], bytes | None] = {}
 
     @property
     def offloaded(self) -> bool:
@@ -34,13 +54,25 @@ class Notification:
         if before is not None:
             self._difference = Difference.between(before, after)
 
-    def render(self, keys: Keys) -> bytes | None:
-        """Return the event for a subscription to these keys; None if the change touches none."""
-        if keys not in self._rendered:
-            self._rendered[keys] = self._render(keys)
-        return self._rendered[keys]
+    def is_slow(self, view: View) -> bool:
+        """Report whether ``render`` takes so long that it belongs on a worker thread."""
+        is_large = self.change.after.bucket.size > INLINE_MAX_BYTES
+        return is_large and self._masking(view) is not None
 
-    def _render(self, keys: Keys) -> bytes | None:
+    def render(self, view: View) -> bytes | None:
+        """Return the event for a subscription with this view; None if it shows nothing of it."""
+        known = view.keys, self._masking(view)
+        if known not in self._rendered:
+            self._rendered[known] = self._render(*known)
+        return self._rendered[known]
+
+    def _masking(self, view: View) -> Masking | None:
+        if view.masking_of is None:
+            return None
+        before, after = self.change.before, self.change.after
+        return view.masking(after.automation, None if before is None else before.automation)
+
+    def _render(self, keys: Keys, masking: Masking | None) -> bytes | None:
         change, difference = self.change, self._difference
         if difference is None:
             return sse.gap(change.event_id, change.key)
@@ -48,15 +80,17 @@ class Notification:
             difference = difference.restricted_to(keys)
             if difference.is_empty:
                 return None
+        if masking is not None:
+            difference = difference.masked(masking)
         return sse.bucket(change.event_id, change.key, change.after.revision, difference)
 
 
-def render_all(notifications: Iterable[Notification], keys: Keys, limit: int) -> list[bytes] | None:
+def render_all(notifications: Iterable[Notification], view: View, limit: int) -> list[bytes] | None:
     """Return all notifications as rendered events, on any thread; None over ``limit`` bytes."""
     rendered, size = [], 0
     for notification in notifications:
         notification.prepare()
-        if (event := notification.render(keys)) is not None:
+        if (event := notification.render(view)) is not None:
             rendered.append(event)
             size += len(event)
         if size > limit:

@@ -12,7 +12,7 @@ from ...store.base import ChangeEvent, Filter, Store, settled
 from ...store.holds import Hold
 from . import sse
 from .diff import Difference
-from .notification import Keys, Notification, render_all
+from .notification import Notification, View, render_all
 
 # Notifications to buffer until the stream starts.
 MAX_BUFFERED = 1000
@@ -23,13 +23,14 @@ MAX_RESUMED_BYTES = 2 * 1024 * 1024
 class EventFilter(NamedTuple):
     """Select changes: of one bucket or, with ``key`` None, of all buckets that ``names`` selects.
 
-    ``keys`` selects only changes of these keys of a bucket. With ``holds``, select also who takes,
-    waits for and releases holds of these buckets, and of their devices.
+    ``view`` is what is shown of them; a change of other keys than it shows is not selected. With
+    ``holds``, select also who takes, waits for and releases holds of these buckets, and of their
+    devices.
     """
 
     key: BucketKey | None = None
     names: Filter = Filter()
-    keys: Keys = None
+    view: View = View()
     holds: bool = False
 
     def matches(self, change: ChangeEvent) -> bool:
@@ -95,7 +96,10 @@ class Subscription:
             self._head.append(await offload(self._snapshot_event, event_id, key, now))
 
     def _snapshot_event(self, event_id: str, key: BucketKey, now: Snapshot) -> bytes:
-        difference = Difference.from_nothing(now, self.only.keys)
+        view = self.only.view
+        difference = Difference.from_nothing(now, view.keys)
+        if (masking := view.masking(now.automation)) is not None:
+            difference = difference.masked(masking)
         return sse.bucket(event_id, key, now.revision, difference)
 
     async def _resume(self, last_event_id: str) -> bool:
@@ -104,7 +108,7 @@ class Subscription:
         if changes is None:
             return False
         matching = (Notification(change) for change in changes if self.only.matches(change))
-        missed = await offload(render_all, matching, self.only.keys, MAX_RESUMED_BYTES)
+        missed = await offload(render_all, matching, self.only.view, MAX_RESUMED_BYTES)
         if missed is None:
             return False
         self._head += missed
@@ -138,7 +142,7 @@ class Subscription:
             return
         if self._is_resumed(notification.change) or self._is_in_snapshot(notification.change):
             return
-        event = notification.render(self.only.keys)
+        event = notification.render(self.only.view)
         if event is not None:
             self._send(event)
 

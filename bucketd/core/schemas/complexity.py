@@ -16,16 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
 from ...errors import InvalidRequest
 from .messages import pointer
+from .references import HERE, REFERENCES, References, children
 
 MAX_WAYS = 100_000
-_LISTS, _ONE = ("allOf", "anyOf", "oneOf"), ("not", "if", "then", "else")
-_CHILD = ("items", "additionalProperties", "contains", "unevaluatedItems", "unevaluatedProperties")
-# The label of an edge that stays at the same place of the bucket.
-_HERE = ""
 
 Edge = tuple[str, int]
 
@@ -85,19 +81,16 @@ class _Graph:
 
     def __init__(self, root: Any) -> None:
         self._root = root
-        self._anchors: dict[str, list[int]] = {}
-        self._nodes: dict[int, dict[str, Any]] = {}
-        # For each node the nearest subschema above it with an $id, and these subschemas by $id.
-        self._resource: dict[int, Any] = {}
-        self._named: dict[str, Any] = {}
-        self._collect(root)
+        self._places = _places(root)
+        self._references = References(root)
         # By step, the evaluations of a child for one of its parent.
         self._factors: dict[str, int] = {}
         # The subschema that branches most, and its factor.
         self._worst: tuple[int, int] | None = None
         self._branching: set[int] = set()
         self._expansions: dict[int, int] = {}
-        self._edges = {number: list(self._edges_of(node)) for number, node in self._nodes.items()}
+        nodes = self._references.nodes
+        self._edges = {number: list(self._edges_of(node)) for number, node in nodes.items()}
 
     def check_ways(self) -> None:
         """Raise InvalidRequest if one place would be evaluated in too many ways, or endlessly."""
@@ -157,7 +150,7 @@ class _Graph:
     def _expansion(self, number: int) -> int:
         """Return how many subschemas one evaluation of a subschema applies to the same place."""
         if number not in self._expansions:
-            here = (target for label, target in self._edges[number] if label == _HERE)
+            here = (target for label, target in self._edges[number] if label == HERE)
             self._expansions[number] = 1 + sum(self._expansion(target) for target in here)
         return self._expansions[number]
 
@@ -176,7 +169,7 @@ class _Graph:
         for label, target in self._edges[number]:
             if target not in members:
                 continue
-            if label != _HERE:
+            if label != HERE:
                 ways[label] = ways.get(label, 0) + 1
                 continue
             inner = self._ways_to_children(target, members, memo, above | {number})
@@ -189,54 +182,18 @@ class _Graph:
         """Return the JSON Pointer of a subschema."""
         return self._places.get(number) or "its root"
 
-    def _collect(self, root: Any) -> None:
-        waiting = [(root, root)]
-        self._places = _places(root)
-        while waiting:
-            node, resource = waiting.pop()
-            if not isinstance(node, dict) or id(node) in self._nodes:
-                continue
-            self._nodes[id(node)] = node
-            if isinstance(node.get("$id"), str):
-                resource = node
-                self._named[node["$id"]] = node
-            self._resource[id(node)] = resource
-            for name in ("$anchor", "$dynamicAnchor"):
-                if isinstance(node.get(name), str):
-                    self._anchors.setdefault(node[name], []).append(id(node))
-            below = [child for _, child in _children(node)]
-            for name in ("$defs", "definitions"):
-                below += _dict(node.get(name)).values()
-            below += [self._reference_target(node, name) for name in ("$ref", "$dynamicRef")]
-            waiting += [(child, resource) for child in below]
-
     def _edges_of(self, node: dict[str, Any]) -> Iterator[Edge]:
-        for label, child in _children(node):
+        for label, child in children(node):
             if isinstance(child, dict):
                 yield label, id(child)
-        for name in ("$ref", "$dynamicRef"):
-            target = self._reference_target(node, name)
+        for name in REFERENCES:
+            target = self._references.target(node, name)
             if isinstance(target, dict):
-                yield _HERE, id(target)
-            elif isinstance(node.get(name), str):
+                yield HERE, id(target)
+            else:
                 # The reference names an anchor. The library uses exactly one of several anchors
                 # with this name, so one edge is enough.
-                yield from ((_HERE, n) for n in self._anchors.get(_anchor(node[name]), [])[:1])
-
-    def _reference_target(self, node: dict[str, Any], name: str) -> Any:
-        """Return the target of a JSON Pointer reference; None for an anchor or another schema."""
-        text = node.get(name)
-        if not isinstance(text, str):
-            return None
-        uri, mark, fragment = text.partition("#")
-        resource = self._resource[id(node)] if not uri else self._resource_named(uri)
-        return resolve(resource, mark + fragment)
-
-    def _resource_named(self, uri: str) -> Any:
-        """Return the resource with this URI, or one whose last segment matches a relative URI."""
-        last = uri.rpartition("/")[2]
-        alike = (node for name, node in self._named.items() if name.rpartition("/")[2] == last)
-        return self._named.get(uri) or next(alike, None)
+                yield from ((HERE, n) for n in self._references.anchored(node, name)[:1])
 
 
 def _places(root: Any) -> dict[int, str]:
@@ -251,50 +208,6 @@ def _places(root: Any) -> dict[int, str]:
         elif isinstance(node, list):
             waiting += [(place + pointer([index]), child) for index, child in enumerate(node)]
     return places
-
-
-def resolve(root: Any, reference: str) -> Any:
-    """Return the subschema at ``#/…``; None if there is none."""
-    here = root
-    if reference not in ("#", "") and not reference.startswith("#/"):
-        return None
-    for piece in unquote(reference).removeprefix("#").split("/")[1:]:
-        key = piece.replace("~1", "/").replace("~0", "~")
-        if isinstance(here, dict) and key in here:
-            here = here[key]
-        elif isinstance(here, list) and key.isdecimal() and int(key) < len(here):
-            here = here[int(key)]
-        else:
-            return None
-    return here
-
-
-def _anchor(reference: str) -> str:
-    return reference.rpartition("#")[2]
-
-
-def _children(node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield subschemas, each with its step into the bucket: ".key", "*" (any key), "[n]", "[]"."""
-    for name in _LISTS:
-        yield from ((_HERE, child) for child in _list(node.get(name)))
-    yield from ((_HERE, node[name]) for name in _ONE if name in node)
-    yield from ((_HERE, child) for child in _dict(node.get("dependentSchemas")).values())
-    yield from ((f".{key}", child) for key, child in _dict(node.get("properties")).items())
-    yield from (("*", child) for child in _dict(node.get("patternProperties")).values())
-    yield from ((f"[{n}]", child) for n, child in enumerate(_list(node.get("prefixItems"))))
-    for name in _CHILD:
-        if name in node:
-            yield ("{rest}" if name.endswith("Properties") else "[]"), node[name]
-    if "propertyNames" in node:
-        yield "{names}", node["propertyNames"]
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _components(edges: dict[int, list[Edge]]) -> list[list[int]]:

@@ -5,6 +5,7 @@
     "type": string boolean array object      "type", the same
     "type": number, with "integer": true     "type": "number", "integer"
     "type": any                              no "type"
+    "secret": true                           "writeOnly": true
     "required": true                         the name in "required" of what holds it
     "min", "max"                             "minimum", "maximum"
     "defaultValue"                           "default": a note, never filled in
@@ -33,8 +34,9 @@ _ONLY = {
     "min": "number", "max": "number", "integer": "number",
     "minItems": "array", "maxItems": "array", "items": "array", "properties": "object",
 }  # fmt: skip
-_KNOWN = ("name", "type", "required", "integer", "items", "properties", *_SAME, *_RENAMED)
-_STRINGS, _FLAGS = ("description", "pattern"), ("required", "integer")
+_KNOWN = ("name", "type", "required", "secret", "integer", "items", "properties",
+          *_SAME, *_RENAMED)  # fmt: skip
+_STRINGS, _FLAGS = ("description", "pattern"), ("required", "secret", "integer")
 _COUNTS, _NUMBERS = ("minLength", "maxLength", "minItems", "maxItems"), ("min", "max")
 
 
@@ -83,6 +85,8 @@ def _field(field: Any, where: str) -> dict[str, Any]:
     schema: dict[str, Any] = {}
     if kind != "any":
         schema["type"] = "integer" if given.get("integer") else kind
+    if given.get("secret"):
+        schema["writeOnly"] = True
     for name in (*_SAME, *_RENAMED):
         if name in given:
             schema[_RENAMED.get(name, name)] = given[name]

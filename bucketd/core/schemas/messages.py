@@ -7,7 +7,7 @@ show the value, as when a forbidden string is part of an allowed one.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
@@ -83,8 +83,13 @@ def _required(kind: Any, _got: str, value: Any) -> str:
 
 
 def _unexpected(kind: Any, _got: str, _value: Any) -> str:
-    names = ", ".join(repr(name) for name in list(kind.unexpected)[:5])
-    return f"must not have {names}: the schema does not know it"
+    return unexpected(kind.unexpected)
+
+
+def unexpected(names: Iterable[object]) -> str:
+    """Return the cause of a violation by keys that the schema does not allow."""
+    shown = ", ".join(repr(name) for name in list(names)[:5])
+    return f"must not have {shown}: the schema does not know it"
 
 
 def _enum(kind: Any, got: str, value: Any) -> str:

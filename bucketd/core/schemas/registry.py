@@ -2,12 +2,19 @@
 
 A schema set through the API takes precedence over a file of the same automation. A file is loaded
 when it changes; a file that cannot be used is reported, and its last valid version stays in force.
+
+A schema refuses every violation, unless a file beside it, <automation>.tolerate, lets those pass
+that stood in a bucket before. An operator's file of that name may be empty. For a schema set
+through the API it lists hashes of the schemas that tolerate, so the mode changes together with the
+schema although these are two files, and a schema that an older daemon stores refuses.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
+import hashlib
 import logging
 import os
 import stat
@@ -23,15 +30,19 @@ from ...fs import errors, filenames, files
 from ...model import strict_json
 
 if TYPE_CHECKING:
+    from .masking import Masking
     from .validator import Validator
 
 log = logging.getLogger(__name__)
 DIRECTORY = "schemas"
 # A file beside the schema holds the automation's name if that is too long for a file name.
 NAME_SUFFIX = ".name"
+TOLERATE_SUFFIX = ".tolerate"
 # Copies of the valid files, for a start at which a file is broken.
 LAST_GOOD = (DIRECTORY, "last-good")
 API, FILE = "api", "file"
+# What a schema does to violations that stood in a bucket before.
+TOLERATE, REFUSE = "tolerate", "refuse"
 MAX_BYTES = 4 * 1024 * 1024
 # O_NONBLOCK: opening a named pipe must not block.
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -46,7 +57,10 @@ class FileKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One schema file: its schema in force, if any, and the problem with the file, if any."""
+    """One schema file: its schema in force, if any, and the problem with the file, if any.
+
+    ``tolerates``: a violation that stood in a bucket before a write does not refuse the write.
+    """
 
     automation: str
     source: str
@@ -54,6 +68,16 @@ class Entry:
     stat_key: FileKey
     validator: Validator | None
     problem: str | None = None
+    tolerates: bool = False
+
+    @property
+    def existing(self) -> str:
+        return existing(self.tolerates)
+
+
+def existing(tolerates: bool) -> str:
+    """Return what a schema does to violations that stood before, as the API names it."""
+    return TOLERATE if tolerates else REFUSE
 
 
 class Registry:
@@ -80,8 +104,28 @@ class Registry:
 
     def find(self, automation: str | None) -> Validator | None:
         """Return the schema that buckets of this automation must meet."""
-        entry = self._in_force.get(automation) if automation is not None else None
+        entry = self.in_force(automation)
         return entry.validator if entry is not None else None
+
+    def masking(self, *automations: str | None) -> Masking | None:
+        """Return the masks of buckets that may be of these automations; None for no secrets."""
+        schemas = (self.find(automation) for automation in dict.fromkeys(automations))
+        found = [schema.secrets for schema in schemas if schema is not None and schema.secrets]
+        if not found:
+            return None
+        # A daemon without schemas never imports it.
+        from .masking import Masking
+
+        return Masking(tuple(found))
+
+    def in_force(self, automation: str | None) -> Entry | None:
+        """Return the entry that decides about buckets of this automation."""
+        return self._in_force.get(automation) if automation is not None else None
+
+    def tolerates(self, automation: str | None) -> bool:
+        """Report whether violations that stood in a bucket before a write do not refuse it."""
+        entry = self.in_force(automation)
+        return entry is not None and entry.tolerates
 
     def get(self, automation: str) -> Entry:
         """Return the entry in force; raise NotFound if there is none."""
@@ -103,17 +147,30 @@ class Registry:
         found = [e for e in self._entries.values() if e.problem is not None]
         return [{"path": e.path, "problem": str(e.problem)} for e in found]
 
-    def put(self, automation: str, document: Any) -> None:
+    def put(self, automation: str, document: Any, tolerates: bool = False) -> None:
         """Store a schema that compiles. Raises BucketdError, after which nothing has changed."""
         stem = filenames.encode(automation)
         text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        modes = self._tolerating(stem)
+        wanted = {_hash(text)} if tolerates else set()
         try:
             if filenames.decode(stem) is None:
                 self._write(stem + NAME_SUFFIX, automation.encode())
-            self._write(stem + filenames.SUFFIX, text)
+            if self._stored(stem) == text:
+                # Only the mode changes, in one step.
+                modes = self._write_modes(stem, modes, wanted)
+            else:
+                # The schema in force keeps its mode until it is replaced.
+                modes = self._write_modes(stem, modes, modes - {_hash(text)} | wanted)
+                self._write(stem + filenames.SUFFIX, text)
         except OSError as error:
             raise errors.refusal(f"store the schema of {automation!r}", error) from error
-        self.rescan()
+        # The schema is in force by now, so a failure here is none of the request.
+        try:
+            self._write_modes(stem, modes, wanted)
+        except OSError as error:
+            log.warning("cannot forget the mode of a replaced schema: %s", error.strerror)
+        self.rescan(reload=os.path.join(self._places[API], stem + filenames.SUFFIX))
 
     def remove(self, automation: str) -> None:
         """Remove a schema that was set through the API; raise NotFound if there is none."""
@@ -128,26 +185,32 @@ class Registry:
         except OSError as error:
             raise errors.refusal(f"remove the schema of {automation!r}", error) from error
         # The schema is gone by now, so a failure here is none of the request.
-        try:
-            files.remove(self.root, (DIRECTORY,), stem + NAME_SUFFIX)
-        except OSError as error:
-            log.warning("cannot remove the name of a removed schema: %s", error.strerror)
+        for what, suffix in (("name", NAME_SUFFIX), ("mode", TOLERATE_SUFFIX)):
+            try:
+                files.remove(self.root, (DIRECTORY,), stem + suffix)
+            except OSError as error:
+                log.warning("cannot remove the %s of a removed schema: %s", what, error.strerror)
         self.rescan()
 
-    def rescan(self, force: bool = False) -> None:
-        """Load every file that has changed since the last scan; with ``force``, load all."""
+    def rescan(self, force: bool = False, reload: str | None = None) -> None:
+        """Load every file that has changed since the last scan, and the file ``reload``.
+
+        With ``force``, load all.
+        """
         # One scan at a time: an older state of the files must not replace a newer one.
         with self._lock:
-            self._rescan(force)
+            self._rescan(force, reload)
 
-    def _rescan(self, force: bool) -> None:
+    def _rescan(self, force: bool, reload: str | None) -> None:
         entries: dict[str, Entry] = {}
         problems: list[str] = []
         for source in self._places:
-            for path, stat_key in self._files(source, problems):
+            for path, stat_key, is_marked in self._files(source, problems):
                 known = self._entries.get(path)
-                if known is None or known.stat_key != stat_key or force:
+                if known is None or known.stat_key != stat_key or force or path == reload:
                     known = self._load(source, path, stat_key, known)
+                if source == FILE and known.tolerates != is_marked:
+                    known = dataclasses.replace(known, tolerates=is_marked)
                 entries[path] = known
         self._report_directories(problems)
         good = [entry for entry in entries.values() if entry.validator is not None]
@@ -166,12 +229,15 @@ class Registry:
             old = before.validator if before is not None else self._last_good(automation)
             stays = "the last good one stays in force" if old is not None else "none applies"
             log.error("cannot use the schema %s: %s; %s", path, cause, stays)
-            return Entry(automation, source, path, stat_key, old, cause)
+            tolerates = before is not None and before.tolerates
+            return Entry(automation, source, path, stat_key, old, cause, tolerates)
         if source == FILE:
             self._keep_as_good(automation, text)
         if before is not None:
             log.info("loaded the schema of %r from %s", automation, path)
-        return Entry(automation, source, path, stat_key, validator)
+        stem = os.path.basename(path).removesuffix(filenames.SUFFIX)
+        tolerates = source == API and _hash(text) in self._tolerating(stem)
+        return Entry(automation, source, path, stat_key, validator, tolerates=tolerates)
 
     def _last_good(self, automation: str) -> Validator | None:
         """Return the last valid schema of an operator's file that an earlier daemon loaded."""
@@ -191,8 +257,33 @@ class Registry:
         except OSError as error:
             log.warning("cannot keep a copy of the schema of %r: %s", automation, error.strerror)
 
-    def _files(self, source: str, problems: list[str]) -> Iterator[tuple[str, FileKey]]:
-        """Yield the schema files of a directory; add the other entries to ``problems``."""
+    def _tolerating(self, stem: str) -> set[str]:
+        """Return the hashes of the schemas of one automation that were set to tolerate."""
+        try:
+            return set(self._read(API, stem + TOLERATE_SUFFIX).decode().split())
+        except (OSError, UnicodeDecodeError):
+            return set()
+
+    def _write_modes(self, stem: str, now: set[str], wanted: set[str]) -> set[str]:
+        """Store the hashes of the schemas that tolerate, unless they are stored; return them."""
+        if wanted and wanted != now:
+            text = "".join(f"{each}\n" for each in sorted(wanted))
+            self._write(stem + TOLERATE_SUFFIX, text.encode())
+        elif wanted != now:
+            files.remove(self.root, (DIRECTORY,), stem + TOLERATE_SUFFIX)
+        return wanted
+
+    def _stored(self, stem: str) -> bytes | None:
+        try:
+            return self._read(API, stem + filenames.SUFFIX)
+        except OSError:
+            return None
+
+    def _files(self, source: str, problems: list[str]) -> Iterator[tuple[str, FileKey, bool]]:
+        """Yield the schema files of a directory, and whether each has a file TOLERATE_SUFFIX.
+
+        Add the other entries to ``problems``.
+        """
         ours = source == API
         place = self._places[source]
         try:
@@ -202,7 +293,8 @@ class Registry:
         except OSError as error:
             problems.append(f"cannot read the schemas in {place}: {error.strerror}")
             return
-        for name in sorted(found):
+        names = set(found)
+        for name in sorted(names):
             path = os.path.join(place, name)
             if not name.endswith(filenames.SUFFIX) or name.startswith("."):
                 continue
@@ -222,7 +314,8 @@ class Registry:
             except OSError as error:
                 problems.append(f"cannot use the schema {path}: {error.strerror}")
                 continue
-            yield path, FileKey(status.st_dev, files.stat_key_of(status))
+            is_marked = name.removesuffix(filenames.SUFFIX) + TOLERATE_SUFFIX in names
+            yield path, FileKey(status.st_dev, files.stat_key_of(status)), is_marked
 
     def _report_directories(self, problems: list[str]) -> None:
         for problem in problems:
@@ -265,6 +358,10 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _hash(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
 
 
 def _compile(text: bytes) -> Validator:

@@ -33,8 +33,8 @@ RECHECK_SECONDS = 20.0
 class SchemaWriter(Protocol):
     """Set and remove schemas. Raises BucketdError, after which this host is unchanged."""
 
-    async def put(self, automation: str, document: Any) -> None:
-        """Put a schema that compiles in force."""
+    async def put(self, automation: str, document: Any, tolerates: bool = False) -> None:
+        """Put a schema that compiles in force, which tolerates what stood before or does not."""
 
     async def remove(self, automation: str) -> None:
         """Put a schema out of force."""
@@ -49,8 +49,8 @@ class LocalSchemas:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    async def put(self, automation: str, document: Any) -> None:
-        await asyncio.to_thread(self._registry.put, automation, document)
+    async def put(self, automation: str, document: Any, tolerates: bool = False) -> None:
+        await asyncio.to_thread(self._registry.put, automation, document, tolerates)
 
     async def remove(self, automation: str) -> None:
         await asyncio.to_thread(self._registry.remove, automation)
@@ -69,8 +69,8 @@ class ReplicatedSchemas:
         # The revision of each automation's last change.
         self._applied: dict[str, int] = {}
 
-    async def put(self, automation: str, document: Any) -> None:
-        change = await self._shared.put(automation, document)
+    async def put(self, automation: str, document: Any, tolerates: bool = False) -> None:
+        change = await self._shared.put(automation, document, tolerates)
         with _done_elsewhere("set"):
             await self._apply(change)
 
@@ -180,12 +180,13 @@ class ReplicatedSchemas:
             if change.document is None:
                 changed = await self._remove_copy(change.automation)
             else:
-                changed = await self._put_copy(change.automation, change.document)
+                changed = await self._put_copy(change.automation, change.document, change.tolerates)
             self._applied[change.automation] = change.revision
             return changed
 
-    async def _put_copy(self, automation: str, document: Any) -> bool:
-        now, copied = self._registry.find(automation), self._copied()
+    async def _put_copy(self, automation: str, document: Any, tolerates: bool = False) -> bool:
+        entry, copied = self._registry.in_force(automation), self._copied()
+        now = None if entry is None or entry.tolerates != tolerates else entry.validator
         # The comparison is of JSON, since 1 and true are equal in Python.
         same = now is not None and orjson.dumps(now.document) == orjson.dumps(document)
         if same and automation in copied:
@@ -193,7 +194,7 @@ class ReplicatedSchemas:
         # The list is written first: after a kill, a copy that is not listed would count as an
         # operator's schema.
         self._write_note(copied | {automation})
-        await asyncio.to_thread(self._registry.put, automation, document)
+        await asyncio.to_thread(self._registry.put, automation, document, tolerates)
         return True
 
     async def _remove_copy(self, automation: str) -> bool:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import jsonschema_rs
 import orjson
 
 from ...errors import InvalidRequest
+from ...model import strict_json
+from ...model.document import Document
 from . import complexity, dialects, field_form
-from .messages import cause_of, describe, pointer
+from .defaults import defaults_of
+from .masking import Secrets, find_secrets
+from .messages import cause_of, describe, pointer, unexpected
 from .paths import Paths
+from .ratchet import Ratchet
+from .references import resolve
 
 DRAFTS = (field_form.DIALECT, f"{field_form.DIALECT}#")
 MAX_BYTES = 4 * 1024 * 1024
@@ -25,18 +32,36 @@ MAX_KEYS_AND_ITEMS = 2500
 MAX_EVALUATIONS = 20_000
 OUTSIDE = "leads outside, and nothing is ever fetched"
 _NOT_IN_A_URI = re.compile(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]")
+NOT_TOLERATED = (
+    "; nothing is tolerated here, since the violations before and after the write cannot all be "
+    "listed: leave the bucket valid"
+)
 Violation = dict[str, Any]
+
+
+class Comparison(NamedTuple):
+    """The violations that a write makes, and those that stood in the stored bucket before it."""
+
+    refused: list[Violation]
+    tolerated: list[Violation]
+
+
+VALID = Comparison([], [])
 
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """A compiled schema: the ``document`` as given, and the ``json_schema`` that it stands for."""
+    """A compiled schema: the ``document`` as given, and the ``json_schema`` that it stands for.
+
+    ``defaults`` complete a bucket that lacks these keys.
+    """
 
     document: Any
     json_schema: Any
     _validator: Any
-    _secrets: frozenset[str]
+    secrets: Secrets | None = None
     _branching: complexity.Branching | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def form(self) -> str:
@@ -50,17 +75,57 @@ class Validator:
         treats all values as secrets, so that no message shows their lengths.
         """
         bucket = orjson.loads(text)
+        return [] if self._validator.is_valid(bucket) else self._listed(text, bucket, secret)
+
+    def compare(self, before: Document | None, after: Document, secret: bool = False) -> Comparison:
+        """Return which violations a write makes, and which stood in the bucket ``before`` it.
+
+        If the violations of either state cannot be listed, all count as new, unless nothing has
+        changed.
+        """
+        text = after.text
+        bucket = orjson.loads(text)
         if self._validator.is_valid(bucket):
-            return []
-        # Listing violations takes time exponential in the nesting; deciding validity does not.
+            return VALID
+        if before is after:
+            return Comparison([], self._listed(text, bucket, secret))
+        stored = None if before is None else orjson.loads(before.text)
+        if before is None or self._validator.is_valid(stored):
+            return Comparison(self._listed(text, bucket, secret), [])
+        if not (self._can_list(text, bucket) and self._can_list(before.text, stored)):
+            first, *others = self._listed(text, bucket, secret)
+            return Comparison([first | {"message": first["message"] + NOT_TOLERATED}, *others], [])
+        result = Comparison([], [])
+        ratchet, paths = Ratchet(self.json_schema, stored, bucket), Paths(bucket)
+        errors = self._validator.iter_errors(bucket)
+        for error, names in ratchet.compare(self._validator.iter_errors(stored), errors):
+            violation = self._violation(error, paths, secret)
+            for said, into in ((names.new, result.refused), (names.stood, result.tolerated)):
+                if said:
+                    partly = names.new and names.stood
+                    into.append(violation | {"message": unexpected(said)} if partly else violation)
+        return result
+
+    def _can_list(self, text: bytes, bucket: Any) -> bool:
+        """Report whether the violations of a bucket can be listed in bounded time.
+
+        Listing them takes time exponential in the nesting, while deciding validity does not; and
+        the library holds the interpreter's lock until it has found all of them.
+        """
+        if text.count(b",") >= MAX_KEYS_AND_ITEMS and _is_large(bucket):
+            return False
+        branching = self._branching
+        return branching is None or branching.bound(bucket, MAX_EVALUATIONS) <= MAX_EVALUATIONS
+
+    def _listed(self, text: bytes, bucket: Any, secret: bool) -> list[Violation]:
+        """Return the violations of a bucket that is not valid, as far as they can be listed."""
+        paths = Paths(bucket)
+        if self._can_list(text, bucket):
+            errors = self._validator.iter_errors(bucket)
+            return [self._violation(error, paths, secret) for error in errors]
         branching = self._branching
         if branching and branching.bound(bucket, MAX_EVALUATIONS) > MAX_EVALUATIONS:
             return [_too_deep(branching.place)]
-        paths = Paths(bucket)
-        # The library holds the interpreter's lock until it has found all violations.
-        if text.count(b",") < MAX_KEYS_AND_ITEMS or not _is_large(bucket):
-            errors = self._validator.iter_errors(bucket)
-            return [self._violation(error, paths, secret) for error in errors]
         try:
             self._validator.validate(bucket)
         except jsonschema_rs.ValidationError as error:
@@ -72,36 +137,12 @@ class Validator:
 
     def _violation(self, error: Any, paths: Paths, secret: bool) -> Violation:
         path, keyword = paths.exact(list(error.instance_path), error.instance), error.kind.name
-        secret = secret or not self._secrets.isdisjoint(path)
-        secret = secret or self._is_secret_at(list(error.evaluation_path))
+        secret = secret or (self.secrets is not None and self.secrets.is_secret(path))
         return {
             "path": pointer(path),
             "message": cause_of(error, secret),
             "keyword": keyword,
         }
-
-    def _is_secret_at(self, path: list[Any]) -> bool:
-        """Report whether a subschema on the path to a failed keyword marks the value as secret."""
-        here: Any = self.json_schema
-        for step in path:
-            if _is_secret(here):
-                return True
-            if isinstance(here, dict):
-                # A property whose name is digits comes as a number.
-                key = step if step in here else str(step)
-                if key not in here:
-                    # The way is lost, so the value may be a secret.
-                    return True
-                target = here[key]
-                if step in ("$ref", "$dynamicRef") and isinstance(target, str):
-                    target = complexity.resolve(self.json_schema, target)
-                    # The target is unknown, so the value may be a secret.
-                    if target is None:
-                        return True
-                here = target
-            else:
-                here = here[step] if isinstance(here, list) and isinstance(step, int) else None
-        return False
 
 
 def _too_deep(place: str) -> Violation:
@@ -143,8 +184,21 @@ def compile_schema(document: Any) -> Validator:
             schema = field_form.to_json_schema(document)
         _check_dialect(schema)
         branching = complexity.check(schema)
-    secrets = frozenset(_secret_names(schema))
-    return Validator(document, schema, _validator(schema), secrets, branching)
+    compiled = Validator(document, schema, _validator(schema), find_secrets(schema), branching)
+    return dataclasses.replace(compiled, defaults=_valid_defaults(compiled))
+
+
+def _valid_defaults(compiled: Validator) -> dict[str, Any]:
+    """Return the defaults that the schema itself allows for their keys."""
+    found = defaults_of(compiled.json_schema)
+    wrong = {""}
+    # Of very many keys only the first violation is listed.
+    while wrong and found:
+        paths = (each["path"] for each in compiled.violations(strict_json.dumps(found)))
+        keys = {path.split("/")[1].replace("~1", "/").replace("~0", "~") for path in paths if path}
+        wrong = keys & found.keys()
+        found = {key: value for key, value in found.items() if key not in wrong}
+    return found
 
 
 def _check_dialect(schema: dict[str, Any]) -> None:
@@ -217,7 +271,7 @@ def _fault_of_target(schema: Any, target: str, own: set[str]) -> str | None:
     if uri and "json-schema.org" not in uri and uri.rpartition("/")[2] not in own:
         return f"{OUTSIDE}; copy what it refers to into $defs"
     if fragment.startswith("/"):
-        leads_nowhere = not uri and complexity.resolve(schema, target) is None
+        leads_nowhere = not uri and resolve(schema, target) is None
     else:
         leads_nowhere = bool(fragment) and f"#{fragment}" not in own
     return "leads to nothing in the schema" if leads_nowhere else None
@@ -234,28 +288,3 @@ def _names_for_references(schema: Any) -> Iterator[str]:
             if isinstance(node.get("$id"), str):
                 yield node["$id"].partition("#")[0].rpartition("/")[2]
             yield from (f"#{node[name]}" for name in ("$anchor", "$dynamicAnchor") if name in node)
-
-
-def _secret_names(schema: Any) -> Iterator[str]:
-    """Yield the names of properties that the schema marks as secret."""
-    waiting = [schema]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += node
-        if not isinstance(node, dict):
-            continue
-        waiting += list(node.values())
-        named = node.get("properties")
-        for name, child in named.items() if isinstance(named, dict) else ():
-            target = child
-            if isinstance(child, dict) and isinstance(child.get("$ref"), str):
-                target = complexity.resolve(schema, child["$ref"])
-            if _is_secret(child) or _is_secret(target):
-                yield name
-
-
-def _is_secret(node: Any) -> bool:
-    return isinstance(node, dict) and (
-        node.get("writeOnly") is True or node.get("format") == "password"
-    )

@@ -28,6 +28,7 @@ from .watch import Compacted, Event, watch
 from .writer import outcome_unknown
 
 log = logging.getLogger(__name__)
+_TOLERATE = "tolerate"
 
 
 @dataclass(slots=True)
@@ -70,13 +71,15 @@ class EtcdSchemas:
         ]
         return [self.problem, *broken] if self.problem else broken
 
-    async def put(self, automation: str, document: Any) -> SchemaChange:
+    async def put(self, automation: str, document: Any, tolerates: bool = False) -> SchemaChange:
         """Set a schema on all hosts. Raises BucketdError; Internal if the outcome is unknown."""
-        value = orjson.dumps({"automation": automation, "schema": document})
+        # Hosts with an older version ignore the last member, and refuse.
+        mode = {"existing": _TOLERATE} if tolerates else {}
+        value = orjson.dumps({"automation": automation, "schema": document, **mode})
         operation = {"request_put": {"key": self._key(automation), "value": b64(value)}}
         answer = await self._commit(self._transaction("set", automation, operation))
         self._unreadable -= {automation}
-        return SchemaChange(automation, document, _revision(answer))
+        return SchemaChange(automation, document, _revision(answer), tolerates)
 
     async def remove(self, automation: str) -> tuple[SchemaChange, bool]:
         operation = {"request_delete_range": {"key": self._key(automation)}}
@@ -140,7 +143,8 @@ class EtcdSchemas:
         try:
             value = orjson.loads(base64.b64decode(kv["value"]))
             if value["automation"] == automation and value["schema"] is not None:
-                return SchemaChange(automation, value["schema"], int(kv["mod_revision"]))
+                tolerates = value.get("existing") == _TOLERATE
+                return SchemaChange(automation, value["schema"], int(kv["mod_revision"]), tolerates)
         except (ValueError, KeyError, TypeError):
             pass
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,8 +116,9 @@ class Writer:
         for attempt in range(_MAX_ATTEMPTS):
             if before is None:
                 before, confirmed = await self._reader.read(key, deadline), True
+            warnings: Sequence[dict[str, Any]] = ()
             try:
-                after = apply(
+                after, warnings = apply(
                     write.change, write.preconditions, write.automation, key, before.snapshot
                 )
             except BucketdError:
@@ -127,7 +129,7 @@ class Writer:
             if after is before.snapshot:
                 if confirmed:
                     await self._check(guard, write, deadline)
-                    return after
+                    return after.with_warnings(warnings)
                 # The remembered value may be outdated, so the change is evaluated for etcd's
                 # value before it is refused or reported as unchanged.
                 before = None
@@ -135,7 +137,7 @@ class Writer:
             swap = CompareAndSwap(write, before, after, guard, deadline, read_on_failure=confirmed)
             done, before = await self._swap(swap)
             if done:
-                return after
+                return after.with_warnings(warnings)
             confirmed = True
             self.retries += 1
             await asyncio.sleep(random.uniform(0, 0.002 * min(attempt, 10)))  # noqa: S311

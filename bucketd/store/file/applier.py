@@ -72,10 +72,11 @@ class Applier:
         if not loaded.verified:
             # Responses show the edit even if this commit fails, so the edit is journaled first.
             self._add(batch, key, now, now, published=loaded.before)
-        after = apply(commit.change, commit.preconditions, commit.automation, key, now)
+        after, warnings = apply(commit.change, commit.preconditions, commit.automation, key, now)
         if after is now:
-            return now
+            return now.with_warnings(warnings)
         self._add(batch, key, now, after, published=now)
+        after = after.with_warnings(warnings)
         if now.recovered is None or not after.revision:
             return after
         return after._replace(recovered=now.recovered)
@@ -84,7 +85,9 @@ class Applier:
         """Replace or remove a bucket whose file cannot be read."""
         change, last = commit.change, good or ABSENT
         bound = commit.automation or last.automation
-        after = next_snapshot(last, change.result(None, bound), bound, change.metadata)
+        # Nothing can be tolerated without a bucket to compare with.
+        bucket, _ = change.result(None, bound)
+        after = next_snapshot(last, bucket, bound, change.metadata)
         self._add(batch, commit.key, last, after, published=good)
         self._corrupt[commit.key] = self._files.quarantine_name(commit.key)
         return after

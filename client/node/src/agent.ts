@@ -2,10 +2,11 @@ import { type Target, heldTarget, resolve } from "./context.js";
 import { BucketError } from "./errors.js";
 import { Hold, holdArguments, refresh } from "./hold.js";
 import { encodeObject, nameOfError } from "./json.js";
-import { type AnyWriteOptions, writeHeaders } from "./preconditions.js";
+import { type AnyWriteOptions, defaultsQuery, writeHeaders } from "./preconditions.js";
 import { type BucketRequest, requestBucket, requestMinimal } from "./request.js";
 import type {
   BucketData,
+  BucketDataWithDefaults,
   BucketResult,
   DeviceBucketData,
   DeviceBucketResult,
@@ -14,6 +15,7 @@ import type {
   HoldOptions,
   HoldResult,
   HoldValueResult,
+  ReadOptions,
   RefreshOptions,
   RuntimeSignal,
   WatchOptions,
@@ -29,6 +31,9 @@ import { watch } from "./watch.js";
 export interface AgentBucket {
   /** Read the stored bucket; `{}` if there is none yet. */
   get(): Promise<BucketResult>;
+  /** Read the bucket with the defaults of its schema for the keys that it lacks. */
+  get(options: { defaults: true }): Promise<BucketResult<BucketDataWithDefaults>>;
+  get(options: ReadOptions): Promise<BucketResult<BucketData | BucketDataWithDefaults>>;
   /** Merge shallowly: keys not named stay, `null` is a value. The result holds the whole bucket. */
   set(data: Partial<BucketData>, options?: { returning?: true | undefined }): Promise<BucketResult>;
   /** Merge shallowly; the result holds the revision, but not the bucket. */
@@ -89,12 +94,20 @@ export const agent: Agent = {
 /** Return the methods of the bucket that `locate` finds at each call. */
 function bucketAt(locate: () => Target): any {
   return {
-    get: () => resultOf(() => requestBucket(locate(), { method: "GET" }).then(({ body }) => body)),
+    get: (options?: ReadOptions) => read(locate, options),
     set: (data: unknown, options?: AnyWriteOptions) => merge(locate, data, options),
     watch: (options?: WatchOptions) => changes(locate, options),
     hold: (...given: unknown[]) => hold(locate, given),
     refresh: (fresh: any, login: any, options?: RefreshOptions) => refreshed(locate, fresh, login, options),
   };
+}
+
+function read(locate: () => Target, options: ReadOptions | undefined): Promise<unknown> {
+  return resultOf(() => {
+    const target = locate();
+    const query = defaultsQuery(options, "read the bucket");
+    return requestBucket(target, { method: "GET", query }).then(({ body }) => body);
+  });
 }
 
 function merge(locate: () => Target, data: unknown, options: AnyWriteOptions | undefined): Promise<unknown> {

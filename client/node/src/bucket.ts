@@ -3,7 +3,7 @@ import { type BucketOptions, type LiveHold, type Target, heldTarget, quote, reso
 import { InvalidRequestError, PreconditionFailedError } from "./errors.js";
 import { Hold, holdArguments, refresh } from "./hold.js";
 import { encode, encodeObject } from "./json.js";
-import { type AnyWriteOptions, preconditionHeaders, splitOptions, writeHeaders } from "./preconditions.js";
+import { type AnyWriteOptions, defaultsQuery, preconditionHeaders, splitOptions, writeHeaders } from "./preconditions.js";
 import { type BucketRequest, type BucketResponse, request, requestBucket, requestMinimal } from "./request.js";
 import type {
   AnyBucket,
@@ -14,6 +14,7 @@ import type {
   JsonPatchOperation,
   MinimalWriteOptions,
   Precondition,
+  ReadOptions,
   RefreshOptions,
   RuntimeSignal,
   Snapshot,
@@ -21,6 +22,7 @@ import type {
   WriteOptions,
   WriteSuccess,
 } from "./types.js";
+import { warn } from "./warnings.js";
 import { watch } from "./watch.js";
 
 export type { BucketOptions } from "./context.js";
@@ -31,20 +33,29 @@ const MAX_ROUNDS = 200;
  * One bucket as plain objects; every method rejects with a BucketError.
  *
  * Without options the context comes from the environment, read at each call. `T` is the type of
- * the bucket once it is written; before its first write the bucket is `{}`.
+ * the bucket once it is written; before its first write the bucket is `{}`. `D` is its type once
+ * defaults have completed it.
  */
-export class Bucket<T extends object = AnyBucket> {
+export class Bucket<T extends object = AnyBucket, D extends object = T> {
   private readonly options: BucketOptions;
 
   constructor(options: BucketOptions = {}) {
     this.options = { ...options };
   }
 
-  /** Read the bucket, or only those of the named keys that are stored. */
+  /**
+   * Read the bucket, or only those of the named keys that are stored. Options follow the keys; with
+   * `defaults` the daemon adds the keys that the bucket lacks and its schema has a default for.
+   */
   get(): Promise<T>;
+  get(options: { defaults: true }): Promise<D>;
+  get(options: ReadOptions): Promise<T | D>;
   get<K extends keyof T & string>(...keys: K[]): Promise<Partial<Pick<T, K>>>;
-  async get(...keys: string[]): Promise<unknown> {
-    return this.content({ method: "GET", query: queryOf(keys) });
+  get<K extends keyof T & keyof D & string>(...keysAndOptions: [...K[], { defaults: true }]): Promise<Pick<D, K>>;
+  async get(...given: unknown[]): Promise<unknown> {
+    const [keys, options] = splitOptions<ReadOptions>(given);
+    const query = [...queryOf(keys), ...defaultsQuery(options, "read the bucket")];
+    return this.content({ method: "GET", query });
   }
 
   /** Merge shallowly; resolve to the whole bucket, or to its revision with `returning: false`. */
@@ -68,7 +79,7 @@ export class Bucket<T extends object = AnyBucket> {
   remove(...keysAndOptions: [...(keyof T & string)[], WriteOptions]): Promise<T>;
   remove(...keysAndOptions: [...(keyof T & string)[], MinimalWriteOptions]): Promise<WriteSuccess>;
   async remove(...given: unknown[]): Promise<unknown> {
-    const [keys, options] = splitOptions(given);
+    const [keys, options] = splitOptions<AnyWriteOptions>(given);
     // Without this check, spreading an empty list would delete the whole bucket.
     if (keys.length === 0) {
       throw new InvalidRequestError("cannot remove keys: none is named; clear() removes the whole bucket");
@@ -148,14 +159,14 @@ export class Bucket<T extends object = AnyBucket> {
    * HeldError if the hold is not had within `wait` seconds, or with the reason of `signal`.
    * Without `work` it resolves to the held bucket, until whose `release()` the hold lasts.
    */
-  hold(options?: HoldOptions): Promise<HeldBucket<T>>;
-  hold<R>(work: (held: HeldBucket<T>) => R | PromiseLike<R>): Promise<R>;
-  hold<R>(options: HoldOptions | undefined, work: (held: HeldBucket<T>) => R | PromiseLike<R>): Promise<R>;
+  hold(options?: HoldOptions): Promise<HeldBucket<T, D>>;
+  hold<R>(work: (held: HeldBucket<T, D>) => R | PromiseLike<R>): Promise<R>;
+  hold<R>(options: HoldOptions | undefined, work: (held: HeldBucket<T, D>) => R | PromiseLike<R>): Promise<R>;
   async hold(...given: unknown[]): Promise<unknown> {
     const [options, work] = holdArguments(given);
     const target = this.target();
     const hold = await Hold.take(target, options, this.options.timeout);
-    const held = new HeldBucket<T>(this.options, heldTarget(target, hold), hold);
+    const held = new HeldBucket<T, D>(this.options, heldTarget(target, hold), hold);
     if (work) return hold.run(() => work(held));
     hold.unref();
     return held;
@@ -172,7 +183,10 @@ export class Bucket<T extends object = AnyBucket> {
     login: (bucket: T, signal: RuntimeSignal) => Partial<T> | PromiseLike<Partial<T>>,
     options?: RefreshOptions,
   ): Promise<T> {
-    return (await refresh(this.target(), fresh, login, options, this.options.timeout)).content as T;
+    const target = this.target();
+    const response = await refresh(target, fresh, login, options, this.options.timeout);
+    warn(target.path, response.body.warnings);
+    return response.content as T;
   }
 
   /** Read the context that the daemon associates with the caller. */
@@ -192,20 +206,26 @@ export class Bucket<T extends object = AnyBucket> {
   private async write(verb: string, wanted: BucketRequest, options: AnyWriteOptions | undefined): Promise<unknown> {
     const headers = { ...wanted.headers, ...writeHeaders(options, verb) };
     if (options?.returning !== false) return this.content({ ...wanted, headers });
-    return requestMinimal(this.target(), { ...wanted, headers }, this.options.timeout);
+    const target = this.target();
+    const result = await requestMinimal(target, { ...wanted, headers }, this.options.timeout);
+    warn(target.path, result.warnings);
+    return result;
   }
 
   private async content(wanted: BucketRequest): Promise<any> {
     return (await this.send(wanted)).content;
   }
 
-  private send(wanted: BucketRequest): Promise<BucketResponse> {
-    return requestBucket(this.target(), wanted, this.options.timeout);
+  private async send(wanted: BucketRequest): Promise<BucketResponse> {
+    const target = this.target();
+    const response = await requestBucket(target, wanted, this.options.timeout);
+    warn(target.path, response.body.warnings);
+    return response;
   }
 }
 
 /** A bucket while it is held: each write passes only as long as the hold lasts. */
-export class HeldBucket<T extends object = AnyBucket> extends Bucket<T> implements Held {
+export class HeldBucket<T extends object = AnyBucket, D extends object = T> extends Bucket<T, D> implements Held {
   readonly id: string;
   readonly fence: string;
   readonly name: string;

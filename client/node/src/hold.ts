@@ -21,6 +21,7 @@ const WAIT_SECONDS = 60;
 const REFRESH_WAIT_SECONDS = 300;
 const OPTIONS = ["wait", "name", "exclusive", "label", "signal"];
 const VERB = "hold the bucket";
+const EXAMPLE = "{ wait: 60 }";
 
 /** Why a hold ended: one word for programs, and a clause for people. */
 interface Ending {
@@ -152,7 +153,7 @@ export class Hold implements LiveHold {
 /** Separate the options from the callback; both may be missing. */
 export function holdArguments(given: readonly unknown[]): [HoldOptions, ((held: any) => any) | undefined] {
   const [options = {}, work] = typeof given[0] === "function" ? [{}, given[0]] : given;
-  refuseUnknown(options as object, VERB, OPTIONS);
+  refuseUnknown(options as object, VERB, OPTIONS, EXAMPLE);
   if (work === undefined || typeof work === "function") return [options as HoldOptions, work as (held: any) => any];
   throw new InvalidRequestError(`cannot ${VERB}: what follows the options must be a function`);
 }
@@ -165,7 +166,7 @@ export async function refresh(
   options: RefreshOptions = {},
   timeout?: number,
 ): Promise<BucketResponse> {
-  refuseUnknown(options, "refresh the bucket", OPTIONS);
+  refuseUnknown(options, "refresh the bucket", OPTIONS, EXAMPLE);
   const found = await requestBucket(target, { method: "GET" }, timeout);
   if (await fresh(found.content)) return found;
   const { name = "login", wait = REFRESH_WAIT_SECONDS } = options;

@@ -4,3 +4,4 @@ export * from "./types.js";
 export * from "./errors.js";
 export * from "./agent.js";
 export * from "./bucket.js";
+export type { SchemaWarning } from "./schema-warning.js";

@@ -1,5 +1,5 @@
 import { InvalidRequestError } from "./errors.js";
-import type { MinimalWriteOptions, Precondition, WriteOptions } from "./types.js";
+import type { MinimalWriteOptions, Precondition, ReadOptions, WriteOptions } from "./types.js";
 
 export type AnyWriteOptions = WriteOptions | MinimalWriteOptions;
 
@@ -25,6 +25,17 @@ export function writeHeaders(options: AnyWriteOptions | undefined, verb: string)
   return { ...ifMatchHeaders(options, verb), ...prefer };
 }
 
+/** Return the query of a read: whether defaults complete the bucket. */
+export function defaultsQuery(options: ReadOptions | undefined, verb: string): string[] {
+  if (options === undefined) return [];
+  refuseUnknown(options, verb, ["defaults"], "{ defaults: true }");
+  const { defaults } = options;
+  if (defaults !== undefined && typeof defaults !== "boolean") {
+    throw new InvalidRequestError(`cannot ${verb}: defaults must be true or false`);
+  }
+  return defaults ? ["defaults=true"] : [];
+}
+
 function ifMatchHeaders({ ifMatch }: Precondition, verb: string): Record<string, string> {
   if (ifMatch === undefined) return {};
   if (ifMatch === null) return { "If-None-Match": "*" };
@@ -32,10 +43,10 @@ function ifMatchHeaders({ ifMatch }: Precondition, verb: string): Record<string,
   throw new InvalidRequestError(`cannot ${verb}: ifMatch must be the etag of a snapshot`);
 }
 
-/** Refuse unknown options: ignoring a misspelt precondition would write unconditionally. */
-export function refuseUnknown(options: object, verb: string, known: readonly string[]): void {
+/** Refuse unknown options: one may be a misspelt precondition, and ignoring it would write unconditionally. */
+export function refuseUnknown(options: object, verb: string, known: readonly string[], example = "{ ifMatch: etag }"): void {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    throw new InvalidRequestError(`cannot ${verb}: its options must be an object such as { ${known[0]}: … }`);
+    throw new InvalidRequestError(`cannot ${verb}: its options must be an object such as ${example}`);
   }
   const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown === undefined) return;
@@ -43,8 +54,8 @@ export function refuseUnknown(options: object, verb: string, known: readonly str
 }
 
 /** Split trailing options from the keys before them. */
-export function splitOptions(given: readonly unknown[]): [string[], AnyWriteOptions | undefined] {
+export function splitOptions<Options extends object>(given: readonly unknown[]): [string[], Options | undefined] {
   const last = given.at(-1);
   const hasOptions = typeof last === "object" && last !== null;
-  return [(hasOptions ? given.slice(0, -1) : given) as string[], hasOptions ? last : undefined];
+  return [(hasOptions ? given.slice(0, -1) : given) as string[], hasOptions ? (last as Options) : undefined];
 }

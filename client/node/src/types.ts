@@ -8,11 +8,20 @@
  */
 export interface BucketTypes {}
 
+/** Options of a read. */
+export interface ReadOptions {
+  /** Add the keys that the bucket lacks and its schema has a default for; nothing is stored. */
+  defaults?: boolean | undefined;
+}
+
 /** A bucket of unknown type: string keys, any JSON. */
 export type AnyBucket = Record<string, any>;
 
 /** The type of the (device, job) bucket: from `BucketTypes`, else any JSON. */
 export type BucketData = BucketTypes extends { bucket: infer B } ? B : AnyBucket;
+
+/** The type of the (device, job) bucket once defaults have completed it. */
+export type BucketDataWithDefaults = BucketTypes extends { bucketWithDefaults: infer B } ? B : BucketData;
 
 /** The type of the device bucket: from `BucketTypes`, else any JSON. */
 export type DeviceBucketData = BucketTypes extends { deviceBucket: infer B } ? B : AnyBucket;
@@ -38,6 +47,8 @@ export interface BucketSuccess<T = BucketData> {
   /** 1 when created, one more with every change; 0 when no bucket is stored. */
   revision: number;
   recovered_from?: RecoveredFrom;
+  /** What stood in the bucket before this write and violates its schema, which tolerates it. */
+  warnings?: Detail[];
   /** The maximum age of this copy, when the daemon could not ask its cluster for a newer one. */
   stale_seconds?: number;
 }
@@ -49,6 +60,8 @@ export interface DeviceBucketSuccess<T = DeviceBucketData> {
   /** 1 when created, one more with every change; 0 when no bucket is stored. */
   revision: number;
   recovered_from?: RecoveredFrom;
+  /** What stood in the bucket before this write and violates its schema, which tolerates it. */
+  warnings?: Detail[];
   /** The maximum age of this copy, when the daemon could not ask its cluster for a newer one. */
   stale_seconds?: number;
 }
@@ -68,6 +81,8 @@ export interface WriteSuccess {
   /** The revision after the write; 0 when no bucket is stored. */
   revision: number;
   recovered_from?: RecoveredFrom;
+  /** What stood in the bucket before this write and violates its schema, which tolerates it. */
+  warnings?: Detail[];
 }
 
 export type WriteResult = WriteSuccess | Failure;
@@ -80,6 +95,8 @@ export interface Context {
   /** null for a context of the device bucket alone. */
   job: string | null;
   automation: string | null;
+  /** The label of the run; absent when the context is named by a trusted caller. */
+  label?: string | null;
   /** RFC 3339, UTC; null when the context is named by a trusted caller and never expires. */
   expires_at: string | null;
   /** Whether a schema applies; absent when the context is named by a trusted caller. */

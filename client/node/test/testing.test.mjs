@@ -41,6 +41,21 @@ test("a seeded session is gone on with", async (t) => {
   assert.equal((await new Bucket().context()).job, "log in");
 });
 
+test("its context has the name of the test", async (t) => {
+  const { bucket } = await useBucketd(t);
+  assert.equal((await new Bucket().context()).label, t.name);
+  assert.equal(bucket.environ.BUCKETD_RUN, t.name);
+});
+
+test("a context has a label that is given, or none", async (t) => {
+  const { server } = await useBucketd(t, { label: "nightly" });
+  assert.equal((await new Bucket().context()).label, "nightly");
+  assert.equal(server.bucket("d", "j").environ.BUCKETD_RUN, undefined);
+  const nameless = { after: (clean) => t.after(clean), name: `${"é\n".repeat(100)}` };
+  const { bucket } = await useBucketd(nameless);
+  assert.equal(bucket.environ.BUCKETD_RUN, "é ".repeat(64));
+});
+
 test("removed keys, and the same value again", async (t) => {
   const { bucket } = await useBucketd(t, { bucket: { a: 1, b: 2 } });
   await new Bucket().set({ b: 2 });
@@ -134,7 +149,7 @@ test("an open server keeps no process alive", async () => {
   assert.equal((await node(["--input-type=module", "-e", program])).code, 0);
 });
 
-test("it is held to the daemon's own tests", { timeout: 120_000 }, async () => {
+test("it is held to the daemon's own tests", { timeout: 400_000 }, async () => {
   const server = `node ${here("support/serve-testing.mjs")}`;
   const tests = ["contract", "differential"].map((name) => `tests/client/testing/test_${name}.py`);
   const pytest = here("../../../.venv/bin/pytest");

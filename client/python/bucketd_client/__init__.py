@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from ._results import HoldSuccess as HoldSuccess
     from ._results import WriteResult as WriteResult
     from ._results import WriteSuccess as WriteSuccess
+    from ._warnings import SchemaWarning as SchemaWarning
 
 __version__ = "0.1.0"
 
@@ -74,6 +75,7 @@ _HOMES = {
         *("BucketResult", "BucketSuccess", "DeviceBucketResult", "DeviceBucketSuccess"),
         *("Failure", "HoldResult", "HoldSuccess", "WriteResult", "WriteSuccess"),
     ),
+    "_warnings": ("SchemaWarning",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
     P = TypeVar("P", bound=Mapping[str, Any], default=Mapping[str, Any])
+    D = TypeVar("D", bound=Mapping[str, Any], default=B)
 else:
     from typing import TypeVar, overload
 
-    B, P = TypeVar("B"), TypeVar("P")
+    B, P, D = TypeVar("B"), TypeVar("P"), TypeVar("D")
 
 S = TypeVar("S")
 Success = Callable[[Mapping[str, Any]], S]
@@ -64,8 +65,8 @@ class Call:
         return self._kind(self.request.reply(response).members)
 
 
-def get_call(kind: Success[Any], device_bucket: bool) -> Call:
-    return Call(kind, device_bucket, _operations.read())
+def get_call(kind: Success[Any], device_bucket: bool, defaults: bool = False) -> Call:
+    return Call(kind, device_bucket, _operations.read((), defaults))
 
 
 def set_call(kind: Success[Any], device_bucket: bool, data: Any, returning: bool) -> Call:
@@ -120,13 +121,23 @@ def watch(device_bucket: bool, keys: tuple[str, ...], snapshot: bool) -> Iterato
         yield Failure.of(cause)
 
 
-class BucketOfJob(Generic[B, P]):
-    """The bucket of this job on this device; ``B`` types its content, ``P`` the data of ``set``."""
+class BucketOfJob(Generic[B, P, D]):
+    """The bucket of this job on this device.
 
-    def get(self) -> BucketResult[B]:
-        """Return the whole bucket, ``{}`` if none is stored yet."""
-        result: BucketResult[B] = _result(get_call, BucketSuccess, False)
-        return result
+    ``B`` types its content, ``P`` the data of ``set``, and ``D`` the content that defaults have
+    completed.
+    """
+
+    @overload
+    def get(self, *, defaults: Literal[False] = False) -> BucketResult[B]: ...
+    @overload
+    def get(self, *, defaults: Literal[True]) -> BucketResult[D]: ...
+    def get(self, *, defaults: bool = False) -> Any:
+        """Return the whole bucket, ``{}`` if none is stored yet.
+
+        With ``defaults`` it has the defaults of its schema for the keys that it lacks.
+        """
+        return _result(get_call, BucketSuccess, False, defaults)
 
     @overload
     def set(self, data: P, *, returning: Literal[True] = True) -> BucketResult[B]: ...
@@ -148,12 +159,14 @@ class BucketOfJob(Generic[B, P]):
         exclusive: bool = False,
         label: str | None = None,
         on_lost: Callable[[], object] | None = None,
-    ) -> HoldResult[HeldBucket[B, P]]:
+    ) -> HoldResult[HeldBucket[B, P, D]]:
         """Hold the bucket: ``with result.held as held:``; see ``Bucket.hold``.
 
         The calls of ``held`` return dicts, and raise BucketError, as those of ``Bucket``.
         """
-        result: HoldResult[HeldBucket[B, P]] = _hold(False, name, wait, exclusive, label, on_lost)
+        result: HoldResult[HeldBucket[B, P, D]] = _hold(
+            False, name, wait, exclusive, label, on_lost
+        )
         return result
 
     def refresh(
@@ -239,17 +252,17 @@ class BucketOfDevice:
         return watch(True, keys, snapshot)
 
 
-class Utils(Generic[B, P]):
+class Utils(Generic[B, P, D]):
     """``agent.utils``."""
 
-    bucket: BucketOfJob[B, P] = BucketOfJob()
+    bucket: BucketOfJob[B, P, D] = BucketOfJob()
     deviceBucket = device_bucket = BucketOfDevice()  # noqa: N815  (the same name in every language)
 
 
-class Agent(Generic[B, P]):
+class Agent(Generic[B, P, D]):
     """``agent``, the entry point of an automation. ``bucketctl types`` writes a typed one."""
 
-    utils: Utils[B, P] = Utils()
+    utils: Utils[B, P, D] = Utils()
 
 
 agent: Agent = Agent()

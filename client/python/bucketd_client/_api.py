@@ -105,13 +105,15 @@ class BucketRequest:
 
 
 def _head(scope: Scope, operation: Operation) -> bytes:
-    method, _, media_type, keys, headers = operation
+    method, _, media_type, keys, headers, defaults = operation
     which = (method, scope.identity, media_type)
-    is_usual = not keys and not headers
+    is_usual = not keys and not headers and not defaults
     if is_usual and (head := _heads.get(which)) is not None:
         return head
     content = {} if media_type is None else {"Content-Type": media_type}
-    head = encode_head(method, scope.target(keys), {**scope.headers(method), **headers, **content})
+    head = encode_head(
+        method, scope.target(keys, defaults), {**scope.headers(method), **headers, **content}
+    )
     if is_usual:
         if len(_heads) >= _MAX_HEADS:
             _heads.clear()

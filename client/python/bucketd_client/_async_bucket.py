@@ -10,7 +10,7 @@ from . import _operations
 from ._async_connections import sleep
 from ._async_transport import exchange
 from ._errors import PreconditionFailed
-from ._operations import UNGUARDED, B, Backoff, BaseBucket, P, Snapshot
+from ._operations import UNGUARDED, B, Backoff, BaseBucket, D, P, Snapshot
 
 if TYPE_CHECKING:
     from ._api import Reply
@@ -19,16 +19,25 @@ if TYPE_CHECKING:
     from ._operations import Operation
 
 
-class AsyncBucket(BaseBucket[B, P]):
+class AsyncBucket(BaseBucket[B, P, D]):
     """``Bucket`` for asyncio, on the loop itself; usable from any number of loops.
 
     A cancelled call may still take effect if it was sent; read the bucket to know.
     """
 
-    async def get(self, *keys: str) -> B:
-        """Return the bucket, ``{}`` if none is stored; with keys, only those that it has."""
-        found: B = await self._run(_operations.read(keys))
-        return found
+    @overload
+    async def get(self, *keys: str, defaults: Literal[False] = False) -> B: ...
+    @overload
+    async def get(self, *keys: str, defaults: Literal[True]) -> D: ...
+    @overload
+    async def get(self, *keys: str, defaults: bool) -> B | D: ...
+    async def get(self, *keys: str, defaults: bool = False) -> Any:
+        """Return the bucket, ``{}`` if none is stored; with keys, only those that it has.
+
+        With ``defaults`` the daemon adds the defaults of its schema for the keys that the bucket
+        lacks; nothing is stored.
+        """
+        return await self._run(_operations.read(keys, defaults))
 
     async def snapshot(self) -> Snapshot[B]:
         """Return the bucket with its revision and ETag."""
@@ -205,7 +214,7 @@ class AsyncBucket(BaseBucket[B, P]):
         exclusive: bool = False,
         label: str | None = None,
         on_lost: Callable[[], object] | None = None,
-    ) -> AsyncHeldBucket[B, P]:
+    ) -> AsyncHeldBucket[B, P, D]:
         """Be the only one who holds this bucket: ``async with bucket.hold() as held:``.
 
         As ``Bucket.hold``; ``on_lost`` is called on the loop. The cancellation of a task that waits
@@ -230,7 +239,13 @@ class AsyncBucket(BaseBucket[B, P]):
         As ``Bucket.refresh``; ``fresh`` and ``login`` run on the loop, and may be coroutine
         functions.
         """
-        found: B = (await self._refresh(fresh, login, name, wait)).bucket
+        reply = await self._refresh(fresh, login, name, wait)
+        if "warnings" in reply.members:
+            from ._warnings import warn
+
+            # Below the caller are this method and the function.
+            warn(reply.members["warnings"], stacklevel=3)
+        found: B = reply.bucket
         return found
 
     def watch(
@@ -258,12 +273,15 @@ class AsyncBucket(BaseBucket[B, P]):
 
     async def _run(self, operation: Operation, returning: bool = True) -> Any:
         """Return the bucket after an operation, None unless ``returning``."""
-        return (await self._reply(operation, returning)).bucket
-
-    async def _reply(self, operation: Operation, returning: bool = True) -> Reply:
         request = self._request(operation)
         response = await exchange(request.method, request.data, request.path, request.timeout)
-        return request.reply(response) if returning else request.minimal_reply(response)
+        return _operations.result_of(request, response, returning)
+
+    async def _reply(self, operation: Operation) -> Reply:
+        """Return the reply with the bucket after an operation."""
+        request = self._request(operation)
+        response = await exchange(request.method, request.data, request.path, request.timeout)
+        return request.reply(response)
 
     async def _refresh(
         self,

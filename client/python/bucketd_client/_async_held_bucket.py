@@ -15,7 +15,7 @@ from ._context import Scope
 from ._errors import BucketError
 from ._held import HeldState, HoldOptions, Keeper
 from ._hold_session import FAILURES, HoldSession
-from ._operations import B, P
+from ._operations import B, D, P
 from ._unshared import open_unshared
 
 # The daemon ends its side of a released hold at once, unless it hangs.
@@ -119,7 +119,7 @@ class TaskKeeper(Keeper):
             self._connection.close()
 
 
-class AsyncHeldBucket(HeldState, AsyncBucket[B, P]):
+class AsyncHeldBucket(HeldState, AsyncBucket[B, P, D]):
     """An AsyncBucket that this process holds, or with ``acquire`` or ``async with`` is about to.
 
     Every write is applied only while the hold lives, else it raises HoldLost. A task keeps the hold
@@ -127,12 +127,12 @@ class AsyncHeldBucket(HeldState, AsyncBucket[B, P]):
     called on the loop. The hold ends with its loop. A forked child has no part in it.
     """
 
-    def __init__(self, of: AsyncBucket[B, P], options: HoldOptions) -> None:
+    def __init__(self, of: AsyncBucket[B, P, D], options: HoldOptions) -> None:
         self.__dict__.update(vars(of))
         self._of, self._options, self._keeper, self._fenced = of, options, None, None
         self._is_entered = False
 
-    async def acquire(self) -> AsyncHeldBucket[B, P]:
+    async def acquire(self) -> AsyncHeldBucket[B, P, D]:
         """Take the hold, and return this bucket. Raise Held if it was not had in time."""
         keeper = TaskKeeper(self._new_session(self._timeout), self._options.on_lost)
         self._keeper, self._fenced = keeper, None
@@ -146,7 +146,7 @@ class AsyncHeldBucket(HeldState, AsyncBucket[B, P]):
         if self._keeper is not None:
             await self._keeper.release()
 
-    async def __aenter__(self) -> AsyncHeldBucket[B, P]:
+    async def __aenter__(self) -> AsyncHeldBucket[B, P, D]:
         return self if self._enters_held() else await self.acquire()
 
     async def __aexit__(

@@ -6,7 +6,7 @@ import time
 
 from . import _operations, _transport
 from ._errors import PreconditionFailed
-from ._operations import UNGUARDED, B, Backoff, BaseBucket, P, Snapshot
+from ._operations import UNGUARDED, B, Backoff, BaseBucket, D, P, Snapshot
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -24,7 +24,7 @@ else:
         """Ignore the overloads, which only type checkers need."""
 
 
-class Bucket(BaseBucket[B, P]):
+class Bucket(BaseBucket[B, P, D]):
     """One bucket; ``Bucket[MyTypedDict]`` types its content. Every call may raise BucketError.
 
     ``bucketctl types`` writes a module with a ``Bucket`` whose writes are typed as well.
@@ -34,10 +34,19 @@ class Bucket(BaseBucket[B, P]):
     PreconditionFailed if the bucket has changed since (None: if a bucket is stored now).
     """
 
-    def get(self, *keys: str) -> B:
-        """Return the bucket, ``{}`` if none is stored; with keys, only those that it has."""
-        found: B = self._run(_operations.read(keys))
-        return found
+    @overload
+    def get(self, *keys: str, defaults: Literal[False] = False) -> B: ...
+    @overload
+    def get(self, *keys: str, defaults: Literal[True]) -> D: ...
+    @overload
+    def get(self, *keys: str, defaults: bool) -> B | D: ...
+    def get(self, *keys: str, defaults: bool = False) -> Any:
+        """Return the bucket, ``{}`` if none is stored; with keys, only those that it has.
+
+        With ``defaults`` the daemon adds the defaults of its schema for the keys that the bucket
+        lacks; nothing is stored.
+        """
+        return self._run(_operations.read(keys, defaults))
 
     def snapshot(self) -> Snapshot[B]:
         """Return the bucket with its revision and ETag."""
@@ -207,7 +216,7 @@ class Bucket(BaseBucket[B, P]):
         exclusive: bool = False,
         label: str | None = None,
         on_lost: Callable[[], object] | None = None,
-    ) -> HeldBucket[B, P]:
+    ) -> HeldBucket[B, P, D]:
         """Be the only one who holds this bucket: ``with bucket.hold() as held: held.set(…)``.
 
         A device bucket is held with its whole device, so with the buckets of all its jobs. Names
@@ -238,7 +247,13 @@ class Bucket(BaseBucket[B, P]):
         and return what it has stored. If ``login`` raises, nothing changes, and the next one tries.
         Raise Held after ``wait`` seconds.
         """
-        found: B = self._refresh(fresh, login, name, wait).bucket
+        reply = self._refresh(fresh, login, name, wait)
+        if "warnings" in reply.members:
+            from ._warnings import warn
+
+            # Below the caller are this method and the function.
+            warn(reply.members["warnings"], stacklevel=3)
+        found: B = reply.bucket
         return found
 
     def watch(
@@ -266,12 +281,15 @@ class Bucket(BaseBucket[B, P]):
 
     def _run(self, operation: Operation, returning: bool = True) -> Any:
         """Return the bucket after an operation, None unless ``returning``."""
-        return self._reply(operation, returning).bucket
-
-    def _reply(self, operation: Operation, returning: bool = True) -> Reply:
         request = self._request(operation)
         response = _transport.exchange(request.method, request.data, request.path, request.timeout)
-        return request.reply(response) if returning else request.minimal_reply(response)
+        return _operations.result_of(request, response, returning)
+
+    def _reply(self, operation: Operation) -> Reply:
+        """Return the reply with the bucket after an operation."""
+        request = self._request(operation)
+        response = _transport.exchange(request.method, request.data, request.path, request.timeout)
+        return request.reply(response)
 
     def _refresh(
         self,

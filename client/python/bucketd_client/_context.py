@@ -107,13 +107,21 @@ class Scope:
         token = None if self.token is None else "…"
         return f"Scope(token={token}, device={self.device!r}, job={self.job!r})"
 
-    def target(self, keys: Iterable[str] = ()) -> str:
-        """Return path and query of the bucket."""
-        return self._path + self._query(keys)
+    def target(
+        self, keys: Iterable[str] = (), defaults: bool = False, more: Iterable[str] = ()
+    ) -> str:
+        """Return path and query of the bucket, which may be completed by ``defaults``.
 
-    def events(self, keys: Iterable[str] = (), snapshot: bool = False, holds: bool = False) -> str:
+        ``more`` are further parameters of the query.
+        """
+        more = ["defaults=true", *more] if defaults else more
+        return self._path + self._query(keys, more)
+
+    def events(
+        self, keys: Iterable[str] = (), snapshot: bool = False, more: Iterable[str] = ()
+    ) -> str:
         """Return path and query of the bucket's events."""
-        more = [*(["snapshot=true"] if snapshot else []), *(["holds=true"] if holds else [])]
+        more = [*more, "snapshot=true"] if snapshot else more
         return f"{self._path}/events{self._query(keys, more)}"
 
     def hold(self) -> str:

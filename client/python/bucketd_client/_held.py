@@ -89,7 +89,7 @@ class HeldState:
     """The part of a held bucket that makes no request."""
 
     _keeper: Any = None
-    _of: BaseBucket[Any, Any]
+    _of: BaseBucket[Any, Any, Any]
     _options: HoldOptions
     _fenced: Scope | None = None
     # Whether a with statement uses the hold.

@@ -15,7 +15,7 @@ from ._connections import TIMED_OUT, Connection
 from ._errors import BucketError
 from ._held import HeldState, HoldOptions, Keeper
 from ._hold_session import FAILURES
-from ._operations import B, P
+from ._operations import B, D, P
 from ._unshared import open_unshared
 
 TYPE_CHECKING = False  # see bucketd_client
@@ -130,7 +130,7 @@ class ThreadKeeper(Keeper):
             self._connection.close()
 
 
-class HeldBucket(HeldState, Bucket[B, P]):
+class HeldBucket(HeldState, Bucket[B, P, D]):
     """A bucket that this process holds, or with ``acquire`` or ``with`` is about to.
 
     Every write is applied only while the hold lives, else it raises HoldLost. A thread keeps the
@@ -138,12 +138,12 @@ class HeldBucket(HeldState, Bucket[B, P]):
     called in that thread. A forked child has no part in the hold.
     """
 
-    def __init__(self, of: Bucket[B, P], options: HoldOptions) -> None:
+    def __init__(self, of: Bucket[B, P, D], options: HoldOptions) -> None:
         self.__dict__.update(vars(of))
         self._of, self._options, self._keeper, self._fenced = of, options, None, None
         self._is_entered = False
 
-    def acquire(self) -> HeldBucket[B, P]:
+    def acquire(self) -> HeldBucket[B, P, D]:
         """Take the hold, and return this bucket. Raise Held if it was not had in time."""
         keeper = ThreadKeeper(self._new_session(self._timeout), self._options.on_lost)
         # An interruption right after the wait leaves no hold that nobody knows.
@@ -158,7 +158,7 @@ class HeldBucket(HeldState, Bucket[B, P]):
         if self._keeper is not None:
             self._keeper.release()
 
-    def __enter__(self) -> HeldBucket[B, P]:
+    def __enter__(self) -> HeldBucket[B, P, D]:
         return self if self._enters_held() else self.acquire()
 
     def __exit__(

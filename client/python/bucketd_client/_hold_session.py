@@ -66,6 +66,8 @@ class HoldSession:
         self.scope, self._wanted, self._timeout = scope, wanted, timeout
         self._failing_since = monotonic()
         self._until = self._failing_since + wait
+        # Whether a daemon has begun to serve the wait.
+        self._was_reached = False
         # When the request was sent on this connection, None before.
         self._sent: float | None = None
         self._return_by: float | None = None
@@ -121,7 +123,7 @@ class HoldSession:
         now = monotonic()
         sent, self._sent = self._sent, None
         if sent is not None and now - sent > REACHED_SECONDS and not isinstance(failure, Busy):
-            self._failing_since, self._pause = now, FIRST_PAUSE
+            self._failing_since, self._pause, self._was_reached = now, FIRST_PAUSE, True
         self._pause = min(2 * self._pause, MAX_PAUSE)
         pause = self._pause * (0.5 + os.urandom(1)[0] / 510)
         if self._return_by is not None:
@@ -132,16 +134,21 @@ class HoldSession:
             pause = max(pause, failure.seconds)
         reach = _retry.REACH_SECONDS if self._timeout is None else self._timeout
         is_repeatable = isinstance(failure, Busy) or _retry.is_repeatable(failure, "GET", self.path)
-        if not is_repeatable or now + pause - self._failing_since > reach:
-            raise self._final(failure, reach) from None
+        give_up = self._failing_since + reach
+        if self._was_reached:
+            # Who has waited already waits for a daemon that restarts, too.
+            give_up = max(give_up, self._until)
+        if not is_repeatable or now + pause > give_up:
+            waited = max(reach, round(now - self._failing_since))
+            raise self._final(failure, waited) from None
         return pause
 
-    def _final(self, failure: BaseException, reach: float) -> BucketError:
+    def _final(self, failure: BaseException, waited: float) -> BucketError:
         if isinstance(failure, Busy):
             return failure.refusal
         if isinstance(failure, TIMED_OUT):
             return error("timeout", "cannot hold: the daemon has not responded after the wait")
-        return _retry.final_error(failure, "GET", self.path, reach)
+        return _retry.final_error(failure, "GET", self.path, waited)
 
 
 def _decoded(data: str) -> dict[str, Any]:

@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
     P = TypeVar("P", bound=Mapping[str, Any], default=Mapping[str, Any])
-    # Method, body, media type, keys and headers. The body holds the data as it was when given.
-    Operation = tuple[str, "bytes | None", "str | None", tuple[str, ...], "dict[str, str]"]
+    # The default of this one is the first one: without it, no key is known to be completed.
+    D = TypeVar("D", bound=Mapping[str, Any], default=B)
+    # Method, body, media type, keys, headers, and whether defaults complete the bucket. The body
+    # holds the data as it was when given.
+    Operation = tuple[str, "bytes | None", "str | None", tuple[str, ...], "dict[str, str]", bool]
 else:
 
     class Generic:
@@ -43,7 +46,7 @@ else:
 
         __class_getitem__ = classmethod(type(list[int]))
 
-    B = P = Any = object
+    B = P = D = Any = object
     Operation = tuple
 
 # The default of ``if_match``, where None is the ETag of a bucket that is not stored.
@@ -107,41 +110,41 @@ class Snapshot(Generic[B]):
         return {"If-None-Match": "*"} if self.etag is None else {"If-Match": self.etag}
 
 
-def read(keys: tuple[str, ...] = ()) -> Operation:
-    return "GET", None, None, keys, {}
+def read(keys: tuple[str, ...] = (), defaults: bool = False) -> Operation:
+    return "GET", None, None, keys, {}, defaults
 
 
 def merge(
     data: Any, more: dict[str, Any], if_match: str | None, returning: bool = True
 ) -> Operation:
     merged = {**({} if data is None else whole(data)), **more}
-    return "PATCH", encode(merged), JSON, (), write_headers(if_match, returning)
+    return "PATCH", encode(merged), JSON, (), write_headers(if_match, returning), False
 
 
 def replace(data: Any, headers: dict[str, str]) -> Operation:
-    return "PUT", encode(whole(data)), JSON, (), headers
+    return "PUT", encode(whole(data)), JSON, (), headers, False
 
 
 def remove(keys: tuple[str, ...], if_match: str | None, returning: bool = True) -> Operation:
     if not keys:
         raise error("invalid_request", "cannot remove: name a key, or use clear()")
-    return "DELETE", None, None, keys, write_headers(if_match, returning)
+    return "DELETE", None, None, keys, write_headers(if_match, returning), False
 
 
 def clear(if_match: str | None) -> Operation:
-    return "DELETE", None, None, (), write_headers(if_match, True)
+    return "DELETE", None, None, (), write_headers(if_match, True), False
 
 
 def merge_patch(patch: Any, if_match: str | None, returning: bool = True) -> Operation:
     body = encode(whole(patch))
-    return "PATCH", body, MERGE_PATCH, (), write_headers(if_match, returning)
+    return "PATCH", body, MERGE_PATCH, (), write_headers(if_match, returning), False
 
 
 def json_patch(
     operations: Iterable[Mapping[str, Any]], if_match: str | None, returning: bool = True
 ) -> Operation:
     body = encode([whole(each) for each in operations])
-    return "PATCH", body, JSON_PATCH, (), write_headers(if_match, returning)
+    return "PATCH", body, JSON_PATCH, (), write_headers(if_match, returning), False
 
 
 def write_headers(if_match: str | None, returning: bool) -> dict[str, str]:
@@ -172,11 +175,11 @@ class Backoff:
         return pause
 
 
-class BaseBucket(Generic[B, P]):
+class BaseBucket(Generic[B, P, D]):
     """The scope of a bucket, and how to reach the daemon.
 
-    ``B`` types its content and ``P`` the data of ``set``. Without ``P``, whatever is a mapping may
-    be set, and the daemon alone checks it.
+    ``B`` types its content, ``P`` the data of ``set``, and ``D`` the content that defaults have
+    completed. Without ``P``, whatever is a mapping may be set, and the daemon alone checks it.
     """
 
     def __init__(
@@ -254,6 +257,16 @@ class BaseBucket(Generic[B, P]):
 
     def _context_request(self) -> bytes:
         return encode_request("GET", "/v1/context", None, self._scope().headers())
+
+
+def result_of(request: BucketRequest, response: Response, returning: bool) -> Any:
+    """Return the bucket after an operation, None unless ``returning``; warn as the daemon does."""
+    reply = request.reply(response) if returning else request.minimal_reply(response)
+    if "warnings" in reply.members:
+        from ._warnings import warn
+
+        warn(reply.members["warnings"])
+    return reply.members[request.scope.label] if returning else None
 
 
 def snapshot_of(request: BucketRequest, reply: Reply) -> Snapshot[Any]:

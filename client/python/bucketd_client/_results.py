@@ -69,6 +69,15 @@ class _Success(Result):
         found: float | None = self._members.get("stale_seconds")
         return found
 
+    @property
+    def warnings(self) -> list[dict[str, Any]]:
+        """What stood in the bucket before this write and violates its schema, which tolerates it.
+
+        Each has ``path``, ``message`` and ``keyword``, as the ``details`` of a refusal.
+        """
+        found: list[dict[str, Any]] = self._members.get("warnings", [])
+        return found
+
 
 class BucketSuccess(_Success, Generic[B]):
     """``bucket`` is the whole bucket."""

@@ -41,8 +41,7 @@ FAILURES = (OSError, Again, Busy, _retry.Lost)
 class Watching:
     """A watch of one bucket or, with ``scope`` None, of all: then a gap has no bucket.
 
-    With ``holds`` the events of holds of the bucket are yielded, too, as notices.
-
+    ``query`` has more parameters of its requests.
     ``timeout`` bounds the seconds of attempts to reach the daemon (at first 5; without end once
     it was reached).
     """
@@ -55,13 +54,12 @@ class Watching:
         snapshot: bool = False,
         since: str | None = None,
         timeout: float | None = None,
-        query: str = "",
-        holds: bool = False,
+        query: tuple[str, ...] = (),
     ) -> None:
         if snapshot and since is not None:
             raise error("invalid_request", "cannot watch: give since or snapshot, not both")
         self.path = path
-        self._scope, self._keys, self._query, self._holds = scope, keys, query, holds
+        self._scope, self._keys, self._query = scope, keys, query
         self._last = since
         self._whole, self._gap = snapshot, False
         self._timeout = timeout
@@ -88,8 +86,8 @@ class Watching:
     def target(self) -> str:
         """Return path and query of the next request."""
         if self._scope is None:
-            return f"/v1/events{self._query}"
-        return self._scope.events(self._keys, self._whole, self._holds)
+            return "/v1/events" + ("?" + "&".join(self._query) if self._query else "")
+        return self._scope.events(self._keys, self._whole, self._query)
 
     @property
     def headers(self) -> dict[str, str]:

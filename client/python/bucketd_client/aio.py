@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Generic, overload
 
 from . import _context
-from ._agent import B, Call, P, Success, get_call, set_call
+from ._agent import B, Call, D, P, Success, get_call, set_call
 from ._async_bucket import AsyncBucket
 from ._async_transport import exchange
 from ._errors import BucketError
@@ -82,13 +82,23 @@ async def watch(
         yield Failure.of(cause)
 
 
-class AsyncBucketOfJob(Generic[B, P]):
-    """The bucket of this job on this device; ``B`` types its content, ``P`` the data of ``set``."""
+class AsyncBucketOfJob(Generic[B, P, D]):
+    """The bucket of this job on this device.
 
-    async def get(self) -> BucketResult[B]:
-        """Return the whole bucket, ``{}`` if none is stored yet."""
-        result: BucketResult[B] = await _result(get_call, BucketSuccess, False)
-        return result
+    ``B`` types its content, ``P`` the data of ``set``, and ``D`` the content that defaults have
+    completed.
+    """
+
+    @overload
+    async def get(self, *, defaults: Literal[False] = False) -> BucketResult[B]: ...
+    @overload
+    async def get(self, *, defaults: Literal[True]) -> BucketResult[D]: ...
+    async def get(self, *, defaults: bool = False) -> Any:
+        """Return the whole bucket, ``{}`` if none is stored yet.
+
+        With ``defaults`` it has the defaults of its schema for the keys that it lacks.
+        """
+        return await _result(get_call, BucketSuccess, False, defaults)
 
     @overload
     async def set(self, data: P, *, returning: Literal[True] = True) -> BucketResult[B]: ...
@@ -110,12 +120,12 @@ class AsyncBucketOfJob(Generic[B, P]):
         exclusive: bool = False,
         label: str | None = None,
         on_lost: Callable[[], object] | None = None,
-    ) -> HoldResult[AsyncHeldBucket[B, P]]:
+    ) -> HoldResult[AsyncHeldBucket[B, P, D]]:
         """Hold the bucket: ``async with result.held as held:``; see ``AsyncBucket.hold``.
 
         The calls of ``held`` return dicts, and raise BucketError, as those of ``AsyncBucket``.
         """
-        result: HoldResult[AsyncHeldBucket[B, P]] = await _hold(
+        result: HoldResult[AsyncHeldBucket[B, P, D]] = await _hold(
             False, name, wait, exclusive, label, on_lost
         )
         return result
@@ -210,17 +220,17 @@ class AsyncBucketOfDevice:
         return watch(True, keys, snapshot)
 
 
-class AsyncUtils(Generic[B, P]):
+class AsyncUtils(Generic[B, P, D]):
     """``agent.utils``."""
 
-    bucket: AsyncBucketOfJob[B, P] = AsyncBucketOfJob()
+    bucket: AsyncBucketOfJob[B, P, D] = AsyncBucketOfJob()
     deviceBucket = device_bucket = AsyncBucketOfDevice()  # noqa: N815  (as in every language)
 
 
-class AsyncAgent(Generic[B, P]):
+class AsyncAgent(Generic[B, P, D]):
     """``agent``, the entry point of an automation. ``bucketctl types`` writes a typed one."""
 
-    utils: AsyncUtils[B, P] = AsyncUtils()
+    utils: AsyncUtils[B, P, D] = AsyncUtils()
 
 
 agent: AsyncAgent = AsyncAgent()

@@ -65,6 +65,7 @@ from test_protocol import (
     test_requests_in_pieces,
 )
 from test_tokens import (
+    test_a_label_is_told_wherever_its_context_is,
     test_a_revoked_token_ends_at_once_on_a_kept_connection,
     test_a_token_opens_its_own_bucket_and_nothing_else,
     test_contexts_outlive_the_daemon,

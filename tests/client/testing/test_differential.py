@@ -29,14 +29,17 @@ GOLDEN = [case for path in sorted((TESTS / "wire").glob("*.json"))
           for case in json.loads(path.read_text()) if case["request"]]  # fmt: skip
 numbers = itertools.count()
 
-queries = st.just("") | st.lists(keys, min_size=1, max_size=2).map(query_of)
+queries = st.sampled_from(["", "?mask=secrets"]) | st.lists(keys, min_size=1, max_size=2).map(
+    query_of
+)
 guards = st.none() | st.tuples(
     st.sampled_from(["If-Match", "If-None-Match"]),
     st.just("*") | st.just('"other"') | st.integers(0, 3),
 )
 requests = st.one_of(
     st.tuples(st.sampled_from(["GET", "HEAD", "DELETE"]), queries, st.none(), st.just({})),
-    st.tuples(st.sampled_from(["PUT", "PATCH"]), st.just(""), buckets, st.just({})),
+    st.tuples(st.sampled_from(["PUT", "PATCH"]), st.sampled_from(["", "?mask=secrets"]), buckets,
+              st.just({})),
     st.tuples(st.just("PATCH"), st.just(""), st.dictionaries(keys, values), st.just(MERGE_PATCH)),
     st.tuples(st.just("PATCH"), st.just(""), st.lists(operations, max_size=3),
               st.just(JSON_PATCH)),
@@ -89,6 +92,12 @@ REFUSED: list[tuple[str, int, str]] = [
       for weight in ("x", "nan", "inf", "1_0", "1.5", "0.0000", "-1", "")),
     ("GET /v1/devices/%07/bucket\nAuthorization: a", 400, "invalid_request"),
     (GET.replace("raw/", "raw/jobs/j/") + "?automation=", 400, "invalid_request"),
+    (f"{GET}?mask=", 400, "invalid_request"),
+    (f"{GET}/events?mask=all", 400, "invalid_request"),
+    (f"{GET}?mask=all\nAccept: text/html", 406, "not_acceptable"),
+    ("GET /v1/bucket?mask=all", 400, "invalid_request"),
+    ("GET /v1/bucket?mask=secrets", 401, "no_job_context"),
+    ("GET /v1/buckets?mask=secrets", 400, "invalid_request"),
     (f"{GET}\nAuthorization: a\n{BAD_TAG}", 401, "no_job_context"),
     (f"{GET}/events\n{BAD_TAG}", 400, "invalid_request"),
     (f'{GET}\nIf-Match: "€"', 400, "invalid_request"),

@@ -52,6 +52,19 @@ def test_resumes(bucket, device_bucket):
 def test_each_test_has_its_own(bucket):
     assert (bucket.data, bucket.revision, bucket.writes) == ({}, 0, [])
 
+def test_its_context_has_its_name(bucket):
+    assert Bucket().context()["label"] == "test_its_context_has_its_name"
+    assert bucket.environ["BUCKETD_RUN"] == "test_its_context_has_its_name"
+
+@pytest.mark.parametrize("name", ["x" * 200, "a\\nb"])
+def test_a_long_name(bucket, name):
+    assert Bucket().context()["label"].startswith("test_a_long_name[")
+
+@pytest.mark.bucketd(label="nightly")
+def test_a_label_of_its_own(bucket, bucketd_server):
+    assert Bucket().context()["label"] == "nightly"
+    assert "BUCKETD_RUN" not in bucketd_server.bucket("d", "j").environ
+
 def test_asyncio(bucket):
     automation.awaited()
     bucket.assert_set(loggedIn=True)
@@ -167,7 +180,7 @@ def run(folder: Path, tests: str) -> tuple[int, str]:
 def test_fixtures(tmp_path: Path) -> None:
     status, said = run(tmp_path, PASSING)
     assert status == 0, said
-    assert "12 passed" in said
+    assert "16 passed" in said
 
 
 def test_assertions_fail_with_what_was_done(tmp_path: Path) -> None:
@@ -188,7 +201,7 @@ def test_assertions_fail_with_what_was_done(tmp_path: Path) -> None:
 def test_a_marker_that_is_none(tmp_path: Path) -> None:
     status, said = run(tmp_path, MISMARKED)
     assert status != 0
-    assert "it takes device, job, bucket, device_bucket" in said
+    assert "it takes device, job, bucket, device_bucket, label" in said
 
 
 WITHOUT_PYTEST = """

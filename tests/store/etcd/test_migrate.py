@@ -261,6 +261,20 @@ def test_only_some_devices(files: Daemon, host: Host) -> None:
     assert {key[0] for key in held(files)} == {"a-1", "a-2"}
 
 
+def test_a_schema_that_tolerates_does_so_there(files: Daemon, host: Host) -> None:
+    path = f"{pair('d', 'j')}?automation=mail"
+    assert files.request("PUT", path, {"n": "text"}).status == 200
+    assert files.request("PUT", "/v1/schemas/mail?existing=tolerate", SCHEMA).status == 200
+    assert migrate(files, host)[1]["schemas"] == 1
+    assert host.request("GET", "/v1/schemas/mail").json["existing"] == "tolerate"
+    answer = host.request("PATCH", path, {"m": 1})
+    assert (answer.status, [each["path"] for each in answer.json["warnings"]]) == (200, ["/n"])
+    # The mode of the target's schema stays, as the schema does.
+    assert host.request("PUT", "/v1/schemas/mail?force=true", SCHEMA).status == 200
+    assert "the target has another schema of mail" in migrate(files, host)[2]
+    assert host.request("GET", "/v1/schemas/mail").json["existing"] == "refuse"
+
+
 def test_another_schema_there_stays(files: Daemon, host: Host) -> None:
     assert files.request("PUT", "/v1/schemas/mail", SCHEMA).status == 200
     assert host.request("PUT", "/v1/schemas/mail", {"fields": []}).status == 200

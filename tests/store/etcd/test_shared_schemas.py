@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import json
 import os
 import select
 import shutil
@@ -395,3 +397,73 @@ def test_a_watch_that_hangs_is_made_anew_and_a_quiet_one_is_not(
         asyncio.run(follow())
     finally:
         os.close(root)
+
+
+# --- schemas that tolerate what stood before a write
+
+OWNED = {"properties": {"n": {"type": "number"}}, "required": ["owner"]}
+
+
+def mode_of(daemon: Daemon, automation: str) -> object:
+    return daemon.request("GET", f"/v1/schemas/{automation}").json.get("existing")
+
+
+def test_the_mode_is_in_force_on_all_hosts(hosts: tuple[Daemon, Daemon]) -> None:
+    one, two = hosts
+    target = f"{pair('d', 'mode')}?automation=mode"
+    stored = {"n": "text", "b": 1}
+    assert one.request("PUT", f"{target}&revision=1", stored).status == 200
+    assert one.request("PUT", "/v1/schemas/mode", OWNED).status == 409
+    assert one.request("PUT", "/v1/schemas/mode?existing=tolerate", OWNED).status == 200
+    wait_until(lambda: mode_of(two, "mode") == "tolerate")
+    for host, value in ((two, 2), (one, 3), (one, 3)):
+        answer = host.request("PATCH", target, {"b": value})
+        found = sorted((each["path"], each["keyword"]) for each in answer.json["warnings"])
+        assert (answer.status, found) == (200, [("", "required"), ("/n", "type")])
+    # No host remembers the warnings with the bucket.
+    assert "warnings" not in one.request("GET", target).json
+    refused = two.request("PATCH", target, {"n": "other"})
+    assert (refused.status, [each["path"] for each in refused.json["details"]]) == (422, ["/n"])
+    # The mode alone changes, and while a host is away.
+    two.stop()
+    assert one.request("PUT", "/v1/schemas/mode?force=true", OWNED).status == 200
+    assert mode_of(one, "mode") == "refuse"
+    two.start()
+    wait_until(lambda: mode_of(two, "mode") == "refuse")
+    assert two.request("PATCH", target, {"b": 4}).status == 422
+    assert two.request("PUT", "/v1/schemas/mode?existing=tolerate", OWNED).status == 200
+    wait_until(lambda: mode_of(one, "mode") == "tolerate")
+    for host in hosts:
+        host.restart()
+        assert mode_of(host, "mode") == "tolerate"
+
+
+def test_what_an_older_host_stores_refuses_and_it_can_read_what_a_newer_one_stores(
+    etcd: Cluster,
+) -> None:
+    """The value of an older host has no mode; it ignores members that it does not know."""
+
+    async def values() -> tuple[Any, Any]:
+        client = EtcdClient(EtcdOptions((etcd.nodes[0].url,), "/modes/", 3.0))
+        schemas = EtcdSchemas(client)
+        try:
+            await schemas.put("refusing", OWNED)
+            await schemas.put("tolerating", OWNED, tolerates=True)
+            raw = {}
+            for name in ("refusing", "tolerating"):
+                key = base64.b64encode(f"/modes/schema/{name}".encode()).decode()
+                answer = await client.call("/v3/kv/range", {"key": key}, client.deadline())
+                raw[name] = json.loads(base64.b64decode(answer["kvs"][0]["value"]))
+            found = {each.automation: each.tolerates for each in (await schemas.read_all()).schemas}
+            return raw, found
+        finally:
+            await client.close()
+
+    raw, found = asyncio.run(values())
+    assert raw["refusing"] == {"automation": "refusing", "schema": OWNED}
+    assert raw["tolerating"] == {
+        "automation": "tolerating",
+        "schema": OWNED,
+        "existing": "tolerate",
+    }
+    assert found == {"refusing": False, "tolerating": True}

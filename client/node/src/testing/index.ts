@@ -1,6 +1,8 @@
 import type { StoredBucket } from "./stored-bucket.js";
 import { Server, type ServerOptions } from "./server.js";
 
+const MAX_LABEL = 128; // characters that bucketd accepts
+
 export { StoredBucket } from "./stored-bucket.js";
 export { Server, type ServerOptions } from "./server.js";
 export type { Write } from "./state.js";
@@ -8,6 +10,8 @@ export type { Write } from "./state.js";
 /** The part of `node:test`'s context that is used; other runners have an equivalent. */
 export interface TestContext {
   after(clean: () => unknown): void;
+  /** The name of the test, which is the label of its context. */
+  readonly name?: string;
 }
 
 export interface TestBuckets extends ServerOptions {
@@ -17,6 +21,8 @@ export interface TestBuckets extends ServerOptions {
   deviceBucket?: object;
   device?: string;
   job?: string;
+  /** The run label of the test's context; by default the test's name. */
+  label?: string;
 }
 
 export interface TestBucketd {
@@ -42,11 +48,18 @@ export async function useBucketd(t: TestContext, options: TestBuckets = {}): Pro
   const { device = "test-device", job = "test-job" } = options;
   const server = await startServer(options);
   t.after(() => server.close());
-  const [bucket, deviceBucket] = [server.bucket(device, job), server.bucket(device)];
+  const label = options.label ?? labelOf(t.name);
+  const [bucket, deviceBucket] = [server.bucket(device, job, { label }), server.bucket(device)];
   if (options.bucket) bucket.seed(options.bucket);
   if (options.deviceBucket) deviceBucket.seed(options.deviceBucket);
   t.after(setEnvironment(bucket.environ));
   return { server, bucket, deviceBucket };
+}
+
+/** Return the name of a test as a label that bucketd accepts; null for none. */
+function labelOf(name: string | undefined): string | null {
+  const characters = [...(name ?? "").replace(/[\p{Cc}\p{Cs}]/gu, " ")];
+  return characters.slice(0, MAX_LABEL).join("") || null;
 }
 
 /** Make the BUCKETD_ variables exactly these; return the function that restores them. */

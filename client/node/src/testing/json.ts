@@ -1,4 +1,4 @@
-import { BucketError } from "../errors.js";
+import { BucketError, InvalidRequestError } from "../errors.js";
 
 /** A number as it is written: a JavaScript number would round large integers and read 1.0 as 1. */
 export class Numeral {
@@ -30,7 +30,26 @@ export function parse(bytes: Uint8Array): Json {
 
 /** As `parse`, for a JSON object; throw `invalid_json` for other JSON as well. */
 export function parseObject(bytes: Uint8Array): JsonObject {
+  return asObject(parse(bytes));
+}
+
+/** As `parse`, for the body of a write; throw `invalid_request` for a mask in it, which stands for a secret. */
+export function parseWritten(bytes: Uint8Array): Json {
   const value = parse(bytes);
+  const waiting = [value];
+  for (let here = waiting.pop(); here !== undefined; here = waiting.pop()) {
+    if (here instanceof Map && here.get("$masked") === true) {
+      throw new InvalidRequestError(
+        "cannot write a mask: it stands for a secret value that was not shown; leave that key out, so that it stays, or send its value",
+      );
+    }
+    if (here instanceof Map || Array.isArray(here)) waiting.push(...here.values());
+  }
+  return value;
+}
+
+/** Return the value; throw `invalid_json` unless it is an object. */
+export function asObject(value: Json): JsonObject {
   if (value instanceof Map) return value;
   const cause = `it must be a JSON object such as {"loggedIn": true}, got ${kindOf(value)}`;
   throw new BucketError(`cannot use the request body: ${cause}`, "invalid_json");

@@ -1,7 +1,7 @@
 import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
 import { type Change, jsonPatch, merge, mergePatch, remove, replace } from "./changes.js";
 import { type Filter, Stream } from "./events.js";
-import { type JsonObject, Numeral, parse, parseObject, write } from "./json.js";
+import { asObject, type JsonObject, Numeral, parseObject, parseWritten, write } from "./json.js";
 import { nameFor } from "./names.js";
 import { cursorOf, limitOf } from "./paging.js";
 import { decode, JSON_PATCH, JSON_TYPE, MERGE_PATCH, type Request } from "./requests.js";
@@ -44,38 +44,42 @@ interface Route {
   readonly access?: "anyone" | "job" | "device";
 }
 
-const MEMBERS = ["device", "job", "automation", "ttl_seconds"];
+const MEMBERS = ["device", "job", "automation", "ttl_seconds", "label"];
 /** The media types of the body, where a method takes one. */
 const ACCEPTS: Readonly<Record<string, readonly string[]>> = {
   PUT: [JSON_TYPE], POST: [JSON_TYPE], PATCH: [JSON_TYPE, MERGE_PATCH, JSON_PATCH],
+};
+/** The parameters of a path that a method does not have. */
+const NOT_OF: Readonly<Record<string, readonly string[]>> = {
+  PUT: ["key", "defaults"], PATCH: ["key", "defaults"], DELETE: ["defaults"],
 };
 const bucket = { GET: read, PATCH: patch, PUT: put, DELETE: clear };
 const ROUTES: readonly Route[] = [
   { path: "/healthz", handlers: { GET: ready }, access: "anyone" },
   { path: "/readyz", handlers: { GET: ready }, access: "anyone" },
-  { path: "/v1/bucket", handlers: bucket, parameters: ["key"], access: "job" },
-  { path: "/v1/bucket/events", handlers: { GET: watch }, parameters: ["holds", "key", "snapshot"], access: "job" },
+  { path: "/v1/bucket", handlers: bucket, parameters: ["key", "defaults", "mask"], access: "job" },
+  { path: "/v1/bucket/events", handlers: { GET: watch }, parameters: ["holds", "key", "mask", "snapshot"], access: "job" },
   { path: "/v1/buckets", handlers: { GET: listAll }, parameters: ["device", "job", "automation", "limit", "cursor"] },
   { path: "/v1/context", handlers: { GET: ownContext }, access: "device" },
   { path: "/v1/contexts", handlers: { GET: listContexts, POST: createContext } },
   { path: "/v1/contexts/{id}", handlers: { DELETE: revokeContext } },
   { path: "/v1/device/hold", handlers: { POST: hold }, access: "device" },
-  { path: "/v1/device/bucket", handlers: bucket, parameters: ["key"], access: "device" },
-  { path: "/v1/device/bucket/events", handlers: { GET: watch }, parameters: ["holds", "key", "snapshot"], access: "device" },
-  { path: "/v1/devices/{device}/bucket", handlers: bucket, parameters: ["key"] },
-  { path: "/v1/devices/{device}/bucket/events", handlers: { GET: watch }, parameters: ["holds", "key", "snapshot"] },
+  { path: "/v1/device/bucket", handlers: bucket, parameters: ["key", "defaults", "mask"], access: "device" },
+  { path: "/v1/device/bucket/events", handlers: { GET: watch }, parameters: ["holds", "key", "mask", "snapshot"], access: "device" },
+  { path: "/v1/devices/{device}/bucket", handlers: bucket, parameters: ["key", "defaults", "mask"] },
+  { path: "/v1/devices/{device}/bucket/events", handlers: { GET: watch }, parameters: ["holds", "key", "mask", "snapshot"] },
+  { path: "/v1/devices/{device}/jobs/{job}/bucket", handlers: bucket, parameters: ["key", "automation", "defaults", "mask"] },
   { path: "/v1/devices/{device}/hold", handlers: { POST: hold } },
   { path: "/v1/devices/{device}/jobs/{job}/hold", handlers: { POST: hold } },
-  { path: "/v1/devices/{device}/jobs/{job}/bucket", handlers: bucket, parameters: ["key", "automation"] },
   {
     path: "/v1/devices/{device}/jobs/{job}/bucket/events",
     handlers: { GET: watch },
-    parameters: ["automation", "holds", "key", "snapshot"],
+    parameters: ["automation", "holds", "key", "mask", "snapshot"],
   },
   { path: "/v1/hold", handlers: { POST: hold }, access: "job" },
   { path: "/v1/holds", handlers: { GET: listHolds }, parameters: ["device", "job"] },
   { path: "/v1/holds/{id}", handlers: { DELETE: breakHold } },
-  { path: "/v1/events", handlers: { GET: watchAll }, parameters: ["device", "job", "automation", "holds", "key"] },
+  { path: "/v1/events", handlers: { GET: watchAll }, parameters: ["device", "job", "automation", "holds", "key", "mask"] },
 ];
 
 /**
@@ -88,10 +92,13 @@ export function handle(state: State, request: Request): Response {
   const method = request.method === "HEAD" ? "GET" : request.method;
   const handler = Object.hasOwn(route.handlers, method) ? route.handlers[method] : undefined;
   if (!handler) throw notAllowed(request, route);
-  const writes = method === "PUT" || method === "PATCH";
-  const query = request.query((route.parameters ?? []).filter((name) => !(writes && name === "key")));
+  const query = request.query((route.parameters ?? []).filter((name) => !NOT_OF[method]?.includes(name)));
   if (!route.path.endsWith("/events")) request.acceptJson();
   const { token } = request;
+  // Without schemas there are no secrets to mask.
+  if ((query.get("mask") ?? ["secrets"])[0] !== "secrets") {
+    throw new InvalidRequestError("cannot use the parameter mask: it must be secrets");
+  }
   const given = names.job === undefined ? null : (nameIn(query, "automation") ?? null);
   const named = keyIn(names);
   const context = admit(state, route, token);
@@ -150,9 +157,12 @@ function keyIn({ device, job }: Record<string, string>): Key {
 function read(resolved: ResolvedRequest): Response {
   const now = resolved.state.read(resolved.key);
   const { preconditions } = resolved;
-  if (!ifNoneMatchHolds(preconditions, now)) return { status: 304, text: null, etag: now.etag };
-  check(preconditions, now);
-  const stored = bucketOf(now);
+  const completes = flag(resolved, "defaults");
+  if (!completes && !ifNoneMatchHolds(preconditions, now)) return { status: 304, text: null, etag: now.etag };
+  check(completes ? { ifMatch: preconditions.ifMatch } : preconditions, now);
+  const bucket = bucketOf(now);
+  const missing = completes ? [...resolved.state.defaultsOf(resolved.key)].filter(([key]) => !bucket.has(key)) : [];
+  const stored: JsonObject = new Map([...bucket, ...missing]);
   const keys = resolved.query.get("key") ?? [...stored.keys()];
   const chosen = keys.filter((key) => stored.has(key)).map((key) => [key, stored.get(key)!] as const);
   return result(resolved, now, new Map(chosen));
@@ -160,13 +170,14 @@ function read(resolved: ResolvedRequest): Response {
 
 function patch(resolved: ResolvedRequest): Response {
   const { body, mediaType, state } = resolved;
-  if (mediaType === JSON_PATCH) return commit(resolved, jsonPatch(parse(body), state.maxBytes));
-  const data = parseObject(body);
+  const written = parseWritten(body);
+  if (mediaType === JSON_PATCH) return commit(resolved, jsonPatch(written, state.maxBytes));
+  const data = asObject(written);
   return mediaType === MERGE_PATCH ? commit(resolved, mergePatch(data)) : commit(resolved, merge(data), data);
 }
 
 function put(resolved: ResolvedRequest): Response {
-  const data = parseObject(resolved.body);
+  const data = asObject(parseWritten(resolved.body));
   return commit(resolved, replace(data), data);
 }
 
@@ -256,8 +267,8 @@ function rowOf({ device, job }: Key, { automation, revision, text, updatedAt }: 
   return { device, job, automation, revision, size: Buffer.byteLength(text), updated_at: updatedAt };
 }
 
-function scopeOf({ device, job, automation, expiresAt }: Context) {
-  return { device, job, automation, expires_at: expiresAt };
+function scopeOf({ device, job, automation, label, expiresAt }: Context) {
+  return { device, job, automation, label, expires_at: expiresAt };
 }
 
 function ownContext({ context }: ResolvedRequest): Response {
@@ -272,7 +283,7 @@ function createContext({ body: text, state }: ResolvedRequest): Response {
   }
   const ttl = body.get("ttl_seconds") ?? undefined;
   const seconds = ttl instanceof Numeral ? Number(ttl.text) : ttl;
-  const context = state.mint(body.get("device"), body.get("job"), body.get("automation"), seconds);
+  const context = state.mint(body.get("device"), body.get("job"), body.get("automation"), seconds, body.get("label"));
   return success({ id: context.id, token: context.token, ...scopeOf(context) }, 201);
 }
 

@@ -96,9 +96,12 @@ export class Server {
     rmSync(this.home, { recursive: true, force: true });
   }
 
-  /** Return the bucket of this device and job, or without a job the device bucket, with a token for it. */
-  bucket(device: string, job: string | null = null): StoredBucket {
-    return new StoredBucket(this.state, this.socket, { device, job });
+  /**
+   * Return the bucket of this device and job, or without a job the device bucket, with a token for
+   * it; `label` is that of the token's context.
+   */
+  bucket(device: string, job: string | null = null, { label = null }: { label?: string | null } = {}): StoredBucket {
+    return new StoredBucket(this.state, this.socket, { device, job }, label);
   }
 
   /** Refuse the next calls on buckets with this code, such as `storage_full`. */

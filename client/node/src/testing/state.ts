@@ -61,6 +61,7 @@ export interface Context extends Key {
   readonly id: string;
   readonly token: string;
   readonly automation: string | null;
+  readonly label: string | null;
   readonly createdAt: string;
   readonly expiresAt: string;
   /** Monotonic time in milliseconds, so that a test that sets the clock ends no token. */
@@ -78,6 +79,8 @@ export class State {
   readonly holds = new Holds(() => this.live());
   serving = false;
   private readonly written = new Map<string, Write[]>();
+  /** By bucket, what a schema would have as defaults. */
+  private readonly defaults = new Map<string, JsonObject>();
   private readonly contexts = new Map<string, Context>();
   private readonly instanceId = randomBytes(4).toString("hex");
   private count = 0;
@@ -86,6 +89,14 @@ export class State {
 
   read(key: Key): Stored {
     return this.buckets.get(nameOf(key)) ?? ABSENT;
+  }
+
+  defaultsOf(key: Key): JsonObject {
+    return this.defaults.get(nameOf(key)) ?? new Map();
+  }
+
+  setDefaults(key: Key, defaults: JsonObject): void {
+    this.defaults.set(nameOf(key), defaults);
   }
 
   writes(key: Key): Write[] {
@@ -116,11 +127,12 @@ export class State {
     return next;
   }
 
-  mint(device: Json | undefined, job: Json = null, automation: Json = null, ttl: unknown = DEFAULT_TTL): Context {
+  mint(device: Json | undefined, job: Json = null, automation: Json = null, ttl: unknown = DEFAULT_TTL, label: Json = null): Context {
     const names = {
       device: nameFor(device, "device"),
       job: job === null ? null : nameFor(job, "job"),
       automation: automation === null ? null : nameFor(automation, "automation"),
+      label: label === null ? null : nameFor(label, "label"),
     };
     if (typeof ttl !== "number" || !(ttl > 0 && ttl <= MAX_TTL)) {
       throw new InvalidRequestError(

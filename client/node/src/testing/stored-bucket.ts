@@ -10,8 +10,8 @@ export class StoredBucket {
   private seeded: Stored;
 
   /** @internal */
-  constructor(private readonly state: State, private readonly socket: string, private readonly key: Key) {
-    this.context = state.mint(key.device, key.job);
+  constructor(private readonly state: State, private readonly socket: string, private readonly key: Key, label: string | null) {
+    this.context = state.mint(key.device, key.job, null, undefined, label);
     this.seeded = state.read(key);
   }
 
@@ -23,7 +23,12 @@ export class StoredBucket {
   /** The variables that `bucketctl run` would add to the environment of an automation. */
   get environ(): Record<string, string> {
     const { device, job } = this.key;
-    const names: Record<string, string> = { BUCKETD_DEVICE: device, ...(job !== null && { BUCKETD_JOB: job }) };
+    const { label } = this.context;
+    const names: Record<string, string> = {
+      BUCKETD_DEVICE: device,
+      ...(job !== null && { BUCKETD_JOB: job }),
+      ...(label !== null && { BUCKETD_RUN: label }),
+    };
     return { BUCKETD_SOCKET: this.socket, BUCKETD_TOKEN: this.token, ...names };
   }
 
@@ -47,6 +52,11 @@ export class StoredBucket {
     const bucket = parseObject(Buffer.from(encodeObject(data, "seed the bucket")));
     this.seeded = this.state.commit(this.key, "PUT", replace(bucket));
     this.state.forgetWrites(this.key);
+  }
+
+  /** Complete later reads with `defaults` by these keys, as a schema with defaults does. */
+  setDefaults(data: object): void {
+    this.state.setDefaults(this.key, parseObject(Buffer.from(encodeObject(data, "set the defaults"))));
   }
 
   /** Revoke the token, as an operator may at any time. */

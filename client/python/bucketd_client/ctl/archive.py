@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
+from . import masks
 from .inputs import FORMAT, decoded, parse_json
 from .parser import Usage
 
@@ -93,9 +94,15 @@ def _is_bucket(member: tarfile.TarInfo) -> bool:
 
 def read(where: str, text: bytes | str) -> Envelope:
     """Return the envelope in a JSON text. Raises Usage if it is not valid."""
-    return checked(
-        where, parse_json(text if isinstance(text, str) else decoded(text, where), where)
-    )
+    text = text if isinstance(text, str) else decoded(text, where)
+    envelope = checked(where, parse_json(text, where))
+    # The name may be written with escapes.
+    if ("$masked" in text or "\\u00" in text) and (found := masks.find(envelope.bucket)):
+        raise Usage(
+            f"cannot use {where} ({envelope.name}): the value at {found[0]} is a mask, which "
+            "stands for a secret that was not shown; export the bucket anew, without masks"
+        )
+    return envelope
 
 
 def checked(where: str, value: Any) -> Envelope:

@@ -23,10 +23,15 @@ def changes(before: Any, after: Any, path: str = "") -> Iterator[Change]:
     """Yield the outermost places that differ; compare objects by key, and arrays as a whole."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in [*before, *(key for key in after if key not in before)]:
-            place = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
+            place = path + pointer(key)
             yield from changes(before.get(key, ABSENT), after.get(key, ABSENT), place)
     elif not same(before, after):
         yield Change(path, before, after)
+
+
+def pointer(key: str) -> str:
+    """Return the JSON Pointer of a key of an object."""
+    return f"/{key.replace('~', '~0').replace('/', '~1')}"
 
 
 def same(before: Any, after: Any) -> bool:
@@ -57,7 +62,8 @@ def plain_lines(found: list[Change]) -> Iterator[str]:
     for path, before, after in found:
         for sign, value in (("-", before), ("+", after)):
             if value is not ABSENT:
-                yield output.plain(f"{sign} {path}: {json.dumps(value, ensure_ascii=False)}")
+                text = output.masks_shown(json.dumps(value, ensure_ascii=False))
+                yield output.plain(f"{sign} {path}: {text}")
 
 
 def kind_lines(found: list[Change]) -> Iterator[str]:

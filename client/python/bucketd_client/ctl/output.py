@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 ERASE = "\r\x1b[K"
 # The escape sequence that removes the current progress bar, if any.
 erase = ""
+# What people see in place of a secret.
+BULLETS = "••••"
 # The exit status by which a shell reports SIGPIPE.
 READER_GONE = 141
+# How many tolerated violations of one bucket are shown.
+MAX_WARNINGS = 20
 # Whether the last request has changed something.
 changed = False
 
@@ -40,7 +44,7 @@ def show(value: Any) -> int:
     if on_terminal():
         import json
 
-        write(_harmless(json.dumps(value, ensure_ascii=False, indent=2)))
+        write(_harmless(masks_shown(json.dumps(value, ensure_ascii=False, indent=2))))
     else:
         write(_json.dumps(value))
     return 0
@@ -48,12 +52,22 @@ def show(value: Any) -> int:
 
 def show_line(value: Any) -> None:
     """Write one of several JSON values, on one line everywhere."""
-    write(_harmless(_json.dumps(value)))
+    write(_harmless(masks_shown(_json.dumps(value))))
 
 
 def write_json(value: Any) -> None:
     """Write one JSON value on one line, unescaped."""
-    write(_json.dumps(value))
+    text = _json.dumps(value)
+    write(masks_shown(text) if on_terminal() else text)
+
+
+def masks_shown(text: str) -> str:
+    """Return JSON with ``••••`` for each mask; a string cannot contain what is replaced."""
+    if '"$masked"' not in text:
+        return text
+    import re
+
+    return re.sub(r'\{\s*"\$masked":\s*true\s*\}', BULLETS, text)
 
 
 def show_answer(reply: Reply) -> int:
@@ -121,6 +135,18 @@ def warn_of_recovery(recovered: dict[str, Any]) -> None:
     """Warn that the bucket may lack changes that were once stored, and why."""
     what = f"revision {recovered.get('revision')} has replaced a damaged file"
     warn(f"{what}, and may lack changes: {recovered.get('reason')}")
+
+
+def warn_of_violations(violations: list[dict[str, Any]], bucket: str) -> None:
+    """Warn that a bucket still violates its schema, which tolerates that, and how to fix it."""
+    for violation in violations[:MAX_WARNINGS]:
+        place = violation.get("path") or "the bucket"
+        warn(
+            f"{bucket}{place} {violation.get('message')}; this stood before and is tolerated: "
+            "correct it with bucketctl edit, or change the schema"
+        )
+    if (more := len(violations) - MAX_WARNINGS) > 0:
+        warn(f"{bucket}{more} more violations are tolerated; --json has them all")
 
 
 def abandon(stream: TextIO | None) -> None:

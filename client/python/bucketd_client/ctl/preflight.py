@@ -14,13 +14,20 @@ from .session import Session
 
 # How many stored buckets are named; ``bucketctl schema check`` shows all.
 NAMED = 3
+# The mode of a schema that lets violations pass that stood in a bucket before a write.
+TOLERATE = "tolerate"
+TOLERATE_SUFFIX = f".{TOLERATE}"
 
 
 class Preflight(NamedTuple):
-    """The violations in words, without values; ``unchecked`` says why they are unknown, if so."""
+    """The violations in words, without values; ``unchecked`` says why they are unknown, if so.
+
+    ``tolerated`` are violations that stand now, and do not refuse the write.
+    """
 
     refused: list[str]
     unchecked: str | None = None
+    tolerated: list[str] = []  # noqa: RUF012  (nobody changes it)
 
 
 FINE = Preflight([])
@@ -32,7 +39,7 @@ def bound(session: Session, envelope: Envelope, stored: bool) -> str | None:
         return None
     if envelope.automation is not None or not stored:
         return envelope.automation
-    return _binding(session, envelope.device, envelope.job)
+    return binding(session, envelope.device, envelope.job)
 
 
 def rebinding(session: Session, envelope: Envelope) -> list[json_diff.Change]:
@@ -40,25 +47,44 @@ def rebinding(session: Session, envelope: Envelope) -> list[json_diff.Change]:
     wanted = envelope.automation
     if envelope.job is None or wanted is None:
         return []
-    now = _binding(session, envelope.device, envelope.job)
+    now = binding(session, envelope.device, envelope.job)
     return [] if now == wanted else [json_diff.Change("(automation)", now, wanted)]
 
 
-def _binding(session: Session, device: str, job: str) -> str | None:
+def binding(session: Session, device: str, job: str) -> str | None:
+    """Return the automation that a bucket is bound to, if any."""
     query = f"device={_context.escape(device)}&job={_context.escape(job)}"
     rows = session.call("GET", f"/v1/buckets?{query}").members["buckets"]
     return rows[0]["automation"] if rows else None
 
 
+class Coming(NamedTuple):
+    """A schema that the same plan sets, and its mode; with None, the mode of the one in force."""
+
+    schema: Any
+    tolerates: bool
+
+
 def check_bucket(
-    session: Session, automation: str | None, bucket: Any, coming: dict[str, Any]
+    session: Session, automation: str | None, bucket: Any, stored: Any, coming: dict[str, Coming]
 ) -> Preflight:
-    """Check a bucket by the schema that will apply: one of ``coming``, else the daemon's."""
+    """Check a bucket by the schema that will apply: one of ``coming``, else the daemon's.
+
+    A schema that tolerates is told the ``stored`` bucket, None if there is none. The modes of
+    schemas in force are added to ``coming``.
+    """
     if automation is None:
         return FINE
+    if stored is not None and automation not in coming:
+        coming[automation] = Coming(None, _tolerates(session, automation))
+    known = coming.get(automation) or Coming(None, tolerates=False)
     body = {"bucket": bucket}
-    if automation in coming:
-        body["schema"] = coming[automation]
+    if known.schema is not None:
+        body["schema"] = known.schema
+    if known.tolerates and stored is not None:
+        body["stored"] = stored
+        if known.schema is not None:
+            body["existing"] = TOLERATE
     target = f"/v1/schemas/{_context.escape(automation)}/check"
     headers, content = {"Content-Type": _api.JSON}, _api.encode(body)
     try:
@@ -69,8 +95,23 @@ def check_bucket(
             raise
         why = cause or problem.message
         return Preflight([], f"not checked by the schema of {automation!r}: {why}")
-    lines = [line for violation in said["violations"] for line in _lines_of(violation)]
-    return Preflight([f"by the schema of {automation!r}, {line}" for line in lines])
+    refused, tolerated = (
+        [f"by the schema of {automation!r}, {line}" for each in found for line in _lines_of(each)]
+        for found in (said["violations"], said.get("warnings", []))
+    )
+    return Preflight(refused, tolerated=tolerated)
+
+
+def _tolerates(session: Session, automation: str) -> bool:
+    """Report whether the schema in force tolerates what stood before a write."""
+    try:
+        reply = session.call("GET", f"/v1/schemas/{_context.escape(automation)}")
+    except BucketError as problem:
+        if problem.code != "not_found":
+            raise
+        return False
+    # A daemon of an older version does not say it, and refuses.
+    return bool(reply.members.get("existing") == TOLERATE)
 
 
 # Errors after which the plan continues, with their causes; "" uses the daemon's message.
@@ -82,7 +123,7 @@ _CAUSES = {
 }
 
 
-def check_schema(session: Session, target: str, schema: Any) -> Preflight:
+def check_schema(session: Session, target: str, schema: Any, tolerates: bool) -> Preflight:
     """Check a schema itself, and all stored buckets by it; name the first violations."""
     headers, content = {"Content-Type": _api.JSON}, _api.encode(schema)
     try:
@@ -100,10 +141,13 @@ def check_schema(session: Session, target: str, schema: Any) -> Preflight:
     if not count:
         return Preflight([], unchecked)
     names = [_bucket_of(detail) for detail in said["details"][:NAMED]] + ["…"] * (count > NAMED)
+    found = f"{counted(count, 'stored bucket')} would violate it ({'; '.join(names)})"
+    if tolerates:
+        return Preflight([], unchecked, [found])
     return Preflight(
         [
-            f"{counted(count, 'stored bucket')} would violate it ({'; '.join(names)}); "
-            "fix what bucketctl schema check shows, or set it with bucketctl schema set --force"
+            f"{found}; fix what bucketctl schema check shows, or set it with bucketctl schema set "
+            "--force"
         ],
         unchecked,
     )

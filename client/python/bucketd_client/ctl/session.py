@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from .. import _api, _context, _transport
+from .._errors import InvalidRequest
 from . import output
 from .parser import Usage
 from .table.daily import Options
@@ -14,6 +15,8 @@ class Shown(Exception):
     """The curl command was printed; nothing was sent."""
 
 
+MASK_SECRETS = "mask=secrets"
+_INSTEAD = "upgrade it, or show them with --reveal"
 # The headers of a read before a write, for which a stale value is not sufficient.
 NEWEST = {"Cache-Control": "no-cache"}
 
@@ -37,6 +40,12 @@ class Session:
             return _context.with_fence(named, os.environ)
         return _context.from_environment(os.environ, shared)
 
+    @property
+    def mask(self) -> list[str]:
+        """Return the parameter that asks for masks, for what a terminal shows without --reveal."""
+        is_shown = output.on_terminal() and not self.options.has("curl")
+        return [MASK_SECRETS] if is_shown and not self.options.has("reveal") else []
+
     def reach(self) -> None:
         """Wait until the daemon responds. Raises BucketError if it does not."""
         _transport.request("GET", "/healthz", path=self.path, timeout=self.timeout)
@@ -56,18 +65,33 @@ class Session:
 
             output.write(command(self.path, method, target, headers, body))
             raise Shown
-        reply = _api.call(
-            method, target, path=self.path, headers=headers, body=body, timeout=self.timeout
-        )
+        try:
+            reply = _api.call(
+                method, target, path=self.path, headers=headers, body=body, timeout=self.timeout
+            )
+        except InvalidRequest as problem:
+            if MASK_SECRETS in target and "'mask'" in problem.message:
+                problem.message += f"; the daemon is too old to mask secrets: {_INSTEAD}"
+            raise
         output.changed = _changes(method, target)
         if recovered := reply.members.get("recovered_from"):
             output.warn_of_recovery(recovered)
+        if output.changed and (violations := reply.members.get("warnings")):
+            output.warn_of_violations(violations, _bucket_named_in(target))
         return reply
 
 
 def _changes(method: str, target: str) -> bool:
     """Report whether a successful request changes something; a dry run does not."""
-    return method != "GET" and not target.endswith(("?dry_run=true", "/check"))
+    return method != "GET" and not target.endswith(("dry_run=true", "/check"))
+
+
+def _bucket_named_in(target: str) -> str:
+    """Return the names in the path of a bucket, to begin a message with; "" if it has none."""
+    from urllib.parse import unquote
+
+    names = [unquote(name) for name in target.partition("?")[0].split("/")[3::2]]
+    return "" if "/devices/" not in target else f"{', '.join(names)}: "
 
 
 def seconds(options: Options, name: str) -> float | None:

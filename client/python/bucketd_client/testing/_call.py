@@ -38,14 +38,13 @@ class Call(NamedTuple):
     def one(self, name: str) -> str | None:
         return self.query.get(name, [None])[0]
 
-    def flag(self, name: str) -> bool:
-        """Return a parameter that is true or false. Raise InvalidRequest for another value."""
-        given = self.one(name)
-        if given not in (None, "true", "false"):
+    def flag(self, parameter: str) -> bool:
+        text = self.one(parameter)
+        if text not in (None, "true", "false"):
             raise error(
-                "invalid_request", f"cannot use the parameter {name}: it must be true or false"
+                "invalid_request", f"cannot use the parameter {parameter}: it must be true or false"
             )
-        return given == "true"
+        return text == "true"
 
     def name(self, parameter: str) -> str | None:
         given = self.one(parameter)

@@ -108,11 +108,12 @@ class Context:
     automation: str | None
     created: float
     expires: float
+    label: str | None = None
 
     @property
     def scope(self) -> dict[str, Any]:
         names = {"device": self.device, "job": self.job, "automation": self.automation}
-        return {**names, "expires_at": timestamp(self.expires)}
+        return {**names, "label": self.label, "expires_at": timestamp(self.expires)}
 
     @property
     def public(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from . import _strict_json
 from ._call import Call, Response
 from ._model import Key, Stored
 
-_MEMBERS = ("device", "job", "automation", "ttl_seconds")
+_MEMBERS = ("device", "job", "automation", "ttl_seconds", "label")
 MAX_ROWS = 1000
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from .. import _json_patch
 from .._errors import error
 from . import _changes, _strict_json
 from ._call import Call, Handler, Response
@@ -28,28 +29,41 @@ HOW_TO_START = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAN
 
 def read(call: Call) -> Response:
     now = call.state.read(call.key)
+    if call.flag("defaults"):
+        call.preconditions._replace(if_none_match=None).check(now)
+        bucket, defaults = now.bucket, call.state.defaults_of(call.key)
+        missing = {key: value for key, value in defaults.items() if key not in bucket}
+        return _result(call, now, _selected(call, {**bucket, **missing}))
     if not call.preconditions.if_none_match_holds(now):
         return Response(None, 304, now.etag)
     call.preconditions.check(now)
-    bucket, keys = now.bucket, call.query.get("key")
-    if keys is not None:
-        bucket = {key: bucket[key] for key in keys if key in bucket}
-    return _result(call, now, bucket)
+    return _result(call, now, _selected(call, now.bucket))
+
+
+def _selected(call: Call, bucket: Object) -> Object:
+    keys = call.query.get("key")
+    return bucket if keys is None else {key: bucket[key] for key in keys if key in bucket}
 
 
 def patch(call: Call) -> Response:
     if call.media_type == JSON_PATCH:
-        operations = _strict_json.loads(call.body)
-        return _commit(call, _changes.json_patch(operations, call.state.max_bytes))
-    data = _strict_json.loads_object(call.body)
+        return _commit(call, _json_patch.json_patch(_written(call), call.state.max_bytes))
+    data = _strict_json.as_object(_written(call))
     if call.media_type == MERGE_PATCH:
         return _commit(call, _changes.merge_patch(data))
     return _commit(call, _changes.merge(data), data)
 
 
 def put(call: Call) -> Response:
-    data = _strict_json.loads_object(call.body)
+    data = _strict_json.as_object(_written(call))
     return _commit(call, _changes.replace(data), data)
+
+
+def _written(call: Call) -> Any:
+    """Return the body of a write, which must have no mask in it."""
+    value = _strict_json.loads(call.body)
+    _strict_json.refuse_masks(value)
+    return value
 
 
 def delete(call: Call) -> Response:
@@ -95,30 +109,32 @@ class Route(NamedTuple):
 
 # The media types of the body, where a method takes one.
 _ACCEPTS = {"PUT": (JSON,), "POST": (JSON,), "PATCH": (JSON, MERGE_PATCH, JSON_PATCH)}
+# The parameters of a path that a method does not have.
+_NOT_OF = {"PUT": ("key", "defaults"), "PATCH": ("key", "defaults"), "DELETE": ("defaults",)}
 _BUCKET: dict[str, Handler] = {"GET": read, "PATCH": patch, "PUT": put, "DELETE": delete}
 ROUTES = (
     Route("/healthz", "", {"GET": ready}, "anyone"),
     Route("/readyz", "", {"GET": ready}, "anyone"),
-    Route("/v1/bucket", "key", _BUCKET, "job"),
-    Route("/v1/bucket/events", "holds key snapshot", {"GET": watch}, "job"),
+    Route("/v1/bucket", "key defaults mask", _BUCKET, "job"),
+    Route("/v1/bucket/events", "holds key mask snapshot", {"GET": watch}, "job"),
     Route("/v1/buckets", "device job automation limit cursor", {"GET": list_all}),
     Route("/v1/context", "", {"GET": own_context}, "device"),
     Route("/v1/contexts", "", {"GET": list_contexts, "POST": create_context}),
     Route("/v1/contexts/{id}", "", {"DELETE": revoke_context}),
-    Route("/v1/device/bucket", "key", _BUCKET, "device"),
-    Route("/v1/device/bucket/events", "holds key snapshot", {"GET": watch}, "device"),
+    Route("/v1/device/bucket", "key defaults mask", _BUCKET, "device"),
+    Route("/v1/device/bucket/events", "holds key mask snapshot", {"GET": watch}, "device"),
     Route("/v1/device/hold", "", {"POST": hold}, "device"),
-    Route("/v1/devices/{device}/bucket", "key", _BUCKET),
-    Route("/v1/devices/{device}/bucket/events", "holds key snapshot", {"GET": watch}),
+    Route("/v1/devices/{device}/bucket", "key defaults mask", _BUCKET),
+    Route("/v1/devices/{device}/bucket/events", "holds key mask snapshot", {"GET": watch}),
     Route("/v1/devices/{device}/hold", "", {"POST": hold}),
-    Route("/v1/devices/{device}/jobs/{job}/bucket", "key automation", _BUCKET),
+    Route("/v1/devices/{device}/jobs/{job}/bucket", "key automation defaults mask", _BUCKET),
     Route(
         "/v1/devices/{device}/jobs/{job}/bucket/events",
-        "automation holds key snapshot",
+        "automation holds key mask snapshot",
         {"GET": watch},
     ),
     Route("/v1/devices/{device}/jobs/{job}/hold", "", {"POST": hold}),
-    Route("/v1/events", "device job automation holds key", {"GET": watch_all}),
+    Route("/v1/events", "device job automation holds key mask", {"GET": watch_all}),
     Route("/v1/hold", "", {"POST": hold}, "job"),
     Route("/v1/holds", "device job", {"GET": list_holds}),
     Route("/v1/holds/{id}", "", {"DELETE": end_hold}),
@@ -137,11 +153,14 @@ def respond(state: State, request: Request) -> Response:
     if handler is None:
         takes = ", ".join(sorted({*route.handlers, *(["HEAD"] if "GET" in route.handlers else [])}))
         raise error("method_not_allowed", f"cannot {method} {request.path}: it takes {takes}")
-    writes = method in ("PUT", "PATCH")
-    query = request.query(route.parameters.replace("key", "") if writes else route.parameters)
+    others = _NOT_OF.get(method, ())
+    query = request.query(" ".join(p for p in route.parameters.split() if p not in others))
     if not route.path.endswith(("/events", "/hold")):
         request.accept_json()
     token = request.token()
+    # Without schemas there are no secrets to mask.
+    if query.get("mask", ["secrets"]) != ["secrets"]:
+        raise error("invalid_request", "cannot use the parameter mask: it must be secrets")
     automation = _automation(query) if "job" in names else None
     key = _key(names)
     context = _context_of(state, route, token)

@@ -80,9 +80,14 @@ class Server:
             for connection in self._connections:
                 _end(connection)
 
-    def bucket(self, device: str, job: str | None = None) -> StoredBucket:
-        """Return the bucket of this pair, or without a job of the device, with a new token."""
-        return StoredBucket(self._state, self.socket, device, job)
+    def bucket(
+        self, device: str, job: str | None = None, *, label: str | None = None
+    ) -> StoredBucket:
+        """Return the bucket of this pair, or without a job of the device, with a new token.
+
+        ``label`` is that of the token's context.
+        """
+        return StoredBucket(self._state, self.socket, device, job, label)
 
     def refuse(
         self, code: str, times: int = 1, message: str = "", details: list[Any] | None = None

@@ -36,6 +36,8 @@ class State:
     max_bytes: int = 1024 * 1024
     buckets: dict[Key, Stored] = field(default_factory=dict)
     writes: dict[Key, list[Write]] = field(default_factory=dict)
+    # By bucket, what a schema would have as defaults.
+    defaults: dict[Key, Object] = field(default_factory=dict)
     contexts: dict[str, Context] = field(default_factory=dict)
     notifications: list[Notification] = field(default_factory=list)
     streams: int = 0
@@ -60,6 +62,10 @@ class State:
             return None
         position = int(number[:9])
         return position if position <= len(self.notifications) else None
+
+    def defaults_of(self, key: Key) -> Object:
+        with self.lock:
+            return self.defaults.get(key, {})
 
     def read(self, key: Key) -> Stored:
         with self.lock:
@@ -96,10 +102,12 @@ class State:
             self._record_write(key, method, now.bucket, new, named or {})
             return new
 
-    def mint(self, device: Any, job: Any, automation: Any, ttl: Any) -> Context:
+    def mint(
+        self, device: Any, job: Any, automation: Any = None, ttl: Any = None, label: Any = None
+    ) -> Context:
         """Mint a context. Raise InvalidRequest for invalid names or seconds."""
         check_name(device, "device")
-        for name, what in ((job, "job"), (automation, "automation")):
+        for name, what in ((job, "job"), (automation, "automation"), (label, "label")):
             if name is not None:
                 check_name(name, what)
         ttl = DEFAULT_TTL if ttl is None else ttl
@@ -110,7 +118,9 @@ class State:
                 f"and at most {MAX_TTL:.0f}",
             )
         token, now = secrets.token_urlsafe(32), time.time()
-        context = Context(secrets.token_hex(8), token, device, job, automation, now, now + ttl)
+        context = Context(
+            secrets.token_hex(8), token, device, job, automation, now, now + ttl, label
+        )
         with self.lock:
             self.contexts[context.id] = context
         return context

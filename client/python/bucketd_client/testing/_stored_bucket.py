@@ -17,9 +17,11 @@ class StoredBucket:
     ``token`` opens it, and for a job also its device's bucket.
     """
 
-    def __init__(self, state: State, socket: str, device: str, job: str | None) -> None:
+    def __init__(
+        self, state: State, socket: str, device: str, job: str | None, label: str | None
+    ) -> None:
         self._state, self._key, self._socket = state, (device, job), socket
-        self._context = state.mint(device, job, None, None)
+        self._context = state.mint(device, job, label=label)
         self._seeded = state.read(self._key)
 
     @property
@@ -30,8 +32,9 @@ class StoredBucket:
     def environ(self) -> dict[str, str]:
         """Return what ``bucketctl run`` would add to the environment of an automation."""
         device, job = self._key
-        names = {"BUCKETD_DEVICE": device, **({} if job is None else {"BUCKETD_JOB": job})}
-        return {"BUCKETD_SOCKET": self._socket, "BUCKETD_TOKEN": self.token, **names}
+        names = {"DEVICE": device, "JOB": job, "RUN": self._context.label}
+        given = {f"BUCKETD_{name}": text for name, text in names.items() if text is not None}
+        return {"BUCKETD_SOCKET": self._socket, "BUCKETD_TOKEN": self.token, **given}
 
     @property
     def data(self) -> dict[str, Any]:
@@ -55,6 +58,12 @@ class StoredBucket:
         with self._state.lock:
             self._seeded = self._state.commit(self._key, "PUT", _changes.replace(text))
             self._state.writes.pop(self._key, None)
+
+    def set_defaults(self, data: Mapping[str, Any]) -> None:
+        """Complete later reads with ``defaults`` by these keys, as a schema with defaults does."""
+        defaults = _strict_json.loads_object(encode(whole(data)))
+        with self._state.lock:
+            self._state.defaults[self._key] = defaults
 
     def revoke(self) -> None:
         """Revoke the token, as an operator may at any time."""

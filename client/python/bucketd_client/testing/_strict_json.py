@@ -7,6 +7,7 @@ from typing import Any
 
 from .._api import why_no_json
 from .._errors import error
+from .._json_patch import kind_of
 
 LOWEST, HIGHEST = -(2**63), 2**64 - 1
 # JavaScript prints a double below this without an exponent.
@@ -38,7 +39,11 @@ def loads(text: bytes) -> Any:
 
 def loads_object(text: bytes) -> dict[str, Any]:
     """Return the dict of a JSON object. Raise InvalidJson for any other JSON."""
-    value = loads(text)
+    return as_object(loads(text))
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """Return the value. Raise InvalidJson unless it is an object."""
     if isinstance(value, dict):
         return value
     raise error(
@@ -46,6 +51,23 @@ def loads_object(text: bytes) -> dict[str, Any]:
         "cannot use the request body: it must be a JSON object such as "
         f'{{"loggedIn": true}}, got {kind_of(value)}',
     )
+
+
+def refuse_masks(value: Any) -> None:
+    """Raise InvalidRequest for a value with a mask, which stands for a secret, in it."""
+    waiting = [value]
+    while waiting:
+        here = waiting.pop()
+        if isinstance(here, dict):
+            if here.get("$masked") is True:
+                raise error(
+                    "invalid_request",
+                    "cannot write a mask: it stands for a secret value that was not shown; "
+                    "leave that key out, so that it stays, or send its value",
+                )
+            waiting += here.values()
+        elif isinstance(here, list):
+            waiting += here
 
 
 def dumps(value: Any) -> bytes:
@@ -65,21 +87,6 @@ def kept(value: Any) -> bytes:
 def equal(one: Any, other: Any) -> bool:
     """Report whether both are the same JSON, in any order; 1, 1.0 and true differ."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
-def same_value(one: Any, other: Any) -> bool:
-    """Report whether both are equal by RFC 6902, 4.6, which compares numbers by value."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_value(one[k], other[k]) for k in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same_value, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
-
-
-def kind_of(value: Any) -> str:
-    names: dict[type, str] = {bool: "a boolean", int: "a number", float: "a number"}
-    names.update({str: "a string", list: "an array"})
-    return "null" if value is None else names.get(type(value), "an object")
 
 
 def _deeper(value: Any, levels: int) -> bool:

@@ -1,7 +1,7 @@
 """The pytest plugin: ``bucket``, ``device_bucket`` and ``bucketd_server``.
 
-``@pytest.mark.bucketd(bucket={…}, device_bucket={…}, device="…", job="…")`` sets their content
-and names.
+``@pytest.mark.bucketd(bucket={…}, device_bucket={…}, device="…", job="…", label="…")`` sets their
+content and names. The label of their context is the name of the test, unless the marker sets one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from . import Server, StoredBucket
 
 _NAMES = {"device": "test-device", "job": "test-job"}
-_KNOWN = (*_NAMES, "bucket", "device_bucket")
+_KNOWN = (*_NAMES, "bucket", "device_bucket", "label")
+# Characters of a label that bucketd accepts.
+_MAX_LABEL = 128
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "bucketd(bucket, device_bucket, device, job): the initial content and the names of the "
-        "bucket fixtures",
+        "bucketd(bucket, device_bucket, device, job, label): the initial content, the names and "
+        "the run label of the bucket fixtures",
     )
 
 
@@ -45,7 +47,9 @@ def bucket(
 ) -> StoredBucket:
     """Return the bucket that ``agent.utils.bucket`` uses in this test."""
     said = _settings(request)
-    found = bucketd_server.bucket(said["device"], said["job"])
+    # pytest escapes the control characters in the name of a test.
+    label = said.get("label", request.node.name[:_MAX_LABEL])
+    found = bucketd_server.bucket(said["device"], said["job"], label=label)
     if "bucket" in said:
         found.seed(said["bucket"])
     for name, value in found.environ.items():

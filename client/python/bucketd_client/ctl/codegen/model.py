@@ -133,12 +133,16 @@ class Definition:
 
 @dataclass(frozen=True)
 class Model:
-    """All types of a bucket: its own, and definitions by their places in the schema."""
+    """All types of a bucket: its own, and definitions by their places in the schema.
+
+    ``completed`` has the optional keys that a bucket has once defaults have completed it.
+    """
 
     name: str
     bucket: Object
     notes: Notes
     definitions: Mapping[str, Definition]
+    completed: frozenset[str] = frozenset()
 
 
 def union(types: Iterable[Type]) -> Type:

@@ -42,7 +42,8 @@ class Names:
     """The names of one generated file, each given once."""
 
     def __init__(self, *taken: str) -> None:
-        self._taken = {*RESERVED, *taken, *(f"{name}Part" for name in taken)}
+        suffixes = ("", "Part", "WithDefaults")
+        self._taken = {*RESERVED, *(f"{name}{suffix}" for name in taken for suffix in suffixes)}
 
     def __contains__(self, name: str) -> bool:
         return name in self._taken

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from . import names
@@ -43,10 +44,13 @@ _BEYOND = ("not", "dependentRequired", "$dynamicRef", "unevaluatedItems")
 
 
 class Parser:
-    """One schema. ``problems`` names each keyword that the types do not express, and its place."""
+    """One schema. ``problems`` names each keyword that the types do not express, and its place.
 
-    def __init__(self, schema: Any, automation: str) -> None:
-        self._schema = schema
+    ``defaults`` are the keys for which the daemon has a default.
+    """
+
+    def __init__(self, schema: Any, automation: str, defaults: Iterable[str] = ()) -> None:
+        self._schema, self._defaults = schema, frozenset(defaults)
         self._automation = automation
         self._references = References(schema)
         self._intersection = Intersection(self._resolve)
@@ -73,7 +77,10 @@ class Parser:
             own = taken.take(wanted or "Part")
             definitions[target] = Definition(own, self._at(target), _notes(node))
         definitions["#"] = Definition(name, bucket, Notes())
-        return Model(name, bucket, _notes(self._schema), definitions)
+        completed = {
+            each.key for each in bucket.fields if each.key in self._defaults and not each.required
+        }
+        return Model(name, bucket, _notes(self._schema), definitions, frozenset(completed))
 
     def _bucket(self, type: Type) -> Object:
         """Return the type of the whole bucket as one object, since ``set`` merges its keys."""

@@ -65,8 +65,11 @@ class Python:
             if place != "#":
                 self._declared.append(self._definition(each.name, each.type, each.notes))
         own, keywords = self._bucket(model.bucket, whole, part)
+        types = [whole, part]
+        if model.completed and not _is_mapping(model.bucket):
+            types.append(f"{whole}WithDefaults")
         declared = "\n\n\n".join([*own, *self._declared])
-        client = _client(whole, part, keywords, self._parameter())
+        client = _client(types, keywords, self._parameter())
         # The imports are those of all the others.
         return "\n\n\n".join([self._imports(keywords is not None), declared, client])
 
@@ -92,6 +95,10 @@ class Python:
             self._typed_dict(whole, rows, self._model.notes),
             self._typed_dict(part, rows, notes, partial=True),
         ]
+        if completed := self._model.completed:
+            rows = [row._replace(required=row.required or row.key in completed) for row in rows]
+            notes = Notes(f"A {whole} as ``get(defaults=True)`` completes it.")
+            own.append(self._typed_dict(f"{whole}WithDefaults", rows, notes))
         if any(row.key in _PARAMETERS for row in rows):
             return own, ""
         self._imported.add("Unpack")
@@ -266,19 +273,18 @@ def _docstring(notes: Notes) -> list[str]:
     return [f'    """{lines[0]}', *(f"    {line}".rstrip() for line in lines[1:]), '    """']
 
 
-def _client(whole: str, part: str, keywords: str | None, data: str) -> str:
+def _client(types: list[str], keywords: str | None, data: str) -> str:
     """Return buckets and agents of these types; ``keywords`` types the keyword arguments of set."""
     return _CLIENT.format(
-        bucket=_bucket_class("Bucket", "def", whole, part, keywords, data),
-        async_bucket=_bucket_class("AsyncBucket", "async def", whole, part, keywords, data),
-        types=f"{whole}, {part}",
+        bucket=_bucket_class("Bucket", "def", types, keywords, data),
+        async_bucket=_bucket_class("AsyncBucket", "async def", types, keywords, data),
+        types=", ".join(types),
     )
 
 
-def _bucket_class(
-    name: str, define: str, whole: str, part: str, keywords: str | None, data: str
-) -> str:
-    head = f"    class {name}(bucketd_client.{name}[{whole}, {part}]):\n"
+def _bucket_class(name: str, define: str, types: list[str], keywords: str | None, data: str) -> str:
+    whole, part = types[:2]
+    head = f"    class {name}(bucketd_client.{name}[{', '.join(types)}]):\n"
     if keywords is None:
         return f"{head}        pass\n"
     data += f": {part} | None = None" if keywords else f": {part}"

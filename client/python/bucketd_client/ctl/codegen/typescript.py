@@ -49,9 +49,21 @@ class TypeScript:
         declared += [
             self._declaration(each) for place, each in model.definitions.items() if place != "#"
         ]
+        members = [f"bucket: {model.name};"]
+        if model.completed:
+            keys = " | ".join(
+                quoted(f.key) for f in model.bucket.fields if f.key in model.completed
+            )
+            declared.append(
+                "/** The bucket as `get({ defaults: true })` completes it. */\n"
+                f"export type {model.name}WithDefaults = "
+                f"{model.name} & Required<Pick<{model.name}, {keys}>>;"
+            )
+            members.append(f"bucketWithDefaults: {model.name}WithDefaults;")
+        rows = "\n".join(f"    {member}" for member in members)
         augmentation = f"""declare module "bucketd-client" {{
   interface BucketTypes {{
-    bucket: {model.name};
+{rows}
   }}
 }}"""
         return "\n\n".join([*declared, augmentation])

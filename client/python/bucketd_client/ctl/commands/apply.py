@@ -13,7 +13,17 @@ from .. import colours, json_diff, output, prompts
 from ..archive import Envelope, Source, read
 from ..inputs import parse_json, read_text
 from ..parser import Usage
-from ..preflight import FINE, Preflight, bound, check_bucket, check_schema, rebinding
+from ..preflight import (
+    FINE,
+    TOLERATE,
+    TOLERATE_SUFFIX,
+    Coming,
+    Preflight,
+    bound,
+    check_bucket,
+    check_schema,
+    rebinding,
+)
 from ..session import NEWEST, Session
 from ..table.daily import Options
 
@@ -88,6 +98,8 @@ def _show(options: Options, plan: list[Step]) -> None:
         sign, colour = SIGNS[step.change]
         places = f": {', '.join(step.places)}" if step.places else ""
         output.write(colours.paint(output.plain(f"{sign} {step.kind} {step.name}{places}"), colour))
+        for line in step.preflight.tolerated:
+            output.write(output.plain(f"  tolerated: {line}"))
         for line in step.preflight.refused:
             output.write(colours.paint(output.plain(f"  would be refused: {line}"), colours.RED))
         if step.preflight.unchecked is not None:
@@ -99,19 +111,31 @@ def _schemas(session: Session, directory: str) -> Iterator[Step]:
         automation = unquote(os.path.basename(path)[: -len(".json")])
         wanted = parse_json(read_text(path), f"what {path} holds")
         target = f"/v1/schemas/{_context.escape(automation)}"
+        tolerates = os.path.exists(path[: -len(".json")] + TOLERATE_SUFFIX)
+        places: list[str] = []
         try:
-            stored = session.call("GET", target).members["schema"]
-            change = SAME if json_diff.same(stored, wanted) else CHANGED
+            stored = session.call("GET", target).members
+            change = SAME if json_diff.same(stored["schema"], wanted) else CHANGED
+            if stored.get("existing") == TOLERATE:
+                # The mode in force stays: only schema set puts refuse back.
+                tolerates = True
+            elif tolerates:
+                change, places = CHANGED, ["(existing)"]
         except BucketError as problem:
             if problem.code != "not_found":
                 raise
             change = NEW
-        preflight = FINE if change == SAME else check_schema(session, target, wanted)
-        yield Step("schema", automation, change, [], target, {}, wanted, preflight)
+        preflight = FINE if change == SAME else check_schema(session, target, wanted, tolerates)
+        target += f"?existing={TOLERATE}" if tolerates else ""
+        yield Step("schema", automation, change, places, target, {}, wanted, preflight)
 
 
 def _buckets(session: Session, directory: str, schemas: list[Step]) -> Iterator[Step]:
-    coming = {step.name: step.wanted for step in schemas if step.change != SAME}
+    coming = {
+        step.name: Coming(step.wanted, step.target.endswith(TOLERATE))
+        for step in schemas
+        if step.change != SAME
+    }
     seen: dict[tuple[str, str | None], str] = {}
     for envelope in _envelopes(os.path.join(directory, "buckets")):
         key = (envelope.device, envelope.job)
@@ -121,7 +145,7 @@ def _buckets(session: Session, directory: str, schemas: list[Step]) -> Iterator[
         yield _bucket(session, envelope, coming)
 
 
-def _bucket(session: Session, envelope: Envelope, coming: dict[str, Any]) -> Step:
+def _bucket(session: Session, envelope: Envelope, coming: dict[str, Coming]) -> Step:
     scope = _context.named(envelope.device, envelope.job, envelope.automation, False)
     reply = session.call("GET", scope.target(), headers=NEWEST)
     stored = reply.members[scope.label]
@@ -135,7 +159,8 @@ def _bucket(session: Session, envelope: Envelope, coming: dict[str, Any]) -> Ste
     preflight = FINE
     if change != SAME:
         automation = bound(session, envelope, stored=change == CHANGED)
-        preflight = check_bucket(session, automation, after, coming)
+        before = None if reply.etag is None else stored
+        preflight = check_bucket(session, automation, after, before, coming)
     target, wanted = scope.target(), envelope.bucket
     return Step("bucket", envelope.name, change, places, target, guard, wanted, preflight)
 

@@ -6,7 +6,7 @@ from ... import _api
 from ..._errors import NOT_BUCKETD, error
 from .. import output
 from ..parser import Usage
-from ..session import Session, Shown
+from ..session import NEWEST, Session, Shown
 from ..table.daily import Options
 
 TYPE_CHECKING = False  # see bucketd_client
@@ -14,12 +14,15 @@ TYPE_CHECKING = False  # see bucketd_client
 if TYPE_CHECKING:
     from typing import Any
 
+# How often set --defaults begins again when others have changed the bucket.
+TRIES = 10
+
 
 def get(options: Options) -> int:
     keys = options.arguments
     if options.has("raw") and len(keys) != 1:
         raise Usage("cannot use --raw: it goes with exactly one KEY")
-    reply, bucket = _ask(options, "GET", keys=keys)
+    reply, bucket = _ask(options, "GET", keys=keys, defaults=options.has("defaults"))
     if reply is None:
         return 0
     if (age := reply.members.get("stale_seconds")) is not None:
@@ -41,9 +44,41 @@ def set_keys(options: Options) -> int:
     from ..inputs import assignments, data_and_words
 
     data, words = data_and_words(options)
-    if data is None and not words:
-        raise Usage("cannot set: give KEY=TEXT, KEY:=JSON, --data OBJ, or - for standard input")
-    return _write(options, "PATCH", data={**(data or {}), **assignments(words)})
+    if data is None and not words and not options.has("defaults"):
+        raise Usage(
+            "cannot set: give KEY=TEXT, KEY:=JSON, --data OBJ, - for standard input, or --defaults"
+        )
+    given = {**(data or {}), **assignments(words)}
+    if not options.has("defaults"):
+        return _write(options, "PATCH", data=given)
+    return _set_defaults(options, given)
+
+
+def _set_defaults(options: Options, given: dict[str, Any]) -> int:
+    """Set the defaults of keys that are not stored, unless others write the bucket meanwhile."""
+    from ..._errors import PreconditionFailed
+
+    if options.has("curl"):
+        raise Usage("cannot use --curl with --defaults, which is more than one request")
+    for tries_left in reversed(range(TRIES if options.get("if-match") is None else 1)):
+        reply, stored = _ask(options, "GET", headers=NEWEST, shown=False)
+        _, completed = _ask(options, "GET", headers=NEWEST, defaults=True, shown=False)
+        missing = {k: v for k, v in completed.items() if k not in stored and k not in given}
+        etag = None if reply is None else reply.etag
+        guard = {"If-None-Match": "*"} if etag is None else {"If-Match": etag}
+        if not missing and not given:
+            output.warn("there is nothing to set: no key with a default is missing")
+            return 0 if options.has("quiet") else output.show(_ask(options, "GET")[1])
+        try:
+            status = _write(options, "PATCH", data={**missing, **given}, guard=guard)
+        except PreconditionFailed:
+            if not tries_left:
+                raise
+            continue
+        if not options.has("quiet"):
+            output.warn(f"set by default: {', '.join(missing) or 'nothing'}")
+        return status
+    raise AssertionError("the last try returns or raises")
 
 
 def unset(options: Options) -> int:
@@ -69,8 +104,12 @@ def clear(options: Options) -> int:
     return _write(options, "DELETE")
 
 
-def _write(options: Options, method: str, **more: Any) -> int:
-    headers = {"If-Match": tag} if (tag := options.get("if-match")) is not None else {}
+def _write(
+    options: Options, method: str, *, guard: dict[str, str] | None = None, **more: Any
+) -> int:
+    headers = dict(guard or {})
+    if (tag := options.get("if-match")) is not None:
+        headers = {"If-Match": tag}
     is_quiet = options.has("quiet")
     if is_quiet and options.has("json"):
         raise Usage("cannot use --quiet with --json: one prints nothing, the other the response")
@@ -89,8 +128,13 @@ def _ask(
     data: dict[str, Any] | None = None,
     keys: list[str] | None = None,
     headers: dict[str, str] | None = None,
+    defaults: bool = False,
+    shown: bool = True,
 ) -> tuple[_api.Reply | None, dict[str, Any]]:
-    """Return the response and its bucket; None if a curl command was printed instead."""
+    """Return the response and its bucket; None if a curl command was printed instead.
+
+    What is ``shown`` on a terminal has masks.
+    """
     session = Session(options)
     scope = session.scope()
     headers = {**scope.headers(method), **(headers or {})}
@@ -99,7 +143,9 @@ def _ask(
         headers["Content-Type"] = _api.JSON
         body = _api.encode(data)
     try:
-        reply = session.call(method, scope.target(keys or ()), headers=headers, body=body)
+        mask = session.mask if shown else ()
+        target = scope.target(keys or (), defaults, mask)
+        reply = session.call(method, target, headers=headers, body=body)
     except Shown:
         return None, {}
     # A response that was asked for without the bucket has none.

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from ... import _api, _context
+from ..._errors import InvalidRequest
 from .. import output
 from ..parser import Usage
 from ..session import Session, Shown, seconds
 from ..table.daily import Options
 
 
-def mint(session: Session) -> _api.Reply:
-    """Create a context for the names given."""
+def mint(session: Session, label: str | None = None) -> _api.Reply:
+    """Create a context for the names given, with ``--label`` or else this label."""
     options = session.options
     device = options.get("device")
     if device is None:
         raise Usage("cannot create a context: name its device with --device D (and --job J)")
     names = {name: options.get(name) for name in ("device", "job", "automation")}
-    body = {**names, "ttl_seconds": seconds(options, "ttl")}
+    body = {**names, "ttl_seconds": seconds(options, "ttl"), "label": options.get("label", label)}
     given = {name: value for name, value in body.items() if value is not None}
+    try:
+        return _create(session, given)
+    except InvalidRequest:
+        if label is None or options.has("label"):
+            raise
+        # A daemon of an earlier version has no labels, and nobody has asked for this one.
+        del given["label"]
+        return _create(session, given)
+
+
+def _create(session: Session, body: dict[str, str | float]) -> _api.Reply:
     headers = {"Content-Type": _api.JSON}
-    return session.call("POST", "/v1/contexts", headers=headers, body=_api.encode(given))
+    return session.call("POST", "/v1/contexts", headers=headers, body=_api.encode(body))
 
 
 def create(options: Options) -> int:
@@ -30,13 +42,13 @@ def create(options: Options) -> int:
     if options.has("json") or not output.on_terminal():
         return output.show_answer(reply)
     members = reply.members
-    where = ", ".join(f"{n} {output.plain(members[n])}" for n in _NAMES if members[n])
+    where = ", ".join(f"{n} {output.plain(members[n])}" for n in _NAMES if members.get(n))
     output.write(f"context {members['id']} for {where}, until {members['expires_at']}")
     output.write(f"export BUCKETD_TOKEN={members['token']}")
     return 0
 
 
-_NAMES = ("device", "job", "automation")
+_NAMES = ("device", "job", "automation", "label")
 
 
 def show(options: Options) -> int:
@@ -54,6 +66,8 @@ COLUMNS: output.Columns = {
     "DEVICE": lambda row: row["device"],
     "JOB": lambda row: row["job"] or "-",
     "AUTOMATION": lambda row: row["automation"] or "-",
+    # A daemon of an earlier version has no labels.
+    "LABEL": lambda row: row.get("label") or "-",
     "CREATED": lambda row: output.age(row["created_at"]),
     "EXPIRES": lambda row: output.age(row["expires_at"]),
 }

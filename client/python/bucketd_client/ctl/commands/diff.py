@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ... import _context
-from .. import json_diff, output
+from .. import json_diff, masks, output
 from ..inputs import read_object
 from ..parser import Usage
 from ..session import Session
@@ -13,7 +13,13 @@ from ..table.daily import Options
 
 
 def diff(options: Options) -> int:
-    found = list(json_diff.changes(_stored(Session(options)), _other(options)))
+    session = Session(options)
+    mask = bool(session.mask)
+    stored = masks.read(session, session.scope(), mask)
+    other, other_masked = _other(session, stored)
+    found = list(json_diff.changes(stored.bucket, other))
+    if mask:
+        found = list(masks.shown(found, stored.masked, other_masked))
     if options.has("json"):
         output.show({"equal": not found, "changes": json_diff.as_data(found)})
     else:
@@ -22,20 +28,19 @@ def diff(options: Options) -> int:
     return 1 if found and options.has("exit-code") else 0
 
 
-def _stored(session: Session, scope: _context.Scope | None = None) -> dict[str, Any]:
-    scope = scope or session.scope()
-    reply = session.call("GET", scope.target(), headers=scope.headers())
-    bucket: dict[str, Any] = reply.members[scope.label]
-    return bucket
-
-
-def _other(options: Options) -> dict[str, Any]:
+def _other(session: Session, stored: masks.Read) -> tuple[dict[str, Any], Any]:
+    """Return the other side, and its masked form if the terminal shows masks."""
+    options = session.options
     device, job = options.get("to-device"), options.get("to-job")
     if bool(options.arguments) == (device is not None or job is not None):
         raise Usage("cannot compare: give either FILE, or --to-device and --to-job")
     if options.arguments:
-        return read_object(options.arguments[0])
+        bucket = read_object(options.arguments[0])
+        if not stored.marks_secrets:
+            return bucket, bucket
+        return bucket, masks.of_file(session, bucket)
     device = options.get("device") if device is None else device
     if device is None:
         raise Usage("cannot compare: name the other device with --to-device")
-    return _stored(Session(options), _context.named(device, job, None, False))
+    there = masks.read(session, _context.named(device, job, None, False), bool(session.mask))
+    return there.bucket, there.masked

@@ -17,8 +17,9 @@ from typing import Any
 
 from ... import _api
 from ..._errors import BucketError, PreconditionFailed, error
-from .. import _lines_of, json_diff, output, prompts
+from .. import _lines_of, json_diff, masks, output, prompts
 from ..inputs import parse_json, read_text
+from ..json_diff import ABSENT, pointer
 from ..parser import Usage
 from ..session import Session
 from ..table.daily import Options
@@ -33,20 +34,32 @@ class Refused(Exception):
 
 
 class Stored:
-    """The bucket that was read, and the precondition with which a write replaces that state."""
+    """The bucket that was read, its masked form, and the write that changes that state alone."""
 
     def __init__(self, session: Session) -> None:
-        self._scope = scope = session.scope()
-        reply = session.call("GET", scope.target(), headers=scope.headers())
-        self.bucket: dict[str, Any] = reply.members[scope.label]
-        self._session = session
-        self.etag, self.revision = reply.etag, reply.members.get("revision")
-        self._guard = {"If-None-Match": "*"} if self.etag is None else {"If-Match": self.etag}
+        self._scope, self._session = session.scope(), session
+        found = masks.read(session, self._scope, mask=not session.options.has("reveal"))
+        self.bucket, self.masked, self._guard = found.bucket, found.masked, found.guard
+        self.etag, self.revision = found.etag, found.revision
+        self._etags = (found.etag, found.masked_etag)
 
-    def replace(self, bucket: dict[str, Any]) -> _api.Reply:
-        headers = {**self._scope.headers("PUT"), **self._guard, "Content-Type": _api.JSON}
-        body = _api.encode(bucket)
-        return self._session.call("PUT", self._scope.target(), headers=headers, body=body)
+    def has(self, etag: str) -> bool:
+        """Report whether this is the state with this ETag, whichever form of it was shown."""
+        return etag in self._etags
+
+    def change(self, bucket: dict[str, Any]) -> _api.Reply:
+        """Send the keys that differ, and no other."""
+        before = self.bucket
+        changed = {k: v for k, v in bucket.items() if not json_diff.same(before.get(k, ABSENT), v)}
+        removed = [key for key in before if key not in bucket]
+        kind, body = _api.JSON, _api.encode(changed)
+        if removed:
+            adding = [{"op": "add", "path": pointer(k), "value": v} for k, v in changed.items()]
+            removing = [{"op": "remove", "path": pointer(key)} for key in removed]
+            kind, body = _api.JSON_PATCH, _api.encode([*removing, *adding])
+        headers = {**self._scope.headers("PATCH"), **self._guard, "Content-Type": kind}
+        target = self._scope.target(more=self._session.mask)
+        return self._session.call("PATCH", target, headers=headers, body=body)
 
 
 def edit(options: Options) -> int:
@@ -54,7 +67,7 @@ def edit(options: Options) -> int:
     stored = Stored(session)
     _check_precondition(options, stored)
     from_file = options.get("from")
-    text = _text_of(stored.bucket) if from_file is None else read_text(from_file)
+    text = _text_of(stored.masked) if from_file is None else read_text(from_file)
     path = _save_to_temporary_file(text)
     try:
         return _until_stored(options, session, stored, path)
@@ -66,7 +79,7 @@ def edit(options: Options) -> int:
 def _check_precondition(options: Options, stored: Stored) -> None:
     """Refuse an edit of an old text if the bucket has changed since that text was written."""
     wanted = options.get("if-match")
-    if wanted is not None and wanted != stored.etag:
+    if wanted is not None and not stored.has(wanted):
         raise error(
             "precondition_failed",
             f"cannot edit the bucket: it has changed since (revision {stored.revision}); compare "
@@ -78,7 +91,8 @@ def _until_stored(options: Options, session: Session, stored: Stored, path: str)
     while True:
         try:
             saved = _open_editor(path)
-            reply = _store(stored, read_text(path))
+            bucket = _edited(stored, read_text(path))
+            reply = _store(stored, bucket)
         except Refused as refused:
             stored = _newer(session, stored, refused)
             _explain(refused, path)
@@ -90,7 +104,7 @@ def _until_stored(options: Options, session: Session, stored: Stored, path: str)
                 os.unlink(path)
         elif reply is None or output.on_terminal():
             _explain_unsaved(options, stored, path)
-        return _done(options, stored, reply)
+        return _done(options, stored, bucket, reply)
 
 
 def _explain_unsaved(options: Options, stored: Stored, path: str) -> None:
@@ -103,7 +117,9 @@ def _explain_unsaved(options: Options, stored: Stored, path: str) -> None:
     _show_how_to_continue(options, stored, path)
 
 
-def _done(options: Options, stored: Stored, reply: _api.Reply | None) -> int:
+def _done(
+    options: Options, stored: Stored, edited: dict[str, Any], reply: _api.Reply | None
+) -> int:
     if reply is None:
         output.warn("nothing changed")
         return output.show({"changed": False}) if options.has("json") else 0
@@ -112,23 +128,30 @@ def _done(options: Options, stored: Stored, reply: _api.Reply | None) -> int:
     bucket = reply.members[stored._scope.label]
     if not output.on_terminal():
         return output.show(bucket)
-    for line in json_diff.lines(list(json_diff.changes(stored.bucket, bucket))):
+    found = masks.shown(json_diff.changes(stored.bucket, edited), stored.masked, bucket)
+    for line in json_diff.lines(list(found)):
         output.write(line)
     return 0
 
 
-def _store(stored: Stored, text: str) -> _api.Reply | None:
-    """Store the text; return None if it equals the stored bucket. Raises Refused."""
+def _edited(stored: Stored, text: str) -> dict[str, Any]:
+    """Return the bucket that a text stands for, with the secrets behind its masks."""
     try:
         bucket = parse_json(text, "the text")
+        if isinstance(bucket, dict):
+            restored: dict[str, Any] = masks.restored(bucket, stored.bucket, stored.masked)
+            return restored
     except Usage as problem:
         raise Refused([str(problem)]) from None
-    if not isinstance(bucket, dict):
-        raise Refused(["cannot use the text: a bucket is a JSON object"])
+    raise Refused(["cannot use the text: a bucket is a JSON object"])
+
+
+def _store(stored: Stored, bucket: dict[str, Any]) -> _api.Reply | None:
+    """Store the bucket; return None if it is stored already. Raises Refused."""
     if json_diff.same(bucket, stored.bucket):
         return None
     try:
-        return stored.replace(bucket)
+        return stored.change(bucket)
     except BucketError as problem:
         lines = [problem.message, *(f"  {x}" for d in problem.details or [] for x in _lines_of(d))]
         raise Refused(lines, problem) from None
@@ -139,7 +162,8 @@ def _newer(session: Session, stored: Stored, refused: Refused) -> Stored:
     if not isinstance(refused.problem, PreconditionFailed):
         return stored
     now = Stored(session)
-    found = list(json_diff.changes(stored.bucket, now.bucket))
+    changes = json_diff.changes(stored.bucket, now.bucket)
+    found = list(masks.shown(changes, stored.masked, now.masked))
     refused.lines = ["somebody else has changed the bucket meanwhile:"]
     # A person at a terminal sees the values, as in bucketctl diff; a log does not show them.
     lines = json_diff.plain_lines if prompts.person_is_there() else json_diff.kind_lines

@@ -49,7 +49,9 @@ def _export(session: Session, kind: str) -> tuple[int, int]:
         _writer(file, kind) as write,
         Progress("export") as progress,
     ):
-        for members in pages(session, "/v1/export", "envelopes"):
+        # What a file or a pipe receives can be imported; a terminal shows masks.
+        mask = session.mask if session.options.get("output") is None else ()
+        for members in pages(session, "/v1/export", "envelopes", extra=mask):
             for envelope in members["envelopes"]:
                 write(envelope)
             count += len(members["envelopes"])
@@ -100,13 +102,18 @@ def _output(options: Options) -> Iterator[IO[bytes]]:
 def _writer(file: IO[bytes], kind: str) -> Iterator[Writer]:
     if kind == "ndjson":
         shown = isinstance(file, _StandardOutput) and output.on_terminal()
-        yield lambda envelope: file.write(_line(envelope, output.plain if shown else str))
+        yield lambda envelope: file.write(line_of(envelope, _visible if shown else str))
         return
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         yield lambda envelope: _add(tar, envelope)
 
 
-def _line(envelope: dict[str, Any], safe: Callable[[str], str]) -> bytes:
+def _visible(text: str) -> str:
+    return output.plain(output.masks_shown(text))
+
+
+def line_of(envelope: dict[str, Any], safe: Callable[[str], str] = str) -> bytes:
+    """Return an envelope as one line of an export."""
     return safe(json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))).encode() + b"\n"
 
 

@@ -17,6 +17,7 @@ ENVIRONMENT = (
     ("BUCKETD_TOKEN, BUCKETD_TOKEN_FILE", "the token of a job context, or a file that holds it"),
     ("BUCKETD_DEVICE, BUCKETD_JOB, BUCKETD_AUTOMATION", "without a token: the names of the bucket"),
     ("BUCKETD_FENCE, BUCKETD_HOLD", "the fence of a hold, sent with writes, and what is held"),
+    ("BUCKETD_RUN", "set by run for its command: the label of the run"),
     ("VISUAL, EDITOR", "the editor that edit opens"),
     ("NO_COLOR", "unless empty, no colours on a terminal"),
 )

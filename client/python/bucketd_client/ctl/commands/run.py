@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from ..._errors import BucketError, NotFound
 from .. import output
 from ..parser import Usage
+from ..run_label import run_label
 from ..session import Session
 from ..table.daily import Options
 from .contexts import mint
@@ -28,9 +29,17 @@ ENDING = FORWARDED - {signal.SIGUSR1, signal.SIGUSR2}
 FROM_KEYBOARD = {signal.SIGINT, signal.SIGQUIT}
 # The si_code of a signal that a terminal raised.
 SENT_BY_KERNEL = 128
+# What the command is told about its context.
+_INFORMATION = {
+    "BUCKETD_DEVICE": "device",
+    "BUCKETD_JOB": "job",
+    "BUCKETD_AUTOMATION": "automation",
+    "BUCKETD_RUN": "label",
+}
 _OURS = {
     *("BUCKETD_SOCKET", "BUCKETD_TOKEN", "BUCKETD_TOKEN_FILE"),
-    *("BUCKETD_DEVICE", "BUCKETD_JOB", "BUCKETD_AUTOMATION", "BUCKETD_FENCE", "BUCKETD_HOLD"),
+    *("BUCKETD_FENCE", "BUCKETD_HOLD"),
+    *_INFORMATION,
 }
 
 
@@ -52,7 +61,7 @@ def _run_in_context(session: Session, holding: Holding) -> int:
     mask: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, {*FORWARDED, signal.SIGCHLD})
     # A SIGCHLD that was inherited as ignored would never arrive.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    context = mint(session).members
+    context = mint(session, run_label(options.arguments)).members
     try:
         if early := ENDING & set(signal.sigpending()):
             return 128 + int(min(early))
@@ -85,10 +94,9 @@ def _environment(
     environ = {k: v for k, v in os.environ.items() if k not in _OURS}
     environ["BUCKETD_SOCKET"] = os.path.abspath(session.path)
     environ |= given
-    for name in ("device", "job", "automation"):
-        value = context[name]
-        if value is not None:
-            environ[f"BUCKETD_{name.upper()}"] = value
+    for variable, name in _INFORMATION.items():
+        if (value := context.get(name)) is not None:
+            environ[variable] = value
     return environ
 
 

@@ -11,17 +11,20 @@ from ..session import Session, Shown
 from ..table.daily import Options
 
 VIOLATION = 5
+_QUERY = {"force": "force=true", "tolerate": "existing=tolerate"}
 
 
 def put(options: Options) -> int:
-    query = "?force=true" if options.has("force") else ""
-    reply = _send(options, query)
+    query = "&".join(query for name, query in _QUERY.items() if options.has(name))
+    reply = _send(options, f"?{query}" if query else "")
     if reply is None:
         return 0
     if options.has("json") or not output.on_terminal():
         output.show_answer(reply)
     else:
         output.write(f"the schema of {output.plain(options.arguments[0])} is set")
+        if options.has("tolerate") and (count := reply.members["count"]):
+            output.write(f"{count} stored buckets violate it, which is tolerated:")
         _show_violations(reply)
     return _not_checked(reply)
 
@@ -48,9 +51,11 @@ def get(options: Options) -> int:
     reply = _call(options, "GET", _path(options))
     if reply is None:
         return 0
-    return (
-        output.show_answer(reply) if options.has("json") else output.show(reply.members["schema"])
-    )
+    if options.has("json"):
+        return output.show_answer(reply)
+    if reply.members.get("existing") == "tolerate":
+        output.warn("this schema tolerates what stood before: bucketctl schema set --tolerate")
+    return output.show(reply.members["schema"])
 
 
 def remove(options: Options) -> int:
@@ -76,6 +81,8 @@ COLUMNS: output.Columns = {
     "AUTOMATION": lambda row: row["automation"],
     "SOURCE": lambda row: row["source"],
     "FORM": lambda row: row["form"] or "-",
+    # A daemon of an older version does not say it, and refuses.
+    "EXISTING": lambda row: row.get("existing", "refuse"),
     "PROBLEM": lambda row: row["problem"] or "-",
 }
 

@@ -10,6 +10,7 @@ import re
 import select
 import sys
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..._context import escape
@@ -66,14 +67,20 @@ def _generate(session: Session) -> Generated:
     """Return the types of the schema in force. Raises BucketError."""
     automation = session.options.arguments[0]
     reply = session.call("GET", f"/v1/schemas/{escape(automation)}")
-    return generate(reply.members["json_schema"], automation, session.options.get("lang") or "")
+    language, defaults = session.options.get("lang") or "", reply.members.get("defaults", ())
+    return generate(reply.members["json_schema"], automation, language, defaults)
 
 
-def generate(schema: object, automation: str, language: str) -> Generated:
-    """Return the types of a JSON Schema; two equal schemas have equal types."""
+def generate(
+    schema: object, automation: str, language: str, defaults: Iterable[str] = ()
+) -> Generated:
+    """Return the types of a JSON Schema; two equal schemas have equal types.
+
+    ``defaults`` are the keys for which the daemon has a default.
+    """
     canonical = json.dumps(schema, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:HASH_DIGITS]
-    parser = Parser(schema, automation)
+    parser = Parser(schema, automation, defaults)
     printer = LANGUAGES[language](parser.model())
     body = printer.text()
     said = " ".join(re.sub(r"[^\w .-]", " ", automation).split()) or "…"

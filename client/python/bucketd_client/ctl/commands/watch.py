@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ... import _context
@@ -56,15 +57,20 @@ def _watching(session: Session) -> Watching:
     options, keys = session.options, tuple(session.options.arguments)
     since = options.get("since")
     if options.has("all"):
-        query = [*Filters(session).query, *(f"key={_context.escape(key)}" for key in keys)]
-        query += ["holds=true"] if options.has("holds") else []
-        more = "?" + "&".join(query) if query else ""
-        return Watching(None, session.path, since=since, timeout=session.timeout, query=more)
+        named = [*Filters(session).query, *(f"key={_context.escape(key)}" for key in keys)]
+        query = (*named, *_also(session))
+        return Watching(None, session.path, since=since, timeout=session.timeout, query=query)
     # On a terminal the watch starts with the bucket, since a diff shows the values before.
     shown = output.on_terminal() and not options.has("json") and since is None
     whole = options.has("snapshot") or shown
-    holds = options.has("holds")
-    return Watching(session.scope(), session.path, keys, whole, since, session.timeout, holds=holds)
+    scope, query = session.scope(), _also(session)
+    return Watching(scope, session.path, keys, whole, since, session.timeout, query)
+
+
+def _also(session: Session) -> tuple[str, ...]:
+    """Return the parameters of the request that are not about keys and names."""
+    holds = ["holds=true"] if session.options.has("holds") else []
+    return (*session.mask, *holds)
 
 
 def _show_curl(session: Session, watching: Watching) -> int:
@@ -117,18 +123,28 @@ class Screen:
     def _lines(self, change: Change) -> list[str]:
         before = self._before
         if before is None:
-            gone = [output.plain(f"- /{_pointer(key)}") for key in change.removed]
+            gone = [output.plain(f"- {json_diff.pointer(key)}") for key in change.removed]
             return [
                 *(colours.paint(line, colours.RED) for line in gone),
                 *json_diff.lines(list(json_diff.changes({}, change.set))),
             ]
         kept = {} if change.gap else {k: v for k, v in before.items() if k not in change.removed}
         self._before = {**kept, **change.set}
-        return list(json_diff.lines(list(json_diff.changes(before, self._before))))
+        found = list(json_diff.changes(before, self._before))
+        if not change.gap:
+            found += _masked_changes(before, change.set)
+        return list(json_diff.lines(found))
 
     def _head(self, text: str) -> None:
         line = output.plain(f"{time.strftime('%H:%M:%S')} {text}")
         output.write(colours.paint(line, colours.BOLD))
+
+
+def _masked_changes(before: dict[str, Any], set_: dict[str, Any]) -> Iterator[json_diff.Change]:
+    """Yield the keys of which only a secret has changed, so that both sides look the same."""
+    for key, value in set_.items():
+        if key in before and json_diff.same(before[key], value):
+            yield json_diff.Change(json_diff.pointer(key), value, value)
 
 
 def _title(change: Change) -> str:
@@ -144,7 +160,3 @@ def _in_words(notice: Notice) -> str:
         return f"hold {data['change']} {data['id']}: {holder(data)}"
     names = ", ".join(str(data[name]) for name in NAMES if data.get(name) is not None)
     return f"{notice.event} {data.get('state', '')} {data.get('id', '')}: {names}"
-
-
-def _pointer(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")

@@ -51,23 +51,28 @@ def _violations(session: Session, automation: str) -> Iterator[Finding]:
     """Yield the violations of the schema in force, by a dry run that sets nothing."""
     target = f"/v1/schemas/{_context.escape(automation)}"
     try:
-        schema = session.call("GET", target).members["schema"]
+        found = session.call("GET", target).members
     except BucketError as problem:
         if problem.code != "not_found":
             raise
         # The schema was never valid, which the check of the schemas reports.
         return
-    body, headers = _api.encode(schema), {"Content-Type": _api.JSON}
+    body, headers = _api.encode(found["schema"]), {"Content-Type": _api.JSON}
     said = session.call("PUT", f"{target}?dry_run=true", headers=headers, body=body).members
     for row in islice(said["details"], SHOWN):
-        yield _violation(row, automation)
+        yield _violation(row, automation, found.get("existing") == "tolerate")
     yield from _further(WARNING, "schema", said["count"], f"violate the schema of {automation}")
 
 
-def _violation(row: dict[str, Any], automation: str) -> Finding:
+def _violation(row: dict[str, Any], automation: str, tolerates: bool) -> Finding:
     words = ["bucketctl", "edit", "--device", row["device"]]
     words += ["--job", row["job"]] if row["job"] is not None else []
-    what = f"the schema of {automation} refuses {'; '.join(_lines_of(row))}"
+    lines, verb = _lines_of(row), "refuses"
+    if tolerates:
+        keywords = [wrong["keyword"] for wrong in row["violations"]]
+        lines = [f"{line} ({keyword})" for line, keyword in zip(lines, keywords)]
+        verb = "tolerates"
+    what = f"the schema of {automation} {verb} {'; '.join(lines)}"
     return Finding(WARNING, "schema", what, " ".join(map(shlex.quote, words)))
 
 

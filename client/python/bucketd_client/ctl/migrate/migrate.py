@@ -80,21 +80,29 @@ def _copy_schemas(source: Session, target: Session) -> tuple[int, list[str]]:
         if row["source"] != OWN or row["problem"]:
             continue
         path = f"/v1/schemas/{_context.escape(row['automation'])}"
-        wanted = source.call("GET", path).members["schema"]
+        wanted = _schema_at(source, path)
+        if wanted is None:
+            # It was removed meanwhile.
+            continue
         stored = _schema_at(target, path)
         if stored is None:
             headers = {"Content-Type": _api.JSON}
+            schema, tolerates = wanted
             # The source has buckets that violate the schema, and they have been copied.
-            target.call("PUT", f"{path}?force=true", headers=headers, body=_api.encode(wanted))
+            query = "?existing=tolerate" if tolerates else "?force=true"
+            target.call("PUT", path + query, headers=headers, body=_api.encode(schema))
             count += 1
-        elif not same(stored, wanted):
+        elif not (same(stored[0], wanted[0]) and stored[1] == wanted[1]):
             kept.append(row["automation"])
     return count, kept
 
 
-def _schema_at(session: Session, path: str) -> Any:
+def _schema_at(session: Session, path: str) -> tuple[Any, bool] | None:
+    """Return a schema, and whether it tolerates what stood before; None if there is none."""
     try:
-        return session.call("GET", path).members["schema"]
+        found = session.call("GET", path).members
+        # A daemon of an older version does not say the mode, and refuses.
+        return found["schema"], found.get("existing") == "tolerate"
     except BucketError as problem:
         if problem.code != "not_found":
             raise

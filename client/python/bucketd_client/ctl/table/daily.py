@@ -70,8 +70,8 @@ class Options:
     def __init__(self, given: dict[str, str], arguments: list[str]) -> None:
         self.given, self.arguments = given, arguments
 
-    def get(self, name: str) -> str | None:
-        return self.given.get(name)
+    def get(self, name: str, default: str | None = None) -> str | None:
+        return self.given.get(name, default)
 
     def has(self, name: str) -> bool:
         return name in self.given
@@ -96,6 +96,7 @@ TARGET = (
 GUARD = (Option("if-match", "ETAG", "write only if the bucket still has this ETag (get --json)"),)
 QUIET = (Option("quiet", "", "print nothing, and do not have the bucket sent back"),)
 DATA = (Option("data", "OBJ", "a JSON object; - reads it from standard input"),)
+REVEAL = (Option("reveal", "", "show secrets on a terminal, too, in place of ••••"),)
 FILTER = (
     Option("device", "D", "only of this device; a name or a pattern"),
     Option("job", "J", "only of this job; a name or a pattern"),
@@ -104,7 +105,11 @@ FILTER = (
 )
 SCHEMA_NOTES = """\
 FILE is a JSON Schema (2020-12), or the field form: {"fields": [{"name", "type", …}]};
-- reads standard input."""
+- reads standard input. "secret": true in a field ("writeOnly": true in JSON Schema) marks a secret,
+which a terminal shows as ••••."""
+SCHEMA_SET_TOLERATE = """
+With --tolerate, violations that stand in stored buckets do not refuse a write which leaves those
+values as they are; they are told as warnings. A later schema set without --tolerate ends that."""
 SCHEMA_CHECK_STATUS = """
 Exit status 5: there are some; 1: a stored bucket could not be read, so it was not checked."""
 SCHEMA_SET_STATUS = """
@@ -122,6 +127,7 @@ HOLD = (
     Option("wait", "SECONDS", "how long to wait for the hold (60; 0: not at all)"),
     Option("exclusive", "", "have the writes of all others refused meanwhile"),
 )
+LABEL = (Option("label", "TEXT", "the run's label, by which context list names it"),)
 TOKEN_FILE = (Option("token-file", "", "pass the token in a file that only you may read"),)
 
 SURE = (
@@ -135,10 +141,13 @@ cleared, device buckets too. The command asks first; scripts use --yes."""
 SET_NOTES = """\
 KEY ends at the first = of the word; a string follows = and JSON follows :=. So a key may contain
 dots, slashes or blanks, or be empty; pass a key that contains = or ends in a colon with --data.
-A string stays a string: n=1 sets "1", n:=1 sets 1. Words override the keys of --data (or -)."""
+A string stays a string: n=1 sets "1", n:=1 sets 1. Words override the keys of --data (or -).
+A schema never writes its defaults by itself: --defaults sets those whose keys are not stored yet,
+in one write, unless others change the bucket meanwhile, and names them on standard error."""
 GET_NOTES = """\
 With one KEY get prints its value; exit status 1 means that the bucket has no such key. With several
-it prints an object with those that exist. A bucket that was never written is {}."""
+it prints an object with those that exist. A bucket that was never written is {}. On a terminal a
+secret is shown as •••• unless --reveal is given; a pipe or file receives its value."""
 LIST_NOTES = """\
 A pattern contains *, ? or [a-z]; [*] is a star. Device buckets have no job to match. If standard
 output is not a terminal, list prints one JSON array, with one bucket per line (bucketctl list |
@@ -152,8 +161,9 @@ Without --job the context opens only the device bucket: a request for the bucket
 with no_job_context."""
 RUN_NOTES = f"""\
 The command finds its bucket through BUCKETD_SOCKET and BUCKETD_TOKEN; it also gets
-BUCKETD_DEVICE, BUCKETD_JOB and BUCKETD_AUTOMATION. Signals are passed on, and the exit
-status is the command's: 128+n if signal n ended it, 127 not found, 126 not executable.
+BUCKETD_DEVICE, BUCKETD_JOB, BUCKETD_AUTOMATION and BUCKETD_RUN, the label of this run: the time
+of the start, the program and a number, unless --label gives another. Signals are passed on, and
+the exit status is the command's: 128+n if signal n ended it, 127 not found, 126 not executable.
 The context ends with the command.
 {NO_JOB}
 With --token-file the command gets BUCKETD_TOKEN_FILE instead, so that no environment that is
@@ -176,7 +186,8 @@ COMMANDS = (
         notes=CLEAR_NOTES,
     ),
     Command(
-        "context create", "", "mint a job context and print its token", NAMES + TTL + DAEMON,
+        "context create", "", "mint a job context and print its token",
+        NAMES + LABEL + TTL + DAEMON,
         "bucketctl context create --device phone-1 --job login --ttl 3600\n"
         "export BUCKETD_TOKEN=$(bucketctl context create --device phone-1 --job login | jq -r "
         ".token)", "commands.contexts:create", most=0, notes=NO_JOB,
@@ -191,7 +202,11 @@ COMMANDS = (
     ),
     Command(
         "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
-        (*TARGET, Option("raw", "", "with one KEY: print a string without its quotes")),
+        (
+            *TARGET, *REVEAL,
+            Option("raw", "", "with one KEY: print a string without its quotes"),
+            Option("defaults", "", "add the defaults of its schema for keys that it lacks"),
+        ),
         "bucketctl get --device phone-1 --job login\n"
         "bucketctl get --device phone-1 --job login sessionToken --raw", "commands.buckets:get",
         notes=GET_NOTES,
@@ -203,14 +218,14 @@ COMMANDS = (
         most=0, notes=LIST_NOTES,
     ),
     Command(
-        "replace", "[-]", "replace the whole bucket", TARGET + GUARD + QUIET + DATA,
+        "replace", "[-]", "replace the whole bucket", TARGET + REVEAL + GUARD + QUIET + DATA,
         "bucketctl replace --device phone-1 --job login --data '{\"loggedIn\": false}'\n"
         "bucketctl replace --device phone-1 --job login - < bucket.json",
         "commands.buckets:replace", most=1,
     ),
     Command(
         "run", "-- COMMAND…", "run a command in its own job context",
-        NAMES + TTL + TOKEN_FILE + HOLD + DAEMON[:2],
+        NAMES + LABEL + TTL + TOKEN_FILE + HOLD + DAEMON[:2],
         "bucketctl run --device phone-1 --job login -- python3 automation.py\n"
         "bucketctl run --device phone-1 --job daily --hold device --wait 0 -- ./daily.sh",
         "commands.run:run", 1,
@@ -236,13 +251,21 @@ COMMANDS = (
     ),
     Command(
         "schema set", "AUTOMATION FILE", "set the schema of an automation's buckets",
-        (Option("force", "", "also if stored buckets violate it"), *DAEMON),
-        "bucketctl schema set login login.json", "commands.schemas:put", 2, 2,
-        notes=SCHEMA_NOTES + SCHEMA_SET_STATUS,
+        (
+            Option("force", "", "also if stored buckets violate it"),
+            Option("tolerate", "", "also then, and refuse later only what a write makes worse"),
+            *DAEMON,
+        ),
+        "bucketctl schema set login login.json\n"
+        "bucketctl schema set login login.json --tolerate", "commands.schemas:put", 2, 2,
+        notes=SCHEMA_NOTES + SCHEMA_SET_TOLERATE + SCHEMA_SET_STATUS,
     ),
     Command(
         "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",
-        TARGET + GUARD + QUIET + DATA,
+        (
+            *TARGET, *REVEAL, *GUARD, *QUIET, *DATA,
+            Option("defaults", "", "also set the defaults of its schema for keys that it lacks"),
+        ),
         "bucketctl set --device phone-1 --job login sessionToken=s3cr3t loggedIn:=true\n"
         "echo '{\"loggedIn\": true}' | bucketctl set --device phone-1 --job login -",
         "commands.buckets:set_keys", notes=SET_NOTES,
@@ -267,7 +290,7 @@ COMMANDS = (
         notes=TYPES_NOTES,
     ),
     Command(
-        "unset", "KEY…", "remove keys, keep all others", TARGET + GUARD + QUIET,
+        "unset", "KEY…", "remove keys, keep all others", TARGET + REVEAL + GUARD + QUIET,
         "bucketctl unset --device phone-1 --job login sessionToken", "commands.buckets:unset", 1,
     ),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .daily import DAEMON, FILTER, SURE, TARGET, Command, Option
+from .daily import DAEMON, FILTER, REVEAL, SURE, TARGET, Command, Option
 
 CALLS = tuple(option for option in DAEMON if option.name != "curl")
 ONE_BUCKET = tuple(option for option in TARGET if option.name != "curl")
@@ -10,8 +10,8 @@ ONE_BUCKET = tuple(option for option in TARGET if option.name != "curl")
 API_NOTES = """\
 PATH begins with /v1 and has its names escaped. KEY=TEXT, KEY:=JSON, --data TEXT or - give the
 body, which is JSON unless a Content-Type is given. The command prints the response unchanged, also
-an error; the exit status is as for all commands. Inside `bucketctl run` the token is sent with
-/v1/bucket, /v1/device/bucket and /v1/context."""
+an error; ?mask=secrets in PATH masks secrets. The exit status is as for all commands. Inside
+`bucketctl run` the token is sent with /v1/bucket, /v1/device/bucket and /v1/context."""
 APPLY_NOTES = """\
 DIR/schemas/AUTOMATION.json are schemas. DIR/buckets/ has, at any depth, .json files with one
 {"device", "job", "automation", "bucket"} each, or .ndjson files with one per line. Their keys are
@@ -25,7 +25,7 @@ automations, keys, and contexts. They call `bucketctl completion words -- WORD�
 DIFF_NOTES = """\
 A line with - shows a value of the bucket, a line with + the value of the other side; places are
 JSON Pointers. FILE holds a JSON object, or is a bucket's file or one line of an export; - is
-standard input."""
+standard input. On a terminal both sides of a secret are shown as ••••, unless --reveal is given."""
 DOCTOR_NOTES = """\
 Checks context, systemd unit, socket, daemon, access, versions, store, file system, disk,
 permissions, quarantine, schemas and clock, the problems that the daemon and its store report, and
@@ -37,13 +37,15 @@ The editor is $VISUAL, else $EDITOR, else vi; it must not return before the text
 bucket is replaced only if it has not changed meanwhile and its schema allows the text. Otherwise
 you can edit again, or stop: the text stays in a file, which is named, and --from continues with it;
 --if-match then refuses to overwrite a change that you have not seen. The text also stays if the
-editor ends without saving, since the text may still be open."""
+editor ends without saving, since the text may still be open. A secret is {"$masked": true} in the
+text, and stays as it is where that stays; --reveal shows secrets. Only changed keys are sent."""
 EXPORT_NOTES = """\
 export writes one bucket per line, as in its file: {"format", "device", "job", "automation",
 "revision", "created_at", "updated_at", "bucket"}. Each bucket has the state that is acknowledged
 when the export reaches it; copy the files under write.lock for the state of one moment. The names
 may be patterns: *, ?, [a-z] ([*] is a star). A tar has the files as below the state directory.
-Exit status 1: a bucket could not be read and was left out."""
+A pipe or file has all values, secrets too; a terminal shows •••• for these, unless --reveal is
+given. Exit status 1: a bucket could not be read and was left out."""
 BREAK_NOTES = """\
 A hold ends by itself with its process. break is for a process that hangs or is stopped: it is told,
 and every later write with the fence of its hold is refused with hold_lost. bucketctl run --hold
@@ -56,8 +58,9 @@ array, with one hold per line."""
 IMPORT_NOTES = """\
 FILE is the output of export, lines or tar, or the file of one bucket; without it, or with -,
 standard input. Buckets in FILE are replaced, unreadable ones too, and all others stay; a second run
-changes nothing. The daemon assigns new revisions and times. A bucket that the daemon refuses is
-named, and the others are still imported; the exit status is that of the first error."""
+changes nothing. The daemon assigns new revisions and times. A bucket that the daemon refuses, or
+that has a mask in place of a secret, is named, and the others are still imported; the exit status
+is that of the first error."""
 FORGET_NOTES = """\
 Removes all buckets of the device, its device bucket too, and revokes its contexts. The command asks
 first; scripts use --yes. Exit status 1: a bucket could not be read and was not removed."""
@@ -74,6 +77,17 @@ that was written later on the target, or a different schema there, stays and is 
 records the copied buckets, so that a later run can also remove those removed at the source: use
 the same file for all runs of one move. While a bucket of the source cannot be read, nothing is
 removed at the target. docs/fleet.md describes the move of a whole farm."""
+SCHEMA_MIGRATE_NOTES = """\
+Each bucket is changed by a JSON Patch (RFC 6902), or by CMD: a command of the shell that gets the
+bucket as JSON on standard input and prints the new one, with BUCKETD_DEVICE and BUCKETD_JOB in its
+environment. First all new states are computed, and the daemon checks them by NEW.json; if one
+bucket is refused, nothing is changed. Then the command asks; scripts use --yes. It writes a backup
+(lines of bucketctl export, mode 0600) and beside it a record of what is changed (FILE.state), sets
+a schema that allows the old and the new form, changes bucket by bucket with If-Match, and sets
+NEW.json. After an interruption the same command continues, and changes no bucket twice. A bucket
+that is created meanwhile is changed if NEW.json refuses it. Values that a schema marks as secret
+are shown as ••••. Exit status 5: NEW.json refuses a bucket; 6: others change a bucket all the time;
+1: another refusal, or a bucket could not be read and was left alone."""
 SWEEP_NOTES = """\
 N is a whole number of days, from 1 to 36525. Removed buckets cannot be restored, so export them
 first if you may need them again. A bucket that is written meanwhile stays. The command asks first;
@@ -138,7 +152,7 @@ COMMANDS = (
             Option("to-device", "D", "compare with the bucket of this device (else the same)"),
             Option("to-job", "J", "compare with the bucket of this job"),
             Option("exit-code", "", "exit status 1 if they differ"),
-            *ONE_BUCKET,
+            *ONE_BUCKET, *REVEAL,
         ),
         "bucketctl diff --device phone-1 --job login --to-device phone-2 --to-job login\n"
         "bucketctl diff --device phone-1 --job login saved.json --exit-code",
@@ -155,6 +169,7 @@ COMMANDS = (
         "edit", "", "edit the bucket as JSON in your editor",
         (
             *ONE_BUCKET,
+            Option("reveal", "", "edit secrets, too, in place of masks"),
             Option("if-match", "ETAG", "edit only if the bucket still has this ETag"),
             Option("from", "FILE", "begin with this text instead of the bucket"),
         ),
@@ -170,7 +185,7 @@ COMMANDS = (
             Option("output", "FILE", "write to FILE, which appears once it is complete"),
             *DAEMON[:2],
             Option("json", "", "with --output: the counts as JSON, on a terminal too"),
-            DAEMON[3],
+            DAEMON[3], *REVEAL,
         ),
         "bucketctl export > buckets.ndjson\n"
         "bucketctl export --device 'phone-*' --format tar --output phones.tar",
@@ -209,6 +224,22 @@ COMMANDS = (
         "migrate.migrate:migrate", most=0, notes=MIGRATE_NOTES,
     ),
     Command(
+        "schema migrate", "AUTOMATION",
+        "change the buckets of an automation along with its schema",
+        (
+            Option("to", "NEW.json", "the new schema, in either form"),
+            Option("patch", "OPS.json", "change each bucket by this JSON Patch"),
+            Option("run", "CMD", "change each bucket by this command"),
+            Option("run-timeout", "SECONDS", "how long CMD may take for one bucket (60)"),
+            Option("backup", "FILE", "write the old buckets to FILE (else named after the schema)"),
+            *SURE, *CALLS,
+        ),
+        "bucketctl schema migrate login --to login-2.json --patch rename.json --dry-run\n"
+        "bucketctl schema migrate login --to login-2.json \\\n"
+        "    --run 'jq \".token = .sessionToken | del(.sessionToken)\"'",
+        "schema_migration.migration:migrate", 1, 1, notes=SCHEMA_MIGRATE_NOTES,
+    ),
+    Command(
         "sweep", "", "remove buckets that were not written for long",
         (Option("days", "N", "last written over N days ago"), *FILTER[:3], *SURE, *CALLS),
         "bucketctl sweep --days 90 --dry-run\n"
@@ -224,7 +255,7 @@ COMMANDS = (
     Command(
         "watch", "[KEY…]", "print each change of a bucket as it happens",
         (
-            *TARGET,
+            *TARGET, *REVEAL,
             Option("all", "", "of all buckets that --device, --job and --automation match"),
             Option("snapshot", "", "begin with the current bucket"),
             Option("since", "ID", "continue after this event (--json shows its id)"),
