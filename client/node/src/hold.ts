@@ -262,7 +262,7 @@ function endingBy(error: unknown, target: Target): Ending {
 
 /** Return what a wait rejects with after its signal has aborted. */
 function abortion(signal: NonNullable<HoldOptions["signal"]>): unknown {
-  return signal.reason ?? Object.assign(new Error("This operation was aborted"), { name: "AbortError" });
+  return signal.reason ?? Object.assign(new Error("cannot hold: the wait was aborted"), { name: "AbortError" });
 }
 
 /** Await `promise`; reject with TimedOut after `ms`. */
