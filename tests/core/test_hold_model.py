@@ -165,7 +165,7 @@ class HoldMachine(RuleBasedStateMachine):
         self.stop_daemon()
         for hold in self.files if late else ():
             if any(hold.excludes(taker.stream.hold) for taker in self.held()):
-                self.holds._save(hold)
+                self.holds._files.save(hold)
         self.queue = self.held()
         for taker in self.queue:
             taker.returning = True

@@ -15,21 +15,18 @@ expire and the next one in the queue gets the hold.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
-from ...errors import BucketdError, Held, HoldLost, Overloaded
-from ...fs import clock, filenames
-from ...model.bucket import BucketKey, check_name
-from ..holds import LOST, Hold, HoldQueue, Owner, held_exclusively, hold_lost
+from ...errors import BucketdError, HoldLost, Overloaded
+from ...fs import filenames
+from ...model.bucket import BucketKey
+from ..holds import LOST, Hold, HoldQueue, hold_lost
 from .client import RETRY_PAUSE_SECONDS, EtcdClient, LeaseExpired, Unavailable, b64
+from .hold_keys import Guard, decode, encode, session_of
 from .keys import KeyValue, key_of, prefix_range
 from .session import Session
 from .topology import ClusterTopology
@@ -55,50 +52,6 @@ class _Entry:
     lease: str | None = None
     seen: asyncio.Future[None] | None = None
     deleting: asyncio.Task[None] | None = None
-
-
-@dataclass(slots=True)
-class Guard:
-    """What a transaction that changes a bucket compares, so that it respects holds.
-
-    ``fences``: the keys of holds and their create_revisions; ``exclusive``: keys that must not be.
-    """
-
-    key: BucketKey
-    queue: HoldQueue
-    fences: list[tuple[bytes, str]] = field(default_factory=list)
-    exclusive: list[bytes] = field(default_factory=list)
-
-    def compares(self) -> list[dict[str, Any]]:
-        found = [
-            {"key": b64(key), "target": "CREATE", "create_revision": revision}
-            for key, revision in self.fences
-        ]
-        absent = [{"key": b64(key), "target": "VERSION", "version": "0"} for key in self.exclusive]
-        return found + absent
-
-    def reads(self) -> list[dict[str, Any]]:
-        """Return the requests whose answers ``check`` needs."""
-        keys = [*(key for key, _ in self.fences), *self.exclusive]
-        return [{"request_range": {"key": b64(key)}} for key in keys]
-
-    def check(self, responses: list[dict[str, Any]]) -> None:
-        """Raise HoldLost or Held if that is why the comparison has failed."""
-        found = [response["response_range"].get("kvs") for response in responses]
-        for (_, revision), kvs in zip(self.fences, found, strict=False):
-            if not kvs or kvs[0]["create_revision"] != revision:
-                self.queue.refused += 1
-                raise hold_lost(self.key)
-        for kvs in found[len(self.fences) :]:
-            if kvs:
-                holder = _decode(kvs[0])
-                raise (
-                    held_exclusively(self.key, holder)
-                    if holder
-                    else Held(
-                        f"cannot change {self.key}: it is held exclusively; nothing was changed"
-                    )
-                )
 
 
 class EtcdHolds:
@@ -264,7 +217,7 @@ class EtcdHolds:
         With that, put the key of an exclusive hold, too. Return False if the hold has ended.
         Raises BucketdError or Unavailable.
         """
-        hold, value = entry.hold, b64(self._encode(entry.hold))
+        hold, value = entry.hold, b64(encode(entry.hold, self._session.id))
 
         def request(lease: str) -> dict[str, Any]:
             entry.lease = lease
@@ -306,23 +259,7 @@ class EtcdHolds:
     async def _read(self, key: bytes, deadline: float) -> Hold | None:
         answer = await self._client.call("/v3/kv/range", {"key": b64(key)}, deadline)
         kvs = answer.get("kvs")
-        return _decode(kvs[0]) if kvs else None
-
-    def _encode(self, hold: Hold) -> bytes:
-        return orjson.dumps(
-            {
-                "id": hold.id,
-                "device": hold.key.device,
-                "job": hold.key.job,
-                "name": hold.name,
-                "exclusive": hold.exclusive,
-                "label": hold.label,
-                "since": hold.since,
-                "by": hold.owner._asdict(),
-                "host": hold.host,
-                "session": self._session.id,
-            }
-        )
+        return decode(kvs[0]) if kvs else None
 
     # --- the mirror
 
@@ -399,7 +336,7 @@ class EtcdHolds:
             return
         if known is not None:
             self._on_deleted(key)
-        entry, hold = self._own.get(key), _decode(kv)
+        entry, hold = self._own.get(key), decode(kv)
         if hold is None:
             log.warning("ignored a hold in etcd: its value is not valid")
             return
@@ -415,7 +352,7 @@ class EtcdHolds:
         self.queue.add(entry.hold)
         if entry.seen is not None and not entry.seen.done():
             entry.seen.set_result(None)
-        if _session_of(kv) == self._session.id and key not in self._own:
+        if session_of(kv) == self._session.id and key not in self._own:
             # Put late, after this host has deleted it.
             self.release(entry.hold)
 
@@ -495,38 +432,6 @@ class EtcdHolds:
 
 def _unchanged(key: bytes, create_revision: int) -> dict[str, Any]:
     return {"key": b64(key), "target": "CREATE", "create_revision": str(create_revision)}
-
-
-def _decode(kv: KeyValue) -> Hold | None:
-    """Return the hold in a value; None if it is not valid."""
-    try:
-        value: dict[str, Any] = orjson.loads(base64.b64decode(kv["value"]))
-        secret = key_of(kv).rpartition(b"/")[2].decode()
-        order, since = int(kv["create_revision"]), float(value["since"])
-        name = value["name"]
-        if name != "":
-            check_name(name, "hold's")
-        return Hold(
-            id=str(value["id"]),
-            fence=f"{secret}.{order}",
-            key=BucketKey.checked(value["device"], value["job"]),
-            owner=Owner(**value["by"]),
-            host=str(value["host"]),
-            name=name,
-            exclusive=bool(value["exclusive"]),
-            label=value["label"],
-            order=order,
-            since=since,
-            began=clock.boottime() - max(0.0, time.time() - since),
-        )
-    except (ValueError, KeyError, TypeError, BucketdError):
-        return None
-
-
-def _session_of(kv: KeyValue) -> object:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return orjson.loads(base64.b64decode(kv["value"])).get("session")
-    return None
 
 
 def _no_answer(what: str, error: Exception) -> Overloaded:

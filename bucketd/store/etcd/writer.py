@@ -20,7 +20,8 @@ from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from . import keys, stale_cache
 from .client import RETRY_PAUSE_SECONDS, EtcdClient, LeaseExpired, Unavailable, b64
-from .holds import EtcdHolds, Guard
+from .hold_keys import Guard
+from .holds import EtcdHolds
 from .idempotency import IdempotencyKey, IdempotencyKeys
 from .keys import StoredValue
 from .reader import Reader

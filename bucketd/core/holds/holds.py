@@ -19,50 +19,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import orjson
-
-from ..errors import (
+from ...errors import (
     BucketdError,
     Held,
     HoldLost,
-    InvalidRequest,
     NoJobContext,
     NotFound,
     Overloaded,
     ShuttingDown,
     TooManyRequests,
 )
-from ..fs import clock, errors, files
-from ..model.bucket import BucketKey, check_name
-from ..stats import Histogram
-from ..store.base import HoldStore
-from ..store.holds import LOST, RELEASED, TAKEN, Hold, HoldQueue, Owner
-from .events import sse
+from ...model.bucket import BucketKey
+from ...stats import Histogram
+from ...store.base import HoldStore
+from ...store.holds import LOST, RELEASED, TAKEN, Hold, HoldQueue, Owner
+from .entry import Entry
+from .hold_files import HoldFiles
+from .request import HoldRequest
+from .stream import Heartbeats, HoldStream
 
 log = logging.getLogger(__name__)
-DIRECTORY = "holds"
 # How long after its start a daemon keeps the holds of an earlier one for their holders.
 GRACE_SECONDS = 5.0
 # How long a start waits for a store that has to be asked for these holds.
 ADOPTION_SECONDS = 1.0
-MAX_WAIT_SECONDS = 3600
-MAX_LABEL = 256
-MAX_FENCE = 200
 # A user who is no operator may have a quarter of all holds.
 MAX_USER_FRACTION = 4
-# Heartbeats are sent to so many streams at a time.
-BATCH_SIZE = 64
-PAUSE_SECONDS = 0.001
-HEARTBEAT = b":\n\n"
 WAIT_BOUNDS = (
     *(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
     *(30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0),
@@ -70,149 +59,6 @@ WAIT_BOUNDS = (
 # Why a hold is lost.
 BROKEN, EXPIRED, REVOKED, FORBIDDEN = "broken", "expired", "revoked", "forbidden"
 UNREACHABLE = "unreachable"
-
-
-class HoldRequest(NamedTuple):
-    """What a client asks for; with ``fence``, to come back to a hold after a restart."""
-
-    name: str = ""
-    wait_seconds: float = 0.0
-    exclusive: bool = False
-    label: str | None = None
-    fence: str | None = None
-
-    @classmethod
-    def checked(cls, body: dict[str, Any]) -> HoldRequest:
-        """Return a valid request; raise InvalidRequest for any other."""
-        for member in body:
-            if member not in cls._fields:
-                raise _invalid(f"{member[:40]!r} is not one of {', '.join(cls._fields)}")
-        wanted = cls(**body)
-        if wanted.name != "":
-            check_name(wanted.name, "hold's")
-        seconds = wanted.wait_seconds
-        if not _is_number(seconds) or not 0 <= seconds <= MAX_WAIT_SECONDS:
-            raise _invalid(f"wait_seconds must be a number from 0 to {MAX_WAIT_SECONDS}")
-        if not isinstance(wanted.exclusive, bool):
-            raise _invalid("exclusive must be true or false")
-        if wanted.exclusive and wanted.name:
-            raise _invalid("only a hold without a name can be exclusive")
-        if wanted.label is not None and not _is_label(wanted.label):
-            raise _invalid(
-                f"label must be a string of at most {MAX_LABEL} characters, no control characters"
-            )
-        if wanted.fence is not None and not is_fence(wanted.fence):
-            raise _invalid("fence must be one that a hold was given")
-        return wanted
-
-
-def is_fence(value: object) -> bool:
-    """Report whether a value may be a fence: up to 200 visible ASCII characters, no comma."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= MAX_FENCE
-        and value.isascii()
-        and value.isprintable()
-        and not {" ", ","} & set(value)
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_label(value: object) -> bool:
-    if not isinstance(value, str) or len(value) > MAX_LABEL:
-        return False
-    try:
-        for start in range(0, len(value), 128):
-            check_name(value[start : start + 128], "label")
-    except InvalidRequest:
-        return False
-    return True
-
-
-def _invalid(cause: str) -> InvalidRequest:
-    return InvalidRequest(f"cannot hold: {cause}")
-
-
-class HoldStream:
-    """What a holder receives: the hold, heartbeats, and at last why it was lost, if it was.
-
-    ``release`` ends the hold; it is called when the stream ends, with or without its connection,
-    and returns a future of the end.
-    """
-
-    def __init__(self, hold: Hold, release: Callable[[], asyncio.Future[Any]]) -> None:
-        self.hold, self._release = hold, release
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._send: Callable[[bytes], None] | None = None
-        self._lost: bytes | None = None
-
-    def start(self, send: Callable[[bytes], None]) -> None:
-        hold = self.hold
-        about = {
-            "id": hold.id,
-            "fence": hold.fence,
-            "name": hold.name,
-            "device": hold.key.device,
-            "job": hold.key.job,
-            "since": hold.row()["since"],
-            "exclusive": hold.exclusive,
-            "label": hold.label,
-        }
-        send(sse.announcement("hold", about))
-        if not self.ended.done():
-            self._send = send
-        if self._lost is not None:
-            send(self._lost)
-
-    def beat(self) -> None:
-        """Send a heartbeat."""
-        if self._send is not None:
-            self._send(HEARTBEAT)
-
-    def lose(self, reason: str) -> None:
-        """Tell the holder that it has lost the hold, and end the stream."""
-        self._lost = sse.announcement("lost", {"id": self.hold.id, "reason": reason})
-        if self._send is not None:
-            self._send(self._lost)
-        self.close()
-
-    def on_end_of_input(self) -> None:
-        """End the hold, then the stream: so a holder can wait until it is released."""
-        self._release().add_done_callback(lambda _ended: self.close())
-
-    def close(self) -> None:
-        """End the stream. A second call does nothing."""
-        # A reference to the connection would be a cycle.
-        self._send = None
-        if not self.ended.done():
-            self.ended.set_result(None)
-            self._release()
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """An entry of this daemon. ``turn`` is done once it is held, or fails if it cannot be.
-
-    ``allowed`` reports whether its owner may still hold it. ``lost`` says why it has ended before
-    there was a stream. ``adopted`` is the task that continues it in the store after a restart.
-    """
-
-    hold: Hold
-    allowed: Callable[[], bool]
-    turn: asyncio.Future[None]
-    stream: HoldStream | None = None
-    lost: str | None = None
-    adopted: asyncio.Task[None] | None = None
-
-    def refuse(self, refusal: BucketdError) -> None:
-        """Let the owner wait no longer, if it waits."""
-        if not self.turn.done():
-            self.turn.set_exception(refusal)
-            # Marks it as seen, since nobody may be waiting for it yet.
-            self.turn.exception()
 
 
 def _wait_ended(hold: Hold) -> Held:
@@ -237,18 +83,17 @@ class Holds:
         heartbeat_seconds: float,
         publish: Callable[[Hold, str], None],
     ) -> None:
-        self._store, self._root, self._publish = store, root, publish
-        self.max_holds, self.heartbeat_seconds = max_holds, heartbeat_seconds
+        self._store, self._publish, self._files = store, publish, HoldFiles(root)
+        self.max_holds = max_holds
         self.waited = Histogram(WAIT_BOUNDS)
         self._host = socket.gethostname()
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._by_user: dict[int, int] = {}
         self._closing = False
-        self._heartbeat: asyncio.TimerHandle | None = None
+        self._heartbeats = Heartbeats(self._streams, heartbeat_seconds)
         # One thread, so that a file is never removed before it is written.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="bucketd-holds")
-        self._unusable: list[str] = []
-        self._restored = self._load()
+        self._restored = self._files.load()
         store.queue.changed = self._on_change
 
     @property
@@ -265,9 +110,18 @@ class Holds:
             "fences_refused": self.queue.refused,
         }
 
+    @property
+    def heartbeat_seconds(self) -> float:
+        """The interval of heartbeats, which may be set."""
+        return self._heartbeats.seconds
+
+    @heartbeat_seconds.setter
+    def heartbeat_seconds(self, seconds: float) -> None:
+        self._heartbeats.seconds = seconds
+
     def problems(self) -> list[str]:
         """Return a sentence for each file that could not be loaded at the start."""
-        return self._unusable.copy()
+        return self._files.problems.copy()
 
     # --- take
 
@@ -298,14 +152,14 @@ class Holds:
             label=wanted.label,
             since=time.time(),
         )
-        entry = _Entry(hold, allowed, loop.create_future())
+        entry = Entry(hold, allowed, loop.create_future())
         began = loop.time()
         self._enter(entry)
         try:
             await self._store.add(hold)
             await self._wait(entry, began + wanted.wait_seconds)
             await self._store.confirm(hold)
-            await loop.run_in_executor(self._writer, self._save, hold)
+            await loop.run_in_executor(self._writer, self._files.save, hold)
             if entry.lost is not None:
                 raise HoldLost(f"cannot hold {hold}: it was had, and lost at once ({entry.lost})")
         except BaseException:
@@ -328,7 +182,7 @@ class Holds:
             "or try again"
         )
 
-    async def _wait(self, entry: _Entry, deadline: float) -> None:
+    async def _wait(self, entry: Entry, deadline: float) -> None:
         """Wait for the turn of an entry; raise Held if it does not come by the deadline."""
         if entry.turn.done():
             entry.turn.result()
@@ -353,10 +207,9 @@ class Holds:
             details=rows,
         )
 
-    def _stream(self, entry: _Entry) -> HoldStream:
+    def _stream(self, entry: Entry) -> HoldStream:
         stream = entry.stream = HoldStream(entry.hold, lambda: self._release(entry))
-        if self._heartbeat is None:
-            self._schedule_heartbeat()
+        self._heartbeats.start()
         return stream
 
     # --- come back after a restart
@@ -382,7 +235,7 @@ class Holds:
             self._count(hold.owner.uid, -1)
             hold.owner = owner
             self._count(owner.uid, 1)
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._save, hold)
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._files.save, hold)
         except BaseException:
             self._leave(entry)
             raise
@@ -392,7 +245,7 @@ class Holds:
         """Continue the holds of an earlier daemon; call this before the first ``take``."""
         loop = asyncio.get_running_loop()
         for hold in self._restored:
-            entry = _Entry(hold, _always, loop.create_future())
+            entry = Entry(hold, _always, loop.create_future())
             self._enter(entry)
             entry.adopted = loop.create_task(self._adopt(entry))
         tasks = [e.adopted for e in self._entries.values() if e.adopted is not None]
@@ -401,7 +254,7 @@ class Holds:
             loop.call_later(GRACE_SECONDS, self._end_grace)
         self._restored = []
 
-    async def _adopt(self, entry: _Entry) -> None:
+    async def _adopt(self, entry: Entry) -> None:
         try:
             await self._store.adopt(entry.hold)
         except HoldLost:
@@ -484,10 +337,9 @@ class Holds:
         for entry in list(self._entries.values()):
             if entry.stream is not None:
                 entry.stream.close()
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
+        self._heartbeats.stop()
 
-    def _lose(self, entry: _Entry, reason: str, refusal: BucketdError) -> asyncio.Future[Any]:
+    def _lose(self, entry: Entry, reason: str, refusal: BucketdError) -> asyncio.Future[Any]:
         """End an entry against its owner's will; the future tells when it has ended."""
         entry.lost = entry.lost or reason
         entry.refuse(refusal)
@@ -496,7 +348,7 @@ class Holds:
             entry.stream.lose(reason)
         return ended
 
-    def _release(self, entry: _Entry) -> asyncio.Future[Any]:
+    def _release(self, entry: Entry) -> asyncio.Future[Any]:
         """End a hold with its stream, unless the stream ends because the daemon stops."""
         if not self._closing:
             return self._leave(entry)
@@ -521,11 +373,11 @@ class Holds:
 
     # --- entries
 
-    def _enter(self, entry: _Entry) -> None:
+    def _enter(self, entry: Entry) -> None:
         self._entries[entry.hold.id] = entry
         self._count(entry.hold.owner.uid, 1)
 
-    def _leave(self, entry: _Entry) -> asyncio.Future[Any]:
+    def _leave(self, entry: Entry) -> asyncio.Future[Any]:
         """Take an entry out, and let the store end it. A second call does nothing more.
 
         The future is done once it has ended for the next daemon, too. The next in the queue does
@@ -537,7 +389,7 @@ class Holds:
         if not is_first:
             return released
         self._count(hold.owner.uid, -1)
-        removed = asyncio.wrap_future(self._writer.submit(self._remove, hold.id))
+        removed = asyncio.wrap_future(self._writer.submit(self._files.remove, hold.id))
         return asyncio.gather(released, removed)
 
     def _count(self, uid: int, by: int) -> None:
@@ -547,141 +399,14 @@ class Holds:
         else:
             self._by_user.pop(uid, None)
 
-    def _schedule_heartbeat(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._heartbeat = loop.call_later(self.heartbeat_seconds, self._start_heartbeat)
+    def _streams(self) -> list[HoldStream]:
+        return [entry.stream for entry in self._entries.values() if entry.stream is not None]
 
-    def _start_heartbeat(self) -> None:
-        self._heartbeat = None
-        streams = [e.stream for e in self._entries.values() if e.stream is not None]
-        if streams:
-            self._schedule_heartbeat()
-            self._send_heartbeats(iter(streams))
-
-    def _send_heartbeats(self, streams: Iterator[HoldStream]) -> None:
-        for count, stream in enumerate(streams, 1):
-            stream.beat()
-            if count == BATCH_SIZE:
-                later = asyncio.get_running_loop().call_later
-                later(PAUSE_SECONDS, self._send_heartbeats, streams)
-                return
-
-    # --- files, on the writer's thread but for the first and the last
-
-    def _load(self) -> list[Hold]:
-        """Return the holds of an earlier daemon of this boot, by their order."""
-        found: list[Hold] = []
-        try:
-            names = files.names(self._root, (DIRECTORY,))
-        except OSError as error:
-            self._report(f"cannot read the holds in {DIRECTORY}/: {error.strerror}")
-            return []
-        for name in names:
-            if name.startswith("."):
-                continue
-            try:
-                hold = _parse(files.read(self._root, (DIRECTORY,), name).text)
-                if hold is None or name != f"{hold.id}.json":
-                    self._remove(name.removesuffix(".json"))
-                    continue
-                found.append(hold)
-            except OSError as error:
-                self._report(f"cannot load the hold {_shown(name)}: {error.strerror}")
-            except (ValueError, TypeError, KeyError, InvalidRequest):
-                self._report(
-                    f"cannot load the hold {_shown(name)}: it is not the file of a hold; remove it"
-                )
-        kept: list[Hold] = []
-        for hold in sorted(found, key=lambda one: one.order, reverse=True):
-            if any(later.excludes(hold) for later in kept):
-                self._remove(hold.id)
-            else:
-                kept.append(hold)
-        return kept[::-1]
-
-    def _report(self, problem: str) -> None:
-        log.warning("%s", problem)
-        self._unusable.append(problem)
-
-    def _save(self, hold: Hold) -> None:
-        self._write(self._root, hold)
-
-    def _write(self, root: int, hold: Hold) -> None:
-        text = orjson.dumps(
-            {
-                "id": hold.id,
-                "fence": hold.fence,
-                "device": hold.key.device,
-                "job": hold.key.job,
-                "name": hold.name,
-                "exclusive": hold.exclusive,
-                "label": hold.label,
-                "order": hold.order,
-                "since": hold.since,
-                "began": hold.began,
-                "boot": clock.boot_id(),
-                "host": hold.host,
-                "by": hold.owner._asdict(),
-            }
-        )
-        try:
-            files.write(root, (DIRECTORY,), f"{hold.id}.json", lambda _birth: text, durably=False)
-        except OSError as error:
-            raise errors.refusal("store the hold", error) from error
-
-    def _remove(self, hold_id: str) -> None:
-        try:
-            files.remove(self._root, (DIRECTORY,), f"{hold_id}.json", durably=False)
-        except OSError as error:
-            log.warning("cannot remove the file of a hold that has ended: %s", error)
+    # --- of endpoint.RuntimeFiles
 
     def are_stored(self) -> bool:
-        """Report whether the directory of the files exists; without holds, report True."""
-        if not self._entries:
-            return True
-        with contextlib.suppress(OSError):
-            os.stat(DIRECTORY, dir_fd=self._root)
-            return True
-        return False
+        return not self._entries or self._files.exist()
 
     def move(self, root: int) -> None:
-        """Store all holds again below another runtime directory. Raises BucketdError."""
-        for entry in list(self._entries.values()):
-            if entry.hold.held:
-                self._write(root, entry.hold)
-        self._root = root
-
-
-def _parse(text: bytes) -> Hold | None:
-    """Return the hold in a file; None if it is of another boot, which no holder has survived.
-
-    Raises ValueError, TypeError, KeyError or InvalidRequest.
-    """
-    members: dict[str, Any] = orjson.loads(text)
-    strings = [members["id"], members["fence"], members["host"], members["boot"], members["name"]]
-    began, since, order = members["began"], members["since"], members["order"]
-    if not all(isinstance(one, str) for one in strings):
-        raise TypeError("it is not the file of a hold")
-    if not _is_number(began) or not _is_number(since) or type(order) is not int:
-        raise TypeError("it is not the file of a hold")
-    if not clock.is_this_boot(members["boot"], began):
-        return None
-    return Hold(
-        id=members["id"],
-        fence=members["fence"],
-        key=BucketKey.checked(members["device"], members["job"]),
-        owner=Owner(**members["by"]),
-        host=members["host"],
-        name=members["name"],
-        exclusive=bool(members["exclusive"]),
-        label=members["label"],
-        order=order,
-        since=float(since),
-        began=float(began),
-        connected=False,
-    )
-
-
-def _shown(name: str) -> str:
-    """Return the path of a file for display; bytes that are not UTF-8 become escapes."""
-    return f"{DIRECTORY}/{os.fsencode(name).decode(errors='backslashreplace')}"
+        entries = list(self._entries.values())
+        self._files.move(root, [entry.hold for entry in entries if entry.hold.held])
