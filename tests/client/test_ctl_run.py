@@ -181,11 +181,25 @@ def test_run_passes_on_signals(
 def test_run_without_its_daemon_at_the_end(daemon: Daemon) -> None:
     environ = {**os.environ, "BUCKETD_SOCKET": daemon.socket}
     process = subprocess.Popen(
-        [*CTL, "run", "--device", "d", "--timeout", "1", "--", "sh", "-c", "sleep 0.7; exit 5"],
+        [
+            *CTL,
+            "run",
+            "--device",
+            "d",
+            "--timeout",
+            "1",
+            "--",
+            "sh",
+            "-c",
+            "echo begun; read _; exit 5",
+        ],
         env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    time.sleep(0.4)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
     daemon.kill()
     _, said = process.communicate(timeout=10)
     assert process.returncode == 5

@@ -39,7 +39,8 @@ async def put(request: Request) -> Response:
     """
     automation = check_name(request.head.names["automation"], "automation")
     force, dry_run = request.flag("force"), request.flag("dry_run")
-    tolerates = _tolerates(request.one("existing"))
+    given = request.one("existing")
+    tolerates = _tolerates(REFUSE if given is None else given)
     document: Any = await request.json(lambda document: document)
     compiled = await offload(_compile, document)
     found = await request.services.buckets.violations_of(automation, compiled, MOST_DETAILS)
@@ -81,7 +82,8 @@ async def check(request: Request) -> Response:
     for name in ("bucket", *(["stored"] if "stored" in body else [])):
         if not isinstance(body.get(name), dict):
             raise InvalidRequest(f'cannot check the bucket: "{name}" must be a JSON object')
-    sent = _tolerates(body.get("existing")) if "schema" in body else None
+    tolerates = _tolerates(body.get("existing", REFUSE))
+    sent = tolerates if "schema" in body else None
     in_force = request.services.schemas.in_force(automation)
     result = {"automation": automation, **await offload(_checked, body, sent, in_force)}
     return await offload(responses.success, result)
@@ -94,7 +96,7 @@ async def remove(request: Request) -> Response:
 
 
 def _tolerates(text: Any) -> bool:
-    if text not in (None, REFUSE, TOLERATE):
+    if text not in (REFUSE, TOLERATE):
         raise InvalidRequest(f"cannot use existing: it must be {REFUSE} or {TOLERATE}")
     return bool(text == TOLERATE)
 

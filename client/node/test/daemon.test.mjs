@@ -112,7 +112,14 @@ test("too large: told although the daemon refuses before it has read all", async
 test("context: who the daemon takes the caller for", async () => {
   const minted = await daemon.mint({ device: "d", job: "c", automation: "login" });
   const seen = await new Bucket({ token: minted.token, socket: daemon.socket }).context();
-  assert.deepEqual(seen, { device: "d", job: "c", automation: "login", expires_at: minted.expires_at, schema: false });
+  assert.deepEqual(seen, {
+    device: "d",
+    job: "c",
+    automation: "login",
+    label: null,
+    expires_at: minted.expires_at,
+    schema: false,
+  });
 });
 
 test("update: creates, alters the draft, takes another object, refuses what is none", async () => {

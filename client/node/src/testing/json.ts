@@ -43,7 +43,8 @@ export function parseWritten(bytes: Uint8Array): Json {
         "cannot write a mask: it stands for a secret value that was not shown; leave that key out, so that it stays, or send its value",
       );
     }
-    if (here instanceof Map || Array.isArray(here)) waiting.push(...here.values());
+    // Not spread into the arguments of one call: an array may have more items than a call can take.
+    if (here instanceof Map || Array.isArray(here)) for (const inner of here.values()) waiting.push(inner);
   }
   return value;
 }

@@ -7,7 +7,7 @@ import os
 import pwd
 import secrets
 import socket
-import struct
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -32,8 +32,9 @@ class Peer:
         self._sock = sock
         self.pid = 0
         if hasattr(socket, "SO_PEERCRED"):
-            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            self.pid, _, _ = struct.unpack("3i", credentials)
+            # The process is the first of three integers of 32 bits.
+            process = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4]
+            self.pid = int.from_bytes(process, sys.byteorder)
 
     def wait_until_closed(self) -> None:
         """Wait for the end of what the peer sends, and leave what it sends before unread."""
