@@ -57,17 +57,22 @@ class Session:
         *,
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
+        default_timeout: float | None = None,
     ) -> _api.Reply:
-        """Return the response. Raises BucketError, or Shown with ``--curl``."""
+        """Return the response. Raises BucketError, or Shown with ``--curl``.
+
+        ``default_timeout`` applies without ``--timeout``, where the usual seconds are too few.
+        """
         headers = dict(headers or {})
         if self.options.has("curl"):
             from .curl import command
 
             output.write(command(self.path, method, target, headers, body))
             raise Shown
+        timeout = default_timeout if self.timeout is None else self.timeout
         try:
             reply = _api.call(
-                method, target, path=self.path, headers=headers, body=body, timeout=self.timeout
+                method, target, path=self.path, headers=headers, body=body, timeout=timeout
             )
         except InvalidRequest as problem:
             if MASK_SECRETS in target and "'mask'" in problem.message:

@@ -21,6 +21,8 @@ from .resources import resource
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MARK = "bucketctl schema migrate "
+# The daemon validates all stored buckets of the automation before it answers.
+CHECK_SECONDS = 600.0
 
 
 class InForce(NamedTuple):
@@ -68,7 +70,12 @@ class Schemas:
 
     def _put(self, document: Any, query: str) -> dict[str, Any]:
         headers, body = {"Content-Type": _api.JSON}, _api.encode(document)
-        reply = self._session.call("PUT", self.target + query, headers=headers, body=body)
+        reply = self._session.call(
+            *("PUT", self.target + query),
+            headers=headers,
+            body=body,
+            default_timeout=CHECK_SECONDS,
+        )
         return reply.members
 
 
