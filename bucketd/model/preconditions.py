@@ -1,4 +1,4 @@
-"""What must be true for a change to be made: the preconditions of RFC 9110 §13, and fences."""
+"""Check the preconditions of a change: those of RFC 9110 §13, and fences."""
 
 from __future__ import annotations
 

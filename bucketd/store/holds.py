@@ -19,7 +19,7 @@ WAITING, TAKEN, RELEASED, LOST = "waiting", "taken", "released", "lost"
 
 
 class Owner(NamedTuple):
-    """Who takes a hold: the process at the other end of the socket, and its context, if any."""
+    """Name who takes a hold: the process at the other end of the socket, and its context."""
 
     user: str
     uid: int
@@ -97,7 +97,7 @@ class Hold:
         return f"device {self.key.device!r}{job}{name}"
 
 
-# What can exclude each other: the entries of one device with one name, by their order.
+# The entries of one device with one name can exclude each other; by their order.
 _Group = dict[int, Hold]
 
 

@@ -44,7 +44,7 @@ class Hub:
         self.heartbeat_seconds = heartbeat_seconds
         # Subscriptions by the bucket that they select (None: all buckets), the oldest first.
         self._subscriptions: dict[BucketKey | None, dict[Subscription, None]] = {}
-        # Those that select holds, too.
+        # The subscriptions that select holds, too.
         self._of_holds: dict[Subscription, None] = {}
         self._count = 0
         self._pending: deque[ChangeEvent] = deque()

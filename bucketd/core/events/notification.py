@@ -17,7 +17,7 @@ Keys = frozenset[str] | None  # None: all keys
 
 
 class View(NamedTuple):
-    """What a subscription is shown of a bucket: some keys, with masks or without.
+    """Select what a subscription is shown of a bucket: some keys, with masks or without.
 
     ``masking_of`` finds the masks for the automations that a bucket may be of, anew for each
     change, since a schema may have changed; ``automation`` is one more, which the client names.

@@ -1,4 +1,4 @@
-"""What this daemon knows of an entry of the queue that is its own."""
+"""Describe an entry of the queue that belongs to this daemon."""
 
 from __future__ import annotations
 

@@ -46,9 +46,9 @@ from .request import HoldRequest
 from .stream import Heartbeats, HoldStream
 
 log = logging.getLogger(__name__)
-# How long after its start a daemon keeps the holds of an earlier one for their holders.
+# A daemon keeps the holds of an earlier one for so long after its start.
 GRACE_SECONDS = 5.0
-# How long a start waits for a store that has to be asked for these holds.
+# A start waits so long for a store that has to be asked for these holds.
 ADOPTION_SECONDS = 1.0
 # A user who is no operator may have a quarter of all holds.
 MAX_USER_FRACTION = 4
@@ -311,7 +311,7 @@ class Holds:
 
     def end_context(self, context: str, reason: str) -> None:
         """End what was taken with a context, which has ended."""
-        # Those that wait come first: else they would be had, and lost at once.
+        # Waiters end first: else they would get the hold, and lose it at once.
         for entry in reversed(list(self._entries.values())):
             if entry.hold.owner.context == context:
                 refusal = NoJobContext(
@@ -363,7 +363,7 @@ class Holds:
         if change != LOST:
             self._publish(hold, change)
         if entry is not None and change in (LOST, RELEASED):
-            # Whoever ends an entry of this daemon takes it out first, so the store has ended this.
+            # This daemon takes an entry out before it ends it, so the store has ended this one.
             refusal: BucketdError = _wait_ended(hold)
             if hold.lost == UNREACHABLE:
                 refusal = Overloaded(

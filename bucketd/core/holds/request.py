@@ -1,4 +1,4 @@
-"""What a client asks for when it wants a hold."""
+"""Parse what a client asks for when it wants a hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_FENCE = 200
 
 
 class HoldRequest(NamedTuple):
-    """What a client asks for; with ``fence``, to come back to a hold after a restart."""
+    """Hold a client's request; ``fence`` asks to come back to a hold after a restart."""
 
     name: str = ""
     wait_seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""What a holder receives for as long as its hold lives."""
+"""Stream to a holder for as long as its hold lives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAUSE_SECONDS = 0.001
 
 
 class HoldStream:
-    """What a holder receives: the hold, heartbeats, and at last why it was lost, if it was.
+    """Send a holder the hold, heartbeats, and at last why it was lost, if it was.
 
     ``release`` ends the hold; it is called when the stream ends, with or without its connection,
     and returns a future of the end.

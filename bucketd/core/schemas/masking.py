@@ -1,4 +1,4 @@
-"""Which values of a bucket a schema marks as secret, and the bucket with masks in their place.
+"""Find the values that a schema marks as secret, and put masks in their place.
 
 A value is masked where any subschema that may apply to it carries the mark, whatever the bucket
 holds: each branch of ``anyOf`` or ``if`` counts as taken. So no combination of values shows a
@@ -102,7 +102,7 @@ class Secrets:
     def _masked(self, value: Any, state: _State, work: _Work) -> Any:
         if state.is_secret:
             return MASK
-        # What another schema has masked stays a mask.
+        # A value that another schema has masked stays a mask.
         if not state.nodes or value == MASK:
             return value
         if isinstance(value, dict):
@@ -333,7 +333,7 @@ def find_secrets(schema: Any) -> Secrets | None:
     if id(schema) not in leads:
         return None
     living = {number: _Node(nodes[number], here[number], leads) for number in leads}
-    # What cannot be found may be a mark.
+    # A subschema that cannot be found may be a mark.
     for number in unknown:
         living[number].is_secret = True
     return Secrets(living, id(schema), blake2b(text, digest_size=4).hexdigest())

@@ -41,7 +41,7 @@ TOLERATE_SUFFIX = ".tolerate"
 # Copies of the valid files, for a start at which a file is broken.
 LAST_GOOD = (DIRECTORY, "last-good")
 API, FILE = "api", "file"
-# What a schema does to violations that stood in a bucket before.
+# The two ways to treat violations that stood in a bucket before.
 TOLERATE, REFUSE = "tolerate", "refuse"
 MAX_BYTES = 4 * 1024 * 1024
 # O_NONBLOCK: opening a named pipe must not block.

@@ -71,7 +71,7 @@ def session_of(kv: KeyValue) -> object:
 
 @dataclass(slots=True)
 class Guard:
-    """What a transaction that changes a bucket compares, so that it respects holds.
+    """Collect what a transaction on a bucket compares, so that it respects holds.
 
     ``fences``: the keys of holds and their create_revisions; ``exclusive``: keys that must not be.
     """

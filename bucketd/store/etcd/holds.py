@@ -33,7 +33,7 @@ from .topology import ClusterTopology
 from .watch import Compacted, watch
 
 log = logging.getLogger(__name__)
-# How often a host with entries puts a key that its mirror has to see.
+# A host with entries puts a key that its mirror has to see, at this interval.
 BEAT_SECONDS = 3.0
 LEASE_CHECK_SECONDS = 0.25
 RELEASE_RETRY_SECONDS = 0.25

@@ -43,7 +43,7 @@ class Session:
             {"host": socket.gethostname(), "version": __version__, "started_at": _STARTED_AT}
         )
         self._lease: str | None = None
-        # When the lease was last requested, by the loop's clock: it is valid for LEASE_SECONDS.
+        # The lease was last requested then, by the loop's clock: it lives for LEASE_SECONDS.
         self._requested = float("-inf")
         # The lease of the host's key.
         self._announced: str | None = None

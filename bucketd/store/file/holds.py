@@ -45,7 +45,7 @@ class LocalHolds:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         hold.ending = True
         if hold in self._writes:
-            # Whoever holds next must see what these have written.
+            # The next holder must see what these have written.
             self._ending[hold] = ended
         else:
             self.queue.remove(hold)

@@ -1,4 +1,4 @@
-"""What both held buckets share: the state of a hold, and who may use it."""
+"""Keep the state of a hold, and who may use it, for both held buckets."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Keeper:
 
 
 class HoldOptions:
-    """What a hold was asked for: its request, how long to wait, whom to tell of its loss."""
+    """Keep what a hold was asked for: request, time to wait, whom to notify of its loss."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class HeldState:
     _of: BaseBucket[Any, Any, Any]
     _options: HoldOptions
     _fenced: Scope | None = None
-    # Whether a with statement uses the hold.
+    # True while a with statement uses the hold.
     _is_entered = False
 
     @property

@@ -66,9 +66,9 @@ class HoldSession:
         self.scope, self._wanted, self._timeout = scope, wanted, timeout
         self._failing_since = monotonic()
         self._until = self._failing_since + wait
-        # Whether a daemon has begun to serve the wait.
+        # True once a daemon has begun to serve the wait.
         self._was_reached = False
-        # When the request was sent on this connection, None before.
+        # The time when the request was sent on this connection, None before.
         self._sent: float | None = None
         self._return_by: float | None = None
         self._stream = EventStream()
@@ -136,7 +136,7 @@ class HoldSession:
         is_repeatable = isinstance(failure, Busy) or _retry.is_repeatable(failure, "GET", self.path)
         give_up = self._failing_since + reach
         if self._was_reached:
-            # Who has waited already waits for a daemon that restarts, too.
+            # A waiter goes on waiting for a daemon that restarts, too.
             give_up = max(give_up, self._until)
         if not is_repeatable or now + pause > give_up:
             waited = max(reach, round(now - self._failing_since))

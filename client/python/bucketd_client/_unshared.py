@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Protocol
 
     class HasSocket(Protocol):
-        """What owns a socket: the blocking connection, or that of asyncio."""
+        """Own a socket, as the blocking connection and that of asyncio do."""
 
         _sock: Any
 

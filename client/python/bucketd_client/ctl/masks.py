@@ -13,7 +13,7 @@ from .parser import Usage
 from .session import MASK_SECRETS, Session
 
 MASK = {"$masked": True}
-# How often a bucket is read again that changes between its two reads.
+# A bucket that changes between its two reads is read again so many times.
 TRIES = 5
 
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 ERASE = "\r\x1b[K"
 # The escape sequence that removes the current progress bar, if any.
 erase = ""
-# What people see in place of a secret.
+# People see this in place of a secret.
 BULLETS = "••••"
 # The exit status by which a shell reports SIGPIPE.
 READER_GONE = 141
-# How many tolerated violations of one bucket are shown.
+# At most so many tolerated violations of one bucket are shown.
 MAX_WARNINGS = 20
 # Whether the last request has changed something.
 changed = False

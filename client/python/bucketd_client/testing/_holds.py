@@ -18,7 +18,7 @@ from .._errors import BucketError, error
 from ._model import Context, Key, check_name, timestamp
 
 MAX_WAIT_SECONDS, MAX_LABEL, MAX_FENCE, MAX_FENCES = 3600, 256, 200, 8
-# How long after ``start`` a holder may come back to its hold.
+# A holder may come back to its hold for so long after ``start``.
 GRACE_SECONDS = 5.0
 HEARTBEAT_SECONDS = 15.0
 WAITING, TAKEN, RELEASED = "waiting", "taken", "released"
@@ -142,7 +142,7 @@ class Holds:
     def __init__(self, changed: threading.Condition, is_live: Callable[[Context], bool]) -> None:
         self._changed, self._is_live = changed, is_live
         self._entries: list[Hold] = []
-        # What happened, for event streams.
+        # The change, for event streams.
         self.notices: list[tuple[str, dict[str, Any]]] = []
 
     @property

@@ -74,7 +74,7 @@ def end(options: Options) -> int:
 
 
 class Holders:
-    """Who holds which bucket now, for the list of buckets."""
+    """Find who holds which bucket now, for the list of buckets."""
 
     def __init__(self, session: Session) -> None:
         self._rows: dict[tuple[str, str | None], list[dict[str, Any]]] = {}

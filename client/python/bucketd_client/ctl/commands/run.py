@@ -29,7 +29,7 @@ ENDING = FORWARDED - {signal.SIGUSR1, signal.SIGUSR2}
 FROM_KEYBOARD = {signal.SIGINT, signal.SIGQUIT}
 # The si_code of a signal that a terminal raised.
 SENT_BY_KERNEL = 128
-# What the command is told about its context.
+# The command is told this about its context.
 _INFORMATION = {
     "BUCKETD_DEVICE": "device",
     "BUCKETD_JOB": "job",

@@ -72,7 +72,7 @@ class Holding:
         fences = [fence for fence in (self._outer, mine) if fence is not None]
         if not fences:
             return {}
-        # What all of these fences are good for.
+        # All of these fences are good for this.
         kinds = {self._kind, os.environ.get("BUCKETD_HOLD") if self._outer else None} - {None}
         kind = "device" if kinds == {"device"} else "job"
         return {"BUCKETD_FENCE": ", ".join(fences), "BUCKETD_HOLD": kind}

@@ -19,7 +19,7 @@ from .record import Key, Record, sync_directory
 
 
 class Saved(NamedTuple):
-    """Which state of a bucket is in the backup."""
+    """Name the state of a bucket that is in the backup."""
 
     revision: int
     updated_at: str | None

@@ -1,4 +1,4 @@
-"""What a migration would do: the new state of each bucket, checked by the new schema."""
+"""Plan a migration: the new state of each bucket, checked by the new schema."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Intent(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What has become of a bucket; ``created_at`` distinguishes it from one created anew."""
+    """Record what became of a bucket; ``created_at`` tells it from one created anew."""
 
     what: str
     created_at: str | None

@@ -1,4 +1,4 @@
-"""How a migration changes one bucket: by a JSON Patch, or by a command."""
+"""Change one bucket by a JSON Patch, or by a command."""
 
 from __future__ import annotations
 

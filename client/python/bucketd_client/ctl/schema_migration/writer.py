@@ -20,9 +20,9 @@ from .plan import Computer, Refusal, repeated
 from .record import CHANGED, REMOVED, SAME, UNKNOWN, Intent, Key, Record, agrees
 from .transform import Bucket, Refused
 
-# How many buckets one write of the record covers.
+# One write of the record covers so many buckets.
 CHUNK = 200
-# How often a bucket that changes meanwhile is computed again.
+# A bucket that changes meanwhile is computed again so many times.
 TRIES = 5
 PRECONDITION = 6
 # A bucket in a list; None for one that has been changed since.
@@ -30,7 +30,7 @@ Row = Optional[dict[str, Any]]
 
 
 class Change(NamedTuple):
-    """What is recorded of a change, and the whole new bucket."""
+    """Keep what is recorded of a change, and the whole new bucket."""
 
     intent: Intent
     after: Bucket
