@@ -27,7 +27,7 @@ class Shell:
     @property
     def environ(self) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("BUCKETD_", "PYTEST_"))}
-        return {**clean, "BUCKETD_SOCKET": self.daemon.socket}
+        return {**clean, "BUCKETD_SOCKET": self.daemon.socket, "NO_COLOR": "1"}
 
     def __call__(
         self, *words: str, stdin: str = "", env: dict[str, str] | None = None
