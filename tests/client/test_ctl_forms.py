@@ -102,14 +102,24 @@ def test_each_form_of_each_command(ctl: Shell, command: str, form: str) -> None:
     assert seen.startswith(("[", "{")) == is_json
 
 
-def test_a_table_fits_a_terminal_of_80_columns(ctl: Shell) -> None:
-    device, job = "fits-" + "d" * 60, "j" * 100
-    ctl.json("set", "-d", device, "-j", job, "a=1")
-    lines = ctl.on_terminal("list", "-d", device).splitlines()
-    assert max(map(len, lines)) <= 80
-    assert "…" in lines[1]
-    assert lines[1].rstrip().endswith("s ago")
-    assert job in ctl("list", "-d", device, "-o", "table").stdout
+def test_a_table_fits_a_terminal_of_80_columns(ctl: Shell, device: str) -> None:
+    """Columns that say nothing go first, then texts are cut; names are never cut."""
+    label = "a run with a long label, as it comes from a scheduler of jobs"
+    made = ctl.json("context", "create", "-d", device, "--ttl", "60", "--label", label)
+    words = ("context", "list")
+    head, *rows = ctl.on_terminal(*words, columns=80).splitlines()
+    row = next(row for row in rows if made["id"] in row)
+    assert max(map(len, [head, *rows])) <= 80
+    assert label[:8] in row
+    assert label not in row
+    assert f"  {device}  " in row
+    assert "AUTOMATION" not in head
+    for shown in (ctl(*words, "-o", "table").stdout, ctl.on_terminal(*words)):
+        assert label in shown
+        assert "AUTOMATION" in shown
+    long = "d" * 128
+    ctl.json("set", "-d", long, "a=1")
+    assert long in ctl.on_terminal("list", "-d", long, columns=80)
 
 
 def test_colours(ctl: Shell, device: str) -> None:

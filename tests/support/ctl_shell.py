@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import struct
 import subprocess
 import sys
 import termios
@@ -27,7 +28,7 @@ class Shell:
     @property
     def environ(self) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("BUCKETD_", "PYTEST_"))}
-        return {**clean, "BUCKETD_SOCKET": self.daemon.socket, "NO_COLOR": "1"}
+        return {**clean, "BUCKETD_SOCKET": self.daemon.socket}
 
     def __call__(
         self, *words: str, stdin: str = "", env: dict[str, str] | None = None
@@ -60,12 +61,16 @@ class Shell:
             timeout=30,
         )
 
-    def on_terminal(self, *words: str, env: dict[str, str] | None = None) -> str:
-        """Run a command on a pseudo-terminal, and return what a person sees."""
+    def on_terminal(self, *words: str, env: dict[str, str] | None = None, columns: int = 0) -> str:
+        """Run a command on a pseudo-terminal; return what a person sees, without colours.
+
+        Nothing is known of its width if ``columns`` is 0.
+        """
         ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
         process = subprocess.Popen(
             [*CTL, *words],
-            env={**self.environ, **(env or {})},
+            env={**self.environ, "NO_COLOR": "1", **(env or {})},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

@@ -162,7 +162,7 @@ def _refuse(
 def _wants_json(argv: list[str]) -> bool:
     """Report whether --json is among the options, of whatever can be understood of them."""
     words = argv[: argv.index("--")] if "--" in argv else argv
-    return "--json" in words and words[0] != "run"
+    return "--json" in words[1:] and words[0] != "run"
 
 
 def _complain(message: str, status: int, details: list[object] | None = None) -> int:

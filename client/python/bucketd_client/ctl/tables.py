@@ -15,6 +15,8 @@ from .output import Cell
 MIN_WIDTH = 8
 # The names of the first column are shown once for each group of rows.
 GROUPED = "DEVICE"
+# These are copied to a command line, so they are never cut.
+WHOLE = ("ID", "DEVICE", "JOB", "KEY")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -61,10 +63,14 @@ def _table(headers: list[str], rows: list[list[str]]) -> list[str]:
     if on_terminal and headers[0] == GROUPED:
         _show_once(texts)
     widths = [max(map(width, column)) for column in zip(headers, *texts)]
-    if on_terminal:
-        _fit(widths, is_right)
-    shown = [_line(headers, widths, is_right)]
-    lines = [colours.paint(line, colours.BOLD) for line in shown]
+    if on_terminal and (room := _terminal_width()):
+        _fit(
+            widths,
+            room,
+            texts,
+            [not right and h not in WHOLE for right, h in zip(is_right, headers)],
+        )
+    lines = [colours.paint(_line(headers, widths, is_right), colours.BOLD)]
     for row, text in zip(rows, texts):
         paints = [cell.colour if isinstance(cell, Cell) else "" for cell in row]
         lines.append(_line(text, widths, is_right, paints))
@@ -77,22 +83,33 @@ def _show_once(texts: list[list[str]]) -> None:
         before, row[0] = row[0], "" if row[0] == before else row[0]
 
 
-def _fit(widths: list[int], is_right: list[bool]) -> None:
-    """Make the widest columns of text narrower, until a line fits the terminal."""
-    room = _terminal_width() - 2 * (len(widths) - 1)
-    texts = [i for i, right in enumerate(is_right) if not right]
-    while sum(widths) > room and texts:
-        widest = max(texts, key=lambda i: widths[i])
+def _fit(widths: list[int], room: int, texts: list[list[str]], may_shrink: list[bool]) -> None:
+    """Make columns narrower until a line fits the terminal: those that say nothing, then texts.
+
+    A width of 0 leaves a column out.
+    """
+    for place in range(len(widths)):
+        if _total(widths) > room and all(row[place] == "-" for row in texts):
+            widths[place] = 0
+    shrinking = [place for place, may in enumerate(may_shrink) if may]
+    while (excess := _total(widths) - room) > 0 and shrinking:
+        widest = max(shrinking, key=lambda place: widths[place])
         if widths[widest] <= MIN_WIDTH:
             return
-        widths[widest] = max(MIN_WIDTH, widths[widest] - (sum(widths) - room))
+        widths[widest] = max(MIN_WIDTH, widths[widest] - excess)
+
+
+def _total(widths: list[int]) -> int:
+    shown = [wide for wide in widths if wide]
+    return sum(shown) + 2 * (len(shown) - 1)
 
 
 def _terminal_width() -> int:
+    """Return the columns of the terminal; 0 if they are not known."""
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+        return os.get_terminal_size(sys.stdout.fileno()).columns
     except OSError:
-        return 80
+        return 0
 
 
 def _line(
@@ -100,6 +117,8 @@ def _line(
 ) -> str:
     parts = []
     for place, (cell, wide, right) in enumerate(zip(cells, widths, is_right)):
+        if not wide:
+            continue
         text = cell if width(cell) <= wide else _cut(cell, wide)
         blanks = " " * (wide - width(text))
         colour = paints[place] if paints else ""
