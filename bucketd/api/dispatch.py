@@ -91,7 +91,7 @@ def admit(services: Services, peer: access.Peer, resolved: ResolvedRequest, leng
     """
     route, token_hash = resolved.route, resolved.token_hash
     context = None if token_hash is None else services.contexts.find(token_hash)
-    route.access(services.operators.include(peer), resolved.has_authorization, context)
+    route.access(services.operators, peer, resolved.has_authorization, context)
     if resolved.malformed is not None:
         raise resolved.malformed
     if route.accepts and resolved.media_type is None:

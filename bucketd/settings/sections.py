@@ -137,6 +137,16 @@ def in_force(settings: Settings) -> dict[str, Any]:
     }
 
 
+def changed(settings: Settings) -> dict[str, Any]:
+    """Return by "section.key" the values that somebody has set, and that are not the default."""
+    default = {f"{section}.{key}": d for section in SECTIONS for key, d in fields(section).items()}
+    return {
+        name: value
+        for name, value in in_force(settings).items()
+        if name in settings.origins and value != default[name]
+    }
+
+
 def shown(settings: Settings) -> dict[str, dict[str, Any]]:
     """Return the ``value`` and the ``origin`` of every setting by "section.key"."""
     return {
