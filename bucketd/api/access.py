@@ -64,6 +64,11 @@ class Operators:
 _user_names: dict[int, str] = {}
 
 
+def known_user_name(uid: int) -> str | None:
+    """Return what ``user_name`` would, without a wait; None if the user was not looked up yet."""
+    return _user_names.get(uid)
+
+
 async def user_name(uid: int) -> str:
     """Return the name of a user, or the number of one that has no name.
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..concurrency import INLINE_MAX_BYTES, offload
 from ..core.contexts import Context
 from ..errors import InvalidRequest
-from ..model import strict_json
+from ..model import author, strict_json
+from ..model.author import Author
 from ..model.bucket import BucketKey, check_name
 from ..model.preconditions import Preconditions
 from .access import Peer
@@ -92,6 +93,13 @@ class Request:
         if self.target is None:
             raise TypeError("a bucket handler serves a route that names no bucket")
         return self.target
+
+    def author(self, user: str) -> Author:
+        """Return who asks, as the author of a change; ``user`` is the name of the peer's user."""
+        context = self.context
+        if context is None:
+            return author.known(user)
+        return author.known(user, context.id, context.device, context.job, context.label)
 
     async def json(self, then: Callable[[Any], T]) -> T:
         """Return what ``then`` makes of the body, in a worker thread where that is large."""
