@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = _load(options)
         if options.check_config:
             return 0 if options.quiet else _print_settings(settings, options.changed)
-        logs.to_stderr(settings.log.level, os.environ)
+        logs.configure(settings.log, os.environ)
         manager = Manager.from_environ(os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(Daemon(settings, lambda: _load(options), manager).run())

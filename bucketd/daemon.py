@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
 
-from . import process, startup
+from . import logs, process, startup
 from .api.access import Operators
 from .api.handlers.contexts import sweep
 from .api.services import Services
@@ -186,7 +187,7 @@ class Daemon:
             self._status.reload_failed(str(error))
             log.error("%s", self._status.settings_problem)
             return
-        logging.getLogger().setLevel(new.log.level.upper())
+        logs.configure(new.log, os.environ)
         self._contexts.limits(**_context_limits(new))
         self._services.buckets = self._buckets(new)
         self._retention.days = new.retention.days

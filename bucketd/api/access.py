@@ -101,9 +101,7 @@ def anyone(_operators: Operators, _peer: Peer, _token_sent: bool, _context: Cont
     """Allow everybody."""
 
 
-def operator(
-    operators: Operators, peer: Peer, token_sent: bool, _context: Context | None
-) -> None:
+def operator(operators: Operators, peer: Peer, token_sent: bool, _context: Context | None) -> None:
     """Allow an operator who sends no token."""
     if not operators.include(peer):
         raise Forbidden(

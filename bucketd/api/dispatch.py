@@ -11,7 +11,7 @@ from functools import lru_cache
 from ..core.contexts import hash_of
 from ..errors import Forbidden, InvalidRequest, ShuttingDown, TooLarge
 from ..model.bucket import BucketKey, check_name
-from . import access, headers
+from . import access, audit, headers
 from .headers import NO_PRECONDITIONS, Headers
 from .request import Request, ResolvedRequest, Target
 from .responses import Reply, refusal
@@ -123,6 +123,7 @@ def handle(services: Services, peer: access.Peer, resolved: ResolvedRequest, bod
     try:
         request = admit(services, peer, resolved, len(body))
         request.body = body
-        return resolved.route.handler(request)
+        reply = resolved.route.handler(request)
+        return audit.logged(request, reply) if resolved.route.is_operators_change else reply
     except Exception as error:
         return refusal(error)

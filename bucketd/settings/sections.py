@@ -85,6 +85,7 @@ class RetentionSettings:
 @dataclass(frozen=True, slots=True)
 class Log:
     level: str = "info"
+    format: str = "auto"
     slow_request_seconds: float = 1.0
 
 
@@ -126,6 +127,7 @@ SECTIONS: dict[str, Any] = {
 # Sections that take effect at the start only; a reload does not change them.
 AT_START = ("paths", "socket", "store", "store_etcd")
 LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "text", "json")
 
 
 def in_force(settings: Settings) -> dict[str, Any]:

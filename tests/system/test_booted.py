@@ -134,6 +134,20 @@ def test_who_may_do_what(machine: Machine) -> None:
     assert after.returncode == 3  # it was revoked when the command ended
 
 
+def test_the_journal_has_text_and_fields(machine: Machine) -> None:
+    set_one(machine, "told", SECRET)
+    entry = "journalctl -u bucketd.service -o {} DEVICE=phone JOB=told"
+    (told,) = machine.run(entry.format("cat")).stdout.splitlines()
+    assert re.fullmatch(
+        r"root, uid 0 \(pid \d+, bucketctl/[\d.]+ \(set\)\): "
+        r"PATCH /v1/devices/phone/jobs/told/bucket, revision 1",
+        told,
+    )
+    fields = json.loads(machine.run(entry.format("json")).stdout)
+    assert (fields["REVISION"], fields["OPERATOR_UID"], fields["PRIORITY"]) == ("1", "0", "6")
+    assert fields["_SYSTEMD_UNIT"] == "bucketd.service"
+
+
 def test_a_member_of_the_group_is_an_operator(machine: Machine) -> None:
     """The refusal says the command; a new login has the group."""
     refused = machine.run("bucketctl list", "bob", check=False)

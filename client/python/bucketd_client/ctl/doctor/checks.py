@@ -254,7 +254,7 @@ def problems(status: dict[str, Any]) -> Iterator[Finding]:
 def settings(status: dict[str, Any]) -> Iterator[Finding]:
     """Report settings in the files that the daemon could not use at the last reload."""
     if problem := status.get("settings_problem"):
-        fix = "correct the file (bucketd --check-config shows the error), then systemctl reload bucketd"
+        fix = "correct the file (bucketd --check-config shows the error), then reload bucketd"
         yield Finding(PROBLEM, "settings", str(problem), fix)
 
 
