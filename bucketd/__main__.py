@@ -82,7 +82,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     commands = parser()
     options = commands.parse_args(argv)
     if (options.changed or options.quiet) and not options.check_config:
-        commands.error("--changed and --quiet belong to --check-config")
+        commands.error("cannot use --changed or --quiet without --check-config")
     return options
 
 
