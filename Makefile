@@ -8,7 +8,7 @@ NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&
 
 .PHONY: help venv tools node node-built console console-built lint test test-python test-node test-shuffled test-newest test-oldest \
 	test-pythons test-armhf test-systemd test-packages test-fleet demo demo-fleet \
-	crash abuse fuzz fleet-faults schemastore bench docs audit install uninstall wheels npm zipapp deb clean
+	crash abuse fuzz fleet-faults schemastore bench docs proofs audit install uninstall wheels npm zipapp deb clean
 
 help:
 	@echo "make demo    the login automation over a daemon that is killed in between"
@@ -33,6 +33,7 @@ help:
 	@echo "make bench   figures beside those of Redis, etcd, SQLite and plain files"
 	@echo "make audit   what is known to be vulnerable in the packages that are locked"
 	@echo "make docs    write the pages of docs/ that are made of the code"
+	@echo "make proofs  run the commands of docs/PROOFS.md (PROOFS=… some of them), and write when each passed"
 	@echo "make wheels npm zipapp  packages for pip and npm, and bucketctl as one file, into DIST (dist)"
 	@echo "make deb     a Debian package for the release and architecture of this host, into DIST"
 	@echo "make console the page of bucketctl console, into the Python client (Node 18 or newer)"
@@ -216,6 +217,10 @@ bench: venv $(if $(NODE),node-built)
 
 docs: venv
 	@$(BIN)/python docs/generate.py
+
+# The rows of docs/PROOFS.md that have the words of PROOFS; what passes gets its day and commit there.
+proofs: tools $(if $(NODE),node-built)
+	@$(BIN)/python release/proofs.py $(PROOFS)
 
 install uninstall:
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" PYTHON="$(PYTHON)" sh systemd/install.sh $@

@@ -21,6 +21,7 @@ class Route:
 
     ``accepts``: the media types of the body, where it takes one. A route that does not speak JSON
     answers in its one form, whatever Accept asks for. One that ``may_wait`` is not slow if it does.
+    A POST that ``only_reads`` changes nothing.
     """
 
     path: str
@@ -31,11 +32,18 @@ class Route:
     accepts: tuple[str, ...] = ()
     speaks_json: bool = True
     may_wait: bool = False
+    only_reads: bool = False
 
     @property
     def of_bucket(self) -> bool:
         """Report whether the route is about one bucket, or the hold of what one belongs to."""
         return self.path.endswith(("/bucket", "/bucket/events", "/hold"))
+
+    @property
+    def is_operators_change(self) -> bool:
+        """Report whether an operator changes something that is stored; a hold is not."""
+        changes = not (self.method == "GET" or self.only_reads or self.may_wait)
+        return changes and self.access is access.operator
 
 
 ANYONE, OPERATOR = access.anyone, access.operator
@@ -156,7 +164,14 @@ ROUTES = (
         "force dry_run existing",
         _DOCUMENT,
     ),
-    Route("/v1/schemas/{automation}/check", "POST", OPERATOR, schemas.check, accepts=_DOCUMENT),
+    Route(
+        "/v1/schemas/{automation}/check",
+        "POST",
+        OPERATOR,
+        schemas.check,
+        accepts=_DOCUMENT,
+        only_reads=True,
+    ),
     Route("/v1/status", "GET", OPERATOR, status.status),
 )
 

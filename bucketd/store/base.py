@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from ..model.author import UNKNOWN, Author
 from ..model.bucket import BucketKey, Snapshot
 from ..model.changes import Change
 from ..model.preconditions import Preconditions
@@ -182,13 +183,15 @@ class Store(Protocol):
         change: Change,
         preconditions: Preconditions,
         automation: str | None = None,
+        author: Author = UNKNOWN,
     ) -> asyncio.Future[Snapshot]:
         """Read, check the preconditions, change and write as one step; return its future.
 
         The future is done once the change is durable. The fences of ``preconditions``, and the
         exclusive holds of others, are checked in this step, too: HoldLost, Held.
 
-        Commits of one bucket happen in order. ``automation`` is recorded with the bucket.
+        Commits of one bucket happen in order. ``automation`` is recorded with the bucket, and
+        ``author`` with the change.
         """
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from typing import Any
 
 from ...errors import InvalidRequest
+from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
@@ -114,8 +115,9 @@ class ShardedStore:
         change: Change,
         preconditions: Preconditions,
         automation: str | None = None,
+        author: Author = UNKNOWN,
     ) -> asyncio.Future[Snapshot]:
-        return self._of(key).commit(key, change, preconditions, automation)
+        return self._of(key).commit(key, change, preconditions, automation, author)
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         """List one shard after another; a cursor joins the current shard and its own cursor."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from ...errors import BucketCorrupt, BucketdError, Internal
 from ...model.apply import apply, next_snapshot
+from ...model.author import EDIT, UNKNOWN, Author
 from ...model.bucket import ABSENT, BucketKey, Snapshot
 from ..holds import HoldQueue
 from .batch import INGEST, Batch, Commit
@@ -71,11 +72,11 @@ class Applier:
         now = loaded.snapshot
         if not loaded.verified:
             # Responses show the edit even if this commit fails, so the edit is journaled first.
-            self._add(batch, key, now, now, published=loaded.before)
+            self._add(batch, key, now, now, loaded.before, EDIT)
         after, warnings = apply(commit.change, commit.preconditions, commit.automation, key, now)
         if after is now:
             return now.with_warnings(warnings)
-        self._add(batch, key, now, after, published=now)
+        self._add(batch, key, now, after, now, commit.author)
         after = after.with_warnings(warnings)
         if now.recovered is None or not after.revision:
             return after
@@ -88,7 +89,7 @@ class Applier:
         # Nothing can be tolerated without a bucket to compare with.
         bucket, _ = change.result(None, bound)
         after = next_snapshot(last, bucket, bound, change.metadata)
-        self._add(batch, commit.key, last, after, published=good)
+        self._add(batch, commit.key, last, after, good, commit.author)
         self._corrupt[commit.key] = self._files.quarantine_name(commit.key)
         return after
 
@@ -102,7 +103,7 @@ class Applier:
         what = f"{damage}; kept as {self._files.path}/{kept}, revision {good.revision} goes on"
         log.error("cannot read %s: %s", key, what)
         good = good._replace(recovered=(good.revision, what))
-        self._add(batch, key, good, good, published=good)
+        self._add(batch, key, good, good, good, UNKNOWN)
         self._corrupt[key] = kept
         return good
 
@@ -129,7 +130,8 @@ class Applier:
         before: Snapshot,
         after: Snapshot,
         published: Snapshot | None,
+        author: Author,
     ) -> None:
         self._files.check_writable(key)
         self._unrecoverable.discard(key)
-        batch.add(key, before, after, published)
+        batch.add(key, before, after, published, author)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ...errors import BucketdError
+from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
@@ -27,6 +28,7 @@ class Commit:
     change: Change
     preconditions: Preconditions
     automation: str | None = None
+    author: Author = UNKNOWN
     future: asyncio.Future[Snapshot] | None = None
 
 
@@ -59,10 +61,15 @@ class Batch:
     _differences: dict[int, Record] = field(default_factory=dict)
 
     def add(
-        self, key: BucketKey, before: Snapshot, after: Snapshot, published: Snapshot | None
+        self,
+        key: BucketKey,
+        before: Snapshot,
+        after: Snapshot,
+        published: Snapshot | None,
+        author: Author,
     ) -> None:
         """Record a change; ``published`` is the state that watchers know, where that is known."""
-        record, payload = Record(key, before.etag, after), None
+        record, payload = Record(key, before.etag, after, author), None
         earlier = self.newest.get(key)
         base = self.base_of(key) if earlier is None else earlier.etag
         if base is not None and base == before.etag != after.etag and after.revision:

@@ -76,7 +76,8 @@ class Flusher:
                     del self.corrupt[key]
                 self._files.put(key, snapshot)
             except OSError as error:
-                log.error("cannot write %s: %s", self._files.name(key), error)
+                about = {"fields": key.fields}
+                log.error("cannot write %s: %s", self._files.name(key), error, extra=about)
                 self.flush_error = errors.refusal(
                     "write while files cannot be brought up to date", error
                 )

@@ -10,7 +10,8 @@ Version 2, little-endian:
 
 A change is a JSON object: the names of its bucket, the ETag ``base`` of the state before, and in
 ``after`` the state that it left (null: deleted). That state is whole, ``bucket`` included, or a
-difference to the state before: the members in ``set`` and the keys in ``removed``. The first change
+difference to the state before: the members in ``set`` and the keys in ``removed``. ``by`` says who
+made the change, where that is known. The first change
 of a bucket in a segment, and after each position that a checkpoint may name, is whole, since a file
 that was not synced may be torn. Version 1 has whole states alone.
 
@@ -32,6 +33,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from ...model import strict_json
+from ...model.author import UNKNOWN, Author
 from ...model.bucket import ABSENT, BucketKey, Snapshot
 from ...model.document import EMPTY, Document, Members
 
@@ -60,7 +62,7 @@ class Difference(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One acknowledged change: the state after it (ABSENT: deleted), and the ETag before it.
+    """One acknowledged change: the state after it (ABSENT: deleted), the ETag before, and who.
 
     With a ``difference`` the state is not complete: it lacks its bucket.
     """
@@ -68,6 +70,7 @@ class Record(NamedTuple):
     key: BucketKey
     base: str | None
     after: Snapshot
+    author: Author = UNKNOWN
     difference: Difference | None = None
 
     def completed(self, before: Snapshot | None) -> Record:
@@ -81,7 +84,7 @@ class Record(NamedTuple):
                 "files then have what was durable in them"
             )
         bucket = before.bucket.changed(*self.difference)
-        return Record(self.key, self.base, self.after._replace(bucket=bucket))
+        return Record(self.key, self.base, self.after._replace(bucket=bucket), self.author)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -145,8 +148,7 @@ def encode(record: Record) -> bytes:
     after, state = record.after, None
     if after.revision:
         state = {**_metadata(after), "bucket": orjson.Fragment(after.bucket.text)}
-    text = orjson.dumps({"base": record.base, "after": state})
-    return prefix(record.key) + text[1:]
+    return b"%b%b}" % (prefix(record.key), _encoded({"base": record.base, "after": state}, record))
 
 
 def encode_difference(record: Record, before: Document) -> bytes | None:
@@ -166,9 +168,15 @@ def encode_difference(record: Record, before: Document) -> bytes | None:
     head = {"base": record.base, "after": _metadata(record.after), "removed": removed}
     return b'%b%b,"set":{%b}}' % (
         prefix(record.key),
-        orjson.dumps(head)[1:-1],
+        _encoded(head, record),
         b",".join(changed.values()),
     )
+
+
+def _encoded(members: dict[str, Any], record: Record) -> bytes:
+    """Return members of a payload without braces, with the author where that is known."""
+    text = orjson.dumps(members)[1:-1]
+    return text if record.author is UNKNOWN else b'%b,"by":%b' % (text, record.author.json)
 
 
 def _metadata(after: Snapshot) -> dict[str, Any]:
@@ -190,13 +198,14 @@ def decode(payload: bytes) -> Record:
     """Return the change in a payload; one with a difference is yet to be completed."""
     value = orjson.loads(payload)
     key = BucketKey(str(value["device"]), value["job"])
-    base, state = value["base"], value["after"]
+    base, state, author = value["base"], value["after"], Author.read(value.get("by"))
     if not isinstance(state, dict):
-        return Record(key, base, ABSENT)
+        return Record(key, base, ABSENT, author)
     if "set" in value:
         difference = Difference(strict_json.split(value["set"]), value["removed"])
-        return Record(key, base, Snapshot(EMPTY, **state), difference)
-    return Record(key, base, Snapshot(**{**state, "bucket": Document.of(state["bucket"])}))
+        return Record(key, base, Snapshot(EMPTY, **state), author, difference)
+    after = Snapshot(**{**state, "bucket": Document.of(state["bucket"])})
+    return Record(key, base, after, author)
 
 
 def encode_checkpoint(upto: JournalPosition) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any
 from ...errors import BucketCorrupt, BucketdError
 from ...fs import errors, unlinked
 from ...fs.locks import WriteLock
+from ...model.author import UNKNOWN, Author
 from ...model.bucket import ABSENT, BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
@@ -107,8 +108,9 @@ class FileStore:
         change: Change,
         preconditions: Preconditions,
         automation: str | None = None,
+        author: Author = UNKNOWN,
     ) -> asyncio.Future[Snapshot]:
-        future = self._committer.commit(Commit(key, change, preconditions, automation))
+        future = self._committer.commit(Commit(key, change, preconditions, automation, author))
         for fence in preconditions.fences:
             self.holds.follow(fence, future)
         return future
