@@ -1,4 +1,4 @@
-"""The table of results: work, contestants, times, and the ratio with its goal."""
+"""The tables of results: one for each topic, and one that compares the ratios with their goals."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from pathlib import Path
 
 from .timing import Samples
 
-BEGIN, END = "<!-- written by make bench -->", "<!-- to here -->"
+# The parts of a page that ``--write`` replaces.
+TABLES = ("<!-- written by make bench -->", "<!-- to here -->")
+GOALS = ("<!-- goals, written by make bench -->", "<!-- to here, goals -->")
 
 
 @dataclass
 class Row:
-    """A row of the table. ``goal`` is a bound, ("<=", 0.7) or (">=", 3.0), or None."""
+    """A comparison. ``goal`` is a bound, ("<=", 0.7) or (">=", 3.0), or None."""
 
+    topic: str
     work: str
     ours: str
     peer: str
@@ -34,7 +37,10 @@ class Row:
 
 @dataclass
 class Report:
+    """The rows of a run; ``topic`` is the one to which rows are added."""
+
     rows: list[Row] = field(default_factory=list)
+    topic: str = ""
     notes: list[str] = field(default_factory=list)
 
     def add(
@@ -47,7 +53,8 @@ class Report:
         sense: str,
         goal: float | None,
     ) -> None:
-        self.rows.append(Row(work, ours, peer, theirs, round(ratio, 3), sense, goal))
+        ratio = round(ratio, 3)
+        self.rows.append(Row(self.topic, work, ours, peer, theirs, ratio, sense, goal))
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -57,34 +64,45 @@ class Report:
         rows = [{**asdict(row), "met": row.met} for row in self.rows]
         return json.dumps({"machine": machine(), "rows": rows, "notes": self.notes}, indent=2)
 
-    def as_table(self) -> str:
-        head = ["work", "bucketd", "peer", "its figure", "ratio", "goal", ""]
+    def as_text(self) -> str:
+        return f"{self.as_tables()}\n\n### Goals\n\n{self.as_goals()}"
+
+    def as_tables(self) -> str:
+        """Return the machine and one table for each topic."""
+        parts = [machine()]
+        for topic in dict.fromkeys(row.topic for row in self.rows):
+            of_topic = [row for row in self.rows if row.topic == topic]
+            lines = [[r.work, r.ours, r.peer, r.theirs, f"{r.ratio:.2f}"] for r in of_topic]
+            table = _table(["work", "bucketd", "peer", "its figure", "ratio"], lines)
+            parts.append(f"### {topic}\n\n{table}")
+        return "\n\n".join([*parts, *self.notes])
+
+    def as_goals(self) -> str:
+        """Return the table of the ratios that have a goal."""
         lines = [
-            [
-                row.work,
-                row.ours,
-                row.peer,
-                row.theirs,
-                f"{row.ratio:.2f}",
-                _goal(row),
-                "" if row.goal is None else "yes" if row.met else "NO",
-            ]
+            [row.work, row.peer, f"{row.ratio:.2f}", _goal(row), "yes" if row.met else "NO"]
             for row in self.rows
+            if row.goal is not None
         ]
-        widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-        text = [_line(head, widths), _line(["-" * width for width in widths], widths)]
-        text += [_line(line, widths) for line in lines]
-        return "\n".join([machine(), "", *text, "", *self.notes]).rstrip()
+        return _table(["work", "peer", "ratio", "goal", "met"], lines)
 
     def write_into(self, path: Path) -> None:
-        """Replace the text between the two markers of a page by the table."""
-        before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        path.write_text(f"{before}{BEGIN}\n{self.as_table()}\n{END}{after}", encoding="utf-8")
+        """Replace the texts between the markers of a page by the tables."""
+        page = path.read_text(encoding="utf-8")
+        for (begin, end), text in ((TABLES, self.as_tables()), (GOALS, self.as_goals())):
+            before, _, rest = page.partition(begin)
+            page = f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
+        path.write_text(page, encoding="utf-8")
 
 
 def _goal(row: Row) -> str:
     return "" if row.goal is None else f"{'≤' if row.sense == '<=' else '≥'} {row.goal:g}"
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    rule = ["-" * width for width in widths]
+    return "\n".join(_line(line, widths) for line in [head, rule, *lines])
 
 
 def _line(cells: list[str], widths: list[int]) -> str:

@@ -33,8 +33,9 @@ ARCHITECTURE = (REPO / "ARCHITECTURE.md").read_text()
 
 
 def documented_settings() -> dict[str, Any]:
-    """What config/bucketd.toml sets, and what it sets once the ``#`` before a key is taken away."""
+    """What config/bucketd.toml sets once the ``#`` before each key is taken away."""
     text = (REPO / "config" / "bucketd.toml").read_text()
+    assert re.findall(r"^\w.*", text, flags=re.M) == []
     document = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.M))
     document["store.etcd"] = document["store"].pop("etcd")
     return {f"{s}.{k}": v for s, table in document.items() for k, v in table.items()}
@@ -124,7 +125,7 @@ def test_the_commands_of_the_readme_print_what_it_says(home: Path) -> None:
 
 
 # Those that say by themselves how a daemon is had, and those that take it for granted.
-@pytest.mark.parametrize("name", ["tutorial"])
+@pytest.mark.parametrize("name", ["tutorial", "sessions"])
 def test_the_commands_of_a_lesson_print_what_it_says(name: str, home: Path) -> None:
     documents.check(REPO / "docs" / f"{name}.md", home)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..concurrency import INLINE_MAX_BYTES, offload
 from ..core.contexts import Context
 from ..errors import InvalidRequest
-from ..model import strict_json
+from ..model import author, strict_json
+from ..model.author import Author
 from ..model.bucket import BucketKey, check_name
 from ..model.preconditions import Preconditions
 from .access import Peer
@@ -76,7 +77,8 @@ class ResolvedRequest:
 class Request:
     """Hold the input of a handler: the peer, the resolved head, the token's context, and the body.
 
-    ``target``: the bucket, on a route that is about one.
+    ``target``: the bucket, on a route that is about one. ``about``: the names that a
+    handler has found a change to be about, for the log.
     """
 
     services: Services
@@ -85,6 +87,7 @@ class Request:
     context: Context | None
     target: Target | None
     body: bytes = b""
+    about: BucketKey | None = None
 
     @property
     def bucket(self) -> Target:
@@ -92,6 +95,13 @@ class Request:
         if self.target is None:
             raise TypeError("a bucket handler serves a route that names no bucket")
         return self.target
+
+    def author(self, user: str) -> Author:
+        """Return who asks, as the author of a change; ``user`` is the name of the peer's user."""
+        context = self.context
+        if context is None:
+            return author.known(user)
+        return author.known(user, context.id, context.device, context.job, context.label)
 
     async def json(self, then: Callable[[Any], T]) -> T:
         """Return what ``then`` makes of the body, in a worker thread where that is large."""

@@ -32,6 +32,8 @@ STATUS = {
     "request_timeout": 408,
     "patch_failed": 409,
     "schema_conflict": 409,
+    "undo_conflict": 409,
+    "not_kept": 410,
     "precondition_failed": 412,
     "hold_lost": 412,
     "too_large": 413,
@@ -71,13 +73,14 @@ class Stream(Protocol):
 class Response:
     """What is sent back. ``head``: status line and header fields but Date and Connection.
 
-    ``parts`` are joined to the body.
+    ``parts`` are joined to the body. ``revision``: of the bucket that the response is about.
     """
 
     status: int
     head: bytes
     parts: tuple[bytes, ...]
     stream: Stream | None = None
+    revision: int | None = None
 
 
 @dataclass(slots=True)
@@ -162,9 +165,14 @@ class ResponseTemplate:
     def fill(self, now: Snapshot) -> Response:
         """Return the response about this state of the bucket."""
         pieces, size = ((), 0) if self._minimal else (now.bucket.pieces, now.bucket.size)
-        if now.recovered is None and now.stale_seconds is None and not now.warnings:
+        if (
+            now.undone is None
+            and now.recovered is None
+            and now.stale_seconds is None
+            and not now.warnings
+        ):
             head, after = self._around(now.etag, now.revision, size)
-            return Response(200, head, (self._before, *pieces, after))
+            return Response(200, head, (self._before, *pieces, after), None, now.revision)
         field = members = b""
         if now.recovered is not None:
             recovered = dict(zip(("revision", "reason"), now.recovered, strict=True))
@@ -174,9 +182,11 @@ class ResponseTemplate:
             members += b',"stale_seconds":%.3f' % now.stale_seconds
         if now.warnings:
             members += b',"warnings":' + orjson.dumps(now.warnings)
+        if now.undone is not None:
+            members += b',"undone":%d' % now.undone
         # These members may be large, so the cache does not keep them.
         head, after = self._render(now.etag, now.revision, size, field, members)
-        return Response(200, head, (self._before, *pieces, after))
+        return Response(200, head, (self._before, *pieces, after), None, now.revision)
 
     def _render(
         self, etag: str | None, revision: int, size: int, field: bytes = b"", members: bytes = b""
@@ -196,12 +206,17 @@ MINIMAL = ResponseTemplate("", minimal=True)
 def refusal(error: BaseException) -> Response:
     """Return the error envelope; an unexpected error is logged and its text not sent."""
     request_id = secrets.token_hex(6)
+    fields = {"request_id": request_id}
     if isinstance(error, BucketdError):
+        key = error.extra.get("key")
+        fields |= key.fields if key is not None else {}
         # A client can cause as many errors as it likes, so those are logged for debugging only.
         level = logging.WARNING if isinstance(error, Failure) else logging.DEBUG
-        log.log(level, "request %s: %s: %s", request_id, error.code, error.message)
+        what = (request_id, error.code, error.message)
+        log.log(level, "request %s: %s: %s", *what, extra={"fields": fields})
     else:
-        log.error("request %s: unexpected error", request_id, exc_info=error)
+        about = {"fields": fields}
+        log.error("request %s: unexpected error", request_id, exc_info=error, extra=about)
         error = Internal("cannot answer: unexpected error; the daemon's log has its cause")
     headers = {**_JSON_HEADERS, "X-Request-Id": request_id}
     if error.code in RETRY_AFTER:

@@ -13,11 +13,14 @@ import orjson
 from ..concurrency import INLINE_MAX_BYTES, KeyedLocks, offload
 from ..errors import BucketdError, Overloaded, SchemaViolation, TooLarge
 from ..model import changes, strict_json
+from ..model.author import UNKNOWN, Author
 from ..model.bucket import ABSENT, BucketKey, Snapshot
 from ..model.changes import Change
 from ..model.document import Document
 from ..model.preconditions import Preconditions
+from ..model.revisions import History
 from ..store.base import Filter, Page, Store, settled
+from .history import EarlierState, earlier_state, undo_of
 from .quota import Quota
 from .schemas.registry import Registry
 
@@ -28,6 +31,8 @@ LARGEST_SHOWN = 3
 PAGE = 1000
 # The number of times that a slow change is prepared while others change the bucket.
 TRIES = 5
+# The number of times that a change is taken back while others change its keys.
+UNDO_TRIES = 50
 # Bytes of buckets in one page of an export.
 EXPORT_BYTES = 4 * 1024 * 1024
 Stored = list[tuple[BucketKey, Snapshot]]
@@ -80,26 +85,66 @@ class Buckets:
         change: Change,
         preconditions: Preconditions,
         automation: str | None = None,
+        author: Author = UNKNOWN,
     ) -> Awaitable[Snapshot]:
         """Commit a change; raise TooLarge or SchemaViolation if its result is not allowed."""
         checked = self._checked(key, change)
         if change.prepared_only:
-            return self._commit_slow(key, checked, preconditions, automation)
+            return self._commit_slow(key, checked, preconditions, automation, author)
         if change.offloaded or self._takes_long(key, change, automation):
-            return self._commit_offloaded(key, checked, preconditions, automation)
-        return self._commit_within_quota(key, checked, preconditions, automation)
+            return self._commit_offloaded(key, checked, preconditions, automation, author)
+        return self._commit_within_quota(key, checked, preconditions, automation, author)
+
+    async def history(self, key: BucketKey) -> History:
+        """Return a bucket with the changes that led to it, as far as they are kept."""
+        return await self.store.history(key)
+
+    async def state_at(self, key: BucketKey, number: int) -> EarlierState:
+        """Return the state that a revision left. Raises NotFound, and NotKept."""
+        found = await self.store.history(key)
+        return await offload(earlier_state, key, found, number)
+
+    async def undo(
+        self,
+        key: BucketKey,
+        number: int | None,
+        preconditions: Preconditions,
+        automation: str | None,
+        author: Author,
+    ) -> Snapshot:
+        """Take one change back, by default the last one, and return the outcome.
+
+        Raises NotFound, NotKept, UndoConflict, and what a commit raises.
+        """
+        async with self._slow_changes.lock(key):
+            for tries_left in reversed(range(UNDO_TRIES)):
+                found = await self.store.history(key)
+                change, undone = await offload(undo_of, key, found, number)
+                try:
+                    now = await self.commit(key, change, preconditions, automation, author)
+                except Overloaded as error:
+                    if not (error.extra.pop("moved", False) and tries_left):
+                        raise
+                else:
+                    return now._replace(undone=undone)
+        raise AssertionError("the last try returns or raises")
 
     def _commit_within_quota(
-        self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None,
+        author: Author,
     ) -> Awaitable[Snapshot]:
         if self.quota is None:
-            return self.store.commit(key, change, preconditions, automation)
+            return self.store.commit(key, change, preconditions, automation, author)
         reservation = self.quota.reserve(key)
         if reservation is None:
-            return self._commit_once_measured(key, change, preconditions, automation)
+            return self._commit_once_measured(key, change, preconditions, automation, author)
         try:
             counted = reservation.counted(change)
-            future = self.store.commit(key, counted, preconditions, automation)
+            future = self.store.commit(key, counted, preconditions, automation, author)
         except BaseException as error:
             reservation.release(error)
             raise
@@ -107,15 +152,25 @@ class Buckets:
         return future
 
     async def _commit_once_measured(
-        self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None,
+        author: Author,
     ) -> Snapshot:
         """Measure how much the device stores, then commit."""
         assert self.quota is not None  # noqa: S101  (the caller has checked)
         await self.quota.measure(key.device)
-        return await self._commit_within_quota(key, change, preconditions, automation)
+        return await self._commit_within_quota(key, change, preconditions, automation, author)
 
     async def _commit_slow(
-        self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None,
+        author: Author,
     ) -> Snapshot:
         """Prepare a slow change off the event loop and commit it; retry if the bucket changed."""
         # Two slow changes prepared from the same state cannot both be committed, so each bucket
@@ -123,18 +178,25 @@ class Buckets:
         async with self._slow_changes.lock(key):
             for tries_left in reversed(range(TRIES)):
                 try:
-                    return await self._commit_offloaded(key, change, preconditions, automation)
+                    return await self._commit_offloaded(
+                        key, change, preconditions, automation, author
+                    )
                 except Overloaded as error:
                     if not (error.extra.pop("moved", False) and tries_left):
                         raise
         raise AssertionError("the last try returns or raises")
 
     async def _commit_offloaded(
-        self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None,
+        author: Author,
     ) -> Snapshot:
         """Apply a change to the cached state in a worker thread, then commit the result."""
         prepared = await offload(self._prepared, key, change, automation)
-        return await self._commit_within_quota(key, prepared, preconditions, automation)
+        return await self._commit_within_quota(key, prepared, preconditions, automation, author)
 
     def _prepared(self, key: BucketKey, change: Change, automation: str | None) -> Change:
         now = self.store.cached(key)

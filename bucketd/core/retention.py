@@ -10,6 +10,7 @@ from datetime import datetime
 
 from ..errors import BucketdError, Held, Overloaded, PreconditionFailed
 from ..model import changes
+from ..model.author import RETENTION
 from ..model.bucket import BucketKey, is_timestamp
 from ..model.preconditions import EntityTags, Preconditions
 from ..store.base import BucketInfo, Filter, Store, settled
@@ -94,7 +95,7 @@ class Retention:
             if now.etag is None or not self._is_old(now.updated_at):
                 return False
             guard = Preconditions(if_match=EntityTags(strong=frozenset({now.etag})))
-            await self._store.commit(key, changes.clear(), guard)
+            await self._store.commit(key, changes.clear(), guard, author=RETENTION)
         except (PreconditionFailed, Held):
             # The bucket was written since it was listed, or somebody works on it alone.
             return False

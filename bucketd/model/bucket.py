@@ -50,6 +50,12 @@ class BucketKey(NamedTuple):
         """Return the key of two valid names; raise InvalidRequest for others."""
         return cls(check_name(device, "device"), None if job is None else check_name(job, "job"))
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """Return the names as fields of a line in the log."""
+        fields = {"device": self.device}
+        return fields if self.job is None else {**fields, "job": self.job}
+
     def __str__(self) -> str:
         if self.job is None:
             return f"the device bucket of {self.device!r}"
@@ -62,7 +68,8 @@ class Snapshot(NamedTuple):
     ``recovered`` is (revision, reason) if the last good generation replaced an unreadable file:
     this generation, or the one before the change just made. ``stale_seconds`` is the maximum age
     of a value that was returned while the store was unavailable. ``warnings`` are the violations
-    that a write tolerates; the outcome of the write has them, and no stored state.
+    that a write tolerates, and ``undone`` is the revision that it took back; the outcome of the
+    write has them, and no stored state.
     """
 
     bucket: Document = EMPTY
@@ -74,6 +81,7 @@ class Snapshot(NamedTuple):
     recovered: tuple[int, str] | None = None
     stale_seconds: float | None = None
     warnings: Sequence[dict[str, Any]] = ()
+    undone: int | None = None
 
     def with_warnings(self, warnings: Sequence[dict[str, Any]]) -> Snapshot:
         """Return the outcome of a write that leads to this state."""

@@ -77,6 +77,12 @@ class Etcd:
 
 
 @dataclass(frozen=True, slots=True)
+class HistorySettings:
+    revisions: int = 64
+    bytes: int = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
 class RetentionSettings:
     days: float = 0.0
     interval_seconds: float = 3600.0
@@ -85,6 +91,7 @@ class RetentionSettings:
 @dataclass(frozen=True, slots=True)
 class Log:
     level: str = "info"
+    format: str = "auto"
     slow_request_seconds: float = 1.0
 
 
@@ -102,6 +109,7 @@ class Settings:
     contexts: ContextLimits
     store: StoreSettings
     store_etcd: Etcd
+    history: HistorySettings
     retention: RetentionSettings
     log: Log
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -120,12 +128,16 @@ SECTIONS: dict[str, Any] = {
     "contexts": ContextLimits,
     "store": StoreSettings,
     "store.etcd": Etcd,
+    "history": HistorySettings,
     "retention": RetentionSettings,
     "log": Log,
 }
+# Settings whose default is not 0, and which 0 turns off.
+MAY_BE_ZERO = ("history.revisions", "history.bytes")
 # Sections that take effect at the start only; a reload does not change them.
-AT_START = ("paths", "socket", "store", "store_etcd")
+AT_START = ("paths", "socket", "store", "store_etcd", "history")
 LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "text", "json")
 
 
 def in_force(settings: Settings) -> dict[str, Any]:
@@ -134,6 +146,16 @@ def in_force(settings: Settings) -> dict[str, Any]:
         f"{section}.{key}": getattr(getattr(settings, attribute(section)), key)
         for section in SECTIONS
         for key in fields(section)
+    }
+
+
+def changed(settings: Settings) -> dict[str, Any]:
+    """Return by "section.key" the values that somebody has set, and that are not the default."""
+    default = {f"{section}.{key}": d for section in SECTIONS for key, d in fields(section).items()}
+    return {
+        name: value
+        for name, value in in_force(settings).items()
+        if name in settings.origins and value != default[name]
     }
 
 

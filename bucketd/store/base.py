@@ -7,9 +7,11 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from ..model.author import UNKNOWN, Author
 from ..model.bucket import BucketKey, Snapshot
 from ..model.changes import Change
 from ..model.preconditions import Preconditions
+from ..model.revisions import History
 from ..stats import Histogram
 from .holds import Hold, HoldQueue
 
@@ -182,14 +184,19 @@ class Store(Protocol):
         change: Change,
         preconditions: Preconditions,
         automation: str | None = None,
+        author: Author = UNKNOWN,
     ) -> asyncio.Future[Snapshot]:
         """Read, check the preconditions, change and write as one step; return its future.
 
         The future is done once the change is durable. The fences of ``preconditions``, and the
         exclusive holds of others, are checked in this step, too: HoldLost, Held.
 
-        Commits of one bucket happen in order. ``automation`` is recorded with the bucket.
+        Commits of one bucket happen in order. ``automation`` is recorded with the bucket, and
+        ``author`` with the change.
         """
+
+    async def history(self, key: BucketKey) -> History:
+        """Return a bucket with the changes that led to it, as far as they are kept."""
 
     @property
     def event_id(self) -> str:

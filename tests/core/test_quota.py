@@ -21,6 +21,7 @@ from bucketd.core.schemas.registry import Registry
 from bucketd.errors import BucketdError, StorageFull, TooLarge
 from bucketd.fs import files
 from bucketd.model import changes
+from bucketd.model.author import UNKNOWN, Author
 from bucketd.model.bucket import BucketKey, Snapshot
 from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
@@ -52,11 +53,17 @@ class Full(FileStore):
         change: Change,
         preconditions: Preconditions,
         automation: str | None = None,
+        author: Author = UNKNOWN,
     ) -> asyncio.Future[Snapshot]:
-        return asyncio.ensure_future(self._commit(key, change, preconditions, automation))
+        return asyncio.ensure_future(self._commit(key, change, preconditions, automation, author))
 
     async def _commit(
-        self, key: BucketKey, change: Change, preconditions: Preconditions, automation: str | None
+        self,
+        key: BucketKey,
+        change: Change,
+        preconditions: Preconditions,
+        automation: str | None,
+        author: Author,
     ) -> Snapshot:
         if self.full or self.write_on:
             now = await settled(self.read(key))
@@ -66,7 +73,7 @@ class Full(FileStore):
             raise StorageFull("cannot write: it is full")
         if self.write_on:
             await self.write_on.wait()
-        return await super().commit(key, change, preconditions, automation)
+        return await super().commit(key, change, preconditions, automation, author)
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         page = await super().list(only, cursor, limit)

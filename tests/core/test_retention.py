@@ -19,6 +19,7 @@ from bucketd.core.retention import Retention
 from bucketd.errors import ReadOnly
 from bucketd.fs import files
 from bucketd.model import changes
+from bucketd.model.author import UNKNOWN, Author
 from bucketd.model.bucket import BucketKey, Snapshot
 from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
@@ -101,10 +102,11 @@ class Busy(FileStore):
         change: Change,
         preconditions: Preconditions,
         automation: str | None = None,
+        author: Author = UNKNOWN,
     ) -> asyncio.Future[Snapshot]:
         if preconditions:
             super().commit(key, changes.merge({"late": True}), Preconditions())
-        return super().commit(key, change, preconditions, automation)
+        return super().commit(key, change, preconditions, automation, author)
 
 
 def test_what_is_written_meanwhile_stays(tmp_path: Path) -> None:
@@ -132,12 +134,13 @@ class Refusing(FileStore):
         change: Change,
         preconditions: Preconditions,
         automation: str | None = None,
+        author: Author = UNKNOWN,
     ) -> asyncio.Future[Snapshot]:
         if preconditions and key.job == "b":
             failed = asyncio.get_running_loop().create_future()
             failed.set_exception(ReadOnly("cannot write it: Permission denied"))
             return failed
-        return super().commit(key, change, preconditions, automation)
+        return super().commit(key, change, preconditions, automation, author)
 
 
 def test_a_bucket_that_cannot_be_removed_keeps_no_other(

@@ -19,8 +19,10 @@ from ...model.masks import refuse_masks
 from ...model.strict_json import as_object
 from ...store.base import BucketInfo, Filter, Page, settled
 from .. import headers, responses
+from ..access import known_user_name, user_name
 from ..request import Request
 from ..responses import Deferred, Reply, Response
+from . import history
 
 if TYPE_CHECKING:
     from ...core.schemas.masking import Masking
@@ -34,6 +36,8 @@ ChangeOf = Callable[[Request, object], Change]
 
 def read(request: Request) -> Reply:
     target = request.bucket
+    if "revision" in request.head.query:
+        return history.read_revision(request)
     completes = bool(request.head.query) and request.flag("defaults")
     found = request.services.buckets.read(target.key, request.head.stale_ok)
     if completes:
@@ -123,13 +127,25 @@ def _parsed(body: bytes) -> Any:
 
 
 def _commit(request: Request, change: Change) -> Deferred:
-    target, head = request.bucket, request.head
-    template = responses.MINIMAL if head.minimal else target.template
-    buckets = request.services.buckets
-    outcome = buckets.commit(target.key, change, head.preconditions, target.automation)
+    head = request.head
+    template = responses.MINIMAL if head.minimal else request.bucket.template
+    user = known_user_name(request.peer.uid)
+    outcome = _commit_named(request, change) if user is None else _committed(request, change, user)
     if head.masked and not head.minimal:
         return Deferred(_masked_outcome(request, outcome), template.fill)
     return Deferred(outcome, template.fill)
+
+
+def _committed(request: Request, change: Change, user: str) -> Awaitable[Snapshot]:
+    target, author = request.bucket, request.author(user)
+    preconditions = request.head.preconditions
+    buckets = request.services.buckets
+    return buckets.commit(target.key, change, preconditions, target.automation, author)
+
+
+async def _commit_named(request: Request, change: Change) -> Snapshot:
+    """Commit the first change of a user, whose name has to be looked up."""
+    return await _committed(request, change, await user_name(request.peer.uid))
 
 
 async def _masked_outcome(request: Request, outcome: Awaitable[Snapshot]) -> Snapshot:

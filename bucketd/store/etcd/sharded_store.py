@@ -13,9 +13,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from typing import Any
 
 from ...errors import InvalidRequest
+from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
+from ...model.revisions import History
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
 from ..holds import Hold, HoldQueue
@@ -108,14 +110,18 @@ class ShardedStore:
     def read(self, key: BucketKey, stale_ok: bool = False) -> Awaitable[Snapshot]:
         return self._of(key).read(key, stale_ok)
 
+    async def history(self, key: BucketKey) -> History:
+        return await self._of(key).history(key)
+
     def commit(
         self,
         key: BucketKey,
         change: Change,
         preconditions: Preconditions,
         automation: str | None = None,
+        author: Author = UNKNOWN,
     ) -> asyncio.Future[Snapshot]:
-        return self._of(key).commit(key, change, preconditions, automation)
+        return self._of(key).commit(key, change, preconditions, automation, author)
 
     async def list(self, only: Filter, cursor: str | None, limit: int) -> Page:
         """List one shard after another; a cursor joins the current shard and its own cursor."""

@@ -10,10 +10,12 @@ import contextlib
 from typing import Any
 
 from ...concurrency import KeyedLocks
-from ...errors import BucketdError, Internal, Overloaded
+from ...errors import BucketdError, Internal, NotKept, Overloaded
+from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
+from ...model.revisions import History
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
 from ..holds import HoldQueue
@@ -106,23 +108,35 @@ class EtcdStore:
             lambda: reader.unavailable is not None,
         )
 
+    async def history(self, key: BucketKey) -> History:
+        raise NotKept(
+            f"cannot read the history of {key}: a bucket in etcd has none; nothing was changed, "
+            "see docs/fleet.md"
+        )
+
     def commit(
         self,
         key: BucketKey,
         change: Change,
         preconditions: Preconditions,
         automation: str | None = None,
+        author: Author = UNKNOWN,
     ) -> asyncio.Future[Snapshot]:
-        return asyncio.ensure_future(self._commit(key, change, preconditions, automation))
+        return asyncio.ensure_future(self._commit(key, change, preconditions, automation, author))
 
     async def _commit(
-        self, key: BucketKey, change: Change, guard: Preconditions, automation: str | None
+        self,
+        key: BucketKey,
+        change: Change,
+        guard: Preconditions,
+        automation: str | None,
+        author: Author,
     ) -> Snapshot:
         deadline = self._client.deadline()
         try:
             async with self._locks.lock(key, deadline):
                 try:
-                    write = Write(key, change, guard, automation)
+                    write = Write(key, change, guard, automation, author)
                     return await self._writer.commit(write, deadline)
                 except (Internal, asyncio.CancelledError):
                     # The change may have been applied, so the cached value may be outdated.

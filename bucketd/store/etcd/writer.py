@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import BucketdError, Held, HoldLost, Internal, Overloaded, StorageFull
 from ...model.apply import apply
+from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
@@ -39,6 +40,7 @@ class Write:
     change: Change
     preconditions: Preconditions
     automation: str | None
+    author: Author = UNKNOWN
 
 
 @dataclass(slots=True)

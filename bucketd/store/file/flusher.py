@@ -74,9 +74,12 @@ class Flusher:
                 if key in self.corrupt:
                     self._files.quarantine(key, self.corrupt[key])
                     del self.corrupt[key]
+                # A file that shows a change must not be there before the line of that change.
+                self._writer.backlog.write(key)
                 self._files.put(key, snapshot)
             except OSError as error:
-                log.error("cannot write %s: %s", self._files.name(key), error)
+                about = {"fields": key.fields}
+                log.error("cannot write %s: %s", self._files.name(key), error, extra=about)
                 self.flush_error = errors.refusal(
                     "write while files cannot be brought up to date", error
                 )

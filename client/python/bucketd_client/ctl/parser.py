@@ -114,7 +114,7 @@ def _every() -> tuple[Command, ...]:
 
 
 def _options(command: Command, words: list[str]) -> Options:
-    options = Options({}, [])
+    options = Options({}, [], command.name)
     rest = iter(words)
     for word in rest:
         if word in ("-h", "--help"):

@@ -60,7 +60,8 @@ def _schemas(members: dict[str, Any]) -> str:
 def _problems(members: dict[str, Any]) -> list[str]:
     """Return all problems that the daemon tells, each once."""
     store = members["store"]
-    found = [store["problem"], *members.get("problems", []), *store.get("problems", [])]
+    found = [store["problem"], members.get("settings_problem")]
+    found += [*members.get("problems", []), *store.get("problems", [])]
     found += members["schemas"]["problems"]
     if kept := members["counts"].get("quarantined_files"):
         found.append(f"{counted(kept, 'damaged file')} kept; see bucketctl doctor")

@@ -22,7 +22,7 @@ def doctor(options: Options) -> int:
     session = Session(options)
     as_json = options.has("json") or not output.for_people()
     found = []
-    for finding in _examine(session):
+    for finding in examine(session):
         found.append(finding)
         # Each finding is shown at once, since the next check may wait for the store.
         if not as_json:
@@ -41,7 +41,7 @@ def _show(finding: Finding) -> None:
         output.write(f"{'':<21} → {output.plain(finding.fix)}")
 
 
-def _examine(session: Session) -> Iterator[Finding]:
+def examine(session: Session) -> Iterator[Finding]:
     yield from checks.environment(session)
     yield from checks.unit()
     socket = checks.socket(session.path)
@@ -66,7 +66,8 @@ def _examine(session: Session) -> Iterator[Finding]:
 def _no_operator(problem: BucketError) -> Finding:
     if problem.code != "forbidden":
         return failed("status", problem)
-    fix = "for more, run this as root or as an operator ([access] in its settings)"
+    # The daemon's message ends with what this user can do.
+    fix = f"for more, run this as root; {problem.message.partition('; ')[2]}"
     return Finding(UNKNOWN, "access", f"user {os.geteuid()} is not an operator of this daemon", fix)
 
 

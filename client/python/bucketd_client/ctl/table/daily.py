@@ -84,11 +84,12 @@ class Command:
 class Options:
     """The option values by name (switches: ""), and the other words in order.
 
-    ``place`` is the word that was taken as DEVICE/JOB, if any.
+    ``command`` is the name of the command that they were given to, and ``place`` the word that was
+    taken as DEVICE/JOB, if any.
     """
 
-    def __init__(self, given: dict[str, str], arguments: list[str]) -> None:
-        self.given, self.arguments = given, arguments
+    def __init__(self, given: dict[str, str], arguments: list[str], command: str = "") -> None:
+        self.given, self.arguments, self.command = given, arguments, command
         self.place = ""
 
     def get(self, name: str, default: str | None = None) -> str | None:
