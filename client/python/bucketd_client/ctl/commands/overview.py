@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import filters, output
-from ..parser import Usage
 from ..session import Session, Shown
 from ..table.daily import Options
 from .holds import Holders
@@ -14,7 +13,7 @@ from .holds import Holders
 
 def show(options: Options) -> int:
     session = Session(options)
-    pages = filters.pages(session, "/v1/buckets", "buckets", _limit(options))
+    pages = filters.pages(session, "/v1/buckets", "buckets", filters.whole_number(options, "limit"))
     output.end_with_reader()
     left_out = filters.LeftOut()
     try:
@@ -52,12 +51,3 @@ def _joined(pages: Iterator[dict[str, Any]]) -> dict[str, Any]:
                 members[name] = joined.get(name, []) + members.get(name, [])
         joined = members
     return joined
-
-
-def _limit(options: Options) -> int | None:
-    text = options.get("limit")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) > 0):
-        raise Usage(f"cannot use --limit {text}: it must be a whole number over 0")
-    return int(text)

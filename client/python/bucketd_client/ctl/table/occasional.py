@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from .daily import ALWAYS, CURL, DAEMON, FILTER, FREE, REACH, REVEAL, SURE, TARGET, Command, Option
+from .daily import (
+    ALWAYS,
+    CURL,
+    DAEMON,
+    FILTER,
+    FREE,
+    RAW,
+    REACH,
+    REVEAL,
+    SILENT,
+    SURE,
+    TARGET,
+    Command,
+    Option,
+)
 
 CALLS = tuple(option for option in DAEMON if option.name != "curl")
 ONE_BUCKET = tuple(option for option in TARGET if option.name != "curl")
@@ -103,6 +117,10 @@ started. Exit status 1: a bucket could not be read and was not removed."""
 USAGE_NOTES = """\
 Sizes are those of the buckets as compact JSON, which [limits] max_device_bytes limits for each
 device; --over with that number shows the devices that cannot grow."""
+WAIT_NOTES = """\
+KEY may be a JSON Pointer, as in get; a string is 'KEY="TEXT"'. wait prints the value, at once if
+the bucket has it already. It waits for a daemon that restarts. Exit status 1: the time of --for is
+over."""
 WATCH_NOTES = """\
 On a terminal - marks old values, + new values. Elsewhere each change is one line of JSON:
 {"device", "job", "revision", "set", "removed"}, with revision 0 once the bucket is deleted; with
@@ -129,7 +147,7 @@ COMMANDS = (
     ),
     Command(
         "apply", "", "set schemas and buckets to those of a directory, after a plan",
-        (Option("file", "DIR", "the directory", short="f"), *SURE, *CALLS),
+        (Option("file", "DIR", "the directory", short="f"), *SURE, *SILENT, *CALLS),
         "bucketctl apply -f fleet --dry-run\nbucketctl apply -f fleet --yes",
         "commands.apply:apply",
         most=0, notes=APPLY_NOTES,
@@ -154,12 +172,13 @@ COMMANDS = (
         "commands.console:console", most=0, notes=CONSOLE_NOTES,
     ),
     Command(
-        "device forget", "DEVICE", "remove all data of a device", SURE + CALLS,
+        "device forget", "DEVICE", "remove all data of a device", SURE + SILENT + CALLS,
         "bucketctl device forget phone-1 --dry-run\nbucketctl device forget phone-1",
         "commands.bulk:forget", 1, 1, notes=FORGET_NOTES,
     ),
     Command(
-        "device rename", "OLD NEW", "move all buckets of a device to another name", SURE + CALLS,
+        "device rename", "OLD NEW", "move all buckets of a device to another name",
+        SURE + SILENT + CALLS,
         "bucketctl device rename emulator-5554 pixel-8",
         "commands.bulk:rename", 2, 2, notes=RENAME_NOTES,
     ),
@@ -178,7 +197,11 @@ COMMANDS = (
     ),
     Command(
         "doctor", "", "look for problems, and say how to fix them",
-        (Option("buckets", "", "also read each bucket, and validate it by its schema"), *CALLS),
+        (
+            Option("buckets", "", "also read each bucket, and validate it by its schema"),
+            Option("quiet", "", "show warnings and problems alone, in words", short="q"),
+            *CALLS,
+        ),
         "bucketctl doctor\nbucketctl doctor --buckets",
         "doctor.doctor:doctor", most=0, notes=DOCTOR_NOTES,
     ),
@@ -200,6 +223,7 @@ COMMANDS = (
             *FILTER[:3],
             Option("format", "FORMAT", "ndjson (the default), or tar", short="o"),
             Option("output", "FILE", "write to FILE, which appears once it is complete"),
+            Option("quiet", "", "with --output: print no counts", short="q"),
             *REACH,
             Option("json", "", "with --output: the counts as JSON, on a terminal too"),
             *CURL, *REVEAL,
@@ -210,7 +234,8 @@ COMMANDS = (
         most=0, notes=EXPORT_NOTES,
     ),
     Command(
-        "hold break", "ID", "end a hold now, or let a waiter wait no longer", DAEMON,
+        "hold break", "ID", "end a hold now, or let a waiter wait no longer",
+        SILENT + DAEMON,
         "bucketctl hold break 44ac2528550b93f9", "commands.holds:end", 1, 1, notes=BREAK_NOTES,
     ),
     Command(
@@ -219,7 +244,7 @@ COMMANDS = (
         most=0, notes=HOLDS_NOTES,
     ),
     Command(
-        "import", "[FILE]", "store the buckets of an export", (SURE[0], *CALLS),
+        "import", "[FILE]", "store the buckets of an export", (SURE[0], *SILENT, *CALLS),
         "bucketctl import buckets.ndjson --dry-run\n"
         "ssh old-host bucketctl export | bucketctl import",
         "commands.import_buckets:import_", most=1,
@@ -233,7 +258,7 @@ COMMANDS = (
             Option("to-socket", "PATH", "the socket of the daemon to copy to"),
             Option("note", "FILE", "record the copied buckets there, for a later run"),
             Option("quick", "", "verify only the buckets copied now, the others by revision"),
-            *FILTER[:3], SURE[0], *CALLS,
+            *FILTER[:3], SURE[0], *SILENT, *CALLS,
         ),
         "bucketctl migrate --from file --to etcd --to-socket /run/bucketd-etcd/bucketd.sock \\\n"
         "    --note move.ndjson\n"
@@ -249,7 +274,7 @@ COMMANDS = (
             Option("run", "CMD", "change each bucket by this command"),
             Option("run-timeout", "SECONDS", "how long CMD may take for one bucket (60)"),
             Option("backup", "FILE", "write the old buckets to FILE (else named after the schema)"),
-            *SURE, *CALLS,
+            *SURE, *SILENT, *CALLS,
         ),
         "bucketctl schema migrate login --to login-2.json --patch rename.json --dry-run\n"
         "bucketctl schema migrate login --to login-2.json \\\n"
@@ -258,7 +283,7 @@ COMMANDS = (
     ),
     Command(
         "sweep", "", "remove buckets that were not written for long",
-        (Option("days", "N", "last written over N days ago"), *FILTER[:3], *SURE, *CALLS),
+        (Option("days", "N", "last written over N days ago"), *FILTER[:3], *SURE, *SILENT, *CALLS),
         "bucketctl sweep --days 90 --dry-run\n"
         "bucketctl sweep --days 30 --device 'emulator-*' --yes", "commands.sweep:sweep", most=0,
         notes=SWEEP_NOTES,
@@ -270,6 +295,16 @@ COMMANDS = (
         notes=USAGE_NOTES,
     ),
     Command(
+        "wait", "KEY[=JSON]", "wait until the bucket has a key, or a value there",
+        (
+            Option("for", "TIME", "wait no longer, such as 60s, 5m or 2h (else until Ctrl-C)"),
+            *RAW, *ONE_BUCKET, *REVEAL, *SILENT,
+        ),
+        "bucketctl wait phone-1/login loggedIn=true --for 60s -q && ./daily.sh\n"
+        "code=$(bucketctl wait phone-1/login /sms/code --for 5m -r)", "commands.wait:wait", 1, 1,
+        notes=WAIT_NOTES, bucket=FREE,
+    ),
+    Command(
         "watch", "[KEY…]", "print each change of a bucket as it happens",
         (
             *TARGET, *REVEAL,
@@ -277,6 +312,7 @@ COMMANDS = (
             Option("snapshot", "", "begin with the current bucket"),
             Option("since", "ID", "continue after this event (--json shows its id)"),
             Option("holds", "", "also print who waits for a hold, takes it, and releases it"),
+            Option("count", "N", "end after N lines, or on a terminal N changes"),
         ),
         "bucketctl watch phone-1/login\n"
         "bucketctl watch phone-1/login loggedIn | jq .set\n"
