@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..errors import MethodNotAllowed, NotFound
 from . import access
-from .handlers import buckets, contexts, events, holds, schemas, status
+from .handlers import backup, buckets, contexts, events, holds, quarantine, schemas, status
 from .headers import JSON, JSON_PATCH, MERGE_PATCH
 from .request import Handler
 from .target import decode
@@ -57,6 +57,7 @@ ROUTES = (
     Route("/healthz", "GET", ANYONE, status.health),
     Route("/metrics", "GET", OPERATOR, status.metrics, speaks_json=False),
     Route("/readyz", "GET", ANYONE, status.ready),
+    Route("/v1/backup", "PUT", OPERATOR, backup.record, accepts=_DOCUMENT),
     Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key mask"),
     Route("/v1/bucket", "GET", JOB, buckets.read, "key defaults mask"),
     Route("/v1/bucket", "PATCH", JOB, buckets.patch, "mask", _PATCHES),
@@ -153,6 +154,9 @@ ROUTES = (
     Route("/v1/holds", "GET", OPERATOR, holds.list_all, "device job"),
     Route("/v1/holds/{id}", "DELETE", OPERATOR, holds.end),
     Route("/v1/openapi.json", "GET", ANYONE, status.openapi),
+    Route("/v1/quarantine", "GET", OPERATOR, quarantine.list_all),
+    Route("/v1/quarantine/{id}", "DELETE", OPERATOR, quarantine.drop),
+    Route("/v1/quarantine/{id}", "GET", OPERATOR, quarantine.read),
     Route("/v1/schemas", "GET", OPERATOR, schemas.list_all),
     Route("/v1/schemas/{automation}", "DELETE", OPERATOR, schemas.remove),
     Route("/v1/schemas/{automation}", "GET", OPERATOR, schemas.read),

@@ -31,6 +31,7 @@ from .committer import Committer
 from .edit_watcher import EditWatcher
 from .holds import LocalHolds
 from .journal import Journal
+from .quarantine import FileQuarantine
 from .records import EventId
 
 log = logging.getLogger(__name__)
@@ -275,6 +276,10 @@ class FileStore:
         """The reason why writes are refused now; None if they are not."""
         problem = self._committer.problem
         return problem.message if problem else None
+
+    @property
+    def quarantine(self) -> FileQuarantine:
+        return FileQuarantine(self._root)
 
     def shared_schemas(self) -> SharedSchemas | None:
         return None

@@ -19,7 +19,7 @@ OTHERS = {
     "dump": "export", "health": "doctor", "holds": "hold list", "load": "import",
     "lock": "run --hold", "locks": "hold list", "ls": "list", "merge": "set",
     "mv": "device rename", "patch": "set", "put": "replace", "read": "get", "remove": "unset",
-    "rename": "device rename", "restore": "import", "rm": "unset", "schemas": "schema list",
+    "rename": "device rename", "rm": "unset", "schemas": "schema list", "search": "grep",
     "show": "get", "tail": "watch", "unlock": "hold break", "update": "set", "write": "set",
 }  # fmt: skip
 
