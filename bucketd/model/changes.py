@@ -10,6 +10,7 @@ import orjson
 
 from ..errors import BucketdError, InvalidRequest, Overloaded, PatchFailed, TooLarge
 from . import strict_json
+from .bucket import Snapshot
 from .document import EMPTY, Document
 
 Object = dict[str, Any]
@@ -42,6 +43,8 @@ class Change(NamedTuple):
     ``offloaded``: evaluation takes too long for the event loop; a worker thread prepares it.
     ``prepared_only``: evaluation takes too long for the committer as well, which refuses the
     change unless it was prepared for the current state.
+    ``undoes``: the revision that the change takes back. ``upon`` raises Overloaded as ``moved`` if
+    the change was not made for this state.
     """
 
     apply: Callable[[Document | None], Document | None]
@@ -52,6 +55,8 @@ class Change(NamedTuple):
     removes: bool = False
     prepared_only: bool = False
     by_members: bool = False
+    undoes: int | None = None
+    upon: Callable[[Snapshot], None] | None = None
 
     def result(
         self, stored: Document | None, automation: str | None
@@ -74,6 +79,8 @@ class Change(NamedTuple):
             self.removes,
             self.prepared_only,
             self.by_members,
+            self.undoes,
+            self.upon,
         )
 
 

@@ -77,6 +77,12 @@ class Etcd:
 
 
 @dataclass(frozen=True, slots=True)
+class HistorySettings:
+    revisions: int = 64
+    bytes: int = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
 class RetentionSettings:
     days: float = 0.0
     interval_seconds: float = 3600.0
@@ -103,6 +109,7 @@ class Settings:
     contexts: ContextLimits
     store: StoreSettings
     store_etcd: Etcd
+    history: HistorySettings
     retention: RetentionSettings
     log: Log
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -121,11 +128,14 @@ SECTIONS: dict[str, Any] = {
     "contexts": ContextLimits,
     "store": StoreSettings,
     "store.etcd": Etcd,
+    "history": HistorySettings,
     "retention": RetentionSettings,
     "log": Log,
 }
+# Settings whose default is not 0, and which 0 turns off.
+MAY_BE_ZERO = ("history.revisions", "history.bytes")
 # Sections that take effect at the start only; a reload does not change them.
-AT_START = ("paths", "socket", "store", "store_etcd")
+AT_START = ("paths", "socket", "store", "store_etcd", "history")
 LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "text", "json")
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from ...errors import BucketCorrupt, BucketdError, Internal
 from ...model.apply import apply, next_snapshot
 from ...model.author import EDIT, UNKNOWN, Author
-from ...model.bucket import ABSENT, BucketKey, Snapshot
+from ...model.bucket import ABSENT, BucketKey, Snapshot, timestamp
+from ...model.changes import Change
 from ..holds import HoldQueue
 from .batch import INGEST, Batch, Commit
 from .bucket_files import BucketFiles, Loaded
@@ -76,7 +77,7 @@ class Applier:
         after, warnings = apply(commit.change, commit.preconditions, commit.automation, key, now)
         if after is now:
             return now.with_warnings(warnings)
-        self._add(batch, key, now, after, now, commit.author)
+        self._add(batch, key, now, after, now, commit.author, commit.change)
         after = after.with_warnings(warnings)
         if now.recovered is None or not after.revision:
             return after
@@ -89,7 +90,7 @@ class Applier:
         # Nothing can be tolerated without a bucket to compare with.
         bucket, _ = change.result(None, bound)
         after = next_snapshot(last, bucket, bound, change.metadata)
-        self._add(batch, commit.key, last, after, good, commit.author)
+        self._add(batch, commit.key, last, after, good, commit.author, change)
         self._corrupt[commit.key] = self._files.quarantine_name(commit.key)
         return after
 
@@ -131,7 +132,13 @@ class Applier:
         after: Snapshot,
         published: Snapshot | None,
         author: Author,
+        change: Change | None = None,
     ) -> None:
         self._files.check_writable(key)
         self._unrecoverable.discard(key)
-        batch.add(key, before, after, published, author)
+        at = undoes = None
+        if change is not None:
+            undoes = change.undoes
+            if change.metadata is not None and change.metadata.updated_at is not None:
+                at = timestamp()
+        batch.add(key, before, after, published, author, at, undoes)

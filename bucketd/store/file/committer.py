@@ -25,6 +25,7 @@ from ...stats import Histogram
 from ..base import ChangeEvent, Subscriber
 from ..holds import HoldQueue
 from . import pipeline
+from .backlog import Backlog
 from .batch import INGEST, Batch, Commit
 from .bucket_files import BucketFiles
 from .journal import Journal
@@ -64,6 +65,7 @@ class Committer:
         lock_timeout: float,
         relaxed_seconds: float | None,
         holds: HoldQueue,
+        backlog: Backlog,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         # The thread's work, in order. A future is a flush barrier.
@@ -76,6 +78,7 @@ class Committer:
             lock_timeout,
             relaxed_seconds,
             holds,
+            backlog,
             has_waiting=lambda: not self._inbox.empty(),
             heartbeat=self._heartbeat,
         )

@@ -74,6 +74,8 @@ class Flusher:
                 if key in self.corrupt:
                     self._files.quarantine(key, self.corrupt[key])
                     del self.corrupt[key]
+                # A file that shows a change must not be there before the line of that change.
+                self._writer.backlog.write(key)
                 self._files.put(key, snapshot)
             except OSError as error:
                 about = {"fields": key.fields}

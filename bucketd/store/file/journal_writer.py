@@ -10,6 +10,7 @@ from ...errors import BucketdError, ReadOnly
 from ...fs import errors
 from ...model.bucket import BucketKey, Snapshot
 from ...stats import SIZES, Histogram
+from .backlog import Backlog
 from .batch import Batch
 from .journal import Journal
 
@@ -39,8 +40,8 @@ class JournalWriter:
     after so many seconds. Use from one thread, but read ``dirty`` and ``end`` from any.
     """
 
-    def __init__(self, journal: Journal, relaxed_seconds: float | None) -> None:
-        self._journal, self._relaxed = journal, relaxed_seconds
+    def __init__(self, journal: Journal, relaxed_seconds: float | None, backlog: Backlog) -> None:
+        self._journal, self._relaxed, self.backlog = journal, relaxed_seconds, backlog
         self._unsynced_since: float | None = None
         # Syncs count as slow until one was measured.
         self._recent_sync_seconds = MAX_INLINE_SYNC_SECONDS * 2
@@ -83,6 +84,8 @@ class JournalWriter:
         except OSError as error:
             self.fail(error)
             return errors.refusal("write", errors.OutcomeUnknown(error.errno, error.strerror))
+        for owed in batch.owed:
+            self.backlog.add(owed)
         self.dirty.update(batch.newest)
         for key, now in batch.newest.items():
             if now.etag is None:

@@ -30,10 +30,12 @@ from bucketd.model import changes
 from bucketd.model.bucket import ABSENT, BucketKey, Snapshot
 from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
+from bucketd.model.revisions import DEFAULT_LIMITS
 from bucketd.store.file import journal, pipeline, records, recovery
 from bucketd.store.file import quarantine as quarantine_module
 from bucketd.store.file.batch import Batch
 from bucketd.store.file.bucket_files import BucketFiles
+from bucketd.store.file.history_files import HistoryFiles
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.journal_writer import JournalWriter
 from bucketd.store.file.store import FileStore, FileStoreOptions
@@ -182,8 +184,12 @@ def recover(state: Disk) -> dict[BucketKey, Snapshot | str]:
             log = Journal(root, SEGMENT)
             bucket_files = BucketFiles(root, path, 1 << 20)
             lock = WriteLock(root)
-            with mock.patch.object(files, "syncfs", return_value=0):
-                recovery.replay_under(lock, bucket_files, log)
+            # The state is on a real disk, where a sync would take long and show nothing.
+            with (
+                mock.patch.object(files, "syncfs", return_value=0),
+                mock.patch.object(os, "fsync"),
+            ):
+                recovery.replay_under(lock, bucket_files, log, HistoryFiles(root, DEFAULT_LIMITS))
             lock.close()
             log.close()
             return {key: _load(bucket_files, key) for key in (HOT, OTHER, DEVICE)}

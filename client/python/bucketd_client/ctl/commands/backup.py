@@ -41,7 +41,7 @@ def backup(options: Options) -> int:
     _tell(session, {"buckets": buckets, "schemas": schemas, "bytes": size})
     kept = backups.keep_newest(home, keep)
     place = os.path.join(home, name)
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         counts = {"buckets": buckets, "schemas": schemas, "bytes": size}
         output.show({"path": place, **counts, "left_out": left_out.count, "kept": len(kept)})
     else:
@@ -104,7 +104,7 @@ def restore(options: Options) -> int:
     home = options.arguments[0]
     manifest, dry_run = backups.checked(home), options.has("dry-run")
     session = Session(options)
-    as_json = options.has("json") or not output.on_terminal()
+    as_json = options.has("json") or not output.for_people()
     changed = [row for row in backups.schemas(home) if not _is_set(session, row)]
     if not dry_run:
         buckets = counted(manifest["files"][backups.BUCKETS]["lines"], "bucket")

@@ -22,19 +22,45 @@ Matches = Callable[[str], object]
 def grep(options: Options) -> int:
     """Print each place that matches; return 1 if there is none, or a bucket cannot be read."""
     matches, only_keys = _pattern(options), options.has("keys")
-    session, left_out, found = Session(options), filters.LeftOut(), 0
+    session, left_out = Session(options), filters.LeftOut()
     output.end_with_reader()
     mask = [] if options.has("reveal") else [MASK_SECRETS]
+    found = _Found(filters.pages(session, "/v1/export", "envelopes", extra=mask), left_out)
+    rows = found.rows(matches, only_keys)
     try:
-        for members in filters.pages(session, "/v1/export", "envelopes", extra=mask):
-            for envelope in members["envelopes"]:
-                for path, value in _places(envelope["bucket"], matches, only_keys):
-                    found += 1
-                    _show(envelope, path, value)
-            left_out.note(members)
+        if output.form and not output.for_people():
+            output.show_rows(rows, COLUMNS, "")
+        else:
+            for row in rows:
+                _show(row)
     except Shown:
         return 0
-    return left_out.status or (0 if found else NONE_FOUND)
+    return left_out.status or (0 if found.count else NONE_FOUND)
+
+
+class _Found:
+    """The places that match, page after page, and their number."""
+
+    def __init__(self, pages: filters.Pages, left_out: filters.LeftOut) -> None:
+        self._pages, self._left_out = pages, left_out
+        self.count = 0
+
+    def rows(self, matches: Matches, only_keys: bool) -> Iterator[dict[str, Any]]:
+        for members in self._pages:
+            for envelope in members["envelopes"]:
+                names = {"device": envelope["device"], "job": envelope["job"]}
+                for path, value in _places(envelope["bucket"], matches, only_keys):
+                    self.count += 1
+                    yield {**names, "path": path, "value": value}
+            self._left_out.note(members)
+
+
+COLUMNS: output.Columns = {
+    "DEVICE": lambda row: row["device"],
+    "JOB": lambda row: output.job(row["job"]),
+    "PATH": lambda row: row["path"],
+    "VALUE": lambda row: output.Cell.of(_text(row["value"]), row["value"]),
+}
 
 
 def _pattern(options: Options) -> Matches:
@@ -77,13 +103,12 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else _json.dumps(value)
 
 
-def _show(envelope: dict[str, Any], path: str, value: Any) -> None:
-    if not output.on_terminal():
-        names = {"device": envelope["device"], "job": envelope["job"]}
-        output.write_json({**names, "path": path, "value": value})
+def _show(row: dict[str, Any]) -> None:
+    if not output.for_people():
+        output.write_json(row)
         return
-    where = f"{envelope['device']}, {envelope['job'] or '(device)'}"
-    text = output.masks_shown(_json.dumps(value))
+    where = f"{row['device']}, {row['job'] or '(device)'}"
+    text = output.masks_shown(_json.dumps(row["value"]))
     if len(text) > MAX_SHOWN:
         text = text[:MAX_SHOWN] + "…"
-    output.write(output.plain(f"{where}: {path}: {text}"))
+    output.write(output.plain(f"{where}: {row['path']}: {text}"))

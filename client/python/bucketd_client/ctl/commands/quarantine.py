@@ -39,7 +39,7 @@ def show(options: Options) -> int:
     except Shown:
         return 0
     members, hidden = reply.members, output.on_terminal() and not options.has("reveal")
-    if options.has("json"):
+    if options.has("json") or output.form:
         return output.show({**members, **({"text": None, "base64": None} if hidden else {})})
     if members["kind"] != "file":
         raise Usage(f"cannot show {members['id']}: it is no file; look into <state>/quarantine")
@@ -73,7 +73,7 @@ def drop(options: Options) -> int:
         prompts.ask(options, what)
     for name in wanted:
         session.call("DELETE", _target(name))
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         return output.show({"dropped": len(wanted)})
     output.write(f"{len(wanted)} dropped")
     return 0
