@@ -21,8 +21,9 @@ SYNONYMS = {
     "nano": "edit", "ping": "doctor", "poll": "wait", "ps": "hold list", "put": "replace",
     "read": "get", "recover": "undo", "rename": "device rename",
     "revert": "undo", "rollback": "undo", "run-as": "run", "save": "export",
-    "schemas": "schema list", "search": "grep", "settings": "status --settings", "show": "get", "start": "run",
-    "stats": "status", "subscribe": "watch", "tail": "watch", "token": "context create",
+    "schemas": "schema list", "search": "grep", "settings": "status --settings", "show": "get",
+    "start": "run", "stats": "status", "subscribe": "watch", "tail": "watch",
+    "token": "context create",
     "until": "wait", "update": "set", "validate": "schema check", "version": "--version",
     "vi": "edit", "vim": "edit", "write": "set",
 }  # fmt: skip
