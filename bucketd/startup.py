@@ -27,8 +27,8 @@ class StartError(Exception):
 
 # A directory with no other entries belongs to bucketd alone, so its mode may be changed to 0700.
 _OURS = {
-    *("devices", "journal", "quarantine", "schemas", "clock.json", "write.lock", "daemon.lock"),
-    "lost+found",
+    *("devices", "journal", "quarantine", "schemas", "trash"),
+    *("clock.json", "write.lock", "daemon.lock", "lost+found"),
 }
 
 

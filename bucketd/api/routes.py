@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..errors import MethodNotAllowed, NotFound
 from . import access
-from .handlers import buckets, contexts, events, holds, schemas, status
+from .handlers import buckets, contexts, events, holds, schemas, status, trash
 from .headers import JSON, JSON_PATCH, MERGE_PATCH
 from .request import Handler
 from .target import decode
@@ -49,7 +49,7 @@ ROUTES = (
     Route("/healthz", "GET", ANYONE, status.health),
     Route("/metrics", "GET", OPERATOR, status.metrics, speaks_json=False),
     Route("/readyz", "GET", ANYONE, status.ready),
-    Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key mask"),
+    Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key mask trash"),
     Route("/v1/bucket", "GET", JOB, buckets.read, "key defaults mask"),
     Route("/v1/bucket", "PATCH", JOB, buckets.patch, "mask", _PATCHES),
     Route("/v1/bucket", "PUT", JOB, buckets.put, "mask", _DOCUMENT),
@@ -67,7 +67,7 @@ ROUTES = (
     Route("/v1/contexts", "GET", OPERATOR, contexts.list_all),
     Route("/v1/contexts", "POST", OPERATOR, contexts.create, accepts=_DOCUMENT),
     Route("/v1/contexts/{id}", "DELETE", OPERATOR, contexts.revoke),
-    Route("/v1/device/bucket", "DELETE", DEVICE, buckets.delete, "key mask"),
+    Route("/v1/device/bucket", "DELETE", DEVICE, buckets.delete, "key mask trash"),
     Route("/v1/device/bucket", "GET", DEVICE, buckets.read, "key defaults mask"),
     Route("/v1/device/bucket", "PATCH", DEVICE, buckets.patch, "mask", _PATCHES),
     Route("/v1/device/bucket", "PUT", DEVICE, buckets.put, "mask", _DOCUMENT),
@@ -88,7 +88,7 @@ ROUTES = (
         speaks_json=False,
         may_wait=True,
     ),
-    Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key mask"),
+    Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key mask trash"),
     Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, "key defaults mask"),
     Route("/v1/devices/{device}/bucket", "PATCH", OPERATOR, buckets.patch, "mask", _PATCHES),
     Route(
@@ -111,7 +111,7 @@ ROUTES = (
         speaks_json=False,
         may_wait=True,
     ),
-    Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation mask"),
+    Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation mask trash"),
     Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation defaults mask"),
     Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation mask", _PATCHES),
     Route(_PAIR, "PUT", OPERATOR, buckets.put, f"automation mask {_METADATA}", _DOCUMENT),
@@ -158,6 +158,9 @@ ROUTES = (
     ),
     Route("/v1/schemas/{automation}/check", "POST", OPERATOR, schemas.check, accepts=_DOCUMENT),
     Route("/v1/status", "GET", OPERATOR, status.status),
+    Route("/v1/trash", "GET", OPERATOR, trash.list_all, "device job automation limit cursor"),
+    Route("/v1/trash/{id}", "DELETE", OPERATOR, trash.remove),
+    Route("/v1/trash/{id}/restore", "POST", OPERATOR, trash.restore),
 )
 
 _Methods = dict[str, Route]

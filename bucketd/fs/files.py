@@ -242,6 +242,13 @@ def remove(root: int, parts: tuple[str, ...], name: str, durably: bool = True) -
             sync_entries(parent)
 
 
+def free_bytes(root: int) -> int:
+    """Return how much this user can write to the file system; 0 where it can make no more files."""
+    found = os.fstatvfs(root)
+    has_files = not found.f_files or found.f_favail
+    return found.f_bavail * found.f_frsize if has_files else 0
+
+
 def sync_all(root: int) -> None:
     """Make everything on the state directory's file system durable (syncfs(2), Linux 5.8)."""
     if syncfs(root) != 0:

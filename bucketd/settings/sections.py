@@ -83,6 +83,11 @@ class RetentionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TrashSettings:
+    days: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     level: str = "info"
     slow_request_seconds: float = 1.0
@@ -103,6 +108,7 @@ class Settings:
     store: StoreSettings
     store_etcd: Etcd
     retention: RetentionSettings
+    trash: TrashSettings
     log: Log
     origins: Mapping[str, str] = field(default_factory=dict)
     config_dir: str = ""
@@ -121,8 +127,11 @@ SECTIONS: dict[str, Any] = {
     "store": StoreSettings,
     "store.etcd": Etcd,
     "retention": RetentionSettings,
+    "trash": TrashSettings,
     "log": Log,
 }
+# Settings whose default is not 0, and which 0 turns off.
+MAY_BE_ZERO = ("trash.days",)
 # Sections that take effect at the start only; a reload does not change them.
 AT_START = ("paths", "socket", "store", "store_etcd")
 LEVELS = ("debug", "info", "warning", "error")

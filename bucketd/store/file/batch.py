@@ -12,6 +12,7 @@ from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
+from ...model.trashed import TrashedBucket
 from . import records
 from .records import JournalPosition, Record
 
@@ -57,6 +58,8 @@ class Batch:
     payloads: list[bytes] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)
     outcomes: list[tuple[Commit, Snapshot | BucketdError]] = field(default_factory=list)
+    # The records of deletions and restores, in order.
+    trash: list[Record] = field(default_factory=list)
     # The payloads that are differences to what the journal holds before them, by number.
     _differences: dict[int, Record] = field(default_factory=dict)
 
@@ -67,9 +70,17 @@ class Batch:
         after: Snapshot,
         published: Snapshot | None,
         author: Author,
+        trashed: TrashedBucket | None = None,
+        restores: str | None = None,
     ) -> None:
-        """Record a change; ``published`` is the state that watchers know, where that is known."""
+        """Record a change; ``published`` is the state that watchers know, where that is known.
+
+        ``trashed`` goes into the trash with it, and ``restores`` is the id of what comes out.
+        """
         record, payload = Record(key, before.etag, after, author), None
+        if trashed is not None or restores is not None:
+            record = record._replace(trashed=trashed, restores=restores)
+            self.trash.append(record)
         earlier = self.newest.get(key)
         base = self.base_of(key) if earlier is None else earlier.etag
         if base is not None and base == before.etag != after.etag and after.revision:

@@ -12,6 +12,7 @@ from ...model.bucket import BucketKey, Snapshot
 from ...stats import SIZES, Histogram
 from .batch import Batch
 from .journal import Journal
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 # The event loop does not wait for longer syncs.
@@ -39,8 +40,8 @@ class JournalWriter:
     after so many seconds. Use from one thread, but read ``dirty`` and ``end`` from any.
     """
 
-    def __init__(self, journal: Journal, relaxed_seconds: float | None) -> None:
-        self._journal, self._relaxed = journal, relaxed_seconds
+    def __init__(self, journal: Journal, relaxed_seconds: float | None, trash: Trash) -> None:
+        self._journal, self._relaxed, self._trash = journal, relaxed_seconds, trash
         self._unsynced_since: float | None = None
         # Syncs count as slow until one was measured.
         self._recent_sync_seconds = MAX_INLINE_SYNC_SECONDS * 2
@@ -83,6 +84,9 @@ class JournalWriter:
         except OSError as error:
             self.fail(error)
             return errors.refusal("write", errors.OutcomeUnknown(error.errno, error.strerror))
+        # The trash comes before ``dirty``, so that a deleted bucket is always somewhere.
+        if batch.trash:
+            self._trash.apply(batch.trash, batch.start)
         self.dirty.update(batch.newest)
         for key, now in batch.newest.items():
             if now.etag is None:

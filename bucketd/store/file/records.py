@@ -13,7 +13,9 @@ A change is a JSON object: the names of its bucket, the ETag ``base`` of the sta
 difference to the state before: the members in ``set`` and the keys in ``removed``. ``by`` says who
 made the change, where that is known. The first change
 of a bucket in a segment, and after each position that a checkpoint may name, is whole, since a file
-that was not synced may be torn. Version 1 has whole states alone.
+that was not synced may be torn. Version 1 has whole states alone. A deletion that goes into the
+trash has ``trash``: the id there and the last state. ``restores`` is the id of the deleted bucket
+that a change brought back.
 
 The generation in the checksums invalidates the records of earlier uses of the segment without
 erasing them. A log ends at the first record whose checksum is wrong. Recovery needs only the
@@ -36,6 +38,7 @@ from ...model import strict_json
 from ...model.author import UNKNOWN, Author
 from ...model.bucket import ABSENT, BucketKey, Snapshot
 from ...model.document import EMPTY, Document, Members
+from ...model.trashed import TrashedBucket
 
 MAGIC, VERSION = b"bucketdJ", 2
 # The oldest version that is read.
@@ -64,7 +67,8 @@ class Difference(NamedTuple):
 class Record(NamedTuple):
     """One acknowledged change: the state after it (ABSENT: deleted), the ETag before, and who.
 
-    With a ``difference`` the state is not complete: it lacks its bucket.
+    With a ``difference`` the state is not complete: it lacks its bucket. ``trashed`` is what a
+    deletion put into the trash, and ``restores`` the id of what a change took out of it.
     """
 
     key: BucketKey
@@ -72,6 +76,8 @@ class Record(NamedTuple):
     after: Snapshot
     author: Author = UNKNOWN
     difference: Difference | None = None
+    trashed: TrashedBucket | None = None
+    restores: str | None = None
 
     def completed(self, before: Snapshot | None) -> Record:
         """Return the record with its whole state, upon the newest one that is known before it."""
@@ -145,10 +151,19 @@ def _tag(generation: int) -> int:
 
 def encode(record: Record) -> bytes:
     """Return a change as a payload."""
-    after, state = record.after, None
+    after = record.after
+    members: dict[str, Any] = {"base": record.base, "after": None}
     if after.revision:
-        state = {**_metadata(after), "bucket": orjson.Fragment(after.bucket.text)}
-    return b"%b%b}" % (prefix(record.key), _encoded({"base": record.base, "after": state}, record))
+        members["after"] = _state(after)
+    if record.trashed is not None:
+        members["trash"] = {"id": record.trashed.id, **_state(record.trashed.last)}
+    if record.restores is not None:
+        members["restores"] = record.restores
+    return b"%b%b}" % (prefix(record.key), _encoded(members, record))
+
+
+def _state(now: Snapshot) -> dict[str, Any]:
+    return {**_metadata(now), "bucket": orjson.Fragment(now.bucket.text)}
 
 
 def encode_difference(record: Record, before: Document) -> bytes | None:
@@ -200,12 +215,22 @@ def decode(payload: bytes) -> Record:
     key = BucketKey(str(value["device"]), value["job"])
     base, state, author = value["base"], value["after"], Author.read(value.get("by"))
     if not isinstance(state, dict):
-        return Record(key, base, ABSENT, author)
+        return Record(key, base, ABSENT, author, trashed=_trashed(key, author, value.get("trash")))
     if "set" in value:
         difference = Difference(strict_json.split(value["set"]), value["removed"])
         return Record(key, base, Snapshot(EMPTY, **state), author, difference)
-    after = Snapshot(**{**state, "bucket": Document.of(state["bucket"])})
-    return Record(key, base, after, author)
+    return Record(key, base, _snapshot(state), author, restores=value.get("restores"))
+
+
+def _trashed(key: BucketKey, author: Author, value: Any) -> TrashedBucket | None:
+    if not isinstance(value, dict):
+        return None
+    trash_id, last = value.pop("id"), _snapshot(value)
+    return TrashedBucket(trash_id, key, last, author.members(last.automation))
+
+
+def _snapshot(state: dict[str, Any]) -> Snapshot:
+    return Snapshot(**{**state, "bucket": Document.of(state["bucket"])})
 
 
 def encode_checkpoint(upto: JournalPosition) -> bytes:

@@ -17,7 +17,7 @@ special treatment.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...fs import errors, files
@@ -27,6 +27,7 @@ from . import envelope, paths
 from .bucket_files import BucketFiles
 from .journal import Journal
 from .records import JournalError, Record
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 LOCK_SECONDS = 30.0
@@ -47,7 +48,7 @@ class _Chain:
         self.etags.discard(self.last.etag)
 
 
-def replay_under(lock: WriteLock, bucket_files: BucketFiles, journal: Journal) -> int:
+def replay_under(lock: WriteLock, bucket_files: BucketFiles, journal: Journal, trash: Trash) -> int:
     """Replay the journal under the lock; return how many files were completed."""
     if not journal.replay:
         return 0
@@ -58,7 +59,7 @@ def replay_under(lock: WriteLock, bucket_files: BucketFiles, journal: Journal) -
                 f"for over {LOCK_SECONDS:g} s; end that program"
             )
         try:
-            completed = replay(bucket_files, journal.replay)
+            completed = replay(bucket_files, journal.replay, trash)
             # Without this checkpoint, a file that somebody removes from now on would be restored
             # at the next start.
             journal.checkpoint_all()
@@ -74,12 +75,16 @@ def replay_under(lock: WriteLock, bucket_files: BucketFiles, journal: Journal) -
         ) from error
 
 
-def replay(bucket_files: BucketFiles, records: Iterable[Record]) -> int:
+def replay(bucket_files: BucketFiles, records: Sequence[Record], trash: Trash) -> int:
     """Complete the files durably; return how many were behind. Raises OSError."""
     chains: dict[BucketKey, _Chain] = {}
     for record in records:
         chains.setdefault(record.key, _Chain()).add(record)
     behind = [(key, chain) for key, chain in chains.items() if _is_behind(bucket_files, key, chain)]
+    try:
+        trash.complete(records)
+    except OSError as error:
+        raise OSError(error.errno, f"the trash: {error.strerror}") from error
     for key, chain in behind:
         try:
             bucket_files.put(key, chain.last)

@@ -31,7 +31,9 @@ from .committer import Committer
 from .edit_watcher import EditWatcher
 from .holds import LocalHolds
 from .journal import Journal
+from .local_trash import LocalTrash
 from .records import EventId
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 # How many scans of the journal may wait; they run one after the other.
@@ -64,7 +66,8 @@ class FileStore:
         self._loop = asyncio.get_running_loop()
         journal = self._journal
         self._damaged = journal.damaged
-        self._replayed = recovery.replay_under(lock, self._files, journal)
+        trash = Trash(root)
+        self._replayed = recovery.replay_under(lock, self._files, journal, trash)
         queue = HoldQueue()
         self._committer = Committer(
             self._files,
@@ -73,7 +76,10 @@ class FileStore:
             options.lock_timeout,
             options.relaxed_seconds,
             queue,
+            trash,
         )
+        committer = self._committer
+        self.trash = LocalTrash(trash, committer.wait_until_flushed, committer.empty_trash)
         self.holds = LocalHolds(queue, self._committer.settle)
         self._dirty = self._committer.dirty
         self._edit_watcher: EditWatcher | None = None
