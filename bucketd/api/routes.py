@@ -37,6 +37,11 @@ class Route:
         """Report whether the route is about one bucket, or the hold of what one belongs to."""
         return self.path.endswith(("/bucket", "/bucket/events", "/hold"))
 
+    @property
+    def is_guarded(self) -> bool:
+        """Report whether preconditions apply: the route is about a bucket, or brings one back."""
+        return self.of_bucket or self.path.endswith("/restore")
+
 
 ANYONE, OPERATOR = access.anyone, access.operator
 JOB, DEVICE = access.job_context, access.any_context

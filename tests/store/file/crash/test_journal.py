@@ -35,6 +35,7 @@ from bucketd.store.file.bucket_files import BucketFiles
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.records import Record
 from bucketd.store.file.store import FileStore, FileStoreOptions
+from bucketd.store.file.trash import Trash
 
 LARGE, SMALL = 64 * 1024, 16 * 1024
 
@@ -272,7 +273,9 @@ def test_a_full_journal_is_replayed_in_time(root: int, tmp_path: Path) -> None:
     log.close()
     began, spent = time.monotonic(), time.process_time()
     log = Journal(root, size)
-    replayed = recovery.replay_under(WriteLock(root), BucketFiles(root, home, 1 << 20), log)
+    replayed = recovery.replay_under(
+        WriteLock(root), BucketFiles(root, home, 1 << 20), log, Trash(root)
+    )
     seconds, spent = time.monotonic() - began, time.process_time() - spent
     print(f"full journal: {count} records, {replayed} files completed, {seconds:.2f} s")
     assert replayed == 1000

@@ -37,6 +37,7 @@ from bucketd.store.file.bucket_files import BucketFiles
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.journal_writer import JournalWriter
 from bucketd.store.file.store import FileStore, FileStoreOptions
+from bucketd.store.file.trash import Trash
 
 SEGMENT = 12 * 1024
 OPTIONS = FileStoreOptions(1 << 20, 5.0, SEGMENT, None)
@@ -183,7 +184,7 @@ def recover(state: Disk) -> dict[BucketKey, Snapshot | str]:
             bucket_files = BucketFiles(root, path, 1 << 20)
             lock = WriteLock(root)
             with mock.patch.object(files, "syncfs", return_value=0):
-                recovery.replay_under(lock, bucket_files, log)
+                recovery.replay_under(lock, bucket_files, log, Trash(root))
             lock.close()
             log.close()
             return {key: _load(bucket_files, key) for key in (HOT, OTHER, DEVICE)}
