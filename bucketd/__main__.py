@@ -15,7 +15,7 @@ from . import __version__, logs, process  # isort: split
 from .daemon import Daemon, Unreachable, operators
 from .server import SocketError
 from .settings import loader
-from .settings.sections import LEVELS, Settings, SettingsError, in_force
+from .settings.sections import LEVELS, Settings, SettingsError, changed, in_force
 from .startup import StartError
 from .systemd import InheritedSocketError, Manager
 
@@ -29,13 +29,13 @@ _FLAGS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the daemon and return the exit status: 0 after a stop signal, 1 on failure, 2 usage."""
-    options = parser().parse_args(argv)
+    options = _options(argv)
     process.prepare()
     try:
         settings = _load(options)
         if options.check_config:
-            return _print_settings(settings)
-        logs.to_stderr(settings.log.level, os.environ)
+            return 0 if options.quiet else _print_settings(settings, options.changed)
+        logs.configure(settings.log, os.environ)
         manager = Manager.from_environ(os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(Daemon(settings, lambda: _load(options), manager).run())
@@ -67,8 +67,23 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check-config", action="store_true", help="show what is in force, and end"
     )
+    parser.add_argument(
+        "--changed", action="store_true", help="with --check-config: only what is not the default"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="with --check-config: show only what is wrong"
+    )
     parser.add_argument("--version", action="version", version=f"bucketd {__version__}")
     return parser
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line; exit with a usage error for options that have no effect."""
+    commands = parser()
+    options = commands.parse_args(argv)
+    if (options.changed or options.quiet) and not options.check_config:
+        commands.error("cannot use --changed or --quiet without --check-config")
+    return options
 
 
 def _load(options: argparse.Namespace) -> Settings:
@@ -81,9 +96,10 @@ def _load(options: argparse.Namespace) -> Settings:
     return settings
 
 
-def _print_settings(settings: Settings) -> int:
+def _print_settings(settings: Settings, only_changed: bool) -> int:
     """Print the settings in force as TOML, which is a valid settings file."""
-    for name, value in in_force(settings).items():
+    names = changed(settings) if only_changed else in_force(settings)
+    for name, value in names.items():
         shown = json.dumps(value, ensure_ascii=False)
         print(f"{name} = {shown}  # {settings.origins.get(name, 'default')}")
     return 0

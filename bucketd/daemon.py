@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
 
-from . import process, startup
+from . import logs, process, startup
 from .api.access import Operators
 from .api.handlers.contexts import sweep
 from .api.services import Services
@@ -170,24 +171,27 @@ class Daemon:
     def _status_line(self) -> str:
         problems = self._supervisor.problems()
         first = self._store.problem or self._endpoint.problem or (problems[0] if problems else None)
-        return first or f"serving {self._endpoint.path}"
+        return first or self._status.settings_problem or f"serving {self._endpoint.path}"
 
     def _on_reload(self) -> None:
         self._manager.notifier.reloading()
-        self._manager.notifier.ready(self._apply_settings() or self._status_line)
+        self._apply_settings()
+        self._manager.notifier.ready(self._status_line)
 
-    def _apply_settings(self) -> str | None:
-        """Put settings in force that can change in a running daemon; return an error, if any.
+    def _apply_settings(self) -> None:
+        """Put settings in force that can change in a running daemon.
 
-        An invalid file changes nothing. Schema files are read again in any case.
+        An invalid file changes nothing, and is a problem until a later reload succeeds. Schema
+        files are read again in any case.
         """
         self._schema_files.request_rescan()
         try:
             new = self._reload()
         except SettingsError as error:
-            log.error("the settings stay as they are: %s", error)
-            return f"the settings stay as they are: {error}"
-        logging.getLogger().setLevel(new.log.level.upper())
+            self._status.reload_failed(str(error))
+            log.error("%s", self._status.settings_problem)
+            return
+        logs.configure(new.log, os.environ)
         self._contexts.limits(**_context_limits(new))
         self._services.buckets = self._buckets(new)
         self._trash.days = new.trash.days
@@ -209,9 +213,9 @@ class Daemon:
         for section in AT_START:
             if getattr(new, section) != getattr(self._settings, section):
                 log.warning("a change in [%s] takes effect at the next start", section)
-        self._settings = self._status.settings = reloaded(self._settings, new)
+        self._settings = reloaded(self._settings, new)
+        self._status.reload_succeeded(self._settings)
         log.info("settings reloaded")
-        return None
 
 
 def _context_limits(settings: Settings) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Status:
         self.settings = settings
         self._problems = problems
         self._started, self._started_at = time.monotonic(), timestamp()
+        self._settings_since = self._started_at
+        self.settings_problem: str | None = None
 
     def attach(
         self, store: Store, services: Services, server: Server, retention: Retention
@@ -35,6 +37,18 @@ class Status:
         """Set the parts to report on, once they exist."""
         self._store, self._services = store, services
         self._server, self._retention = server, retention
+
+    def reload_succeeded(self, settings: Settings) -> None:
+        """Note that these settings are in force from now on."""
+        self.settings, self._settings_since = settings, timestamp()
+        self.settings_problem = None
+
+    def reload_failed(self, problem: str) -> None:
+        """Note that a reload has found settings that cannot be used, so the old ones stay."""
+        self.settings_problem = (
+            f"the settings of {self._settings_since} stay in force, since the reload at "
+            f"{timestamp()} failed: {problem}"
+        )
 
     async def document(self) -> dict[str, Any]:
         """Return the status document."""
@@ -52,6 +66,8 @@ class Status:
             "schemas": {"count": len(schemas.entries()), "problems": schemas.problems()},
             "socket": self.settings.socket.path,
             "settings": shown(self.settings),
+            "settings_since": self._settings_since,
+            "settings_problem": self.settings_problem,
             "counts": {
                 **counts,
                 "contexts": len(self._services.contexts),

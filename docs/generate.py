@@ -5,6 +5,8 @@ settings.md   every setting, from the sections and the comments in config/bucket
 routes.md     every route, from the table of routes and openapi.json
 commands.md   every command, from the parsers' own help
 metrics.md    every metric, from the collector
+
+The clients' tables of error codes are made, too: client_codes.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import client_codes
 import codes
 from bucketd_client.ctl import parser
 from bucketd_client.ctl.commands import man
@@ -187,3 +190,6 @@ if __name__ == "__main__":
     for _name, _text in pages().items():
         (DOCS / _name).write_text(_text)
         sys.stdout.write(f"docs/{_name}\n")
+    for _name, _text in client_codes.files().items():
+        (REPO / _name).write_text(_text)
+        sys.stdout.write(f"{_name}\n")

@@ -22,10 +22,8 @@ config=/etc/bucketd/bucketd.toml
 files="
 systemd/bucketd.service systemd/system/bucketd.service
 systemd/bucketd.socket systemd/system/bucketd.socket
-systemd/before-253.conf systemd/system/bucketd.service.d/before-253.conf
 systemd/user/bucketd.service systemd/user/bucketd.service
 systemd/user/bucketd.socket systemd/user/bucketd.socket
-systemd/before-253.conf systemd/user/bucketd.service.d/before-253.conf
 systemd/sysusers.conf sysusers.d/bucketd.conf
 systemd/tmpfiles.conf tmpfiles.d/bucketd.conf
 systemd/bucketd.8 ../share/man/man8/bucketd.8
@@ -44,12 +42,9 @@ each_file() { # each_file COMMAND: run with source and target
 
 put() {
     mode=644
-    case $1 in
-    *before-253.conf) old_systemd || return 0 ;;
-    *.sh) mode=755 ;;
-    esac
+    case $1 in *.sh) mode=755 ;; esac
     mkdir -p "$(dirname "$2")"
-    sed "s|/usr/local/|$prefix/|g" "$1" >"$2.new"
+    sed "s|/usr/local/|$prefix/|g; $for_this_systemd" "$1" >"$2.new"
     chmod $mode "$2.new"
     mv "$2.new" "$2"
 }
@@ -57,6 +52,12 @@ put() {
 take() {
     rm -f "$2"
     rmdir "$(dirname "$2")" 2>/dev/null || :
+}
+
+# The settings file of a service. All is commented out but who is an operator: the group that
+# sysusers.conf creates, since users of a host could not give a first command otherwise.
+settings() {
+    sed 's/^# operator_groups = \[\]$/operator_groups = ["bucketd"]/' config/bucketd.toml
 }
 
 each_completion() { # each_completion COMMAND: run with shell and file
@@ -70,10 +71,13 @@ complete_in() {
     "$destdir$lib/bin/python" -m bucketd_client.ctl completion "$1" >"$2"
 }
 
-old_systemd() {
-    version=${SYSTEMD_VERSION:-$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')}
-    [ -n "$version" ] && [ "$version" -lt 253 ]
-}
+# systemd before 253 has no Type=notify-reload, so its units say notify. So do those for a systemd of
+# unknown version, such as in an image: notify works everywhere, but a reload may return early.
+for_this_systemd=
+version=${SYSTEMD_VERSION:-$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')}
+if [ "${version:-0}" -lt 253 ]; then
+    for_this_systemd='s/^Type=notify-reload$/Type=notify/'
+fi
 
 # $lib is a link to one of two environments. This function creates the other one and then moves the
 # link in one step: an interrupted installation leaves the old environment, and a command that starts
@@ -118,7 +122,8 @@ install_all() {
     each_completion complete_in
     if [ ! -e "$destdir$config" ]; then
         mkdir -p "$destdir$(dirname "$config")"
-        install -m 644 config/bucketd.toml "$destdir$config"
+        settings >"$destdir$config"
+        chmod 644 "$destdir$config"
     fi
     if on_this_system; then
         systemd-sysusers "$prefix/lib/sysusers.d/bucketd.conf"
@@ -126,6 +131,7 @@ install_all() {
         systemctl daemon-reload
         echo "Installed. To start bucketd now and at each boot: systemctl enable --now bucketd.service"
         echo "If bucketd runs already: systemctl restart bucketd.service"
+        echo "To make ada an operator, once she logs in again: usermod -aG bucketd ada"
     fi
 }
 
@@ -143,7 +149,7 @@ uninstall_all() {
     rmdir "$destdir$man" 2>/dev/null || :
     each_completion take
     rm -rf "$destdir$lib" "$destdir$lib.new" "$destdir$lib.a" "$destdir$lib.b"
-    if cmp -s config/bucketd.toml "$destdir$config"; then
+    if settings | cmp -s - "$destdir$config"; then
         rm "$destdir$config"
         rmdir "$destdir$(dirname "$config")" 2>/dev/null || :
     fi

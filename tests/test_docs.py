@@ -33,8 +33,9 @@ ARCHITECTURE = (REPO / "ARCHITECTURE.md").read_text()
 
 
 def documented_settings() -> dict[str, Any]:
-    """What config/bucketd.toml sets, and what it sets once the ``#`` before a key is taken away."""
+    """What config/bucketd.toml sets once the ``#`` before each key is taken away."""
     text = (REPO / "config" / "bucketd.toml").read_text()
+    assert re.findall(r"^\w.*", text, flags=re.M) == []
     document = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.M))
     document["store.etcd"] = document["store"].pop("etcd")
     return {f"{s}.{k}": v for s, table in document.items() for k, v in table.items()}

@@ -14,6 +14,7 @@ from bucketd.api import responses
 
 sys.path.insert(0, str(REPO / "docs"))
 
+import client_codes
 import codes
 import generate
 
@@ -24,6 +25,11 @@ PAGES = generate.pages()
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_as_the_code(name: str) -> None:
     assert (REPO / "docs" / name).read_text() == PAGES[name], "run make docs"
+
+
+@pytest.mark.parametrize("name", client_codes.files())
+def test_a_clients_table_of_codes_is_as_the_daemons(name: str) -> None:
+    assert (REPO / name).read_text() == client_codes.files()[name], "run make docs"
 
 
 def test_daemon_clients_and_api_know_the_same_codes() -> None:

@@ -11,6 +11,7 @@ import asyncio
 import grp
 import os
 import pwd
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -31,20 +32,33 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Operators:
-    """The users and groups that may use operator routes; root and the daemon's own user always."""
+    """The users and groups that may use operator routes; root and the daemon's own user always.
+
+    ``group``: the name of the first group, which a user may be added to; empty without groups.
+    """
 
     uids: frozenset[int]
     gids: frozenset[int]
+    group: str = ""
 
     @classmethod
     def named(cls, users: Iterable[str], groups: Iterable[str]) -> Operators:
         """Return them by names or numbers; raise KeyError("user" or "group", name) if unknown."""
         uids = {_number("user", user, lambda name: pwd.getpwnam(name).pw_uid) for user in users}
-        gids = {_number("group", group, lambda name: grp.getgrnam(name).gr_gid) for group in groups}
-        return cls(frozenset({0, os.geteuid(), *uids}), frozenset(gids))
+        named = [*groups]
+        gids = {_number("group", group, lambda name: grp.getgrnam(name).gr_gid) for group in named}
+        return cls(frozenset({0, os.geteuid(), *uids}), frozenset(gids), "".join(named[:1]))
 
     def include(self, peer: Peer) -> bool:
         return peer.uid in self.uids or not self.gids.isdisjoint(peer.gids)
+
+    @property
+    def how_to_join(self) -> str:
+        """Return what a user has to do to become an operator."""
+        if self.group:
+            command = f"sudo usermod -aG {shlex.quote(self.group)} $USER"
+            return f"or become an operator: {command}, then log in again"
+        return "or be added to operator_users or operator_groups in [access]"
 
 
 _user_names: dict[int, str] = {}
@@ -79,20 +93,20 @@ def _number(kind: str, name: str, find: Callable[[str], int]) -> int:
         raise KeyError(kind, name) from None
 
 
-# A rule gets whether the user is an operator, whether a token was sent, and what that opens.
-Rule = Callable[[bool, bool, Context | None], None]
+# A rule gets the operators, who asks, whether a token was sent, and what that opens.
+Rule = Callable[[Operators, Peer, bool, Context | None], None]
 
 
-def anyone(_is_operator: bool, _token_sent: bool, _context: Context | None) -> None:
+def anyone(_operators: Operators, _peer: Peer, _token_sent: bool, _context: Context | None) -> None:
     """Allow everybody."""
 
 
-def operator(is_operator: bool, token_sent: bool, _context: Context | None) -> None:
+def operator(operators: Operators, peer: Peer, token_sent: bool, _context: Context | None) -> None:
     """Allow an operator who sends no token."""
-    if not is_operator:
+    if not operators.include(peer):
         raise Forbidden(
             "cannot use an operator route: your user is no operator of this daemon; "
-            "use a job's token on /v1/bucket, or be added to operator_users or operator_groups"
+            f"use a job's token on /v1/bucket, {operators.how_to_join}"
         )
     if token_sent:
         raise NoJobContext(
@@ -101,7 +115,9 @@ def operator(is_operator: bool, token_sent: bool, _context: Context | None) -> N
         )
 
 
-def any_context(_is_operator: bool, token_sent: bool, context: Context | None) -> None:
+def any_context(
+    _operators: Operators, _peer: Peer, token_sent: bool, context: Context | None
+) -> None:
     """Allow a valid token, of a job or of a device alone."""
     if context is not None:
         return
@@ -113,9 +129,11 @@ def any_context(_is_operator: bool, token_sent: bool, context: Context | None) -
     raise NoJobContext(f"no job context: the request carries no token; {HOW_TO_START}")
 
 
-def job_context(is_operator: bool, token_sent: bool, context: Context | None) -> None:
+def job_context(
+    operators: Operators, peer: Peer, token_sent: bool, context: Context | None
+) -> None:
     """Allow a valid token of a (device, job) pair."""
-    any_context(is_operator, token_sent, context)
+    any_context(operators, peer, token_sent, context)
     if context is not None and context.job is None:
         raise NoJobContext(
             "no job context: the token is for a device alone, so it opens only "

@@ -11,7 +11,7 @@ from functools import lru_cache
 from ..core.contexts import hash_of
 from ..errors import Forbidden, InvalidRequest, ShuttingDown, TooLarge
 from ..model.bucket import BucketKey, check_name
-from . import access, headers
+from . import access, audit, headers
 from .headers import NO_PRECONDITIONS, Headers
 from .request import Request, ResolvedRequest, Target
 from .responses import Reply, refusal
@@ -91,7 +91,7 @@ def admit(services: Services, peer: access.Peer, resolved: ResolvedRequest, leng
     """
     route, token_hash = resolved.route, resolved.token_hash
     context = None if token_hash is None else services.contexts.find(token_hash)
-    route.access(services.operators.include(peer), resolved.has_authorization, context)
+    route.access(services.operators, peer, resolved.has_authorization, context)
     if resolved.malformed is not None:
         raise resolved.malformed
     if route.accepts and resolved.media_type is None:
@@ -123,6 +123,7 @@ def handle(services: Services, peer: access.Peer, resolved: ResolvedRequest, bod
     try:
         request = admit(services, peer, resolved, len(body))
         request.body = body
-        return resolved.route.handler(request)
+        reply = resolved.route.handler(request)
+        return audit.logged(request, reply) if resolved.route.is_operators_change else reply
     except Exception as error:
         return refusal(error)

@@ -77,7 +77,8 @@ class ResolvedRequest:
 class Request:
     """Hold the input of a handler: the peer, the resolved head, the token's context, and the body.
 
-    ``target``: the bucket, on a route that is about one.
+    ``target``: the bucket, on a route that is about one. ``about``: the names that a
+    handler has found a change to be about, for the log.
     """
 
     services: Services
@@ -86,6 +87,7 @@ class Request:
     context: Context | None
     target: Target | None
     body: bytes = b""
+    about: BucketKey | None = None
 
     @property
     def bucket(self) -> Target:

@@ -72,13 +72,14 @@ class Stream(Protocol):
 class Response:
     """What is sent back. ``head``: status line and header fields but Date and Connection.
 
-    ``parts`` are joined to the body.
+    ``parts`` are joined to the body. ``revision``: of the bucket that the response is about.
     """
 
     status: int
     head: bytes
     parts: tuple[bytes, ...]
     stream: Stream | None = None
+    revision: int | None = None
 
 
 @dataclass(slots=True)
@@ -171,7 +172,7 @@ class ResponseTemplate:
             and now.restored is None
         ):
             head, after = self._around(now.etag, now.revision, size)
-            return Response(200, head, (self._before, *pieces, after))
+            return Response(200, head, (self._before, *pieces, after), None, now.revision)
         field = members = b""
         if now.recovered is not None:
             recovered = dict(zip(("revision", "reason"), now.recovered, strict=True))
@@ -188,7 +189,7 @@ class ResponseTemplate:
             members += b',"restored":"%b"' % now.restored.encode()
         # These members may be large, so the cache does not keep them.
         head, after = self._render(now.etag, now.revision, size, field, members)
-        return Response(200, head, (self._before, *pieces, after))
+        return Response(200, head, (self._before, *pieces, after), None, now.revision)
 
     def _render(
         self, etag: str | None, revision: int, size: int, field: bytes = b"", members: bytes = b""
@@ -208,12 +209,17 @@ MINIMAL = ResponseTemplate("", minimal=True)
 def refusal(error: BaseException) -> Response:
     """Return the error envelope; an unexpected error is logged and its text not sent."""
     request_id = secrets.token_hex(6)
+    fields = {"request_id": request_id}
     if isinstance(error, BucketdError):
+        key = error.extra.get("key")
+        fields |= key.fields if key is not None else {}
         # A client can cause as many errors as it likes, so those are logged for debugging only.
         level = logging.WARNING if isinstance(error, Failure) else logging.DEBUG
-        log.log(level, "request %s: %s: %s", request_id, error.code, error.message)
+        what = (request_id, error.code, error.message)
+        log.log(level, "request %s: %s: %s", *what, extra={"fields": fields})
     else:
-        log.error("request %s: unexpected error", request_id, exc_info=error)
+        about = {"fields": fields}
+        log.error("request %s: unexpected error", request_id, exc_info=error, extra=about)
         error = Internal("cannot answer: unexpected error; the daemon's log has its cause")
     headers = {**_JSON_HEADERS, "X-Request-Id": request_id}
     if error.code in RETRY_AFTER:

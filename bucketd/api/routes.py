@@ -21,6 +21,7 @@ class Route:
 
     ``accepts``: the media types of the body, where it takes one. A route that does not speak JSON
     answers in its one form, whatever Accept asks for. One that ``may_wait`` is not slow if it does.
+    A POST that ``only_reads`` changes nothing.
     """
 
     path: str
@@ -31,6 +32,7 @@ class Route:
     accepts: tuple[str, ...] = ()
     speaks_json: bool = True
     may_wait: bool = False
+    only_reads: bool = False
 
     @property
     def of_bucket(self) -> bool:
@@ -41,6 +43,12 @@ class Route:
     def is_guarded(self) -> bool:
         """Report whether preconditions apply: the route is about a bucket, or brings one back."""
         return self.of_bucket or self.path.endswith("/restore")
+
+    @property
+    def is_operators_change(self) -> bool:
+        """Report whether an operator changes something that is stored; a hold is not."""
+        changes = not (self.method == "GET" or self.only_reads or self.may_wait)
+        return changes and self.access is access.operator
 
 
 ANYONE, OPERATOR = access.anyone, access.operator
@@ -161,7 +169,14 @@ ROUTES = (
         "force dry_run existing",
         _DOCUMENT,
     ),
-    Route("/v1/schemas/{automation}/check", "POST", OPERATOR, schemas.check, accepts=_DOCUMENT),
+    Route(
+        "/v1/schemas/{automation}/check",
+        "POST",
+        OPERATOR,
+        schemas.check,
+        accepts=_DOCUMENT,
+        only_reads=True,
+    ),
     Route("/v1/status", "GET", OPERATOR, status.status),
     Route("/v1/trash", "GET", OPERATOR, trash.list_all, "device job automation limit cursor"),
     Route("/v1/trash/{id}", "DELETE", OPERATOR, trash.remove),

@@ -50,6 +50,12 @@ class BucketKey(NamedTuple):
         """Return the key of two valid names; raise InvalidRequest for others."""
         return cls(check_name(device, "device"), None if job is None else check_name(job, "job"))
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """Return the names as fields of a line in the log."""
+        fields = {"device": self.device}
+        return fields if self.job is None else {**fields, "job": self.job}
+
     def __str__(self) -> str:
         if self.job is None:
             return f"the device bucket of {self.device!r}"

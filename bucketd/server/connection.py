@@ -278,7 +278,10 @@ class Connection(asyncio.Protocol):
         may_wait = resolved is not None and resolved.route.may_wait
         if seconds > services.slow_seconds and not may_wait:
             path, method = about
-            log.warning("slow: %s %s took %.3f s, status %d", method, path, seconds, status)
+            target = resolved.target if resolved is not None else None
+            fields = target.key.fields if target is not None else {}
+            text = "slow: %s %s took %.3f s, status %d"
+            log.warning(text, method, path, seconds, status, extra={"fields": fields})
 
     # --- what follows a response
 

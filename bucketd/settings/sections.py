@@ -90,6 +90,7 @@ class TrashSettings:
 @dataclass(frozen=True, slots=True)
 class Log:
     level: str = "info"
+    format: str = "auto"
     slow_request_seconds: float = 1.0
 
 
@@ -135,6 +136,7 @@ MAY_BE_ZERO = ("trash.days",)
 # Sections that take effect at the start only; a reload does not change them.
 AT_START = ("paths", "socket", "store", "store_etcd")
 LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "text", "json")
 
 
 def in_force(settings: Settings) -> dict[str, Any]:
@@ -143,6 +145,16 @@ def in_force(settings: Settings) -> dict[str, Any]:
         f"{section}.{key}": getattr(getattr(settings, attribute(section)), key)
         for section in SECTIONS
         for key in fields(section)
+    }
+
+
+def changed(settings: Settings) -> dict[str, Any]:
+    """Return by "section.key" the values that somebody has set, and that are not the default."""
+    default = {f"{section}.{key}": d for section in SECTIONS for key, d in fields(section).items()}
+    return {
+        name: value
+        for name, value in in_force(settings).items()
+        if name in settings.origins and value != default[name]
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .sections import LEVELS, MAY_BE_ZERO, Settings, SettingsError, in_force
+from .sections import LEVELS, LOG_FORMATS, MAY_BE_ZERO, Settings, SettingsError, in_force
 
 # The store must be able to read such a bucket back, with its envelope.
 MAX_BUCKET_BYTES = 32 * 1024 * 1024
@@ -76,6 +76,8 @@ def checked(settings: Settings) -> Settings:
         raise unusable(settings, "socket.mode", 'it must be an octal string such as "0666"')
     if settings.log.level not in LEVELS:
         raise unusable(settings, "log.level", f"it must be one of {', '.join(LEVELS)}")
+    if settings.log.format not in LOG_FORMATS:
+        raise unusable(settings, "log.format", f"it must be one of {', '.join(LOG_FORMATS)}")
     if settings.store.durability not in ("strict", "relaxed"):
         raise unusable(settings, "store.durability", 'it must be "strict" or "relaxed"')
     if settings.store.engine not in ("file", "etcd"):

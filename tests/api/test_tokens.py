@@ -226,6 +226,13 @@ def test_operators_by_user_and_by_group(users_daemon: Daemon, route: Any, peer: 
     assert status == expected if expected else status not in (401, 403), said
 
 
+def test_a_refusal_says_how_to_become_an_operator(users_daemon: Daemon) -> None:
+    _, said = ask_as(users_daemon, STRANGER_UID, "GET", "/v1/buckets", None, None)
+    assert said["error"].endswith(
+        f"or become an operator: sudo usermod -aG {OPERATORS_GID} $USER, then log in again"
+    )
+
+
 def test_a_token_opens_its_own_bucket_and_nothing_else(shared_daemon: Daemon) -> None:
     one, two = shared_daemon.mint("own", "one"), shared_daemon.mint("own", "two")
     for token, value in ((one, 1), (two, 2)):

@@ -196,7 +196,7 @@ def main():
     if "SHORT_SUITE_EMULATED" not in os.environ:
         check_exit_status()
     tempfile.tempdir = None
-    with Server() as server:
+    with Server(in_memory=True) as server:
         check_operations(server.socket)
         check_watch(server.socket)
         check_holds(server.socket)

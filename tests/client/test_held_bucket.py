@@ -32,16 +32,11 @@ from bucketd_client import (
 )
 from fake import Script, Seen, answer, fake
 from harness import Daemon, escape, new_daemon, pair
-from in_memory import in_memory
 
 
-@pytest.fixture(scope="module", params=["daemon", "testing"])
-def place(request: pytest.FixtureRequest) -> Iterator[Daemon]:
-    """A server for the tests of this module, which use names of their own."""
-    if request.param == "testing":
-        with in_memory() as server:
-            yield server
-        return
+@pytest.fixture(scope="module")
+def place() -> Iterator[Daemon]:
+    """A daemon for the tests of this module, which use names of their own."""
     daemon = new_daemon()
     try:
         yield daemon.start()
@@ -434,13 +429,9 @@ def test_ctrl_c(bucket: Bucket, start: Callable[[str], Holder], what: str) -> No
 # --- a daemon that restarts
 
 
-@pytest.fixture(params=["daemon", "testing"])
-def own(request: pytest.FixtureRequest) -> Iterator[Daemon]:
-    """A server of this test alone."""
-    if request.param == "testing":
-        with in_memory() as server:
-            yield server
-        return
+@pytest.fixture
+def own() -> Iterator[Daemon]:
+    """A daemon of this test alone."""
     daemon = new_daemon()
     try:
         yield daemon.start()
@@ -465,7 +456,7 @@ def test_a_hold_outlasts_a_restart_of_the_daemon(
         assert held.set(a=1) == {"a": 1}
         assert soon(lambda: bool(holds(own)) and holds(own)[0]["connected"])
         # The daemon does not wait any longer for somebody to come back.
-        time.sleep(5.5 if isinstance(own.process, subprocess.Popen) else 0.1)
+        time.sleep(5.5)
         assert (held.lost, held.fence) == (False, fence)
         assert held.set(b=1) == {"a": 1, "b": 1}
     with Bucket(device="d", job="j", socket=own.socket).hold(wait=1):

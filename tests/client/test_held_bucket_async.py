@@ -5,21 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
 
 import pytest
 from bucketd_client import AsyncBucket, Bucket, Held, HoldLost, InvalidRequest, _hold_session
 from harness import Daemon
-from in_memory import in_memory
 
 
-@pytest.fixture(params=["daemon", "testing"])
-def place(request: pytest.FixtureRequest) -> Iterator[Daemon]:
-    if request.param == "daemon":
-        yield request.getfixturevalue("shared_daemon")
-        return
-    with in_memory() as server:
-        yield server
+@pytest.fixture
+def place(shared_daemon: Daemon) -> Daemon:
+    return shared_daemon
 
 
 @pytest.fixture

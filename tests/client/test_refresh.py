@@ -8,22 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from bucketd_client import AsyncBucket, Bucket, Held, HoldLost, InvalidRequest, agent, aio
 from harness import Daemon
-from in_memory import in_memory
 
 
-@pytest.fixture(params=["daemon", "testing"])
-def place(request: pytest.FixtureRequest) -> Iterator[Daemon]:
-    if request.param == "daemon":
-        yield request.getfixturevalue("shared_daemon")
-        return
-    with in_memory() as server:
-        yield server
+@pytest.fixture
+def place(shared_daemon: Daemon) -> Daemon:
+    return shared_daemon
 
 
 @pytest.fixture

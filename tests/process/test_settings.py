@@ -85,6 +85,28 @@ def test_checking_makes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_changed_is_shown_alone(config: Path) -> None:
+    config.write_text("[limits]\nmax_watchers = 7\nmax_holds = 4000\n")
+    outcome = bucketd("--check-config", "--changed", "--config", str(config), "--state-dir", "/s")
+    assert outcome.stdout.splitlines() == [
+        'paths.state_dir = "/s"  # command line',
+        f"limits.max_watchers = 7  # {config}",
+    ]
+
+
+def test_a_quiet_check_says_only_what_is_wrong(config: Path) -> None:
+    outcome = bucketd("--check-config", "--quiet", "--config", str(config))
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "", "")
+    config.write_text("[limits]\nmax_watcher = 7\n")
+    refused(bucketd("--check-config", "--quiet", "--config", str(config)), "max_watchers")
+
+
+@pytest.mark.parametrize("flag", ["--changed", "--quiet"])
+def test_what_belongs_to_a_check_is_refused_elsewhere(flag: str) -> None:
+    outcome = bucketd(flag)
+    assert (outcome.returncode, "without --check-config" in outcome.stderr) == (2, True)
+
+
 def test_serve_is_optional() -> None:
     assert in_force() == in_force("serve")
 

@@ -134,6 +134,32 @@ def test_who_may_do_what(machine: Machine) -> None:
     assert after.returncode == 3  # it was revoked when the command ended
 
 
+def test_the_journal_has_text_and_fields(machine: Machine) -> None:
+    set_one(machine, "told", SECRET)
+    entry = "journalctl -u bucketd.service -o {} DEVICE=phone JOB=told"
+    (told,) = machine.run(entry.format("cat")).stdout.splitlines()
+    assert re.fullmatch(
+        r"root, uid 0 \(pid \d+, bucketctl/[\d.]+ \(set\)\): "
+        r"PATCH /v1/devices/phone/jobs/told/bucket, revision 1",
+        told,
+    )
+    fields = json.loads(machine.run(entry.format("json")).stdout)
+    assert (fields["REVISION"], fields["OPERATOR_UID"], fields["PRIORITY"]) == ("1", "0", "6")
+    assert fields["_SYSTEMD_UNIT"] == "bucketd.service"
+
+
+def test_a_member_of_the_group_is_an_operator(machine: Machine) -> None:
+    """The refusal says the command; a new login has the group."""
+    refused = machine.run("bucketctl list", "bob", check=False)
+    (command,) = re.findall(r"operator: sudo (.+), then log in", refused.stderr)
+    assert command == "usermod -aG bucketd $USER"
+    machine.run(f"USER=bob; {command}")
+    machine.run("bucketctl list", "bob")
+    assert machine.run("ls /var/lib/bucketd", "bob", check=False).returncode == 2
+    machine.run("gpasswd --delete bob bucketd")
+    assert machine.run("bucketctl list", "bob", check=False).returncode == 1
+
+
 def test_a_reload_picks_up_the_configuration(machine: Machine) -> None:
     before = pid(machine)
     assert machine.run("bucketctl list", "alice", check=False).returncode == 1
@@ -145,9 +171,12 @@ def test_a_reload_picks_up_the_configuration(machine: Machine) -> None:
     assert machine.run("bucketctl list", "bob", check=False).returncode == 1
 
     machine.put("/etc/bucketd/bucketd.d/10.toml", "[access]\noperator_group = []\n")
-    machine.run("systemctl reload bucketd.service")
-    machine.wait_for("systemctl show -p StatusText bucketd | grep 'stay as they are'", 5)
+    refused = machine.run("systemctl reload bucketd.service", check=False)
+    assert (refused.returncode, "failed" in refused.stderr) == (1, True)
+    machine.wait_for("systemctl show -p StatusText bucketd | grep 'stay in force'", 5)
+    assert machine.run("systemctl is-active bucketd.service").stdout == "active\n"
     machine.run("bucketctl list", "alice")
+    assert "[access] has no operator_group" in machine.run("bucketctl doctor", check=False).stdout
 
     machine.run("rm -r /etc/bucketd/bucketd.d && systemctl reload bucketd.service")
     machine.wait_for("! bucketctl list", 5, "alice")

@@ -91,7 +91,24 @@ def test_settings_that_cannot_be_used_are_told_in_the_status(managed: Managed) -
     managed.notices.until("RELOADING")
     told = managed.notices.next()
     assert told["READY"] == "1"
-    assert told["STATUS"].startswith("the settings stay as they are: cannot use")
+    status = managed.request("GET", "/v1/status").json
+    problem = status["settings_problem"]
+    assert told["STATUS"] == problem
+    assert problem.startswith(f"the settings of {status['started_at']} stay in force, since the")
+    assert problem.endswith("[limits] has no max_bucket; did you mean max_bucket_bytes?")
+    assert problem in managed.log
+    found = json.loads(Shell(managed)("doctor").stdout)["findings"]
+    (finding,) = [row for row in found if row["about"] == "settings"]
+    assert (finding["level"], finding["what"]) == ("problem", problem)
+    assert "bucketd --check-config" in finding["fix"]
+
+    managed.config.write_text("[limits]\nmax_bucket_bytes = 10\n")
+    os.kill(managed.pid, signal.SIGHUP)
+    managed.notices.until("RELOADING")
+    assert managed.notices.next()["STATUS"] == f"serving {managed.socket}"
+    after = managed.request("GET", "/v1/status").json
+    assert after["settings_problem"] is None
+    assert after["settings_since"] > status["settings_since"] == status["started_at"]
 
 
 def test_stopping_is_said_while_a_request_is_still_answered(managed: Managed) -> None:

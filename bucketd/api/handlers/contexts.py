@@ -11,6 +11,7 @@ from ...concurrency import offload
 from ...core.contexts import Context
 from ...core.holds import EXPIRED, REVOKED
 from ...errors import InvalidRequest, NoJobContext
+from ...model.bucket import BucketKey
 from ...model.strict_json import as_object
 from .. import responses
 from ..request import Request
@@ -40,6 +41,7 @@ async def create(request: Request) -> Response:
     context, token = await asyncio.to_thread(
         request.services.contexts.mint, *(body.get(name) for name in _MEMBERS)
     )
+    request.about = BucketKey(context.device, context.job)
     announce(request.services, "created", context)
     return responses.success({"id": context.id, "token": token, **_scope(context)}, 201)
 
@@ -65,6 +67,7 @@ async def revoke(request: Request) -> Response:
     context = await asyncio.to_thread(request.services.contexts.revoke, request.head.names["id"])
     request.services.events.end(context.id)
     request.services.holds.end_context(context.id, REVOKED)
+    request.about = BucketKey(context.device, context.job)
     announce(request.services, "revoked", context)
     return responses.success({"id": context.id})
 

@@ -39,10 +39,10 @@ async def restore(request: Request) -> Response:
     if request.body.strip():
         raise InvalidRequest("cannot restore with a body: the path says what to restore")
     author = request.author(await user_name(request.peer.uid))
-    key, now = await services.trash.restore(
+    request.about, now = await services.trash.restore(
         services.buckets, head.names["id"], head.preconditions, author
     )
-    template = responses.MINIMAL if head.minimal else Target(key, None).template
+    template = responses.MINIMAL if head.minimal else Target(request.about, None).template
     return template.fill(now)
 
 

@@ -129,7 +129,8 @@ def stored_value(prefix: str, kvs: list[KeyValue] | None, key: BucketKey) -> Sto
     except NotABucket:
         raise BucketCorrupt(
             f"cannot read {key}: its value in etcd is not a valid bucket; the value stays there "
-            "until somebody deletes that key or puts a valid value with etcdctl"
+            "until somebody deletes that key or puts a valid value with etcdctl",
+            key=key,
         ) from None
 
 

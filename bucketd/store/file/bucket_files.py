@@ -316,7 +316,8 @@ class BucketFiles:
         damage = f"{self.name(key)} is damaged ({cause})"
         error = BucketCorrupt(
             f"cannot read {key}: {damage}; it was left untouched. "
-            "Put a good file in its place, or replace or delete the bucket"
+            "Put a good file in its place, or replace or delete the bucket",
+            key=key,
         )
         error.damage = damage
         return error

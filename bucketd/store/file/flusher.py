@@ -80,7 +80,8 @@ class Flusher:
                 self._files.put(key, snapshot)
                 self._trash.remove_restored(key)
             except OSError as error:
-                log.error("cannot write %s: %s", self._files.name(key), error)
+                about = {"fields": key.fields}
+                log.error("cannot write %s: %s", self._files.name(key), error, extra=about)
                 self.flush_error = errors.refusal(
                     "write while files cannot be brought up to date", error
                 )

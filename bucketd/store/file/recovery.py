@@ -129,7 +129,9 @@ def _is_older(
     if now.etag in chain.etags or now.etag == last.etag:
         return True
     if stored.verified:
-        log.warning("%s: its file is newer than the journal, so it stays", key)
+        log.warning(
+            "%s: its file is newer than the journal, so it stays", key, extra={"fields": key.fields}
+        )
         return False
     if stored.base is None and last.revision and now.revision >= last.revision:
         return False
@@ -138,6 +140,7 @@ def _is_older(
 
 def _quarantine(bucket_files: BucketFiles, key: BucketKey, why: str) -> bool:
     kept = bucket_files.quarantine_name(key)
-    log.warning("%s: its file is completed, and kept before as %s: %s", key, kept, why)
+    what, about = "%s: its file is completed, and kept before as %s: %s", {"fields": key.fields}
+    log.warning(what, key, kept, why, extra=about)
     bucket_files.quarantine(key, kept)
     return True

@@ -73,7 +73,7 @@ class Elsewhere:
 def serving() -> Iterator[Any]:
     command = os.environ.get("TESTING_SERVER")
     if command is None:
-        with Server() as server:
+        with Server(in_memory=True) as server:
             yield server
         return
     with subprocess.Popen(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from bucketd_client import Bucket, NoJobContext
+from bucketd_client.testing import Server
 
 AUTOMATION = """
 import asyncio
@@ -116,6 +120,19 @@ def test_watching(bucket, bucketd_server):
     with pytest.raises(Exception, match="revoked"):
         next(changes)
 
+@pytest.mark.bucketd(
+    schema={"fields": [{"name": "n", "type": "number", "defaultValue": 7}]}, bucket={"n": 1}
+)
+def test_its_schema(bucket):
+    assert agent.utils.bucket.set({"n": "x"}).code == "schema_violation"
+    bucket.assert_unchanged()
+
+def test_it_waits_for_its_turn(bucket):
+    with Bucket().hold() as held:
+        assert agent.utils.bucket.hold(wait=0).code == "held"
+        held.set(a=1)
+    assert agent.utils.bucket.refresh(lambda now: "s" in now, lambda: {"s": 1}).bucket["s"] == 1
+
 def test_a_restart(bucket, bucketd_server):
     agent.utils.bucket.set({"a": 1})
     bucketd_server.stop()
@@ -163,7 +180,12 @@ def test_it(bucket):
 """
 
 
-def run(folder: Path, tests: str) -> tuple[int, str]:
+# A bucketd that is installed nowhere, and that of this checkout.
+ENGINES = {"daemon": "", "memory": "bucketd_in_memory = true"}
+
+
+def run(folder: Path, tests: str, setting: str = "") -> tuple[int, str]:
+    (folder / "pytest.ini").write_text(f"[pytest]\n{setting}\n")
     (folder / "automation.py").write_text(AUTOMATION)
     (folder / "test_automation.py").write_text(tests)
     command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider"]
@@ -177,14 +199,17 @@ def run(folder: Path, tests: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_fixtures(tmp_path: Path) -> None:
-    status, said = run(tmp_path, PASSING)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_fixtures(tmp_path: Path, engine: str) -> None:
+    status, said = run(tmp_path, PASSING, ENGINES[engine])
     assert status == 0, said
-    assert "16 passed" in said
+    wanted = {"daemon": "18 passed", "memory": "17 passed, 1 skipped"}
+    assert wanted[engine] in said
 
 
-def test_assertions_fail_with_what_was_done(tmp_path: Path) -> None:
-    status, said = run(tmp_path, FAILING)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_assertions_fail_with_what_was_done(tmp_path: Path, engine: str) -> None:
+    status, said = run(tmp_path, FAILING, ENGINES[engine])
     assert status == 1
     for wanted in (
         "6 failed",
@@ -201,7 +226,61 @@ def test_assertions_fail_with_what_was_done(tmp_path: Path) -> None:
 def test_a_marker_that_is_none(tmp_path: Path) -> None:
     status, said = run(tmp_path, MISMARKED)
     assert status != 0
-    assert "it takes device, job, bucket, device_bucket, label" in said
+    assert "it takes device, job, bucket, device_bucket, label, automation, schema" in said
+
+
+def daemons() -> list[str]:
+    """Return the command lines of the daemons that servers for tests have started."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(each.read_bytes().replace(b"\0", b" ").decode())
+    return [line for line in found if "bucketd-" in line and "--unsafe-filesystem" in line]
+
+
+KILLED = """
+import os, signal
+from bucketd_client.testing import Server
+Server().__enter__()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_test_run_that_is_killed_leaves_no_daemon(tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", KILLED], env=env, timeout=60)
+    until = time.monotonic() + 20
+    while any(str(tmp_path) in line for line in daemons()):
+        assert time.monotonic() < until, daemons()
+        time.sleep(0.05)
+
+
+def test_servers_of_one_process_share_a_daemon_and_nothing_else() -> None:
+    with Server() as server:
+        bucket = server.bucket("d", "j")
+        bucket.seed({"a": 1})
+        Bucket(device="d", socket=server.socket).set(b=1)
+        server.schema("login", {"fields": [{"name": "n", "type": "number"}]})
+        first = server._engine
+    with Server() as server:
+        assert server._engine is first
+        assert server.ask("GET", "/v1/buckets")[0]["buckets"] == []
+        assert server.ask("GET", "/v1/contexts")[0]["contexts"] == []
+        assert server.ask("GET", "/v1/schemas")[0]["schemas"] == []
+        other = Bucket(token=bucket.token, socket=server.socket)
+        with pytest.raises(NoJobContext):
+            other.get()
+
+
+def test_without_bucketd_it_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    with Server() as server:
+        assert server.in_memory
+        with pytest.raises(
+            RuntimeError, match=r"cannot set a schema of 'login': .*install bucketd"
+        ):
+            server.schema("login", {"fields": []})
 
 
 WITHOUT_PYTEST = """

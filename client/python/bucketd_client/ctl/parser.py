@@ -93,7 +93,7 @@ def _unknown_command(argv: list[str]) -> Exception:
 
 
 def _options(command: Command, words: list[str]) -> Options:
-    options = Options({}, [])
+    options = Options({}, [], command.name)
     rest = iter(words)
     for word in rest:
         if word in ("-h", "--help"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .. import _api, _context, _transport
+from .. import __version__, _api, _context, _transport
 from .._errors import InvalidRequest
 from . import output
 from .parser import Usage
@@ -46,6 +46,11 @@ class Session:
         is_shown = output.on_terminal() and not self.options.has("curl")
         return [MASK_SECRETS] if is_shown and not self.options.has("reveal") else []
 
+    @property
+    def user_agent(self) -> str:
+        """Return by which command the daemon's log says that an operator has changed something."""
+        return f"bucketctl/{__version__} ({self.options.command})"
+
     def reach(self) -> None:
         """Wait until the daemon responds. Raises BucketError if it does not."""
         _transport.request("GET", "/healthz", path=self.path, timeout=self.timeout)
@@ -70,6 +75,7 @@ class Session:
             output.write(command(self.path, method, target, headers, body))
             raise Shown
         timeout = default_timeout if self.timeout is None else self.timeout
+        headers["User-Agent"] = self.user_agent
         try:
             reply = _api.call(
                 method, target, path=self.path, headers=headers, body=body, timeout=timeout

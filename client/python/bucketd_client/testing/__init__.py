@@ -1,4 +1,4 @@
-"""A server for tests: bucketd's protocol on a real socket, in memory, without the daemon.
+"""A server for tests: bucketd itself where it is installed, else a small one in memory.
 
 With pytest nothing needs to be imported; the fixtures are there:
 
@@ -12,8 +12,7 @@ Elsewhere: ``with Server() as server: server.bucket("phone-1", "login")``.
 
 from __future__ import annotations
 
-from ._model import Write
 from ._server import Server
-from ._stored_bucket import StoredBucket
+from ._stored_bucket import StoredBucket, Write
 
 __all__ = ["Server", "StoredBucket", "Write"]

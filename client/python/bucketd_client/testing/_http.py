@@ -1,219 +1,214 @@
-"""HTTP/1.1 on one connection: requests in, responses out, until either side closes it."""
+"""HTTP/1.1 on a unix socket: one request on each connection, answered by a function."""
 
 from __future__ import annotations
 
 import contextlib
-import re
-import secrets
+import json
+import select
 import socket
+import sys
+import threading
+from collections.abc import Generator, Iterator
 from http import HTTPStatus
-from typing import Any, Callable
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any, Callable, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
 
+from .._codes import STATUS
 from .._errors import BucketError, error
-from . import _strict_json
-from ._call import Response
-from ._events import Stream
-from ._holds import HoldStream, Peer
-from ._requests import Headers, Request
 
-STATUS = {
-    "invalid_json": 400, "invalid_request": 400, "no_job_context": 401, "forbidden": 403,
-    "not_found": 404, "method_not_allowed": 405, "not_acceptable": 406, "request_timeout": 408,
-    "patch_failed": 409, "hold_lost": 412, "precondition_failed": 412, "too_large": 413,
-    "unsupported_media_type": 415, "schema_violation": 422, "held": 423, "too_many_requests": 429,
-    "internal": 500, "bucket_corrupt": 500, "overloaded": 503, "shutting_down": 503,
-    "read_only": 503, "storage_full": 507,
-}  # fmt: skip
 RETRY_AFTER = {"too_many_requests": "1", "overloaded": "1", "shutting_down": "1", "read_only": "5"}
-Respond = Callable[[Request], Response]
-
-# The daemon's limits: of a target and of all header fields, of one field, and of their number.
-MAX_HEAD_BYTES, MAX_FIELD_BYTES, MAX_FIELDS = 32 * 1024, 8190, 128
-LINGER_SECONDS = 2.0
-# RFC 9110: with a second one of these it is not clear what a request means.
-_ONCE = frozenset({
-    "content-length", "content-location", "content-range", "content-type", "etag", "host",
-    "max-forwards", "server", "transfer-encoding", "user-agent",
-})  # fmt: skip
-_LINE = re.compile(
-    rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT) ([\x21-\x7e]+) HTTP/1\.([01])"
-)
-_TARGET = re.compile(rb"/.*|[A-Za-z]+://([^][/?#:@]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?([/?#].*)?")
-_FIELD = re.compile(rb"([\w!#$%&'*+.^`|~-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
+# A stream looks so often whether it should end.
+POLL_SECONDS = 0.05
 
 
-class Connection:
-    """Serve one connection to its end, in the constructor."""
+class Request(NamedTuple):
+    """One request; the names of ``headers`` are in lower case. A test's own has no ``sock``."""
 
-    def __init__(self, sock: socket.socket, respond: Respond, max_bytes: int) -> None:
-        self._send_bytes, self._respond, self._max_bytes = sock.sendall, respond, max_bytes
-        self._method, self._closing = "", False
-        self._peer = Peer(sock)
-        with sock.makefile("rb") as self._reader:
-            while not self._closing and self._reader.peek(1):
-                self._serve()
-        # What a refused request still sends is read, so that its sender sees the response.
-        sock.shutdown(socket.SHUT_WR)
-        sock.settimeout(LINGER_SECONDS)
-        while sock.recv(65536):
-            pass
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    sock: socket.socket | None
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.target).path
+
+    @property
+    def segments(self) -> list[str]:
+        return [unquote(each) for each in self.path.split("/")[1:]]
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        return parse_qs(urlsplit(self.target).query, keep_blank_values=True)
+
+    def is_gone(self) -> bool:
+        """Report whether the peer sends no more: it has closed, or shut down its half."""
+        if self.sock is None:
+            return False
+        with contextlib.suppress(BlockingIOError, ValueError):
+            return not self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return self.sock.fileno() < 0
+
+    def encode(self) -> bytes:
+        """Return the bytes of this request for another server, which closes afterwards."""
+        more = {"connection": "close", "content-length": str(len(self.body))}
+        headers = {**self.headers, **more}
+        lines = [f"{self.method} {self.target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
+
+
+class Answer(NamedTuple):
+    """The bytes of a response, and what follows: ``stream`` yields b"" while it waits."""
+
+    data: bytes
+    stream: Iterator[bytes] = iter(())
+
+    @property
+    def status(self) -> int:
+        return int(self.data.split(b" ", 2)[1])
+
+    @property
+    def members(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.data.partition(b"\r\n\r\n")[2])
+        return found
+
+
+Respond = Callable[[Request], Answer]
+
+
+def answer(
+    members: dict[str, Any] | None,
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    stream: Iterator[bytes] | None = None,
+) -> Answer:
+    """Return a response with these members, without a body, or with a stream of events."""
+    kind = "application/json" if stream is None else "text/event-stream"
+    text = b"" if members is None else dumps(members)
+    found = {"Content-Type": kind, "Cache-Control": "no-store", "Server": "bucketd"}
+    found.update({**(headers or {}), "Connection": "close"})
+    if stream is None:
+        found["Content-Length"] = str(len(text))
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in found.items()]
+    head = "\r\n".join([*lines, "", ""]).encode()
+    return Answer(head + text) if stream is None else Answer(head, stream)
+
+
+def refusal(problem: BucketError) -> Answer:
+    members: dict[str, Any] = {"success": False, "error": problem.message, "code": problem.code}
+    if problem.details:
+        members["details"] = problem.details
+    if problem.revision is not None:
+        members["revision"] = problem.revision
+    later = RETRY_AFTER.get(problem.code)
+    headers = {} if later is None else {"Retry-After": later}
+    return answer(members, status=STATUS.get(problem.code, 500), headers=headers)
+
+
+def dumps(value: Any) -> bytes:
+    """Return compact JSON, of which the daemon counts the size."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+class HttpServer(ThreadingMixIn, UnixStreamServer):
+    """Serve a socket in threads until ``close``."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, path: str, respond: Respond) -> None:
+        super().__init__(path, _Handler)
+        self.respond = respond
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a peer that has gone; all else is a defect of this server."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+    def stop_listening(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def close_connections(self) -> None:
+        with self._lock:
+            for each in self._open:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: HttpServer
 
     def _serve(self) -> None:
-        try:
-            response = self._respond(self._request())
-        except BucketError as refusal:
-            return self._refuse(refusal)
-        if response.stream is not None:
-            return self._stream(response.stream)
-        applied = response.preference
-        more = {} if applied is None else {"Preference-Applied": applied}
-        return self._send(response.status, response.members, response.etag, more)
+        self.close_connection = True
+        headers: dict[str, str] = {}
+        for name, value in self.headers.items():
+            known = headers.get(name.lower())
+            headers[name.lower()] = value if known is None else f"{known}, {value}"
+        if "chunked" in headers.pop("transfer-encoding", ""):
+            body = b"".join(self._chunks())
+        else:
+            body = self.rfile.read(int(headers.get("content-length", "0")))
+        request = Request(self.command, self.path, headers, body, self.connection)
+        response = self.server.respond(request)
+        with contextlib.closing(_chunks_of(response, self.command == "HEAD")) as chunks:
+            for chunk in chunks:
+                if chunk:
+                    self.wfile.write(chunk)
+                elif request.is_gone():
+                    return
 
-    def _request(self) -> Request:
-        """Read a request. After one that cannot be read the connection is of no use."""
-        self._method, self._closing = "", True
-        found = _LINE.fullmatch(self._line())
-        if found is None:
-            raise _malformed("its first line is malformed")
-        method, target, minor = (part.decode() for part in found.groups())
-        if len(target) > MAX_HEAD_BYTES:
-            raise _malformed("a line of it is too long")
-        if not _TARGET.fullmatch(found[2]):
-            raise _malformed("its target is malformed")
-        headers = self._fields()
-        if minor == "1" and "host" not in headers:
-            raise _malformed("it has no Host")
-        if headers.get("expect", [""])[0].lower() == "100-continue":
-            self._send_bytes(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._method, body = method, self._body(headers)
-        asked = ",".join(headers.get("connection", [])).lower().split(",")
-        unread = isinstance(body, BucketError)
-        self._closing = unread or minor == "0" or "close" in map(str.strip, asked)
-        return Request(method, target, headers, body, self._peer)
+    do_GET = do_HEAD = do_PUT = do_PATCH = do_POST = do_DELETE = do_OPTIONS = _serve  # noqa: N815
 
-    def _line(self) -> bytes:
-        line = self._reader.readline(2 * MAX_HEAD_BYTES)
-        if line.endswith(b"\r\n"):
-            return line[:-2]
-        if len(line) == 2 * MAX_HEAD_BYTES:
-            raise _malformed("a line of it is too long")
-        raise _malformed("a line of it ends without CR LF") if line[-1:] == b"\n" else _incomplete()
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
 
-    def _fields(self) -> Headers:
-        headers: Headers = {}
-        size = count = 0
-        while line := self._line():
-            found = _FIELD.fullmatch(line)
-            if found is None:
-                raise _malformed("a header is malformed")
-            name, value = found[1].decode().lower(), found[2].decode(errors="surrogateescape")
-            if name in _ONCE and name in headers:
-                raise _malformed("a header is there twice")
-            headers.setdefault(name, []).append(value)
-            length = len(found[1]) + len(found[2])
-            size, count = size + length, count + 1
-            if length > MAX_FIELD_BYTES or size > MAX_HEAD_BYTES or count > MAX_FIELDS:
-                raise error(
-                    "invalid_request",
-                    f"cannot read the headers: they have over {MAX_HEAD_BYTES} bytes, "
-                    f"one has over {MAX_FIELD_BYTES}, or there are over {MAX_FIELDS}",
-                )
-        return headers
+    def send_error(self, *_: Any) -> None:
+        """Refuse what is no HTTP, and repeat nothing of it."""
+        problem = error("invalid_request", "cannot read the request as HTTP/1.1")
+        self.close_connection = True
+        self.wfile.write(refusal(problem).data)
 
-    def _body(self, headers: Headers) -> bytes | BucketError:
-        """Return the body, or the reason why it stays unread."""
-        encoding = headers.get("transfer-encoding", [None])[0]
-        length = headers.get("content-length", ["0"])[0]
-        if encoding is not None and (encoding.lower() != "chunked" or "content-length" in headers):
-            raise _malformed("its Transfer-Encoding is invalid")
-        if not (length.isascii() and length.isdecimal() and len(length) <= 19):
-            raise _malformed("its Content-Length is invalid")
-        try:
-            if encoding is not None:
-                return self._chunks()
-            return self._read(int(length), int(length))
-        except BucketError as problem:
-            return problem
-
-    def _read(self, length: int, so_far: int) -> bytes:
-        if so_far > self._max_bytes:
-            raise error(
-                "too_large",
-                f"cannot read the request body: it has over {self._max_bytes} bytes, "
-                f"allowed are {self._max_bytes}",
-            )
-        data = self._reader.read(length)
-        if len(data) < length:
-            raise _incomplete()
-        return data
-
-    def _chunks(self) -> bytes:
-        body = b""
-        while found := _CHUNK.fullmatch(self._line()):
-            size = int(found[1], 16)
-            if size == 0:
-                self._fields()
-                return body
-            body += self._read(size, len(body) + size)
-            if self._line():
-                break
-        raise error("invalid_request", "cannot read the request body: a chunk is malformed")
-
-    def _refuse(self, refusal: BucketError) -> None:
-        members: dict[str, Any] = {"error": refusal.message, "code": refusal.code}
-        if refusal.details:
-            members["details"] = refusal.details
-        if refusal.revision is not None:
-            members["revision"] = refusal.revision
-        more = {"X-Request-Id": secrets.token_hex(6)}
-        if refusal.code in RETRY_AFTER:
-            more["Retry-After"] = RETRY_AFTER[refusal.code]
-        if refusal.code == "no_job_context":
-            more["WWW-Authenticate"] = "Bearer"
-        if refusal.code == "method_not_allowed":
-            more["Allow"] = refusal.message.rpartition("it takes ")[2]
-        self._send(STATUS[refusal.code], {"success": False, **members}, None, more)
-
-    def _stream(self, stream: Stream | HoldStream) -> None:
-        self._closing = True
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
-        head += b"Server: bucketd\r\nConnection: close\r\n\r\n"
-        if self._method == "HEAD":
-            self._send_bytes(head)
-            return
-        # The generator has begun before anything is sent, so it ends the stream in any case.
-        with contextlib.closing(stream.frames()) as frames:
-            for frame in frames:
-                self._send_bytes(head + frame)
-                head = b""
-
-    def _send(
-        self,
-        status: int,
-        members: dict[str, Any] | None,
-        etag: str | None = None,
-        more: dict[str, str] | None = None,
-    ) -> None:
-        body = b"" if members is None else _strict_json.dumps({"success": True, **members})
-        headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-        headers = {**headers, "Server": "bucketd", **(more or {})}
-        if etag is not None:
-            headers["ETag"] = f'"{etag}"'
-        if members is not None:
-            headers["Content-Length"] = str(len(body))
-        if self._closing:
-            headers["Connection"] = "close"
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        head = "\r\n".join([*lines, "", ""]).encode()
-        self._send_bytes(head + (b"" if self._method == "HEAD" else body))
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing: a test has its own output."""
 
 
-def _malformed(cause: str) -> BucketError:
-    """Return the refusal in words that repeat nothing of what was sent: it may hold a token."""
-    return error("invalid_request", f"cannot read the request as HTTP/1.1: {cause}")
+def _chunks_of(response: Answer, is_head: bool) -> Generator[bytes, None, None]:
+    """Yield all of a response; its stream begins before anything is sent, and ends in any case."""
+    if is_head:
+        yield response.data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        return
+    try:
+        yield response.data + next(response.stream, b"")
+        yield from response.stream
+    finally:
+        if isinstance(response.stream, Generator):
+            response.stream.close()
 
 
-def _incomplete() -> BucketError:
-    return error("invalid_request", "cannot read the request: it ended before it was complete")
+def is_readable(sock: socket.socket) -> bool:
+    return bool(select.select([sock], [], [], POLL_SECONDS)[0])

@@ -1,44 +1,64 @@
-"""The server: a socket in a directory of its own, and a thread for each connection."""
+"""The server for tests: a socket in front of a daemon, or of a small one in memory."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
-import socket
-import tempfile
 import threading
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
+from urllib.parse import quote
 
+from .._api import checked
+from .._codes import STATUS
 from .._errors import BucketError, error
-from .._retry import MAX_SOCKET_PATH
-from ._call import Response
-from ._http import STATUS, Connection
-from ._requests import Request
-from ._routes import respond
-from ._state import State
-from ._stored_bucket import StoredBucket
+from .._http11 import Response
+from . import _daemon
+from ._directory import short_directory
+from ._holds import Key
+from ._http import Answer, HttpServer, Request, dumps, refusal
+from ._memory import Memory
+from ._stored_bucket import StoredBucket, Write
 
-Socket = socket.socket
-DRAIN_SECONDS = 1.0
-# With "/bucketd.sock" the path of the socket has at most 107 bytes.
-_MAX_DIRECTORY = MAX_SOCKET_PATH - len("/bucketd.sock")
+_BUCKETS = ("/bucket", "/bucket/undo")
+
+
+class Engine(Protocol):
+    """What answers the requests of a server for tests."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def give_back(self) -> None: ...
+    def respond(self, request: Request) -> Answer: ...
+    def set_schema(self, automation: str, schema: Any) -> None: ...
 
 
 class Server:
-    """bucketd's protocol on a unix socket, with everything in memory.
+    """bucketd for tests, on a unix socket of its own, which only this user can reach.
 
-    The server has buckets, their events, contexts, holds and lists, with the daemon's rules and
-    limits. It has no schemas, files, export or metrics, and no events of contexts. Whoever can
-    connect is an operator, and only this user can. ``max_bytes`` bounds each bucket.
+    It is the daemon itself where ``bucketd`` is installed (on the PATH, beside this Python, or
+    named by BUCKETD_BIN). Elsewhere, and with ``in_memory``, it is a small one in memory, without
+    schemas, lists and history. ``max_bytes`` bounds each bucket.
     """
 
-    def __init__(self, max_bytes: int = 1024 * 1024) -> None:
-        self._state = State(max_bytes)
+    def __init__(self, max_bytes: int = 1024 * 1024, *, in_memory: bool = False) -> None:
+        self._max_bytes = max_bytes
+        self._program = None if in_memory else _daemon.find_bucketd()
         self._home = ""
-        self._listening: Socket | None = None
-        self._connections: set[Socket] = set()
+        self._engine: Engine
+        self._http: HttpServer | None = None
         self._refusals: list[BucketError] = []
+        self._writes: dict[Key, list[Write]] = {}
+        self._defaults: dict[Key, dict[str, Any]] = {}
+        # One write at a time, so that it is known what each has changed.
+        self._writing = threading.Lock()
+
+    @property
+    def in_memory(self) -> bool:
+        """Report whether this is not the daemon itself."""
+        return self._program is None
 
     @property
     def socket(self) -> str:
@@ -46,48 +66,51 @@ class Server:
         return f"{self._home}/bucketd.sock"
 
     def __enter__(self) -> Server:
-        self._home = _short_directory()
-        self.start()
+        self._home = short_directory("/bucketd.sock")
+        if self._program is None:
+            self._engine = Memory(self._max_bytes)
+        else:
+            self._engine = _daemon.take(self._program, self._max_bytes)
+        self._listen()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._stop_listening()
+        self._engine.give_back()
         shutil.rmtree(self._home, ignore_errors=True)
 
     def start(self) -> None:
         """Serve again after ``stop``, with what was stored before."""
-        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listening.bind(self.socket)
-        self._listening.listen(128)
-        self._state.holds.begin_grace()
-        threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
+        self._engine.start()
+        self._listen()
 
     def stop(self) -> None:
         """Serve nobody until ``start``, as while the daemon restarts, and keep what is stored."""
-        listening, self._listening = self._listening, None
-        if listening is None:
-            return
-        with contextlib.suppress(OSError):
+        if self._http is not None:
+            http, self._http = self._http, None
+            http.stop_listening()
             os.unlink(self.socket)
-        _end(listening)
-        with self._state.changed:
-            self._state.epoch += 1
-            self._state.holds.detach_all()
-            self._state.changed.notify_all()
-            # Streams end by themselves, once they have sent the last change.
-            self._state.changed.wait_for(lambda: not self._state.streams, DRAIN_SECONDS)
-        with self._state.lock:
-            for connection in self._connections:
-                _end(connection)
+            # Streams send their last changes, and end.
+            self._engine.stop()
+            http.close_connections()
 
     def bucket(
-        self, device: str, job: str | None = None, *, label: str | None = None
+        self,
+        device: str,
+        job: str | None = None,
+        *,
+        label: str | None = None,
+        automation: str | None = None,
     ) -> StoredBucket:
         """Return the bucket of this pair, or without a job of the device, with a new token.
 
-        ``label`` is that of the token's context.
+        ``label`` and ``automation`` are those of the token's context.
         """
-        return StoredBucket(self._state, self.socket, device, job, label)
+        return StoredBucket(self, (device, job), label, automation)
+
+    def schema(self, automation: str, schema: Mapping[str, Any]) -> None:
+        """Set the schema of an automation. Raise RuntimeError in memory, which has none."""
+        self._engine.set_schema(automation, schema)
 
     def refuse(
         self, code: str, times: int = 1, message: str = "", details: list[Any] | None = None
@@ -98,42 +121,107 @@ class Server:
         message = message or f"cannot use the bucket: {code}, as the test wants it"
         self._refusals += [error(code, message, details=details)] * times
 
-    def _accept(self, listening: Socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = listening.accept()
-                with self._state.lock:
-                    self._connections.add(connection)
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+    def writes(self, key: Key) -> list[Write]:
+        return list(self._writes.get(key, []))
 
-    def _serve(self, connection: Socket) -> None:
-        with connection, contextlib.suppress(OSError, ValueError):
-            Connection(connection, self._respond, self._state.max_bytes)
-        with self._state.lock:
-            self._connections.discard(connection)
+    def forget_writes(self, key: Key) -> None:
+        self._writes.pop(key, None)
 
-    def _respond(self, request: Request) -> Response:
-        if request.path.endswith("/bucket") and self._refusals:
-            raise self._refusals.pop(0)
-        return respond(self._state, request)
+    def set_defaults(self, key: Key, defaults: dict[str, Any]) -> None:
+        self._defaults[key] = defaults
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[dict[str, Any], str | None]:
+        """Ask the engine, past the socket; return members and ETag. Raise BucketError."""
+        found = {"host": "test", "content-type": "application/json", **(headers or {})}
+        response = self._engine.respond(Request(method, target, found, body, None))
+        head, _, text = response.data.partition(b"\r\n\r\n")
+        reply = checked(Response(response.status, head, text))
+        return reply.members, reply.etag
+
+    def _listen(self) -> None:
+        self._http = HttpServer(self.socket, self._respond)
+
+    def _stop_listening(self) -> None:
+        if self._http is not None:
+            http, self._http = self._http, None
+            http.stop_listening()
+            http.close_connections()
+
+    def _respond(self, request: Request) -> Answer:
+        if not request.path.endswith(_BUCKETS):
+            return self._engine.respond(request)
+        if self._refusals:
+            return refusal(self._refusals.pop(0))
+        if request.method in ("GET", "HEAD"):
+            return self._completed(request, self._engine.respond(request))
+        with self._writing:
+            return self._recorded(request)
+
+    def _recorded(self, request: Request) -> Answer:
+        """Answer a write, and note what it named or changed."""
+        key = self._key(request)
+        if key is None:
+            return self._engine.respond(request)
+        before = self.read(key)[0]
+        response = self._engine.respond(request)
+        if response.status == 200:
+            after, revision, _ = self.read(key)
+            named = _named(request)
+            changed = {k: v for k, v in after.items() if k in named or before.get(k, ...) != v}
+            removed = tuple(k for k in before if k not in after)
+            write = Write(request.method, changed, removed, revision)
+            self._writes.setdefault(key, []).append(write)
+        return response
+
+    def _completed(self, request: Request, response: Answer) -> Answer:
+        """Add the defaults that the test has set to a read that asks for them."""
+        if request.query.get("defaults") != ["true"] or response.status != 200:
+            return response
+        defaults = self._defaults.get(self._key(request) or ("", None), {})
+        head, _, text = response.data.partition(b"\r\n\r\n")
+        members = json.loads(text)
+        label = "bucket" if "bucket" in members else "deviceBucket"
+        keys = request.query.get("key", list(defaults))
+        missing = {k: v for k, v in defaults.items() if k in keys}
+        members[label] = {**missing, **members[label]}
+        text = dumps(members)
+        lines = [each for each in head.split(b"\r\n") if not each.lower().startswith(b"content-l")]
+        lines.append(b"Content-Length: %d" % len(text))
+        return Answer(b"\r\n".join([*lines, b"", text]))
+
+    def _key(self, request: Request) -> Key | None:
+        """Return which bucket a request is about, None where its token opens none."""
+        names = request.segments
+        if names[1] == "devices":
+            return names[2], names[4] if "jobs" in names[3:4] else None
+        token = {"authorization": request.headers.get("authorization", "")}
+        with contextlib.suppress(BucketError):
+            context = self.ask("GET", "/v1/context", headers=token)[0]
+            return context["device"], None if names[1] == "device" else context["job"]
+        return None
+
+    def read(self, key: Key) -> tuple[dict[str, Any], int, str | None]:
+        """Return bucket, revision and ETag."""
+        members, etag = self.ask("GET", target_of(key))
+        bucket = members["deviceBucket" if key[1] is None else "bucket"]
+        return bucket, members["revision"], etag
 
 
-def _end(sock: Socket) -> None:
-    """Close a socket; the shutdown before wakes the thread that waits on it."""
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-    sock.close()
+def target_of(key: Key) -> str:
+    device, job = key
+    within = "" if job is None else f"/jobs/{quote(job, '')}"
+    return f"/v1/devices/{quote(device, '')}{within}/bucket"
 
 
-def _short_directory() -> str:
-    """Make a directory whose path leaves room for the name of a socket, also with a long TMPDIR."""
-    for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108  (made by mkdtemp)
-        with contextlib.suppress(OSError):
-            home = tempfile.mkdtemp(prefix="bucketd-", dir=parent)
-            if len(os.fsencode(home)) <= _MAX_DIRECTORY:
-                return home
-            os.rmdir(home)
-    raise OSError(
-        f"cannot make a socket below {tempfile.gettempdir()}: its path would have over "
-        f"{MAX_SOCKET_PATH} bytes, or the directory is not writable; set TMPDIR to a short one"
-    )
+def _named(request: Request) -> set[str]:
+    """Return the keys that a merge or a replacement names."""
+    kind = request.headers.get("content-type", "application/json").split(";")[0]
+    if kind != "application/json" or not request.body or request.path.endswith("/undo"):
+        return set()
+    return set(json.loads(request.body))

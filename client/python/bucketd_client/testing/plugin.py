@@ -2,6 +2,8 @@
 
 ``@pytest.mark.bucketd(bucket={…}, device_bucket={…}, device="…", job="…", label="…")`` sets their
 content and names. The label of their context is the name of the test, unless the marker sets one.
+``schema={…}`` is the schema of the automation (``automation="…"``); it needs bucketd itself, so
+the test is skipped where that is not installed.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from . import Server, StoredBucket
 
 _NAMES = {"device": "test-device", "job": "test-job"}
-_KNOWN = (*_NAMES, "bucket", "device_bucket", "label")
+_KNOWN = (*_NAMES, "bucket", "device_bucket", "label", "automation", "schema")
 # Characters of a label that bucketd accepts.
 _MAX_LABEL = 128
 
@@ -24,19 +26,31 @@ _MAX_LABEL = 128
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "bucketd(bucket, device_bucket, device, job, label): the initial content, the names and "
-        "the run label of the bucket fixtures",
+        "bucketd(bucket, device_bucket, device, job, label, automation, schema): the initial "
+        "content, the names, the run label and the schema of the bucket fixtures",
+    )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini(
+        "bucketd_in_memory",
+        "Use the small server in memory, also where bucketd is installed.",
+        type="bool",
+        default=False,
     )
 
 
 @pytest.fixture
-def bucketd_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Start a server of this test alone, in memory, and set BUCKETD_SOCKET."""
+def bucketd_server(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Server]:
+    """Start a server of this test alone, without buckets, and set BUCKETD_SOCKET."""
     from . import Server
 
+    server = Server(in_memory=pytestconfig.getini("bucketd_in_memory"))
     for name in [each for each in os.environ if each.startswith("BUCKETD_")]:
         monkeypatch.delenv(name)
-    with Server() as server:
+    with server:
         monkeypatch.setenv("BUCKETD_SOCKET", server.socket)
         yield server
 
@@ -49,7 +63,13 @@ def bucket(
     said = _settings(request)
     # pytest escapes the control characters in the name of a test.
     label = said.get("label", request.node.name[:_MAX_LABEL])
-    found = bucketd_server.bucket(said["device"], said["job"], label=label)
+    automation = said.get("automation")
+    if "schema" in said:
+        if bucketd_server.in_memory:
+            pytest.skip("a schema needs bucketd itself, which is not installed here")
+        automation = automation or "test-automation"
+        bucketd_server.schema(automation, said["schema"])
+    found = bucketd_server.bucket(said["device"], said["job"], label=label, automation=automation)
     if "bucket" in said:
         found.seed(said["bucket"])
     for name, value in found.environ.items():

@@ -30,6 +30,7 @@ def api(options: Options) -> int:
     if options.has("curl"):
         output.write(curl.command(session.path, method, target, headers, body))
         return 0
+    headers.setdefault("User-Agent", session.user_agent)
     answer = _transport.request(
         method, target, body=body, headers=headers, path=session.path, timeout=session.timeout
     )

@@ -251,6 +251,13 @@ def problems(status: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(PROBLEM, str(about), str(what), str(fix))
 
 
+def settings(status: dict[str, Any]) -> Iterator[Finding]:
+    """Report settings in the files that the daemon could not use at the last reload."""
+    if problem := status.get("settings_problem"):
+        fix = "correct the file (bucketd --check-config shows the error), then reload bucketd"
+        yield Finding(PROBLEM, "settings", str(problem), fix)
+
+
 def schemas(status: dict[str, Any]) -> Iterator[Finding]:
     problems = status["schemas"]["problems"]
     for problem in problems:
@@ -283,4 +290,14 @@ def clock(rows: list[dict[str, Any]], status: dict[str, Any]) -> Iterator[Findin
         yield Finding(OK, "clock", f"{now:%F %T} UTC")
 
 
-OF_STATUS = (version, store, store_problems, problems, file_system, disk, permissions, schemas)
+OF_STATUS = (
+    version,
+    store,
+    store_problems,
+    problems,
+    settings,
+    file_system,
+    disk,
+    permissions,
+    schemas,
+)

@@ -66,7 +66,8 @@ def _examine(session: Session) -> Iterator[Finding]:
 def _no_operator(problem: BucketError) -> Finding:
     if problem.code != "forbidden":
         return failed("status", problem)
-    fix = "for more, run this as root or as an operator ([access] in its settings)"
+    # The daemon's message ends with what this user can do.
+    fix = f"for more, run this as root; {problem.message.partition('; ')[2]}"
     return Finding(UNKNOWN, "access", f"user {os.geteuid()} is not an operator of this daemon", fix)
 
 

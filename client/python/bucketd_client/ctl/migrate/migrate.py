@@ -62,7 +62,9 @@ def _sides(options: Options) -> tuple[Session, Session]:
     if there is None:
         raise Usage("cannot migrate: name the socket of the daemon to copy to with --to-socket")
     source = Session(options)
-    target = Session(Options({**options.given, "socket": there}, options.arguments))
+    target = Session(
+        Options({**options.given, "socket": there}, options.arguments, options.command)
+    )
     for session, engine in zip((source, target), engines):
         found = session.call("GET", "/v1/status").members["store"]["engine"]
         if found != engine:

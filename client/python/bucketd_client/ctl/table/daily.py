@@ -65,10 +65,13 @@ class Command:
 
 
 class Options:
-    """The option values by name (switches: ""), and the other words in order."""
+    """The option values by name (switches: ""), and the other words in order.
 
-    def __init__(self, given: dict[str, str], arguments: list[str]) -> None:
-        self.given, self.arguments = given, arguments
+    ``command``: the name of the command that they were given to.
+    """
+
+    def __init__(self, given: dict[str, str], arguments: list[str], command: str = "") -> None:
+        self.given, self.arguments, self.command = given, arguments, command
 
     def get(self, name: str, default: str | None = None) -> str | None:
         return self.given.get(name, default)
