@@ -10,6 +10,7 @@ import orjson
 
 from ..errors import BucketdError, Exists, InvalidRequest, Overloaded, PatchFailed, TooLarge
 from . import strict_json
+from .bucket import Snapshot
 from .document import EMPTY, Document
 from .trashed import TrashedBucket
 
@@ -43,8 +44,10 @@ class Change(NamedTuple):
     ``offloaded``: evaluation takes too long for the event loop; a worker thread prepares it.
     ``prepared_only``: evaluation takes too long for the committer as well, which refuses the
     change unless it was prepared for the current state.
+    ``undoes``: the revision that the change takes back. ``upon`` raises Overloaded as ``moved`` if
+    the change was not made for this state.
     ``trash_days``: a removed bucket can be restored for so many days; 0: it cannot.
-    ``restores``: the id of the deleted bucket that the change brings back.
+    ``restores``: the deleted bucket that the change brings back.
     """
 
     apply: Callable[[Document | None], Document | None]
@@ -55,8 +58,10 @@ class Change(NamedTuple):
     removes: bool = False
     prepared_only: bool = False
     by_members: bool = False
+    undoes: int | None = None
+    upon: Callable[[Snapshot], None] | None = None
     trash_days: float = 0.0
-    restores: str | None = None
+    restores: TrashedBucket | None = None
 
     def result(
         self, stored: Document | None, automation: str | None
@@ -79,6 +84,8 @@ class Change(NamedTuple):
             self.removes,
             self.prepared_only,
             self.by_members,
+            self.undoes,
+            self.upon,
             self.trash_days,
             self.restores,
         )
@@ -135,7 +142,7 @@ def restore(trashed: TrashedBucket) -> Change:
         return last.bucket
 
     metadata = Metadata(last.revision + 1, last.created_at)
-    return Change(apply, metadata=metadata, restores=trashed.id)
+    return Change(apply, metadata=metadata, restores=trashed)
 
 
 def merge_patch(patch: Object) -> Change:

@@ -77,6 +77,12 @@ class Etcd:
 
 
 @dataclass(frozen=True, slots=True)
+class HistorySettings:
+    revisions: int = 64
+    bytes: int = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
 class RetentionSettings:
     days: float = 0.0
     interval_seconds: float = 3600.0
@@ -108,6 +114,7 @@ class Settings:
     contexts: ContextLimits
     store: StoreSettings
     store_etcd: Etcd
+    history: HistorySettings
     retention: RetentionSettings
     trash: TrashSettings
     log: Log
@@ -127,14 +134,15 @@ SECTIONS: dict[str, Any] = {
     "contexts": ContextLimits,
     "store": StoreSettings,
     "store.etcd": Etcd,
+    "history": HistorySettings,
     "retention": RetentionSettings,
     "trash": TrashSettings,
     "log": Log,
 }
 # Settings whose default is not 0, and which 0 turns off.
-MAY_BE_ZERO = ("trash.days",)
+MAY_BE_ZERO = ("history.revisions", "history.bytes", "trash.days")
 # Sections that take effect at the start only; a reload does not change them.
-AT_START = ("paths", "socket", "store", "store_etcd")
+AT_START = ("paths", "socket", "store", "store_etcd", "history")
 LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "text", "json")
 

@@ -11,6 +11,7 @@ from ..model.author import UNKNOWN, Author
 from ..model.bucket import BucketKey, Snapshot
 from ..model.changes import Change
 from ..model.preconditions import Preconditions
+from ..model.revisions import History
 from ..model.trashed import TrashedBucket, TrashInfo
 from ..stats import Histogram
 from .holds import Hold, HoldQueue
@@ -227,6 +228,9 @@ class Store(Protocol):
         Commits of one bucket happen in order. ``automation`` is recorded with the bucket, and
         ``author`` with the change.
         """
+
+    async def history(self, key: BucketKey) -> History:
+        """Return a bucket with the changes that led to it, as far as they are kept."""
 
     @property
     def event_id(self) -> str:

@@ -22,6 +22,7 @@ from .. import headers, responses
 from ..access import known_user_name, user_name
 from ..request import Request
 from ..responses import Deferred, Reply, Response
+from . import history
 
 if TYPE_CHECKING:
     from ...core.schemas.masking import Masking
@@ -35,6 +36,8 @@ ChangeOf = Callable[[Request, object], Change]
 
 def read(request: Request) -> Reply:
     target = request.bucket
+    if "revision" in request.head.query:
+        return history.read_revision(request)
     completes = bool(request.head.query) and request.flag("defaults")
     found = request.services.buckets.read(target.key, request.head.stale_ok)
     if completes:

@@ -17,6 +17,7 @@ from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
+from ...model.revisions import History
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
 from ..holds import Hold, HoldQueue
@@ -110,6 +111,9 @@ class ShardedStore:
 
     def read(self, key: BucketKey, stale_ok: bool = False) -> Awaitable[Snapshot]:
         return self._of(key).read(key, stale_ok)
+
+    async def history(self, key: BucketKey) -> History:
+        return await self._of(key).history(key)
 
     def commit(
         self,

@@ -10,11 +10,12 @@ import contextlib
 from typing import Any
 
 from ...concurrency import KeyedLocks
-from ...errors import BucketdError, Internal, Overloaded
+from ...errors import BucketdError, Internal, NotKept, Overloaded
 from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
+from ...model.revisions import History
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
 from ..holds import HoldQueue
@@ -107,6 +108,12 @@ class EtcdStore:
             key,
             lambda: reader.read(key, self._client.deadline()),
             lambda: reader.unavailable is not None,
+        )
+
+    async def history(self, key: BucketKey) -> History:
+        raise NotKept(
+            f"cannot read the history of {key}: a bucket in etcd has none; nothing was changed, "
+            "see docs/fleet.md"
         )
 
     def commit(

@@ -170,7 +170,7 @@ class Writer:
         """Swap, with the bucket's way into the trash or out of it; a deletion never fails by it."""
         change, key = swap.write.change, swap.write.key
         if change.restores is not None:
-            swap.trash = await self._trash.take(change.restores, swap.deadline)
+            swap.trash = await self._trash.take(change.restores.id, swap.deadline)
         elif not swap.after.revision and change.trash_days:
             try:
                 swap.trash = await self._trash.put(

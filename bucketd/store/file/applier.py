@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from ...errors import BucketCorrupt, BucketdError, Internal
 from ...fs import errors
 from ...model.apply import apply, next_snapshot
-from ...model.author import EDIT, UNKNOWN, Author
-from ...model.bucket import ABSENT, BucketKey, Snapshot
+from ...model.author import EDIT, UNKNOWN
+from ...model.bucket import ABSENT, BucketKey, Snapshot, timestamp
 from ...model.trashed import TrashedBucket, new_id
 from ..holds import HoldQueue
 from ..trash import not_in_trash
@@ -78,7 +78,8 @@ class Applier:
         now = loaded.snapshot
         if not loaded.verified:
             # Responses show the edit even if this commit fails, so the edit is journaled first.
-            self._add(batch, key, now, now, loaded.before, EDIT)
+            self._check_writable(key)
+            batch.add(key, now, now, loaded.before, EDIT)
         after, warnings = apply(commit.change, commit.preconditions, commit.automation, key, now)
         if after is now:
             return now.with_warnings(warnings)
@@ -86,7 +87,7 @@ class Applier:
             return self._delete(commit, batch, now, now)
         if (restored := commit.change.restores) is not None:
             return self._restore_deleted(batch, commit, restored, after)
-        self._add(batch, key, now, after, now, commit.author)
+        self._add(batch, commit, now, after, now)
         after = after.with_warnings(warnings)
         return after if now.recovered is None else after._replace(recovered=now.recovered)
 
@@ -102,21 +103,21 @@ class Applier:
                 trashed = TrashedBucket(new_id(commit.key), commit.key, last, by)
             else:
                 log.error("%s", for_good(commit.key, why))
-        self._add(batch, commit.key, last, ABSENT, published, commit.author, trashed)
+        self._add(batch, commit, last, ABSENT, published, trashed)
         return ABSENT if trashed is None else ABSENT._replace(trash=trashed.id)
 
     def _restore_deleted(
-        self, batch: Batch, commit: Commit, trash_id: str, after: Snapshot
+        self, batch: Batch, commit: Commit, restored: TrashedBucket, after: Snapshot
     ) -> Snapshot:
         """Bring a bucket back from the trash, which has each deleted bucket once."""
         try:
-            found = self._trash.has(trash_id, batch.trash)
+            found = self._trash.has(restored.id, batch.trash)
         except OSError as error:
             raise errors.refusal("read the trash", error) from error
         if not found:
-            raise not_in_trash(trash_id)
-        self._add(batch, commit.key, ABSENT, after, ABSENT, commit.author, restores=trash_id)
-        return after._replace(restored=trash_id)
+            raise not_in_trash(restored.id)
+        self._add(batch, commit, ABSENT, after, ABSENT)
+        return after._replace(restored=restored.id)
 
     def _overwrite(self, commit: Commit, batch: Batch, good: Snapshot | None) -> Snapshot:
         """Replace or remove a bucket whose file cannot be read."""
@@ -126,7 +127,7 @@ class Applier:
         bucket, _ = change.result(None, bound)
         after = next_snapshot(last, bucket, bound, change.metadata)
         if after.revision:
-            self._add(batch, commit.key, last, after, good, commit.author)
+            self._add(batch, commit, last, after, good)
         else:
             after = self._delete(commit, batch, last, good)
         self._corrupt[commit.key] = self._files.quarantine_name(commit.key)
@@ -142,7 +143,8 @@ class Applier:
         what = f"{damage}; kept as {self._files.path}/{kept}, revision {good.revision} goes on"
         log.error("cannot read %s: %s", key, what)
         good = good._replace(recovered=(good.revision, what))
-        self._add(batch, key, good, good, good, UNKNOWN)
+        self._check_writable(key)
+        batch.add(key, good, good, good, UNKNOWN)
         self._corrupt[key] = kept
         return good
 
@@ -165,14 +167,28 @@ class Applier:
     def _add(
         self,
         batch: Batch,
-        key: BucketKey,
+        commit: Commit,
         before: Snapshot,
         after: Snapshot,
         published: Snapshot | None,
-        author: Author,
         trashed: TrashedBucket | None = None,
-        restores: str | None = None,
     ) -> None:
+        change, at = commit.change, None
+        if change.metadata is not None and change.metadata.updated_at is not None:
+            at = timestamp()
+        self._check_writable(commit.key)
+        batch.add(
+            commit.key,
+            before,
+            after,
+            published,
+            commit.author,
+            at,
+            change.undoes,
+            trashed,
+            change.restores,
+        )
+
+    def _check_writable(self, key: BucketKey) -> None:
         self._files.check_writable(key)
         self._unrecoverable.discard(key)
-        batch.add(key, before, after, published, author, trashed, restores)

@@ -25,6 +25,7 @@ from ...stats import Histogram
 from ..base import ChangeEvent, Subscriber
 from ..holds import HoldQueue
 from . import pipeline
+from .backlog import Backlog
 from .batch import INGEST, Batch, Commit
 from .bucket_files import BucketFiles
 from .journal import Journal
@@ -74,6 +75,7 @@ class Committer:
         relaxed_seconds: float | None,
         holds: HoldQueue,
         trash: Trash,
+        backlog: Backlog,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         # The thread's work, in order. A future is a flush barrier.
@@ -87,6 +89,7 @@ class Committer:
             relaxed_seconds,
             holds,
             trash,
+            backlog,
             has_waiting=lambda: not self._inbox.empty(),
             heartbeat=self._heartbeat,
         )

@@ -77,6 +77,8 @@ class Flusher:
                     self._files.quarantine(key, self.corrupt[key])
                     del self.corrupt[key]
                 self._trash.write_pending(key)
+                # A file that shows a change must not be there before the line of that change.
+                self._writer.backlog.write(key)
                 self._files.put(key, snapshot)
                 self._trash.remove_restored(key)
             except OSError as error:

@@ -22,6 +22,7 @@ from ...fs.locks import WriteLock
 from ...stats import Histogram
 from ..holds import HoldQueue
 from .applier import Applier
+from .backlog import Backlog
 from .batch import Batch, Commit
 from .bucket_files import BucketFiles
 from .flusher import Flusher
@@ -59,6 +60,7 @@ class Pipeline:
         relaxed_seconds: float | None,
         holds: HoldQueue,
         trash: Trash,
+        backlog: Backlog,
         has_waiting: Callable[[], bool],
         heartbeat: Callable[[], bool],
     ) -> None:
@@ -66,7 +68,8 @@ class Pipeline:
         self._lock_timeout = lock_timeout
         self._has_waiting, self._heartbeat = has_waiting, heartbeat
         self._committed_at = 0.0
-        self.writer = JournalWriter(journal, relaxed_seconds, trash)
+        self.writer = JournalWriter(journal, relaxed_seconds, backlog, trash)
+        self._history = backlog.limits
         self._flusher = Flusher(files, journal, self.writer, lock, has_waiting, heartbeat, trash)
         self.dirty = self.writer.dirty
         self._applier = Applier(files, journal, self.dirty, self._flusher.corrupt, holds, trash)
@@ -127,14 +130,14 @@ class Pipeline:
             if not commits:
                 return []
         began = time.monotonic()
-        batch, undone = Batch(self.writer.base_of), 0
+        batch, undone = Batch(self.writer.base_of, self._history), 0
         for number, commit in enumerate(commits, 1):
             self._applier.apply(commit, batch)
             if number == len(commits) or batch.whole_size > self._journal.max_batch_bytes:
                 if inline and not self._journal.fits(batch.size):
                     break
                 self._complete(batch, respond)
-                batch, undone = Batch(self.writer.base_of), number
+                batch, undone = Batch(self.writer.base_of, self._history), number
         if refusal is not None:
             # Only removals were let through; flushing them frees space.
             self._flusher.flush()

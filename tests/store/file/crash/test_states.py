@@ -31,11 +31,13 @@ from bucketd.model import changes
 from bucketd.model.bucket import BucketKey, Snapshot
 from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
+from bucketd.model.revisions import DEFAULT_LIMITS
 from bucketd.model.trashed import TrashedBucket
 from bucketd.store.file import envelope, journal, pipeline, records, recovery
 from bucketd.store.file import quarantine as quarantine_module
 from bucketd.store.file.batch import Batch
 from bucketd.store.file.bucket_files import BucketFiles
+from bucketd.store.file.history_files import HistoryFiles
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.journal_writer import JournalWriter
 from bucketd.store.file.store import FileStore, FileStoreOptions
@@ -246,8 +248,13 @@ def recover(state: Disk) -> dict[BucketKey, State | str]:
             log = Journal(root, SEGMENT)
             bucket_files = BucketFiles(root, path, 1 << 20)
             lock, trash = WriteLock(root), Trash(root)
-            with mock.patch.object(files, "syncfs", return_value=0):
-                recovery.replay_under(lock, bucket_files, log, trash)
+            history = HistoryFiles(root, DEFAULT_LIMITS)
+            # The state is on a real disk, where a sync would take long and show nothing.
+            with (
+                mock.patch.object(files, "syncfs", return_value=0),
+                mock.patch.object(os, "fsync"),
+            ):
+                recovery.replay_under(lock, bucket_files, log, history, trash)
             lock.close()
             log.close()
             trashed = [trash.read(one) for one in trash.entries()[0]]

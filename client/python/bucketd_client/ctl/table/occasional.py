@@ -22,6 +22,12 @@ violate; in these cases nothing is changed, and the exit status is 5."""
 COMPLETION_NOTES = """\
 The scripts complete commands and options and, for an operator, the names of devices, jobs and
 automations, keys, and contexts. They call `bucketctl completion words -- WORD…`."""
+CONSOLE_NOTES = """\
+The page shows devices and jobs live, each bucket with its history, the schemas, and the state of
+the daemon. It listens on 127.0.0.1 alone, and acts as you, an operator. A link opens it once, and
+within five minutes; Enter gives another one. The page changes nothing until you unlock it there,
+and with --read-only nothing at all. Over ssh the command prints the line that forwards the port.
+The console ends with Ctrl-C, with its terminal, or 30 minutes after a page was last seen."""
 DIFF_NOTES = """\
 A line with - shows a value of the bucket, a line with + the value of the other side; places are
 JSON Pointers. FILE holds a JSON object, or is a bucket's file or one line of an export; - is
@@ -135,6 +141,17 @@ COMMANDS = (
         "bucketctl completion zsh > ~/.zfunc/_bucketctl   # a directory of your $fpath\n"
         "bucketctl completion fish > ~/.config/fish/completions/bucketctl.fish",
         "commands.completion:completion", 1, notes=COMPLETION_NOTES,
+    ),
+    Command(
+        "console", "", "open a page that shows and changes buckets in the browser",
+        (
+            Option("no-browser", "", "print the link, and open no browser"),
+            Option("port", "N", "listen on this port (else on any that is free)"),
+            Option("read-only", "", "let the page change nothing"),
+            *DAEMON[:2],
+        ),
+        "bucketctl console\nbucketctl console --no-browser --port 8321 --read-only",
+        "commands.console:console", most=0, notes=CONSOLE_NOTES,
     ),
     Command(
         "device forget", "DEVICE", "remove all data of a device", SURE + CALLS,
