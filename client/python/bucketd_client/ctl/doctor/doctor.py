@@ -20,7 +20,7 @@ UNREACHABLE = 4
 def doctor(options: Options) -> int:
     """Return 0 without problems, 4 without a daemon, else 1."""
     session = Session(options)
-    as_json = options.has("json") or not output.on_terminal()
+    as_json = options.has("json") or not output.for_people()
     found = []
     for finding in examine(session):
         found.append(finding)
