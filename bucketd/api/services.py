@@ -14,6 +14,7 @@ from ..core.holds import Holds
 from ..core.retention import Retention
 from ..core.schemas.registry import Registry
 from ..core.schemas.replication import SchemaWriter
+from ..core.trash import Trash
 from ..stats import RequestCounter
 from .access import Operators
 
@@ -30,6 +31,7 @@ class Services:
     schema_writer: SchemaWriter
     retention: Retention
     backups: BackupRecord
+    trash: Trash
     operators: Operators
     body_timeout: float
     status: Callable[[], Awaitable[dict[str, Any]]]
