@@ -6,7 +6,7 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv tools node node-built lint test test-python test-node test-shuffled test-newest test-oldest \
+.PHONY: help venv tools node node-built console console-built lint test test-python test-node test-shuffled test-newest test-oldest \
 	test-pythons test-armhf test-systemd test-packages test-fleet demo demo-fleet \
 	crash abuse fuzz fleet-faults schemastore bench docs proofs audit install uninstall wheels npm zipapp deb clean
 
@@ -36,6 +36,7 @@ help:
 	@echo "make proofs  run the commands of docs/PROOFS.md (PROOFS=… some of them), and write when each passed"
 	@echo "make wheels npm zipapp  packages for pip and npm, and bucketctl as one file, into DIST (dist)"
 	@echo "make deb     a Debian package for the release and architecture of this host, into DIST"
+	@echo "make console the page of bucketctl console, into the Python client (Node 18 or newer)"
 	@echo "make venv    only prepare .venv, with bucketd and bucketctl in it"
 	@echo "make tools   the same, with what tests and checks need"
 	@echo "make clean   remove everything that was built"
@@ -69,6 +70,29 @@ client/node/dist/index.mjs: client/node/node_modules/.ready client/node/tsconfig
 		$(wildcard client/node/src/* client/node/src/*/*)
 	@cd client/node && npm run --silent build
 
+# --- the page of bucketctl console, which is data of the Python client
+
+CONSOLE := client/python/bucketd_client/ctl/console/web/files.json
+
+ifeq ($(NODE),yes)
+console console-built: $(CONSOLE)
+else
+console:
+	@echo "cannot build the console: Node 18 or newer is not here; install it and run make console" \
+		"again, or install bucketd-client from a wheel, which has the page"; exit 1
+
+console-built:
+	@echo "Node 18 or newer is not here, so the page of bucketctl console is left out."
+endif
+
+client/console/node_modules/.ready: client/console/package.json client/console/package-lock.json
+	@cd client/console && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+$(CONSOLE): client/console/node_modules/.ready client/console/tsconfig.json \
+		$(wildcard client/console/src/*) client/console/scripts/build.mjs
+	@cd client/console && npm run --silent build
+
 lint: tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -77,7 +101,7 @@ lint: tools
 
 # Both beside each other; Node's are shown behind the others, whole. What both use of the other's
 # side is built before, since the client is taken away while it is built.
-test: tools .venv/json-schema-suite $(if $(NODE),node-built)
+test: tools .venv/json-schema-suite console-built $(if $(NODE),node-built)
 	@log=$$(mktemp) && { $(MAKE) --no-print-directory test-node >"$$log" 2>&1 & node=$$!; \
 	trap 'kill $$node; rm -f "$$log"; exit 130' INT TERM; \
 	$(MAKE) --no-print-directory test-python; python=$$?; \
@@ -211,7 +235,7 @@ audit: venv
 
 # --- to be installed elsewhere
 
-wheels: tools
+wheels: tools console-built
 	@mkdir -p $(DIST)
 	$(BIN)/python -m build --quiet --no-isolation --outdir $(DIST) client/python
 	$(BIN)/python -m build --quiet --no-isolation --outdir $(DIST) .
@@ -222,7 +246,7 @@ npm: client/node/node_modules/.ready
 	cd client/node && npm pack --silent --pack-destination $(abspath $(DIST))
 
 # Any Python from 3.9 runs it, so there is no bytecode in it.
-zipapp: venv
+zipapp: venv console-built
 	@rm -rf build/zipapp && mkdir -p build/zipapp $(DIST)
 	@cp -R client/python/bucketd_client LICENSE build/zipapp
 	@cp client/python/bucketctl build/zipapp/__main__.py
@@ -235,6 +259,7 @@ deb:
 	@DIST="$(DIST)" DEB_PYTHON="$(DEB_PYTHON)" sh release/deb/build.sh
 
 clean:
-	rm -rf .venv dist client/node/node_modules client/node/dist client/node/build build *.egg-info \
+	rm -rf .venv dist client/node/node_modules client/node/dist client/node/build build \
+		client/console/node_modules client/console/build $(dir $(CONSOLE)) *.egg-info \
 		client/python/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,6 +24,11 @@ GAUGES = (
     ("bucketd_buckets", "Stored buckets of jobs.", "counts.buckets"),
     ("bucketd_device_buckets", "Stored device buckets.", "counts.device_buckets"),
     ("bucketd_quarantined_files", "Files in the quarantine.", "counts.quarantined_files"),
+    (
+        "bucketd_trashed_buckets",
+        "Deleted buckets that can be restored.",
+        "counts.trashed_buckets",
+    ),
     ("bucketd_watchers", "Open event streams.", "counts.watchers"),
     ("bucketd_holds", "Live holds.", "counts.holds"),
     ("bucketd_hold_waiters", "Requests that wait for a hold.", "counts.hold_waiters"),

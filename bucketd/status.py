@@ -18,7 +18,7 @@ from .store.base import Store
 if TYPE_CHECKING:
     from .server import Server
 
-_STORE_COUNTS = ("devices", "buckets", "device_buckets", "quarantined_files")
+_STORE_COUNTS = ("devices", "buckets", "device_buckets", "quarantined_files", "trashed_buckets")
 
 
 class Status:

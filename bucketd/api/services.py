@@ -13,6 +13,7 @@ from ..core.holds import Holds
 from ..core.retention import Retention
 from ..core.schemas.registry import Registry
 from ..core.schemas.replication import SchemaWriter
+from ..core.trash import Trash
 from ..stats import RequestCounter
 from .access import Operators
 
@@ -28,6 +29,7 @@ class Services:
     schemas: Registry
     schema_writer: SchemaWriter
     retention: Retention
+    trash: Trash
     operators: Operators
     body_timeout: float
     status: Callable[[], Awaitable[dict[str, Any]]]

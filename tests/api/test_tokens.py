@@ -67,6 +67,9 @@ TABLE: dict[str, tuple[int, ...]] = {
     "PUT /v1/schemas/{automation}": OPERATOR,
     "POST /v1/schemas/{automation}/check": OPERATOR,
     "GET /v1/status": OPERATOR,
+    "GET /v1/trash": OPERATOR,
+    "DELETE /v1/trash/{id}": OPERATOR,
+    "POST /v1/trash/{id}/restore": OPERATOR,
 }
 SECRET = {"whose": "of another job"}
 

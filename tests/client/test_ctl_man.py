@@ -46,7 +46,7 @@ def test_a_page_for_each_command_and_no_other() -> None:
 
 
 def test_nothing_begins_with_a_stray_request() -> None:
-    known = r"\.(TH|SH|TP|B|BR|nf|fi)( |$)"
+    known = r"\.(TH|SH|SS|TP|B|BR|nf|fi)( |$)"
     for name, text in pages().items():
         for line in text.splitlines():
             assert not line.startswith("'"), (name, line)

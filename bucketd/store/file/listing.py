@@ -15,6 +15,7 @@ from ...model.bucket import BucketKey, Snapshot
 from ..base import BucketInfo, Filter, Page
 from . import envelope, paths, quarantine
 from .bucket_files import BucketFiles
+from .trash import Trash
 
 # One page reads at most so many files, so that a filter with few matches takes bounded time.
 MAX_READ = 20_000
@@ -197,11 +198,14 @@ class Counts:
     def _count(self) -> tuple[dict[str, int], list[str]]:
         devices = jobs = device_buckets = 0
         kept: list[str] = []
+        trashed: list[str] = []
         problems: list[str] = []
         found: list[str] = []
         try:
             found = _devices(self._root)
             kept = quarantine.kept(self._root)
+            trashed, foreign = Trash(self._root).entries()
+            problems += [f"{path} is no deleted bucket; move it away" for path in foreign]
         except OSError as error:
             problems.append(f"cannot count the buckets: {error.strerror}")
         for device in found:
@@ -225,6 +229,7 @@ class Counts:
             "buckets": jobs,
             "device_buckets": device_buckets,
             "quarantined_files": len(kept),
+            "trashed_buckets": len(trashed),
         }, problems
 
     def _has_own(self, device: str) -> bool:

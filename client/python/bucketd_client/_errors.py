@@ -163,6 +163,7 @@ CODES: dict[str, type[BucketError]] = {
     "bucket_corrupt": BucketCorrupt,
     "connection_lost": ConnectionLost,
     "daemon_unreachable": DaemonUnreachable,
+    "exists": InvalidRequest,
     "forbidden": Forbidden,
     "held": Held,
     "hold_lost": HoldLost,
@@ -173,6 +174,7 @@ CODES: dict[str, type[BucketError]] = {
     "no_job_context": NoJobContext,
     "not_acceptable": InvalidRequest,
     "not_found": NotFound,
+    "not_kept": NotFound,
     "overloaded": Overloaded,
     "patch_failed": PatchFailed,
     "precondition_failed": PreconditionFailed,
@@ -185,6 +187,7 @@ CODES: dict[str, type[BucketError]] = {
     "timeout": Timeout,
     "too_large": TooLarge,
     "too_many_requests": Overloaded,
+    "undo_conflict": InvalidRequest,
     "unsupported_media_type": InvalidRequest,
 }
 

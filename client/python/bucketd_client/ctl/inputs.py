@@ -99,10 +99,27 @@ def _assignment(number: int, word: str) -> tuple[str, Any]:
         what = f"word {number} ({len(word)} characters) has no ="
         raise Usage(f"cannot set keys: {what}; it must be KEY=TEXT or KEY:=JSON")
     if not key.endswith(":"):
+        if value.startswith("@"):
+            value = value[1:] if value.startswith("@@") else _text_for(key, value[1:])
         _check_unicode(value, f"the value of {key!r}")
         return key, value
     key = key[:-1]
+    if value.startswith("@"):
+        return key, parse_json(read_text(value[1:]), f"the file for {key!r}")
     return key, parse_json(value, f"the value of {key!r}", lambda: _assignment_hint(key, value))
+
+
+def _text_for(key: str, name: str) -> str:
+    """Return the text in a file, without the last line break, which echo and get -r write."""
+    try:
+        return read_text(name).removesuffix("\n")
+    except Usage as problem:
+        from shlex import quote
+
+        raise Usage(
+            f"{problem}; {quote(f'{key}=@FILE')} reads a file, and a string that begins with an @ "
+            f"is {quote(f'{key}=@@TEXT')}"
+        ) from None
 
 
 def _assignment_hint(key: str, value: str) -> str:

@@ -91,7 +91,7 @@ def _do(session: Session, step: Step) -> None:
 
 def _show(options: Options, plan: list[Step]) -> None:
     """Show places without values, since plans end up in logs."""
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         output.show({"plan": [step.as_data() for step in plan]})
         return
     for step in plan:

@@ -12,31 +12,73 @@ from ..table.daily import Options
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 # How often set --defaults begins again when others have changed the bucket.
 TRIES = 10
 
 
 def get(options: Options) -> int:
-    keys = options.arguments
-    if options.has("raw") and len(keys) != 1:
-        raise Usage("cannot use --raw: it goes with exactly one KEY")
-    reply, bucket = _ask(options, "GET", keys=keys, defaults=options.has("defaults"))
+    words = options.arguments
+    default = _default(options)
+    reply, bucket = _ask(options, "GET", words=words, defaults=options.has("defaults"))
     if reply is None:
         return 0
     if (age := reply.members.get("stale_seconds")) is not None:
         output.warn(f"no majority of etcd answers: this value is at most {age:.0f} s old")
     if options.has("json"):
         return output.show_answer(reply)
-    if len(keys) != 1:
+    if len(words) != 1:
+        if reply.etag is None:
+            output.remark(f"no such bucket is stored{_as_taken(options)}")
         return output.show(bucket)
-    if keys[0] not in bucket:
-        raise error("not_found", f"cannot get {keys[0]!r}: the bucket has no such key")
-    value = bucket[keys[0]]
-    if options.has("raw") and isinstance(value, str):
+    if words[0] not in bucket and default is None:
+        return 1 if options.has("quiet") else _refuse_key(options, reply)
+    if options.has("quiet"):
+        return 0
+    return _show_value(options, bucket.get(words[0], *(default or ())))
+
+
+def _default(options: Options) -> tuple[Any] | None:
+    """Return the value of ``--default``, if it is given. Raises Usage."""
+    for name in ("raw", "default", "quiet"):
+        if options.has(name) and len(options.arguments) != 1:
+            raise Usage(f"cannot use --{name}: it goes with exactly one KEY")
+    for name in ("default", "quiet"):
+        if options.has(name) and options.has("json"):
+            raise Usage(f"cannot use --{name} with --json, which prints the whole response")
+    if (text := options.get("default")) is None:
+        return None
+    from ..inputs import parse_json
+
+    return (parse_json(text, "the default", lambda: "; a string is --default '\"TEXT\"'"),)
+
+
+def _refuse_key(options: Options, reply: _api.Reply) -> NoReturn:
+    cause = "the bucket has no such key"
+    if options.place and reply.etag is None:
+        cause = f"no such bucket is stored{_as_taken(options)}"
+    elif not options.place and "/" in options.arguments[0] and not options.has("device"):
+        cause += "; in a job context each argument is a key: name another bucket with -d and -j"
+    raise error("not_found", f"cannot get {options.arguments[0]!r}: {cause}")
+
+
+def _as_taken(options: Options) -> str:
+    if not options.place:
+        return ""
+    job = options.get("job")
+    what = f"device {options.get('device')!r}" + (f", job {job!r}" if job else "")
+    return f": {options.place!r} was taken for {what}; see bucketctl list"
+
+
+def _show_value(options: Options, value: Any) -> int:
+    if not isinstance(value, str):
+        return output.show(value)
+    if options.has("raw"):
         output.write(value)
         return 0
+    if not output.form and output.into_pipe():
+        output.remark("this is JSON, so the string has quotes; -r prints it without them")
     return output.show(value)
 
 
@@ -127,13 +169,14 @@ def _ask(
     *,
     data: dict[str, Any] | None = None,
     keys: list[str] | None = None,
+    words: list[str] | None = None,
     headers: dict[str, str] | None = None,
     defaults: bool = False,
     shown: bool = True,
 ) -> tuple[_api.Reply | None, dict[str, Any]]:
     """Return the response and its bucket; None if a curl command was printed instead.
 
-    What is ``shown`` on a terminal has masks.
+    ``words`` select keys, or values inside of them. What is ``shown`` on a terminal has masks.
     """
     session = Session(options)
     scope = session.scope()
@@ -142,6 +185,13 @@ def _ask(
     if data is not None:
         headers["Content-Type"] = _api.JSON
         body = _api.encode(data)
+    pointers = bool(words) and any(word[:1] == "/" for word in words or ())
+    if words:
+        keys = words
+    if pointers:
+        from .. import selection
+
+        keys = selection.keys(words or ())
     try:
         mask = session.mask if shown else ()
         target = scope.target(keys or (), defaults, mask)
@@ -155,4 +205,6 @@ def _ask(
             "internal",
             f"cannot read the answer: {NOT_BUCKETD}",
         )
+    if pointers:
+        bucket = reply.members[scope.label] = selection.select(bucket, words or ())
     return reply, bucket

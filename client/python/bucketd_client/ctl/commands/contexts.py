@@ -39,7 +39,7 @@ def create(options: Options) -> int:
         reply = mint(Session(options))
     except Shown:
         return 0
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         return output.show_answer(reply)
     members = reply.members
     where = ", ".join(f"{n} {output.plain(members[n])}" for n in _NAMES if members.get(n))
@@ -64,10 +64,10 @@ def show(options: Options) -> int:
 COLUMNS: output.Columns = {
     "ID": lambda row: row["id"],
     "DEVICE": lambda row: row["device"],
-    "JOB": lambda row: row["job"] or "-",
-    "AUTOMATION": lambda row: row["automation"] or "-",
+    "JOB": lambda row: output.name(row["job"]),
+    "AUTOMATION": lambda row: output.name(row["automation"]),
     # A daemon of an earlier version has no labels.
-    "LABEL": lambda row: row.get("label") or "-",
+    "LABEL": lambda row: output.name(row.get("label")),
     "CREATED": lambda row: output.age(row["created_at"]),
     "EXPIRES": lambda row: output.age(row["expires_at"]),
 }
@@ -79,7 +79,7 @@ def revoke(options: Options) -> int:
         reply = Session(options).call("DELETE", f"/v1/contexts/{_context.escape(context_id)}")
     except Shown:
         return 0
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         return output.show_answer(reply)
     output.write(f"context {output.plain(context_id)} revoked")
     return 0

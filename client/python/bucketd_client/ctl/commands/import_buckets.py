@@ -94,7 +94,7 @@ def import_(options: Options) -> int:
     """Store all buckets; return the exit status of the first refusal, or 0."""
     source = Source(options.arguments[0] if options.arguments else "-")
     session, dry_run = Session(options), options.has("dry-run")
-    as_json = options.has("json") or not output.on_terminal()
+    as_json = options.has("json") or not output.for_people()
     importer = Importer(session, dry_run, as_json)
     pool = ThreadPool(importer.take)
     try:

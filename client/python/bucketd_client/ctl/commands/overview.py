@@ -1,8 +1,7 @@
-"""The commands on the whole daemon: list, status."""
+"""``bucketctl list``: all stored buckets."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +24,7 @@ def show(options: Options) -> int:
             left_out.note(joined)
         else:
             columns = COLUMNS
-            is_table = output.on_terminal() and not options.has("curl")
+            is_table = output.for_people() and not options.has("curl")
             if is_table and (holders := Holders(session)):
                 columns = {**COLUMNS, "HELD BY": holders.describe}
             output.show_rows(filters.rows(pages, "buckets", left_out), columns, "no buckets")
@@ -36,11 +35,11 @@ def show(options: Options) -> int:
 
 COLUMNS: output.Columns = {
     "DEVICE": lambda row: row["device"],
-    "JOB": lambda row: "(device)" if row["job"] is None else row["job"],
-    "AUTOMATION": lambda row: row["automation"] or "-",
-    "REVISION": lambda row: str(row["revision"]),
+    "JOB": lambda row: output.job(row["job"]),
+    "AUTOMATION": lambda row: output.name(row["automation"]),
+    "REVISION": lambda row: output.number(row["revision"]),
     "SIZE": lambda row: output.size(row["size"]),
-    "UPDATED": lambda row: output.age(row["updated_at"]),
+    "UPDATED": lambda row: output.age(row["updated_at"], output.STALE_DAYS),
 }
 
 
@@ -62,49 +61,3 @@ def _limit(options: Options) -> int | None:
     if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) > 0):
         raise Usage(f"cannot use --limit {text}: it must be a whole number over 0")
     return int(text)
-
-
-def status(options: Options) -> int:
-    try:
-        reply = Session(options).call("GET", "/v1/status")
-    except Shown:
-        return 0
-    if options.has("settings"):
-        settings = reply.members.get("settings", {})
-        return _show_settings(settings, as_json=options.has("json") or not output.on_terminal())
-    if options.has("json") or not output.on_terminal():
-        return output.show_answer(reply)
-    for name, value in reply.members.items():
-        if name == "settings":
-            continue
-        if isinstance(value, dict):
-            output.write(f"{name}:")
-            for inner, inner_value in value.items():
-                # Members such as durability are shown above already.
-                if inner not in reply.members:
-                    _line(f"  {inner}", inner_value)
-        elif name != "success":
-            _line(name, value)
-    return 0
-
-
-def _show_settings(settings: dict[str, Any], as_json: bool) -> int:
-    """Show each setting with its value in force and its origin."""
-    if as_json:
-        return output.show(settings)
-    for name, setting in settings.items():
-        value, origin = json.dumps(setting["value"], ensure_ascii=False), setting["origin"]
-        output.write(output.plain(f"{name} = {value}  # {origin}"))
-    return 0
-
-
-def _line(name: str, value: object) -> None:
-    if isinstance(value, bool):
-        text = "yes" if value else "no"
-    elif isinstance(value, int) and name.endswith("bytes"):
-        text = output.size(value)
-    elif isinstance(value, (list, dict)) and value:
-        text = json.dumps(value, ensure_ascii=False)
-    else:
-        text = "-" if value in (None, [], {}) else str(value)
-    output.write(f"{name:<24} {output.plain(text)}")

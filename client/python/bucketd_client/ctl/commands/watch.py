@@ -25,7 +25,7 @@ def watch(options: Options) -> int:
     if options.has("curl"):
         return _show_curl(session, watching)
     filters = Filters(session) if options.has("all") else None
-    show = _lines(options) if options.has("json") or not output.on_terminal() else Screen(options)
+    show = _lines(options) if options.has("json") or not output.for_people() else Screen(options)
     output.end_with_reader()
     for event in everything(watching):
         if filters is None or _fits(filters, event):
@@ -61,7 +61,7 @@ def _watching(session: Session) -> Watching:
         query = (*named, *_also(session))
         return Watching(None, session.path, since=since, timeout=session.timeout, query=query)
     # On a terminal the watch starts with the bucket, since a diff shows the values before.
-    shown = output.on_terminal() and not options.has("json") and since is None
+    shown = output.for_people() and not options.has("json") and since is None
     whole = options.has("snapshot") or shown
     scope, query = session.scope(), _also(session)
     return Watching(scope, session.path, keys, whole, since, session.timeout, query)

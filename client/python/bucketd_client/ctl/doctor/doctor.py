@@ -20,9 +20,9 @@ UNREACHABLE = 4
 def doctor(options: Options) -> int:
     """Return 0 without problems, 4 without a daemon, else 1."""
     session = Session(options)
-    as_json = options.has("json") or not output.on_terminal()
+    as_json = options.has("json") or not output.for_people()
     found = []
-    for finding in _examine(session):
+    for finding in examine(session):
         found.append(finding)
         # Each finding is shown at once, since the next check may wait for the store.
         if not as_json:
@@ -41,7 +41,7 @@ def _show(finding: Finding) -> None:
         output.write(f"{'':<21} → {output.plain(finding.fix)}")
 
 
-def _examine(session: Session) -> Iterator[Finding]:
+def examine(session: Session) -> Iterator[Finding]:
     yield from checks.environment(session)
     yield from checks.unit()
     socket = checks.socket(session.path)

@@ -30,13 +30,24 @@ class Option:
     @property
     def forms(self) -> str:
         """Return the option as the help shows it."""
-        return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
+        return ", ".join(reversed(self.words))
+
+    @property
+    def words(self) -> list[str]:
+        """Return the words that give the option, the long one first."""
+        return [f"--{self.name}", *([f"-{self.short}"] if self.short else [])]
+
+
+# Whether the first argument may name the bucket, as DEVICE/JOB: always; unless it has a ``=``;
+# only without a bucket in the environment, since it may be a key or a file.
+ALWAYS, ASSIGNMENTS, FREE = "always", "assignments", "free"
 
 
 class Command:
     """One row. ``place`` is package.module:function; ``arguments`` are those of the usage line.
 
     ``example`` and ``notes`` may have several lines; ``needs`` and ``most`` count arguments.
+    ``bucket`` tells whether the first argument may name the bucket.
     """
 
     def __init__(
@@ -50,10 +61,16 @@ class Command:
         needs: int = 0,
         most: int = 10**6,
         notes: str = "",
+        bucket: str = "",
     ) -> None:
         self.name, self.arguments, self.summary, self.options = name, arguments, summary, options
         self.example, self.place, self.notes = example, place, notes
-        self.needs, self.most = needs, most
+        self.needs, self.most, self.bucket = needs, most, bucket
+
+    @property
+    def place_of_bucket(self) -> str:
+        """Return the part of the usage line that names the bucket."""
+        return "[DEVICE/JOB]" if self.bucket else ""
 
     def function(self) -> Callable[[Options], int]:
         module, _, name = self.place.partition(":")
@@ -67,11 +84,13 @@ class Command:
 class Options:
     """The option values by name (switches: ""), and the other words in order.
 
-    ``command``: the name of the command that they were given to.
+    ``command`` is the name of the command that they were given to, and ``place`` the word that was
+    taken as DEVICE/JOB, if any.
     """
 
     def __init__(self, given: dict[str, str], arguments: list[str], command: str = "") -> None:
         self.given, self.arguments, self.command = given, arguments, command
+        self.place = ""
 
     def get(self, name: str, default: str | None = None) -> str | None:
         return self.given.get(name, default)
@@ -80,16 +99,20 @@ class Options:
         return name in self.given
 
 
-DAEMON = (
+REACH = (
     Option("socket", "PATH", "the daemon's socket (else $BUCKETD_SOCKET, else the usual places)"),
     Option("timeout", "SECONDS", "how long to wait (5 to reach the daemon, 30 for its response)"),
-    Option("json", "", "print the whole response as JSON"),
-    Option("curl", "", "print the same request as a curl command, and send nothing"),
 )
+FORMAT = (
+    Option("format", "FORMAT", "table, json, ndjson or tsv; see bucketctl --help", short="o"),
+)
+JSON = (Option("json", "", "print the whole response as JSON, refusals too"),)
+CURL = (Option("curl", "", "print the same request as a curl command, and send nothing"),)
+DAEMON = REACH + JSON + FORMAT + CURL
 NAMES = (
-    Option("device", "D", "name the device, as an operator"),
-    Option("job", "J", "name the job (without it: the device bucket)"),
-    Option("automation", "A", "name the automation whose schema applies"),
+    Option("device", "D", "name the device, as an operator", short="d"),
+    Option("job", "J", "name the job (without it: the device bucket)", short="j"),
+    Option("automation", "A", "name the automation whose schema applies", short="a"),
 )
 TARGET = (
     *NAMES,
@@ -97,13 +120,16 @@ TARGET = (
     *DAEMON,
 )
 GUARD = (Option("if-match", "ETAG", "write only if the bucket still has this ETag (get --json)"),)
-QUIET = (Option("quiet", "", "print nothing, and do not have the bucket sent back"),)
+QUIET = (Option("quiet", "", "print nothing, and do not have the bucket sent back", short="q"),)
+# The same for commands that print something else.
+SILENT = (Option("quiet", "", "print nothing when all goes well", short="q"),)
 DATA = (Option("data", "OBJ", "a JSON object; - reads it from standard input"),)
+RAW = (Option("raw", "", "with one KEY: print a string without its quotes", short="r"),)
 REVEAL = (Option("reveal", "", "show secrets on a terminal, too, in place of ••••"),)
 FILTER = (
-    Option("device", "D", "only of this device; a name or a pattern"),
-    Option("job", "J", "only of this job; a name or a pattern"),
-    Option("automation", "A", "only of this automation; a name or a pattern"),
+    Option("device", "D", "only of this device; a name or a pattern", short="d"),
+    Option("job", "J", "only of this job; a name or a pattern", short="j"),
+    Option("automation", "A", "only of this automation; a name or a pattern", short="a"),
     Option("limit", "N", "at most N"),
 )
 SCHEMA_NOTES = """\
@@ -138,19 +164,25 @@ SURE = (
     Option("yes", "", "do not ask"),
 )
 CLEAR_NOTES = """\
-With --all the names may be patterns: *, ?, [a-z] ([*] is a star); without names all buckets are
-cleared, device buckets too. The command asks first; scripts use --yes."""
+On a terminal clear asks before it removes a device bucket that only a left-out --job names; DEVICE/
+names it without a question. With --all the names may be patterns: *, ?, [a-z] ([*] is a star);
+without names all buckets are cleared, device buckets too. The command asks first; scripts use
+--yes."""
 
 SET_NOTES = """\
 KEY ends at the first = of the word; a string follows = and JSON follows :=. So a key may contain
-dots, slashes or blanks, or be empty; pass a key that contains = or ends in a colon with --data.
-A string stays a string: n=1 sets "1", n:=1 sets 1. Words override the keys of --data (or -).
-A schema never writes its defaults by itself: --defaults sets those whose keys are not stored yet,
-in one write, unless others change the bucket meanwhile, and names them on standard error."""
+dots, slashes or blanks, or be empty; pass a key that contains = or ends in a colon with --data. A
+string stays a string: n=1 sets "1", n:=1 sets 1. KEY=@FILE sets the text in a file, without its
+last line break, and KEY:=@FILE the JSON in it; @- is standard input, @@ begins a string with an @.
+Words override the keys of --data (or -). A schema never writes its defaults by itself: --defaults
+sets those whose keys are not stored yet, in one write, unless others change the bucket meanwhile,
+and names them on standard error."""
 GET_NOTES = """\
 With one KEY get prints its value; exit status 1 means that the bucket has no such key. With several
-it prints an object with those that exist. A bucket that was never written is {}. On a terminal a
-secret is shown as •••• unless --reveal is given; a pipe or file receives its value."""
+it prints an object with those that exist. A KEY that begins with a slash, and is not itself a key,
+is a JSON Pointer to a value inside: /lastItem/id. In a job context every argument is a KEY. A
+bucket that was never written is {}. On a terminal a secret is shown as •••• unless --reveal is
+given; a pipe or file receives its value."""
 LIST_NOTES = """\
 A pattern contains *, ? or [a-z]; [*] is a star. Device buckets have no job to match. If standard
 output is not a terminal, list prints one JSON array, with one bucket per line (bucketctl list |
@@ -184,16 +216,16 @@ COMMANDS = (
             Option("all", "", "every bucket that --device, --job and --automation match"),
             *SURE,
         ),
-        "bucketctl clear --device phone-1 --job login\n"
+        "bucketctl clear phone-1/login\n"
         "bucketctl clear --all --device 'emulator-*' --dry-run", "commands.buckets:clear", most=0,
-        notes=CLEAR_NOTES,
+        notes=CLEAR_NOTES, bucket=ALWAYS,
     ),
     Command(
         "context create", "", "mint a job context and print its token",
         NAMES + LABEL + TTL + DAEMON,
-        "bucketctl context create --device phone-1 --job login --ttl 3600\n"
-        "export BUCKETD_TOKEN=$(bucketctl context create --device phone-1 --job login | jq -r "
-        ".token)", "commands.contexts:create", most=0, notes=NO_JOB,
+        "bucketctl context create phone-1/login --ttl 3600\n"
+        "export BUCKETD_TOKEN=$(bucketctl context create phone-1/login | jq -r .token)",
+        "commands.contexts:create", most=0, notes=NO_JOB, bucket=ALWAYS,
     ),
     Command(
         "context list", "", "list all live contexts, without their tokens", DAEMON,
@@ -206,13 +238,15 @@ COMMANDS = (
     Command(
         "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
         (
-            *TARGET, *REVEAL,
-            Option("raw", "", "with one KEY: print a string without its quotes"),
+            *TARGET, *REVEAL, *RAW,
+            Option("default", "JSON", "with one KEY: print this if the bucket has no such key"),
             Option("defaults", "", "add the defaults of its schema for keys that it lacks"),
+            Option("quiet", "", "with one KEY: only tell by the exit status if it is", short="q"),
         ),
-        "bucketctl get --device phone-1 --job login\n"
-        "bucketctl get --device phone-1 --job login sessionToken --raw", "commands.buckets:get",
-        notes=GET_NOTES,
+        "bucketctl get phone-1/login\n"
+        "token=$(bucketctl get phone-1/login sessionToken -r)\n"
+        "bucketctl get phone-1/login /lastItem/id --default null", "commands.buckets:get",
+        notes=GET_NOTES, bucket=FREE,
     ),
     Command(
         "list", "", "list all stored buckets", FILTER + DAEMON,
@@ -222,17 +256,17 @@ COMMANDS = (
     ),
     Command(
         "replace", "[-]", "replace the whole bucket", TARGET + REVEAL + GUARD + QUIET + DATA,
-        "bucketctl replace --device phone-1 --job login --data '{\"loggedIn\": false}'\n"
-        "bucketctl replace --device phone-1 --job login - < bucket.json",
-        "commands.buckets:replace", most=1,
+        "bucketctl replace phone-1/login --data '{\"loggedIn\": false}'\n"
+        "bucketctl replace phone-1/login - < bucket.json",
+        "commands.buckets:replace", most=1, bucket=ALWAYS,
     ),
     Command(
         "run", "-- COMMAND…", "run a command in its own job context",
-        NAMES + LABEL + TTL + TOKEN_FILE + HOLD + DAEMON[:2],
-        "bucketctl run --device phone-1 --job login -- python3 automation.py\n"
-        "bucketctl run --device phone-1 --job daily --hold device --wait 0 -- ./daily.sh",
+        NAMES + LABEL + TTL + TOKEN_FILE + HOLD + REACH,
+        "bucketctl run phone-1/login -- python3 automation.py\n"
+        "bucketctl run -d phone-1 -j daily --hold device --wait 0 -- ./daily.sh",
         "commands.run:run", 1,
-        notes=RUN_NOTES,
+        notes=RUN_NOTES, bucket=ALWAYS,
     ),
     Command(
         "schema check", "AUTOMATION FILE",
@@ -269,14 +303,20 @@ COMMANDS = (
             *TARGET, *REVEAL, *GUARD, *QUIET, *DATA,
             Option("defaults", "", "also set the defaults of its schema for keys that it lacks"),
         ),
-        "bucketctl set --device phone-1 --job login sessionToken=s3cr3t loggedIn:=true\n"
-        "echo '{\"loggedIn\": true}' | bucketctl set --device phone-1 --job login -",
-        "commands.buckets:set_keys", notes=SET_NOTES,
+        "bucketctl set phone-1/login sessionToken=s3cr3t loggedIn:=true\n"
+        "bucketctl set phone-1/login sessionToken=@token.txt storage:=@state.json\n"
+        "echo '{\"loggedIn\": true}' | bucketctl set phone-1/login -",
+        "commands.buckets:set_keys", notes=SET_NOTES, bucket=ASSIGNMENTS,
     ),
     Command(
         "status", "", "show the status of the daemon",
-        (Option("settings", "", "only the settings in force, each with its source"), *DAEMON),
-        "bucketctl status\nbucketctl status --settings", "commands.overview:status", most=0,
+        (
+            Option("settings", "", "only the settings in force, each with its source"),
+            Option("verbose", "", "all that the daemon tells", short="v"),
+            *DAEMON,
+        ),
+        "bucketctl status\nbucketctl status -v\nbucketctl status --settings",
+        "commands.status:status", most=0,
     ),
     Command(
         "types", "AUTOMATION", "write the types of an automation's bucket for an editor",
@@ -285,7 +325,7 @@ COMMANDS = (
             Option("output", "FILE", "write there (else to standard output)"),
             Option("check", "FILE", "exit status 1 if this file is out of date; write nothing"),
             Option("watch", "", "keep the file of --output up to date with the schema"),
-            *DAEMON[:2],
+            *REACH,
         ),
         "bucketctl types login --lang typescript --output login.bucket.d.ts\n"
         "bucketctl types login --lang python --output login_bucket.py --watch\n"
@@ -294,6 +334,6 @@ COMMANDS = (
     ),
     Command(
         "unset", "KEY…", "remove keys, keep all others", TARGET + REVEAL + GUARD + QUIET,
-        "bucketctl unset --device phone-1 --job login sessionToken", "commands.buckets:unset", 1,
+        "bucketctl unset phone-1/login sessionToken", "commands.buckets:unset", 1, bucket=FREE,
     ),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .daily import DAEMON, FILTER, REVEAL, SURE, TARGET, Command, Option
+from .daily import ALWAYS, CURL, DAEMON, FILTER, FREE, REACH, REVEAL, SURE, TARGET, Command, Option
 
 CALLS = tuple(option for option in DAEMON if option.name != "curl")
 ONE_BUCKET = tuple(option for option in TARGET if option.name != "curl")
@@ -22,6 +22,12 @@ violate; in these cases nothing is changed, and the exit status is 5."""
 COMPLETION_NOTES = """\
 The scripts complete commands and options and, for an operator, the names of devices, jobs and
 automations, keys, and contexts. They call `bucketctl completion words -- WORD…`."""
+CONSOLE_NOTES = """\
+The page shows devices and jobs live, each bucket with its history, the schemas, and the state of
+the daemon. It listens on 127.0.0.1 alone, and acts as you, an operator. A link opens it once, and
+within five minutes; Enter gives another one. The page changes nothing until you unlock it there,
+and with --read-only nothing at all. Over ssh the command prints the line that forwards the port.
+The console ends with Ctrl-C, with its terminal, or 30 minutes after a page was last seen."""
 DIFF_NOTES = """\
 A line with - shows a value of the bucket, a line with + the value of the other side; places are
 JSON Pointers. FILE holds a JSON object, or is a bucket's file or one line of an export; - is
@@ -114,7 +120,7 @@ COMMANDS = (
             Option("header", "'NAME: VALUE'", "send this header too (may be repeated)", True),
             Option("include", "", "print status and headers as well"),
             Option("data", "TEXT", "the body; - reads it from standard input"),
-            *(option for option in DAEMON if option.name != "json"),
+            *REACH, *CURL,
         ),
         "bucketctl api GET /v1/status\n"
         "bucketctl api POST /v1/contexts device=phone-1 job=login ttl_seconds:=60\n"
@@ -137,6 +143,17 @@ COMMANDS = (
         "commands.completion:completion", 1, notes=COMPLETION_NOTES,
     ),
     Command(
+        "console", "", "open a page that shows and changes buckets in the browser",
+        (
+            Option("no-browser", "", "print the link, and open no browser"),
+            Option("port", "N", "listen on this port (else on any that is free)"),
+            Option("read-only", "", "let the page change nothing"),
+            *REACH,
+        ),
+        "bucketctl console\nbucketctl console --no-browser --port 8321 --read-only",
+        "commands.console:console", most=0, notes=CONSOLE_NOTES,
+    ),
+    Command(
         "device forget", "DEVICE", "remove all data of a device", SURE + CALLS,
         "bucketctl device forget phone-1 --dry-run\nbucketctl device forget phone-1",
         "commands.bulk:forget", 1, 1, notes=FORGET_NOTES,
@@ -154,10 +171,10 @@ COMMANDS = (
             Option("exit-code", "", "exit status 1 if they differ"),
             *ONE_BUCKET, *REVEAL,
         ),
-        "bucketctl diff --device phone-1 --job login --to-device phone-2 --to-job login\n"
-        "bucketctl diff --device phone-1 --job login saved.json --exit-code",
+        "bucketctl diff phone-1/login --to-device phone-2 --to-job login\n"
+        "bucketctl diff phone-1/login saved.json --exit-code",
         "commands.diff:diff", most=1,
-        notes=DIFF_NOTES,
+        notes=DIFF_NOTES, bucket=FREE,
     ),
     Command(
         "doctor", "", "look for problems, and say how to fix them",
@@ -173,19 +190,19 @@ COMMANDS = (
             Option("if-match", "ETAG", "edit only if the bucket still has this ETag"),
             Option("from", "FILE", "begin with this text instead of the bucket"),
         ),
-        "bucketctl edit --device phone-1 --job login\n"
-        "EDITOR='code --wait' bucketctl edit --device phone-1", "commands.edit:edit", most=0,
-        notes=EDIT_NOTES,
+        "bucketctl edit phone-1/login\n"
+        "EDITOR='code --wait' bucketctl edit phone-1/", "commands.edit:edit", most=0,
+        notes=EDIT_NOTES, bucket=ALWAYS,
     ),
     Command(
         "export", "", "write stored buckets with their contents, one per line",
         (
             *FILTER[:3],
-            Option("format", "FORMAT", "ndjson (the default), or tar"),
+            Option("format", "FORMAT", "ndjson (the default), or tar", short="o"),
             Option("output", "FILE", "write to FILE, which appears once it is complete"),
-            *DAEMON[:2],
+            *REACH,
             Option("json", "", "with --output: the counts as JSON, on a terminal too"),
-            DAEMON[3], *REVEAL,
+            *CURL, *REVEAL,
         ),
         "bucketctl export > buckets.ndjson\n"
         "bucketctl export --device 'phone-*' --format tar --output phones.tar",
@@ -261,8 +278,9 @@ COMMANDS = (
             Option("since", "ID", "continue after this event (--json shows its id)"),
             Option("holds", "", "also print who waits for a hold, takes it, and releases it"),
         ),
-        "bucketctl watch --device phone-1 --job login\n"
-        "bucketctl watch --device phone-1 --job login loggedIn | jq .set\n"
+        "bucketctl watch phone-1/login\n"
+        "bucketctl watch phone-1/login loggedIn | jq .set\n"
         "bucketctl watch --all --device 'phone-*'", "commands.watch:watch", notes=WATCH_NOTES,
+        bucket=FREE,
     ),
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""``bucketctl console``: the server of the page, on loopback, and its guard."""
