@@ -169,6 +169,8 @@ def test_curl_does_the_same(ctl: Shell, kind: str, command: str) -> None:
         answers.append(json.loads(ctl.line(line.format(f"{command} {target}"), env=env).stdout))
     printed, called = answers
     assert ("etag" in called) == (command != "clear")
+    # Each deletion has an id of its own.
+    assert (called.pop("trash", "") > printed.pop("trash", "")) == (command == "clear")
     assert called == {**printed, **({"etag": called["etag"]} if "etag" in called else {})}
 
 

@@ -220,7 +220,7 @@ def test_files_in_the_quarantine_are_told_by_their_path(daemon: Daemon) -> None:
         "level": "warning",
         "about": "quarantine",
         "what": f"{kept} is kept",
-        "fix": "look at it, then remove it",
+        "fix": "look at it (bucketctl quarantine show), then remove it (bucketctl quarantine drop)",
     }
     assert found["store"]["level"] == "ok"
     for number in range(30):

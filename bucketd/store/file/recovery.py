@@ -20,7 +20,7 @@ special treatment.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...fs import errors, files
@@ -34,6 +34,7 @@ from .bucket_files import BucketFiles
 from .history_files import HistoryFiles
 from .journal import Journal
 from .records import JournalError, Origin, Record
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 LOCK_SECONDS = 30.0
@@ -81,7 +82,11 @@ def _origin_of(record: Record, origin: Origin) -> Snapshot | None:
 
 
 def replay_under(
-    lock: WriteLock, bucket_files: BucketFiles, journal: Journal, history: HistoryFiles
+    lock: WriteLock,
+    bucket_files: BucketFiles,
+    journal: Journal,
+    history: HistoryFiles,
+    trash: Trash,
 ) -> int:
     """Replay the journal under the lock; return how many files were completed."""
     if not journal.replay:
@@ -93,7 +98,7 @@ def replay_under(
                 f"for over {LOCK_SECONDS:g} s; end that program"
             )
         try:
-            completed = replay(bucket_files, journal.replay, history)
+            completed = replay(bucket_files, journal.replay, history, trash)
             # Without this checkpoint, a file that somebody removes from now on would be restored
             # at the next start.
             journal.checkpoint_all()
@@ -109,7 +114,9 @@ def replay_under(
         ) from error
 
 
-def replay(bucket_files: BucketFiles, records: Iterable[Record], history: HistoryFiles) -> int:
+def replay(
+    bucket_files: BucketFiles, records: Sequence[Record], history: HistoryFiles, trash: Trash
+) -> int:
     """Complete the files durably; return how many were behind. Raises OSError."""
     chains: dict[BucketKey, _Chain] = {}
     for record in records:
@@ -117,6 +124,10 @@ def replay(bucket_files: BucketFiles, records: Iterable[Record], history: Histor
     for key, chain in chains.items():
         _complete_history(history, key, chain)
     behind = [(key, chain) for key, chain in chains.items() if _is_behind(bucket_files, key, chain)]
+    try:
+        trash.complete(records)
+    except OSError as error:
+        raise OSError(error.errno, f"the trash: {error.strerror}") from error
     for key, chain in behind:
         try:
             bucket_files.put(key, chain.last)

@@ -34,7 +34,10 @@ from .edit_watcher import EditWatcher
 from .history_files import HistoryFiles
 from .holds import LocalHolds
 from .journal import Journal
+from .local_trash import LocalTrash
+from .quarantine import FileQuarantine
 from .records import EventId
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 # How many scans of the journal may wait; they run one after the other.
@@ -68,8 +71,8 @@ class FileStore:
         self._loop = asyncio.get_running_loop()
         journal = self._journal
         self._damaged = journal.damaged
-        self._history = HistoryFiles(root, options.history)
-        self._replayed = recovery.replay_under(lock, self._files, journal, self._history)
+        trash, self._history = Trash(root), HistoryFiles(root, options.history)
+        self._replayed = recovery.replay_under(lock, self._files, journal, self._history, trash)
         self._backlog = Backlog(self._history)
         queue = HoldQueue()
         self._committer = Committer(
@@ -79,8 +82,11 @@ class FileStore:
             options.lock_timeout,
             options.relaxed_seconds,
             queue,
+            trash,
             self._backlog,
         )
+        committer = self._committer
+        self.trash = LocalTrash(trash, committer.wait_until_flushed, committer.empty_trash)
         self.holds = LocalHolds(queue, self._committer.settle)
         self._dirty = self._committer.dirty
         self._edit_watcher: EditWatcher | None = None
@@ -301,6 +307,10 @@ class FileStore:
         """The reason why writes are refused now; None if they are not."""
         problem = self._committer.problem
         return problem.message if problem else None
+
+    @property
+    def quarantine(self) -> FileQuarantine:
+        return FileQuarantine(self._root)
 
     def shared_schemas(self) -> SharedSchemas | None:
         return None

@@ -28,9 +28,14 @@ class Filters:
     def __init__(self, session: Session) -> None:
         given = {n: v for n in NAMES if (v := session.options.get(n)) is not None}
         patterns = {n: v for n, v in given.items() if re.search(r"[*?\[]", v)}
-        self.query = [f"{n}={escape(v)}" for n, v in given.items() if n not in patterns]
+        self.names = {n: v for n, v in given.items() if n not in patterns}
+        self.query = [f"{n}={escape(v)}" for n, v in self.names.items()]
         self.given = bool(given)
         self.patterns = {n: _compiled(n, v) for n, v in patterns.items()}
+
+    def select(self, row: dict[str, Any]) -> bool:
+        """Report whether all names and patterns match, for what the daemon does not filter."""
+        return self.fit(row) and all(row[name] == text for name, text in self.names.items())
 
     def fit(self, row: dict[str, Any]) -> bool:
         """Report whether all patterns match; a device bucket has no job to match."""

@@ -22,7 +22,10 @@ GROUPS = {
     "look": ("what is there", ("list", "usage", "status", "grep", "diff", "history", "console")),
     "mend": ("what went wrong", ("undo", "trash", "doctor", "quarantine", "device", "sweep")),
     "schemas": ("what a bucket may hold", ("schema", "types")),
-    "operate": ("many buckets, and scripts", ("export", "import", "apply", "migrate", "api")),
+    "operate": (
+        "many buckets, and scripts",
+        ("backup", "restore", "export", "import", "apply", "migrate", "api"),
+    ),
 }
 LAST = "operate"
 OUTPUT = """\

@@ -195,6 +195,9 @@ list). Exit status 1: an entry could not be read; it is named on standard error.
 CONTEXTS_NOTES = """\
 If standard output is not a terminal, the command prints one JSON array, with one context per line
 (bucketctl context list | jq '.[].id')."""
+REVOKE_NOTES = """\
+A running command loses its bucket with its context. With --device the command asks first; scripts
+use --yes."""
 NO_JOB = """\
 Without --job the context opens only the device bucket: a request for the bucket of a job fails
 with no_job_context."""
@@ -236,8 +239,15 @@ COMMANDS = (
         "bucketctl context list", "commands.contexts:show", most=0, notes=CONTEXTS_NOTES,
     ),
     Command(
-        "context revoke", "ID", "end a context now", SILENT + DAEMON,
-        "bucketctl context revoke 44ac2528550b93f9", "commands.contexts:revoke", 1, 1,
+        "context revoke", "[ID]", "end a context now, or all of a device",
+        (
+            Option("device", "D", "all contexts of this device; a name or a pattern", short="d"),
+            Option("job", "J", "only those of this job; a name or a pattern", short="j"),
+            *SURE, *SILENT, *DAEMON,
+        ),
+        "bucketctl context revoke 44ac2528550b93f9\n"
+        "bucketctl context revoke --device phone-1 --job login", "commands.contexts:revoke",
+        most=1, notes=REVOKE_NOTES,
     ),
     Command(
         "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
