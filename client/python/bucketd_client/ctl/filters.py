@@ -14,6 +14,7 @@ from .._context import escape
 from . import output
 from .parser import Usage
 from .session import Session
+from .table.daily import Options
 
 NAMES = ("device", "job", "automation")
 PAGE = 1000
@@ -117,6 +118,27 @@ def buckets(
     """Yield the rows of all stored buckets that match; the daemon decides which are older."""
     extra = [] if older_than_days is None else [f"older_than_days={older_than_days}"]
     return rows(pages(session, "/v1/buckets", "buckets", extra=extra), "buckets", left_out)
+
+
+def joined(found: Pages, member: str) -> dict[str, Any]:
+    """Return all pages as one response, in the form of the last."""
+    whole: dict[str, Any] = {}
+    for members in found:
+        for name in (member, "unreadable"):
+            if name in members or name in whole:
+                members[name] = whole.get(name, []) + members.get(name, [])
+        whole = members
+    return whole
+
+
+def limit(options: Options) -> int | None:
+    """Return ``--limit``. Raises Usage."""
+    text = options.get("limit")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) > 0):
+        raise Usage(f"cannot use --limit {text}: it must be a whole number over 0")
+    return int(text)
 
 
 def _page(session: Session, filters: Filters, path: str, cursor: str, limit: int) -> dict[str, Any]:

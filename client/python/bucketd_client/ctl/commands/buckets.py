@@ -143,7 +143,9 @@ def clear(options: Options) -> int:
         return clear_all(options)
     if alone := next((name for name in ("dry-run", "yes") if options.has(name)), None):
         raise Usage(f"cannot use --{alone}: it goes with --all")
-    return _write(options, "DELETE")
+    from ..deletions import query
+
+    return _write(options, "DELETE", query=query(options))
 
 
 def _write(
@@ -160,6 +162,10 @@ def _write(
     reply, bucket = _ask(options, method, headers=headers, **more)
     if reply is None or is_quiet:
         return 0
+    if "trash" in reply.members:
+        from ..deletions import how_to_restore
+
+        output.remark(how_to_restore(reply.members["trash"], Session(options).scope()))
     return output.show_answer(reply) if options.has("json") else output.show(bucket)
 
 
@@ -171,6 +177,7 @@ def _ask(
     keys: list[str] | None = None,
     words: list[str] | None = None,
     headers: dict[str, str] | None = None,
+    query: list[str] | None = None,
     defaults: bool = False,
     shown: bool = True,
 ) -> tuple[_api.Reply | None, dict[str, Any]]:
@@ -193,8 +200,8 @@ def _ask(
 
         keys = selection.keys(words or ())
     try:
-        mask = session.mask if shown else ()
-        target = scope.target(keys or (), defaults, mask)
+        mask = session.mask if shown else []
+        target = scope.target(keys or (), defaults, [*mask, *(query or ())])
         reply = session.call(method, target, headers=headers, body=body)
     except Shown:
         return None, {}

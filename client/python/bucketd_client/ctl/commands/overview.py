@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 from .. import filters, output
-from ..parser import Usage
 from ..session import Session, Shown
 from ..table.daily import Options
 from .holds import Holders
@@ -14,12 +10,12 @@ from .holds import Holders
 
 def show(options: Options) -> int:
     session = Session(options)
-    pages = filters.pages(session, "/v1/buckets", "buckets", _limit(options))
+    pages = filters.pages(session, "/v1/buckets", "buckets", filters.limit(options))
     output.end_with_reader()
     left_out = filters.LeftOut()
     try:
         if options.has("json"):
-            joined = _joined(pages)
+            joined = filters.joined(pages, "buckets")
             output.show(joined)
             left_out.note(joined)
         else:
@@ -41,23 +37,3 @@ COLUMNS: output.Columns = {
     "SIZE": lambda row: output.size(row["size"]),
     "UPDATED": lambda row: output.age(row["updated_at"], output.STALE_DAYS),
 }
-
-
-def _joined(pages: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """Return all pages as one response, in the form of the last."""
-    joined: dict[str, Any] = {}
-    for members in pages:
-        for name in ("buckets", "unreadable"):
-            if name in members or name in joined:
-                members[name] = joined.get(name, []) + members.get(name, [])
-        joined = members
-    return joined
-
-
-def _limit(options: Options) -> int | None:
-    text = options.get("limit")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) > 0):
-        raise Usage(f"cannot use --limit {text}: it must be a whole number over 0")
-    return int(text)

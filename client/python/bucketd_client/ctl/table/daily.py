@@ -163,11 +163,13 @@ SURE = (
     Option("dry-run", "", "show what would be done, and do nothing"),
     Option("yes", "", "do not ask"),
 )
+NO_TRASH = (Option("no-trash", "", "delete for good, and not into the trash"),)
 CLEAR_NOTES = """\
-On a terminal clear asks before it removes a device bucket that only a left-out --job names; DEVICE/
-names it without a question. With --all the names may be patterns: *, ?, [a-z] ([*] is a star);
-without names all buckets are cleared, device buckets too. The command asks first; scripts use
---yes."""
+What is cleared goes into the trash, and bucketctl trash restore brings it back: a terminal is told
+how. On a terminal clear asks before it removes a device bucket that only a left-out --job names;
+DEVICE/ names it without a question. With --all the names may be patterns: *, ?, [a-z] ([*] is a
+star); without names all buckets are cleared, device buckets too. The command asks first; scripts
+use --yes."""
 
 SET_NOTES = """\
 KEY ends at the first = of the word; a string follows = and JSON follows :=. So a key may contain
@@ -214,7 +216,7 @@ COMMANDS = (
         (
             *TARGET, *GUARD, *QUIET,
             Option("all", "", "every bucket that --device, --job and --automation match"),
-            *SURE,
+            *NO_TRASH, *SURE,
         ),
         "bucketctl clear phone-1/login\n"
         "bucketctl clear --all --device 'emulator-*' --dry-run", "commands.buckets:clear", most=0,
