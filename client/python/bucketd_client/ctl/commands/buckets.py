@@ -162,11 +162,12 @@ def _write(
     reply, bucket = _ask(options, method, headers=headers, **more)
     if reply is None or is_quiet:
         return 0
+    status = output.show_answer(reply) if options.has("json") else output.show(bucket)
     if "trash" in reply.members:
         from ..deletions import how_to_restore
 
         output.remark(how_to_restore(reply.members["trash"], Session(options).scope()))
-    return output.show_answer(reply) if options.has("json") else output.show(bucket)
+    return status
 
 
 def _ask(
