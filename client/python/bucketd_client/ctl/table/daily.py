@@ -187,7 +187,12 @@ LIST_NOTES = """\
 A pattern contains *, ? or [a-z]; [*] is a star. Device buckets have no job to match. If standard
 output is not a terminal, list prints one JSON array, with one bucket per line (bucketctl list |
 jq '.[].job'). The table says by whom a bucket or its device is held (elsewhere: bucketctl hold
-list). Exit status 1: an entry could not be read; it is named on standard error."""
+list). --where compares a key, or a JSON Pointer (/lastItem/id), by = != < <= > >=; KEY alone: the
+bucket has it. VALUE is a string or JSON; a key that is absent is unequal to all. The columns are
+device, job, automation, revision, size, updated, held, and /KEY or any JSON Pointer; with JSON
+they are the members. Sizes, revisions and times are sorted with the largest first. A terminal
+shows secrets as ••••, which are equal to no value, unless --reveal is given. Exit status 1: an
+entry could not be read; it is named on standard error."""
 CONTEXTS_NOTES = """\
 If standard output is not a terminal, the command prints one JSON array, with one context per line
 (bucketctl context list | jq '.[].id')."""
@@ -259,9 +264,19 @@ COMMANDS = (
         notes=GET_NOTES, bucket=FREE,
     ),
     Command(
-        "list", "", "list all stored buckets", FILTER + DAEMON,
-        "bucketctl list --device phone-1\n"
-        "bucketctl list --device 'phone-*' --job 'log[io]*'", "commands.overview:show",
+        "list", "", "list all stored buckets",
+        (
+            *FILTER,
+            Option("where", "KEY=VALUE", "only where a value is so (may be repeated)", True),
+            Option("stale", "DURATION", "only those that were not written for so long: 90s, 2d"),
+            Option("sort", "COLUMN", "sort by a column or a value; -COLUMN turns it round"),
+            Option("columns", "NAMES", "show these columns, separated by commas; /KEY: a value"),
+            *REVEAL, *DAEMON,
+        ),
+        "bucketctl list --device 'phone-*' --job 'log[io]*'\n"
+        "bucketctl list --where loggedIn=false --stale 2d\n"
+        "bucketctl list --sort size --columns device,job,size,/lastItem/id",
+        "commands.overview:show",
         most=0, notes=LIST_NOTES,
     ),
     Command(
