@@ -14,6 +14,7 @@ from .._context import escape
 from . import output
 from .parser import Usage
 from .session import Session
+from .table.daily import Options
 
 NAMES = ("device", "job", "automation")
 PAGE = 1000
@@ -42,6 +43,16 @@ class Filters:
             row[name] is not None and pattern.match(row[name])
             for name, pattern in self.patterns.items()
         )
+
+
+def whole_number(options: Options, name: str) -> int | None:
+    """Return an option that is a whole number over 0; None if it is not given. Raises Usage."""
+    text = options.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) > 0):
+        raise Usage(f"cannot use --{name} {text}: it must be a whole number over 0")
+    return int(text)
 
 
 def pages(

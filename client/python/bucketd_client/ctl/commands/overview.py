@@ -17,7 +17,7 @@ def show(options: Options) -> int:
     session, query = Session(options), BucketQuery(options)
     if query.given:
         return _show_selected(session, query)
-    pages = filters.pages(session, "/v1/buckets", "buckets", _limit(options))
+    pages = filters.pages(session, "/v1/buckets", "buckets", filters.whole_number(options, "limit"))
     output.end_with_reader()
     left_out = filters.LeftOut()
     try:
@@ -38,7 +38,11 @@ def show(options: Options) -> int:
 
 def _show_selected(session: Session, query: BucketQuery) -> int:
     """Show the buckets that more than their names select, or in another order or form."""
-    options, left_out, most = session.options, filters.LeftOut(), _limit(session.options)
+    options, left_out, most = (
+        session.options,
+        filters.LeftOut(),
+        filters.whole_number(session.options, "limit"),
+    )
     if options.has("curl"):
         raise Usage(
             "cannot show a curl command for --where, --stale, --sort or --columns: they are more "
@@ -86,12 +90,3 @@ def _joined(pages: Iterator[dict[str, Any]]) -> dict[str, Any]:
                 members[name] = joined.get(name, []) + members.get(name, [])
         joined = members
     return joined
-
-
-def _limit(options: Options) -> int | None:
-    text = options.get("limit")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) > 0):
-        raise Usage(f"cannot use --limit {text}: it must be a whole number over 0")
-    return int(text)

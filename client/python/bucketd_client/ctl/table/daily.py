@@ -183,6 +183,10 @@ it prints an object with those that exist. A KEY that begins with a slash, and i
 is a JSON Pointer to a value inside: /lastItem/id. In a job context every argument is a KEY. A
 bucket that was never written is {}. On a terminal a secret is shown as •••• unless --reveal is
 given; a pipe or file receives its value."""
+PATCH_NOTES = """\
+A JSON Merge Patch (RFC 7396) is merged into objects at every depth, and null removes a key. A JSON
+Patch is applied whole or not at all: it is refused, with exit status 1, if a path is missing or a
+test operation fails."""
 LIST_NOTES = """\
 A pattern contains *, ? or [a-z]; [*] is a star. Device buckets have no job to match. If standard
 output is not a terminal, list prints one JSON array, with one bucket per line (bucketctl list |
@@ -244,7 +248,7 @@ COMMANDS = (
         (
             Option("device", "D", "all contexts of this device; a name or a pattern", short="d"),
             Option("job", "J", "only those of this job; a name or a pattern", short="j"),
-            *SURE, *DAEMON,
+            *SURE, *SILENT, *DAEMON,
         ),
         "bucketctl context revoke 44ac2528550b93f9\n"
         "bucketctl context revoke --device phone-1 --job login", "commands.contexts:revoke",
@@ -256,7 +260,7 @@ COMMANDS = (
             *TARGET, *REVEAL, *RAW,
             Option("default", "JSON", "with one KEY: print this if the bucket has no such key"),
             Option("defaults", "", "add the defaults of its schema for keys that it lacks"),
-            Option("quiet", "", "with one KEY: only tell by the exit status if it is", short="q"),
+            Option("quiet", "", "with one KEY: only the exit status tells if it exists", short="q"),
         ),
         "bucketctl get phone-1/login\n"
         "token=$(bucketctl get phone-1/login sessionToken -r)\n"
@@ -278,6 +282,18 @@ COMMANDS = (
         "bucketctl list --sort size --columns device,job,size,/lastItem/id",
         "commands.overview:show",
         most=0, notes=LIST_NOTES,
+    ),
+    Command(
+        "patch", "[-]", "change the bucket by a JSON Merge Patch, or a JSON Patch",
+        (
+            Option("json-patch", "", "the data is a JSON Patch (RFC 6902): an array of operations"),
+            *TARGET, *REVEAL, *GUARD, *QUIET,
+            Option("data", "JSON", "the patch; - reads it from standard input"),
+        ),
+        "echo '{\"user\": {\"name\": \"ada\", \"old\": null}}' | bucketctl patch phone-1/login -\n"
+        "bucketctl patch phone-1/login --json-patch \\\n"
+        "    --data '[{\"op\": \"add\", \"path\": \"/log/-\", \"value\": 1}]'",
+        "commands.buckets:patch", most=1, notes=PATCH_NOTES, bucket=ALWAYS,
     ),
     Command(
         "replace", "[-]", "replace the whole bucket", TARGET + REVEAL + GUARD + QUIET + DATA,
@@ -308,7 +324,8 @@ COMMANDS = (
         "bucketctl schema list", "commands.schemas:show", most=0,
     ),
     Command(
-        "schema remove", "AUTOMATION", "remove a schema that was set by command", DAEMON,
+        "schema remove", "AUTOMATION", "remove a schema that was set by command",
+        SILENT + DAEMON,
         "bucketctl schema remove login", "commands.schemas:remove", 1, 1,
     ),
     Command(
@@ -316,7 +333,7 @@ COMMANDS = (
         (
             Option("force", "", "also if stored buckets violate it"),
             Option("tolerate", "", "also then, and refuse later only what a write makes worse"),
-            *DAEMON,
+            *SILENT, *DAEMON,
         ),
         "bucketctl schema set login login.json\n"
         "bucketctl schema set login login.json --tolerate", "commands.schemas:put", 2, 2,

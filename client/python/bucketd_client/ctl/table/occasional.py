@@ -9,8 +9,10 @@ from .daily import (
     FILTER,
     FORMAT,
     FREE,
+    RAW,
     REACH,
     REVEAL,
+    SILENT,
     SURE,
     TARGET,
     Command,
@@ -141,6 +143,10 @@ started. Exit status 1: a bucket could not be read and was not removed."""
 USAGE_NOTES = """\
 Sizes are those of the buckets as compact JSON, which [limits] max_device_bytes limits for each
 device; --over with that number shows the devices that cannot grow."""
+WAIT_NOTES = """\
+KEY may be a JSON Pointer, as in get; a string is 'KEY="TEXT"'. wait prints the value, at once if
+the bucket has it already. It waits for a daemon that restarts. Exit status 1: the time of --for is
+over."""
 WATCH_NOTES = """\
 On a terminal - marks old values, + new values. Elsewhere each change is one line of JSON:
 {"device", "job", "revision", "set", "removed"}, with revision 0 once the bucket is deleted; with
@@ -167,7 +173,7 @@ COMMANDS = (
     ),
     Command(
         "apply", "", "set schemas and buckets to those of a directory, after a plan",
-        (Option("file", "DIR", "the directory", short="f"), *SURE, *CALLS),
+        (Option("file", "DIR", "the directory", short="f"), *SURE, *SILENT, *CALLS),
         "bucketctl apply -f fleet --dry-run\nbucketctl apply -f fleet --yes",
         "commands.apply:apply",
         most=0, notes=APPLY_NOTES,
@@ -198,12 +204,13 @@ COMMANDS = (
         "commands.console:console", most=0, notes=CONSOLE_NOTES,
     ),
     Command(
-        "device forget", "DEVICE", "remove all data of a device", SURE + CALLS,
+        "device forget", "DEVICE", "remove all data of a device", SURE + SILENT + CALLS,
         "bucketctl device forget phone-1 --dry-run\nbucketctl device forget phone-1",
         "commands.bulk:forget", 1, 1, notes=FORGET_NOTES,
     ),
     Command(
-        "device rename", "OLD NEW", "move all buckets of a device to another name", SURE + CALLS,
+        "device rename", "OLD NEW", "move all buckets of a device to another name",
+        SURE + SILENT + CALLS,
         "bucketctl device rename emulator-5554 pixel-8",
         "commands.bulk:rename", 2, 2, notes=RENAME_NOTES,
     ),
@@ -222,7 +229,11 @@ COMMANDS = (
     ),
     Command(
         "doctor", "", "look for problems, and say how to fix them",
-        (Option("buckets", "", "also read each bucket, and validate it by its schema"), *CALLS),
+        (
+            Option("buckets", "", "also read each bucket, and validate it by its schema"),
+            Option("quiet", "", "show warnings and problems alone, in words", short="q"),
+            *CALLS,
+        ),
         "bucketctl doctor\nbucketctl doctor --buckets",
         "doctor.doctor:doctor", most=0, notes=DOCTOR_NOTES,
     ),
@@ -244,6 +255,7 @@ COMMANDS = (
             *FILTER[:3],
             Option("format", "FORMAT", "ndjson (the default), or tar", short="o"),
             Option("output", "FILE", "write to FILE, which appears once it is complete"),
+            Option("quiet", "", "with --output: print no counts", short="q"),
             *REACH,
             Option("json", "", "with --output: the counts as JSON, on a terminal too"),
             *CURL, *REVEAL,
@@ -266,7 +278,8 @@ COMMANDS = (
         "commands.grep:grep", 1, 1, notes=GREP_NOTES,
     ),
     Command(
-        "hold break", "ID", "end a hold now, or let a waiter wait no longer", DAEMON,
+        "hold break", "ID", "end a hold now, or let a waiter wait no longer",
+        SILENT + DAEMON,
         "bucketctl hold break 44ac2528550b93f9", "commands.holds:end", 1, 1, notes=BREAK_NOTES,
     ),
     Command(
@@ -275,7 +288,7 @@ COMMANDS = (
         most=0, notes=HOLDS_NOTES,
     ),
     Command(
-        "import", "[FILE]", "store the buckets of an export", (SURE[0], *CALLS),
+        "import", "[FILE]", "store the buckets of an export", (SURE[0], *SILENT, *CALLS),
         "bucketctl import buckets.ndjson --dry-run\n"
         "ssh old-host bucketctl export | bucketctl import",
         "commands.import_buckets:import_", most=1,
@@ -289,7 +302,7 @@ COMMANDS = (
             Option("to-socket", "PATH", "the socket of the daemon to copy to"),
             Option("note", "FILE", "record the copied buckets there, for a later run"),
             Option("quick", "", "verify only the buckets copied now, the others by revision"),
-            *FILTER[:3], SURE[0], *CALLS,
+            *FILTER[:3], SURE[0], *SILENT, *CALLS,
         ),
         "bucketctl migrate --from file --to etcd --to-socket /run/bucketd-etcd/bucketd.sock \\\n"
         "    --note move.ndjson\n"
@@ -328,7 +341,7 @@ COMMANDS = (
             Option("run", "CMD", "change each bucket by this command"),
             Option("run-timeout", "SECONDS", "how long CMD may take for one bucket (60)"),
             Option("backup", "FILE", "write the old buckets to FILE (else named after the schema)"),
-            *SURE, *CALLS,
+            *SURE, *SILENT, *CALLS,
         ),
         "bucketctl schema migrate login --to login-2.json --patch rename.json --dry-run\n"
         "bucketctl schema migrate login --to login-2.json \\\n"
@@ -337,7 +350,7 @@ COMMANDS = (
     ),
     Command(
         "sweep", "", "remove buckets that were not written for long",
-        (Option("days", "N", "last written over N days ago"), *FILTER[:3], *SURE, *CALLS),
+        (Option("days", "N", "last written over N days ago"), *FILTER[:3], *SURE, *SILENT, *CALLS),
         "bucketctl sweep --days 90 --dry-run\n"
         "bucketctl sweep --days 30 --device 'emulator-*' --yes", "commands.sweep:sweep", most=0,
         notes=SWEEP_NOTES,
@@ -349,6 +362,16 @@ COMMANDS = (
         notes=USAGE_NOTES,
     ),
     Command(
+        "wait", "KEY[=JSON]", "wait until the bucket has a key, or a value there",
+        (
+            Option("for", "TIME", "wait no longer, such as 60s, 5m or 2h (else until Ctrl-C)"),
+            *RAW, *ONE_BUCKET, *REVEAL, *SILENT,
+        ),
+        "bucketctl wait phone-1/login loggedIn=true --for 60s -q && ./daily.sh\n"
+        "code=$(bucketctl wait phone-1/login /sms/code --for 5m -r)", "commands.wait:wait", 1, 1,
+        notes=WAIT_NOTES, bucket=FREE,
+    ),
+    Command(
         "watch", "[KEY…]", "print each change of a bucket as it happens",
         (
             *TARGET, *REVEAL,
@@ -356,6 +379,7 @@ COMMANDS = (
             Option("snapshot", "", "begin with the current bucket"),
             Option("since", "ID", "continue after this event (--json shows its id)"),
             Option("holds", "", "also print who waits for a hold, takes it, and releases it"),
+            Option("count", "N", "end after N lines, or on a terminal N changes"),
         ),
         "bucketctl watch phone-1/login\n"
         "bucketctl watch phone-1/login loggedIn | jq .set\n"
