@@ -65,9 +65,9 @@ def _run(argv: list[str]) -> int:
         _choose_output(command, options)
         return command.function()(options)
     except Help as answer:
-        from .output import write
+        from .help import show
 
-        write(str(answer))
+        show(str(answer))
         return 0
     except Usage as problem:
         return _refuse(argv, str(problem), 2, "invalid_request")
@@ -85,8 +85,11 @@ def _choose_output(command: Command, options: Options) -> None:
     from . import output
     from .parser import Usage
 
-    output.quiet = options.has("quiet")
     form = options.get("format")
+    if options.has("quiet"):
+        if form is not None or options.has("json"):
+            raise Usage("cannot use --quiet with --json or -o: it prints nothing")
+        output.quiet = not options.has("curl")
     # The formats of export are its own.
     if form is None or command.name == "export":
         return

@@ -31,7 +31,7 @@ MAX_WARNINGS = 20
 changed = False
 # The form that -o asks for; empty: that of a terminal there, JSON elsewhere.
 form = ""
-# Whether -q asks for no remarks.
+# Whether -q asks for nothing on standard output, and for no remarks.
 quiet = False
 FORMS = ("table", "json", "ndjson", "tsv")
 # A bucket that was not written for so long is shown as stale.
@@ -66,6 +66,14 @@ def into_pipe() -> bool:
     import stat
 
     return sys.stdout is not None and stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+
+
+def columns() -> int:
+    """Return how wide the terminal is; 0 if it is not known, or there is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns if on_terminal() else 0
+    except OSError:
+        return 0
 
 
 def for_people() -> bool:
@@ -127,6 +135,8 @@ def write(text: str) -> None:
 
 def put(data: bytes, flush: bool = False) -> None:
     """Write bytes as they are. Raises Unwritten, or BrokenPipeError where the reader has gone."""
+    if quiet:
+        return
     if sys.stdout is None:
         raise Unwritten("it is closed")
     try:

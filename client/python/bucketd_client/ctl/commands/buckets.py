@@ -1,4 +1,4 @@
-"""The commands on one bucket: get, set, unset, replace, clear."""
+"""The commands on one bucket: get, set, unset, patch, replace, clear."""
 
 from __future__ import annotations
 
@@ -44,9 +44,8 @@ def _default(options: Options) -> tuple[Any] | None:
     for name in ("raw", "default", "quiet"):
         if options.has(name) and len(options.arguments) != 1:
             raise Usage(f"cannot use --{name}: it goes with exactly one KEY")
-    for name in ("default", "quiet"):
-        if options.has(name) and options.has("json"):
-            raise Usage(f"cannot use --{name} with --json, which prints the whole response")
+    if options.has("default") and options.has("json"):
+        raise Usage("cannot use --default with --json, which prints the whole response")
     if (text := options.get("default")) is None:
         return None
     from ..inputs import parse_json
@@ -127,6 +126,18 @@ def unset(options: Options) -> int:
     return _write(options, "DELETE", keys=options.arguments)
 
 
+def patch(options: Options) -> int:
+    from ..inputs import data_and_words
+
+    is_list = options.has("json-patch")
+    data, words = data_and_words(options, list if is_list else dict)
+    if data is None or words:
+        raise Usage("cannot patch: give --data JSON, or - to read it from standard input")
+    return _write(
+        options, "PATCH", data=data, kind=_api.JSON_PATCH if is_list else _api.MERGE_PATCH
+    )
+
+
 def replace(options: Options) -> int:
     from ..inputs import data_and_words
 
@@ -141,11 +152,24 @@ def clear(options: Options) -> int:
         from .bulk import clear as clear_all
 
         return clear_all(options)
-    if alone := next((name for name in ("dry-run", "yes") if options.has(name)), None):
-        raise Usage(f"cannot use --{alone}: it goes with --all")
+    if options.has("dry-run"):
+        raise Usage("cannot use --dry-run: it goes with --all")
+    if _is_job_left_out(options) and not options.has("curl"):
+        from ..prompts import ask, person_is_there
+
+        # A script that clears a device bucket goes on doing so.
+        if person_is_there():
+            device = options.get("device")
+            ask(options, f"clear the device bucket of {device}, as no --job is given")
     from ..deletions import query
 
     return _write(options, "DELETE", query=query(options))
+
+
+def _is_job_left_out(options: Options) -> bool:
+    """Report whether the options name a device bucket only by naming no job."""
+    is_named = options.has("job") or options.has("device-bucket")
+    return options.has("device") and not is_named
 
 
 def _write(
@@ -155,14 +179,14 @@ def _write(
     if (tag := options.get("if-match")) is not None:
         headers = {"If-Match": tag}
     is_quiet = options.has("quiet")
-    if is_quiet and options.has("json"):
-        raise Usage("cannot use --quiet with --json: one prints nothing, the other the response")
     if is_quiet:
         headers |= _api.RETURN_MINIMAL
     reply, bucket = _ask(options, method, headers=headers, **more)
     if reply is None or is_quiet:
         return 0
     status = output.show_answer(reply) if options.has("json") else output.show(bucket)
+    if output.for_people() and not options.has("json"):
+        output.remark(_told(options, reply))
     if "trash" in reply.members:
         from ..deletions import how_to_restore
 
@@ -170,11 +194,29 @@ def _write(
     return status
 
 
+def _told(options: Options, reply: _api.Reply) -> str:
+    """Return which bucket was written, and its revision."""
+    import os
+
+    device, job = options.get("device"), options.get("job")
+    if device is None:
+        device, job = os.environ.get("BUCKETD_DEVICE"), os.environ.get("BUCKETD_JOB")
+    of_device = "deviceBucket" in reply.members
+    where = "this context" if device is None else device if of_device else f"{device}, {job}"
+    bucket = f"{'device bucket' if of_device else 'bucket'} of {where}"
+    revision = reply.members.get("revision")
+    what = f"{bucket}, revision {revision}" if revision else f"{bucket}: removed"
+    if _is_job_left_out(options):
+        what += "; no --job was given, and all jobs of the device share this bucket"
+    return what
+
+
 def _ask(
     options: Options,
     method: str,
     *,
-    data: dict[str, Any] | None = None,
+    data: dict[str, Any] | list[Any] | None = None,
+    kind: str = _api.JSON,
     keys: list[str] | None = None,
     words: list[str] | None = None,
     headers: dict[str, str] | None = None,
@@ -191,7 +233,7 @@ def _ask(
     headers = {**scope.headers(method), **(headers or {})}
     body = None
     if data is not None:
-        headers["Content-Type"] = _api.JSON
+        headers["Content-Type"] = kind
         body = _api.encode(data)
     pointers = bool(words) and any(word[:1] == "/" for word in words or ())
     if words:

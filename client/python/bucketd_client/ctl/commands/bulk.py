@@ -19,8 +19,8 @@ Row = dict[str, Any]
 
 def clear(options: Options) -> int:
     """Clear every bucket that matches, for ``clear --all``."""
-    if any(map(options.has, ("if-match", "device-bucket", "curl", "quiet"))):
-        raise Usage("cannot clear --all with --if-match, --device-bucket, --curl or --quiet")
+    if any(map(options.has, ("if-match", "device-bucket", "curl"))):
+        raise Usage("cannot clear --all with --if-match, --device-bucket or --curl")
     session = Session(options)
     left_out = filters.LeftOut()
     rows = list(filters.buckets(session, left_out))

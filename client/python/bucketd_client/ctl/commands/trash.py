@@ -21,7 +21,7 @@ EMPTY = "the trash is empty"
 
 def show(options: Options) -> int:
     session, left_out = Session(options), filters.LeftOut()
-    found = filters.pages(session, PATH, "trash", filters.limit(options))
+    found = filters.pages(session, PATH, "trash", filters.whole_number(options, "limit"))
     try:
         if options.has("json"):
             members = filters.joined(found, "trash")

@@ -185,14 +185,26 @@ it prints an object with those that exist. A KEY that begins with a slash, and i
 is a JSON Pointer to a value inside: /lastItem/id. In a job context every argument is a KEY. A
 bucket that was never written is {}. On a terminal a secret is shown as •••• unless --reveal is
 given; a pipe or file receives its value."""
+PATCH_NOTES = """\
+A JSON Merge Patch (RFC 7396) is merged into objects at every depth, and null removes a key. A JSON
+Patch is applied whole or not at all: it is refused, with exit status 1, if a path is missing or a
+test operation fails."""
 LIST_NOTES = """\
 A pattern contains *, ? or [a-z]; [*] is a star. Device buckets have no job to match. If standard
 output is not a terminal, list prints one JSON array, with one bucket per line (bucketctl list |
 jq '.[].job'). The table says by whom a bucket or its device is held (elsewhere: bucketctl hold
-list). Exit status 1: an entry could not be read; it is named on standard error."""
+list). --where compares a key, or a JSON Pointer (/lastItem/id), by = != < <= > >=; KEY alone: the
+bucket has it. VALUE is a string or JSON; a key that is absent is unequal to all. The columns are
+device, job, automation, revision, size, updated, held, and /KEY or any JSON Pointer; with JSON
+they are the members. Sizes, revisions and times are sorted with the largest first. A terminal
+shows secrets as ••••, which are equal to no value, unless --reveal is given. Exit status 1: an
+entry could not be read; it is named on standard error."""
 CONTEXTS_NOTES = """\
 If standard output is not a terminal, the command prints one JSON array, with one context per line
 (bucketctl context list | jq '.[].id')."""
+REVOKE_NOTES = """\
+A running command loses its bucket with its context. With --device the command asks first; scripts
+use --yes."""
 NO_JOB = """\
 Without --job the context opens only the device bucket: a request for the bucket of a job fails
 with no_job_context."""
@@ -234,8 +246,15 @@ COMMANDS = (
         "bucketctl context list", "commands.contexts:show", most=0, notes=CONTEXTS_NOTES,
     ),
     Command(
-        "context revoke", "ID", "end a context now", DAEMON,
-        "bucketctl context revoke 44ac2528550b93f9", "commands.contexts:revoke", 1, 1,
+        "context revoke", "[ID]", "end a context now, or all of a device",
+        (
+            Option("device", "D", "all contexts of this device; a name or a pattern", short="d"),
+            Option("job", "J", "only those of this job; a name or a pattern", short="j"),
+            *SURE, *SILENT, *DAEMON,
+        ),
+        "bucketctl context revoke 44ac2528550b93f9\n"
+        "bucketctl context revoke --device phone-1 --job login", "commands.contexts:revoke",
+        most=1, notes=REVOKE_NOTES,
     ),
     Command(
         "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
@@ -243,7 +262,7 @@ COMMANDS = (
             *TARGET, *REVEAL, *RAW,
             Option("default", "JSON", "with one KEY: print this if the bucket has no such key"),
             Option("defaults", "", "add the defaults of its schema for keys that it lacks"),
-            Option("quiet", "", "with one KEY: only tell by the exit status if it is", short="q"),
+            Option("quiet", "", "with one KEY: only the exit status tells if it exists", short="q"),
         ),
         "bucketctl get phone-1/login\n"
         "token=$(bucketctl get phone-1/login sessionToken -r)\n"
@@ -251,10 +270,32 @@ COMMANDS = (
         notes=GET_NOTES, bucket=FREE,
     ),
     Command(
-        "list", "", "list all stored buckets", FILTER + DAEMON,
-        "bucketctl list --device phone-1\n"
-        "bucketctl list --device 'phone-*' --job 'log[io]*'", "commands.overview:show",
+        "list", "", "list all stored buckets",
+        (
+            *FILTER,
+            Option("where", "KEY=VALUE", "only where a value is so (may be repeated)", True),
+            Option("stale", "DURATION", "only those that were not written for so long: 90s, 2d"),
+            Option("sort", "COLUMN", "sort by a column or a value; -COLUMN turns it round"),
+            Option("columns", "NAMES", "show these columns, separated by commas; /KEY: a value"),
+            *REVEAL, *DAEMON,
+        ),
+        "bucketctl list --device 'phone-*' --job 'log[io]*'\n"
+        "bucketctl list --where loggedIn=false --stale 2d\n"
+        "bucketctl list --sort size --columns device,job,size,/lastItem/id",
+        "commands.overview:show",
         most=0, notes=LIST_NOTES,
+    ),
+    Command(
+        "patch", "[-]", "change the bucket by a JSON Merge Patch, or a JSON Patch",
+        (
+            Option("json-patch", "", "the data is a JSON Patch (RFC 6902): an array of operations"),
+            *TARGET, *REVEAL, *GUARD, *QUIET,
+            Option("data", "JSON", "the patch; - reads it from standard input"),
+        ),
+        "echo '{\"user\": {\"name\": \"ada\", \"old\": null}}' | bucketctl patch phone-1/login -\n"
+        "bucketctl patch phone-1/login --json-patch \\\n"
+        "    --data '[{\"op\": \"add\", \"path\": \"/log/-\", \"value\": 1}]'",
+        "commands.buckets:patch", most=1, notes=PATCH_NOTES, bucket=ALWAYS,
     ),
     Command(
         "replace", "[-]", "replace the whole bucket", TARGET + REVEAL + GUARD + QUIET + DATA,
@@ -285,7 +326,8 @@ COMMANDS = (
         "bucketctl schema list", "commands.schemas:show", most=0,
     ),
     Command(
-        "schema remove", "AUTOMATION", "remove a schema that was set by command", DAEMON,
+        "schema remove", "AUTOMATION", "remove a schema that was set by command",
+        SILENT + DAEMON,
         "bucketctl schema remove login", "commands.schemas:remove", 1, 1,
     ),
     Command(
@@ -293,7 +335,7 @@ COMMANDS = (
         (
             Option("force", "", "also if stored buckets violate it"),
             Option("tolerate", "", "also then, and refuse later only what a write makes worse"),
-            *DAEMON,
+            *SILENT, *DAEMON,
         ),
         "bucketctl schema set login login.json\n"
         "bucketctl schema set login login.json --tolerate", "commands.schemas:put", 2, 2,

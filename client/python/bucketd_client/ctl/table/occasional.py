@@ -7,10 +7,13 @@ from .daily import (
     CURL,
     DAEMON,
     FILTER,
+    FORMAT,
     FREE,
     NO_TRASH,
+    RAW,
     REACH,
     REVEAL,
+    SILENT,
     SURE,
     TARGET,
     Command,
@@ -32,6 +35,13 @@ set; keys, buckets and schemas that are not named stay. apply shows a plan and a
 use --yes. It does not overwrite a bucket that changes between plan and write. The plan names the
 buckets that a schema, stored or in DIR, would refuse, and each schema that stored buckets would
 violate; in these cases nothing is changed, and the exit status is 5."""
+BACKUP_NOTES = """\
+DIR gets a directory named by the time (20261130T052619Z), with mode 0700, which appears once it is
+complete and durable: buckets.ndjson, the lines of an export, with secrets; schemas.ndjson, the
+schemas set through the API; manifest.json, with counts and checksums. The daemon notes the time for
+status, metrics and doctor. On a host that runs bucketd.service,
+`systemctl enable --now bucketd-backup.timer` does this each day. Settings and schema files are not
+in it. Exit status 1: a bucket could not be read and was left out."""
 COMPLETION_NOTES = """\
 The scripts complete commands and options and, for an operator, the names of devices, jobs and
 automations, keys, and contexts. They call `bucketctl completion words -- WORD…`."""
@@ -65,6 +75,12 @@ when the export reaches it; copy the files under write.lock for the state of one
 may be patterns: *, ?, [a-z] ([*] is a star). A tar has the files as below the state directory.
 A pipe or file has all values, secrets too; a terminal shows •••• for these, unless --reveal is
 given. Exit status 1: a bucket could not be read and was left out."""
+GREP_NOTES = """\
+PATTERN is a regular expression of Python. It is compared with each key, and with each string,
+number, true, false and null. A line has the names, the place as a JSON Pointer, and the value; if
+standard output is not a terminal it is JSON: {"device", "job", "path", "value"}. Secrets are
+neither searched nor shown unless --reveal is given, only their keys. Exit status 1: nothing was
+found, or a bucket could not be read."""
 BREAK_NOTES = """\
 A hold ends by itself with its process. break is for a process that hangs or is stopped: it is told,
 and every later write with the fence of its hold is refused with hold_lost. bucketctl run --hold
@@ -108,6 +124,18 @@ that was written later on the target, or a different schema there, stays and is 
 records the copied buckets, so that a later run can also remove those removed at the source: use
 the same file for all runs of one move. While a bucket of the source cannot be read, nothing is
 removed at the target. docs/fleet.md describes the move of a whole farm."""
+QUARANTINE_NOTES = """\
+The daemon puts a file there that it cannot read, before another takes its place, and what stands in
+the way of a bucket's file. It never removes one. The name has the time, and the names of device and
+job as in the path of the file."""
+QUARANTINE_SHOW_NOTES = """\
+A pipe or file gets the content byte for byte. Nobody can tell which values of a damaged file are
+secrets, so a terminal shows size and age, and the content only with --reveal."""
+RESTORE_NOTES = """\
+BACKUP is one directory that bucketctl backup has written; its checksums are compared first. Buckets
+in it are stored with the revisions (or later ones), times and automations that they had; then its
+schemas are set. All others stay, and a second run changes nothing. The command asks first; scripts
+use --yes. Exit status: that of the first bucket that was refused."""
 SCHEMA_MIGRATE_NOTES = """\
 Each bucket is changed by a JSON Patch (RFC 6902), or by CMD: a command of the shell that gets the
 bucket as JSON on standard input and prints the new one, with BUCKETD_DEVICE and BUCKETD_JOB in its
@@ -129,6 +157,10 @@ removed."""
 USAGE_NOTES = """\
 Sizes are those of the buckets as compact JSON, which [limits] max_device_bytes limits for each
 device; --over with that number shows the devices that cannot grow."""
+WAIT_NOTES = """\
+KEY may be a JSON Pointer, as in get; a string is 'KEY="TEXT"'. wait prints the value, at once if
+the bucket has it already. It waits for a daemon that restarts. Exit status 1: the time of --for is
+over."""
 WATCH_NOTES = """\
 On a terminal - marks old values, + new values. Elsewhere each change is one line of JSON:
 {"device", "job", "revision", "set", "removed"}, with revision 0 once the bucket is deleted; with
@@ -155,10 +187,16 @@ COMMANDS = (
     ),
     Command(
         "apply", "", "set schemas and buckets to those of a directory, after a plan",
-        (Option("file", "DIR", "the directory", short="f"), *SURE, *CALLS),
+        (Option("file", "DIR", "the directory", short="f"), *SURE, *SILENT, *CALLS),
         "bucketctl apply -f fleet --dry-run\nbucketctl apply -f fleet --yes",
         "commands.apply:apply",
         most=0, notes=APPLY_NOTES,
+    ),
+    Command(
+        "backup", "DIR", "write all buckets and schemas into a new directory of DIR",
+        (Option("keep", "N", "keep the newest N backups of DIR (7), and remove others"), *CALLS),
+        "bucketctl backup /srv/backups/bucketd --keep 30", "commands.backup:backup", 1, 1,
+        notes=BACKUP_NOTES,
     ),
     Command(
         "completion", "bash|zsh|fish", "print the completion script of a shell",
@@ -180,12 +218,14 @@ COMMANDS = (
         "commands.console:console", most=0, notes=CONSOLE_NOTES,
     ),
     Command(
-        "device forget", "DEVICE", "remove all data of a device", NO_TRASH + SURE + CALLS,
+        "device forget", "DEVICE", "remove all data of a device",
+        NO_TRASH + SURE + SILENT + CALLS,
         "bucketctl device forget phone-1 --dry-run\nbucketctl device forget phone-1",
         "commands.bulk:forget", 1, 1, notes=FORGET_NOTES,
     ),
     Command(
-        "device rename", "OLD NEW", "move all buckets of a device to another name", SURE + CALLS,
+        "device rename", "OLD NEW", "move all buckets of a device to another name",
+        SURE + SILENT + CALLS,
         "bucketctl device rename emulator-5554 pixel-8",
         "commands.bulk:rename", 2, 2, notes=RENAME_NOTES,
     ),
@@ -204,7 +244,11 @@ COMMANDS = (
     ),
     Command(
         "doctor", "", "look for problems, and say how to fix them",
-        (Option("buckets", "", "also read each bucket, and validate it by its schema"), *CALLS),
+        (
+            Option("buckets", "", "also read each bucket, and validate it by its schema"),
+            Option("quiet", "", "show warnings and problems alone, in words", short="q"),
+            *CALLS,
+        ),
         "bucketctl doctor\nbucketctl doctor --buckets",
         "doctor.doctor:doctor", most=0, notes=DOCTOR_NOTES,
     ),
@@ -226,6 +270,7 @@ COMMANDS = (
             *FILTER[:3],
             Option("format", "FORMAT", "ndjson (the default), or tar", short="o"),
             Option("output", "FILE", "write to FILE, which appears once it is complete"),
+            Option("quiet", "", "with --output: print no counts", short="q"),
             *REACH,
             Option("json", "", "with --output: the counts as JSON, on a terminal too"),
             *CURL, *REVEAL,
@@ -236,7 +281,20 @@ COMMANDS = (
         most=0, notes=EXPORT_NOTES,
     ),
     Command(
-        "hold break", "ID", "end a hold now, or let a waiter wait no longer", DAEMON,
+        "grep", "PATTERN", "search the keys and values of all buckets",
+        (
+            Option("ignore-case", "", "upper and lower case are the same", short="i"),
+            Option("fixed-strings", "", "PATTERN is a text, not a regular expression", short="F"),
+            Option("keys", "", "search keys only"),
+            Option("reveal", "", "search and show secrets, too"),
+            *FILTER[:3], *REACH, *FORMAT, *CURL,
+        ),
+        "bucketctl grep 'ada@'\nbucketctl grep --keys -i token --device 'phone-*' | jq -r .device",
+        "commands.grep:grep", 1, 1, notes=GREP_NOTES,
+    ),
+    Command(
+        "hold break", "ID", "end a hold now, or let a waiter wait no longer",
+        SILENT + DAEMON,
         "bucketctl hold break 44ac2528550b93f9", "commands.holds:end", 1, 1, notes=BREAK_NOTES,
     ),
     Command(
@@ -245,7 +303,7 @@ COMMANDS = (
         most=0, notes=HOLDS_NOTES,
     ),
     Command(
-        "import", "[FILE]", "store the buckets of an export", (SURE[0], *CALLS),
+        "import", "[FILE]", "store the buckets of an export", (SURE[0], *SILENT, *CALLS),
         "bucketctl import buckets.ndjson --dry-run\n"
         "ssh old-host bucketctl export | bucketctl import",
         "commands.import_buckets:import_", most=1,
@@ -259,12 +317,35 @@ COMMANDS = (
             Option("to-socket", "PATH", "the socket of the daemon to copy to"),
             Option("note", "FILE", "record the copied buckets there, for a later run"),
             Option("quick", "", "verify only the buckets copied now, the others by revision"),
-            *FILTER[:3], SURE[0], *CALLS,
+            *FILTER[:3], SURE[0], *SILENT, *CALLS,
         ),
         "bucketctl migrate --from file --to etcd --to-socket /run/bucketd-etcd/bucketd.sock \\\n"
         "    --note move.ndjson\n"
         "bucketctl migrate --from etcd --to file --to-socket ~/run/bucketd.sock --device 'a-*'",
         "migrate.migrate:migrate", most=0, notes=MIGRATE_NOTES,
+    ),
+    Command(
+        "quarantine drop", "[ID…]", "remove files from the quarantine for good",
+        (Option("all", "", "all that are in it"), *SURE, *CALLS),
+        "bucketctl quarantine drop 20261130T052619Z-4f1d2a90-phone-1-login.json\n"
+        "bucketctl quarantine drop --all", "commands.quarantine:drop",
+    ),
+    Command(
+        "quarantine list", "", "list the damaged files that the daemon keeps", DAEMON,
+        "bucketctl quarantine list", "commands.quarantine:show_all", most=0,
+        notes=QUARANTINE_NOTES,
+    ),
+    Command(
+        "quarantine show", "ID", "print a file of the quarantine",
+        (Option("reveal", "", "show the content on a terminal, too"), *DAEMON),
+        "bucketctl quarantine show 20261130T052619Z-4f1d2a90-phone-1-login.json > damaged.json",
+        "commands.quarantine:show", 1, 1, notes=QUARANTINE_SHOW_NOTES,
+    ),
+    Command(
+        "restore", "BACKUP", "store the buckets and schemas of a backup", (*SURE, *CALLS),
+        "bucketctl restore /srv/backups/bucketd/20261130T052619Z --dry-run\n"
+        "bucketctl restore /srv/backups/bucketd/20261130T052619Z", "commands.backup:restore", 1, 1,
+        notes=RESTORE_NOTES,
     ),
     Command(
         "schema migrate", "AUTOMATION",
@@ -275,7 +356,7 @@ COMMANDS = (
             Option("run", "CMD", "change each bucket by this command"),
             Option("run-timeout", "SECONDS", "how long CMD may take for one bucket (60)"),
             Option("backup", "FILE", "write the old buckets to FILE (else named after the schema)"),
-            *SURE, *CALLS,
+            *SURE, *SILENT, *CALLS,
         ),
         "bucketctl schema migrate login --to login-2.json --patch rename.json --dry-run\n"
         "bucketctl schema migrate login --to login-2.json \\\n"
@@ -286,7 +367,7 @@ COMMANDS = (
         "sweep", "", "remove buckets that were not written for long",
         (
             Option("days", "N", "last written over N days ago"),
-            *FILTER[:3], *NO_TRASH, *SURE, *CALLS,
+            *FILTER[:3], *NO_TRASH, *SURE, *SILENT, *CALLS,
         ),
         "bucketctl sweep --days 90 --dry-run\n"
         "bucketctl sweep --days 30 --device 'emulator-*' --yes", "commands.sweep:sweep", most=0,
@@ -316,6 +397,16 @@ COMMANDS = (
         notes=USAGE_NOTES,
     ),
     Command(
+        "wait", "KEY[=JSON]", "wait until the bucket has a key, or a value there",
+        (
+            Option("for", "TIME", "wait no longer, such as 60s, 5m or 2h (else until Ctrl-C)"),
+            *RAW, *ONE_BUCKET, *REVEAL, *SILENT,
+        ),
+        "bucketctl wait phone-1/login loggedIn=true --for 60s -q && ./daily.sh\n"
+        "code=$(bucketctl wait phone-1/login /sms/code --for 5m -r)", "commands.wait:wait", 1, 1,
+        notes=WAIT_NOTES, bucket=FREE,
+    ),
+    Command(
         "watch", "[KEY…]", "print each change of a bucket as it happens",
         (
             *TARGET, *REVEAL,
@@ -323,6 +414,7 @@ COMMANDS = (
             Option("snapshot", "", "begin with the current bucket"),
             Option("since", "ID", "continue after this event (--json shows its id)"),
             Option("holds", "", "also print who waits for a hold, takes it, and releases it"),
+            Option("count", "N", "end after N lines, or on a terminal N changes"),
         ),
         "bucketctl watch phone-1/login\n"
         "bucketctl watch phone-1/login loggedIn | jq .set\n"
