@@ -7,9 +7,10 @@ import os
 from ... import _api
 from ..._errors import PreconditionFailed
 from .. import output, prompts
+from ..deletions import how_to_restore, query
 from ..inputs import assignments, data_and_words
 from ..parser import Usage
-from ..session import NEWEST
+from ..session import NEWEST, Session
 from ..table.daily import Options
 from .get import ask
 
@@ -92,7 +93,7 @@ def clear(options: Options) -> int:
     if is_doubtful and prompts.person_is_there():
         device = options.get("device")
         prompts.ask(options, f"clear the device bucket of {device}, as no --job is given")
-    return _write(options, "DELETE")
+    return _write(options, "DELETE", query=query(options))
 
 
 def _is_job_left_out(options: Options) -> bool:
@@ -113,12 +114,12 @@ def _write(
     reply, bucket = ask(options, method, headers=headers, **more)
     if reply is None or is_quiet:
         return 0
-    if options.has("json"):
-        return output.show_answer(reply)
-    output.show(bucket)
-    if output.for_people():
+    status = output.show_answer(reply) if options.has("json") else output.show(bucket)
+    if output.for_people() and not options.has("json"):
         output.remark(_told(options, reply))
-    return 0
+    if "trash" in reply.members:
+        output.remark(how_to_restore(reply.members["trash"], Session(options).scope()))
+    return status
 
 
 def _told(options: Options, reply: _api.Reply) -> str:

@@ -87,6 +87,7 @@ def ask(
     keys: list[str] | None = None,
     words: list[str] | None = None,
     headers: dict[str, str] | None = None,
+    query: list[str] | None = None,
     defaults: bool = False,
     shown: bool = True,
 ) -> tuple[_api.Reply | None, dict[str, Any]]:
@@ -109,8 +110,8 @@ def ask(
 
         keys = selection.keys(words or ())
     try:
-        mask = session.mask if shown else ()
-        target = scope.target(keys or (), defaults, mask)
+        more = [*(session.mask if shown else ()), *(query or ())]
+        target = scope.target(keys or (), defaults, more)
         reply = session.call(method, target, headers=headers, body=body)
     except Shown:
         return None, {}

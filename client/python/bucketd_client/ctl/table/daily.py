@@ -147,11 +147,13 @@ SURE = (
     Option("dry-run", "", "show what would be done, and do nothing"),
     Option("yes", "", "do not ask"),
 )
+NO_TRASH = (Option("no-trash", "", "delete for good, and not into the trash"),)
 CLEAR_NOTES = """\
-On a terminal clear asks before it removes a device bucket that only a left-out --job names; DEVICE/
-names it without a question. With --all the names may be patterns: *, ?, [a-z] ([*] is a star);
-without names all buckets are cleared, device buckets too. The command asks first; scripts use
---yes."""
+What is cleared goes into the trash, and bucketctl trash restore brings it back: a terminal is told
+how. On a terminal clear asks before it removes a device bucket that only a left-out --job names;
+DEVICE/ names it without a question. With --all the names may be patterns: *, ?, [a-z] ([*] is a
+star); without names all buckets are cleared, device buckets too. The command asks first; scripts
+use --yes."""
 
 SET_NOTES = """\
 KEY ends at the first = of the word; a string follows = and JSON follows :=. So a key may contain
@@ -175,7 +177,12 @@ LIST_NOTES = """\
 A pattern contains *, ? or [a-z]; [*] is a star. Device buckets have no job to match. If standard
 output is not a terminal, list prints one JSON array, with one bucket per line (bucketctl list |
 jq '.[].job'). The table says by whom a bucket or its device is held (elsewhere: bucketctl hold
-list). Exit status 1: an entry could not be read; it is named on standard error."""
+list). --where compares a key, or a JSON Pointer (/lastItem/id), by = != < <= > >=; KEY alone: the
+bucket has it. VALUE is a string or JSON; a key that is absent is unequal to all. The columns are
+device, job, automation, revision, size, updated, held, and /KEY or any JSON Pointer; with JSON
+they are the members. Sizes, revisions and times are sorted with the largest first. A terminal
+shows secrets as ••••, which are equal to no value, unless --reveal is given. Exit status 1: an
+entry could not be read; it is named on standard error."""
 CONTEXTS_NOTES = """\
 If standard output is not a terminal, the command prints one JSON array, with one context per line
 (bucketctl context list | jq '.[].id')."""
@@ -205,7 +212,7 @@ COMMANDS = (
         (
             *TARGET, *GUARD, *QUIET,
             Option("all", "", "every bucket that --device, --job and --automation match"),
-            *SURE,
+            *NO_TRASH, *SURE,
         ),
         "bucketctl clear phone-1/login\n"
         "bucketctl clear --all --device 'emulator-*' --dry-run", "commands.buckets:clear", most=0,
@@ -247,9 +254,19 @@ COMMANDS = (
         notes=GET_NOTES, bucket=FREE,
     ),
     Command(
-        "list", "", "list all stored buckets", FILTER + DAEMON,
-        "bucketctl list --device phone-1\n"
-        "bucketctl list --device 'phone-*' --job 'log[io]*'", "commands.overview:show",
+        "list", "", "list all stored buckets",
+        (
+            *FILTER,
+            Option("where", "KEY=VALUE", "only where a value is so (may be repeated)", True),
+            Option("stale", "DURATION", "only those that were not written for so long: 90s, 2d"),
+            Option("sort", "COLUMN", "sort by a column or a value; -COLUMN turns it round"),
+            Option("columns", "NAMES", "show these columns, separated by commas; /KEY: a value"),
+            *REVEAL, *DAEMON,
+        ),
+        "bucketctl list --device 'phone-*' --job 'log[io]*'\n"
+        "bucketctl list --where loggedIn=false --stale 2d\n"
+        "bucketctl list --sort size --columns device,job,size,/lastItem/id",
+        "commands.overview:show",
         most=0, notes=LIST_NOTES,
     ),
     Command(
