@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import orjson
@@ -26,12 +27,12 @@ from recorder import Disk, Op, Recorder, crash_states, durable_from
 from bucketd.errors import BucketdError
 from bucketd.fs import files, logfile
 from bucketd.fs.locks import WriteLock
-from bucketd.model import changes
+from bucketd.model import changes, inverses
 from bucketd.model.bucket import ABSENT, BucketKey, Snapshot
 from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
-from bucketd.model.revisions import DEFAULT_LIMITS
-from bucketd.store.file import journal, pipeline, records, recovery
+from bucketd.model.revisions import HistoryLimits, chain
+from bucketd.store.file import history_files, journal, pipeline, records, recovery
 from bucketd.store.file import quarantine as quarantine_module
 from bucketd.store.file.batch import Batch
 from bucketd.store.file.bucket_files import BucketFiles
@@ -41,9 +42,13 @@ from bucketd.store.file.journal_writer import JournalWriter
 from bucketd.store.file.store import FileStore, FileStoreOptions
 
 SEGMENT = 12 * 1024
-OPTIONS = FileStoreOptions(1 << 20, 5.0, SEGMENT, None)
+# So few revisions that the two segments of a history take turns all the time.
+LIMITS = HistoryLimits(8, 1 << 30)
+OPTIONS = FileStoreOptions(1 << 20, 5.0, SEGMENT, None, history=LIMITS)
 UNREADABLE = Snapshot(revision=-1)
 HOT, OTHER, DEVICE = BucketKey("phone", "hot"), BucketKey("phone", "b/c"), BucketKey("phone")
+# Revision, ETag and content.
+State = tuple[int, str | None, bytes]
 Workload = Callable[["Session"], Awaitable[None]]
 
 
@@ -175,40 +180,66 @@ def promises(ops: list[Op], end: int) -> dict[BucketKey, list[Snapshot]]:
     return allowed
 
 
-def recover(state: Disk) -> dict[BucketKey, Snapshot | str]:
-    """What a start on these files comes to; a text where a bucket cannot be read."""
+class Found(NamedTuple):
+    """What a start comes to: a bucket, or why it cannot be read, and all that its history has.
+
+    ``earlier``: the states that its inverses lead back to, the newest first. ``newest``: the ETag
+    of the last line.
+    """
+
+    now: Snapshot | str
+    earlier: list[State] = []  # noqa: RUF012  (nobody changes it)
+    newest: str | None = None
+
+
+def recover(state: Disk) -> dict[BucketKey, Found]:
+    """What a start on these files comes to."""
     with tempfile.TemporaryDirectory(prefix="bd-") as path:
         state.write_out(path)
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             log = Journal(root, SEGMENT)
             bucket_files = BucketFiles(root, path, 1 << 20)
-            lock = WriteLock(root)
+            lock, history = WriteLock(root), HistoryFiles(root, LIMITS)
             # The state is on a real disk, where a sync would take long and show nothing.
             with (
                 mock.patch.object(files, "syncfs", return_value=0),
                 mock.patch.object(os, "fsync"),
             ):
-                recovery.replay_under(lock, bucket_files, log, HistoryFiles(root, DEFAULT_LIMITS))
+                recovery.replay_under(lock, bucket_files, log, history)
             lock.close()
             log.close()
-            return {key: _load(bucket_files, key) for key in (HOT, OTHER, DEVICE)}
+            return {key: _load(bucket_files, history, key) for key in (HOT, OTHER, DEVICE)}
         except records.JournalError as error:
-            return dict.fromkeys((HOT, OTHER, DEVICE), str(error))
+            return dict.fromkeys((HOT, OTHER, DEVICE), Found(str(error)))
         finally:
             os.close(root)
 
 
-def _load(bucket_files: BucketFiles, key: BucketKey) -> Snapshot | str:
+def _load(bucket_files: BucketFiles, history: HistoryFiles, key: BucketKey) -> Found:
     try:
-        return bucket_files.load(key).snapshot
+        now = bucket_files.load(key).snapshot
     except BucketdError as error:
-        return error.message
+        return Found(error.message)
+    lines = history.read(history_files.place_of(key))
+    newest = orjson.loads(lines[-1])["etag"] if lines else None
+    return Found(now, [*_walk_back(now, lines)], newest)
+
+
+def _walk_back(now: Snapshot, lines: list[bytes]) -> Iterator[State]:
+    bucket = now.bucket
+    for revision in chain(now, lines[::-1], LIMITS):
+        number, etag = revision.was
+        if revision.inverse is None or etag is None:
+            return
+        bucket = inverses.take_back(bucket, revision.inverse)
+        yield number, etag, bucket.text
 
 
 def violations(ops: list[Op], every: int = 1, enough: float = math.inf) -> tuple[int, list[str]]:
     """How many states were tried, and what was wrong with any of them, or with ``enough``."""
     durable, seen, wrong = durable_from(ops), set(), []
+    past = histories(ops)
     for end in range(0, len(ops) + 1, every):
         allowed = promises(ops, end)
         for state in crash_states(ops, end, durable):
@@ -218,7 +249,7 @@ def violations(ops: list[Op], every: int = 1, enough: float = math.inf) -> tuple
             seen.add(mark)
             if len(wrong) >= enough:
                 return len(seen), wrong
-            wrong += [f"after {end} ops: {text}" for text in _judge(allowed, recover(state))]
+            wrong += [f"after {end} ops: {text}" for text in _judge(allowed, past, recover(state))]
     return len(seen), wrong
 
 
@@ -226,11 +257,33 @@ def _mark(allowed: dict[BucketKey, list[Snapshot]]) -> str:
     return repr(sorted((str(k), [s.etag for s in v]) for k, v in allowed.items()))
 
 
+def histories(ops: list[Op]) -> dict[tuple[BucketKey, str | None], list[State]]:
+    """The states before each one that was ever acknowledged, as far as a history has to know."""
+    before: dict[BucketKey, list[State]] = defaultdict(list)
+    past: dict[tuple[BucketKey, str | None], list[State]] = {}
+    for op in ops:
+        if op.kind == "damage":
+            before[op.note] = []
+        if op.kind != "ack":
+            continue
+        key, _, after = op.note
+        if (key, after.etag) not in past:
+            past[key, after.etag] = before[key]
+        if not after.revision:
+            before[key] = []
+        elif not before[key] or before[key][0][1] != after.etag:
+            state = after.revision, after.etag, after.bucket.text
+            before[key] = [state, *before[key]][: LIMITS.revisions]
+    return past
+
+
 def _judge(
-    allowed: dict[BucketKey, list[Snapshot]], found: dict[BucketKey, Snapshot | str]
+    allowed: dict[BucketKey, list[Snapshot]],
+    past: dict[tuple[BucketKey, str | None], list[State]],
+    found: dict[BucketKey, Found],
 ) -> list[str]:
     wrong = []
-    for key, now in found.items():
+    for key, (now, earlier, newest) in found.items():
         if key not in allowed:
             continue
         states = [(s.revision, s.etag, s.bucket.text) for s in allowed[key] if s is not UNREADABLE]
@@ -239,6 +292,10 @@ def _judge(
             continue  # damaged by the workload itself, and not yet replaced
         if shown not in states:
             wrong.append(f"{key} is {shown}, may be {states}")
+        elif isinstance(now, Snapshot) and now.etag != newest:
+            wrong.append(f"{key} is {now.etag}, its newest line is {newest}")
+        elif isinstance(now, Snapshot) and now.revision and earlier != past[key, now.etag]:
+            wrong.append(f"{key} was {earlier}, should have been {past[key, now.etag]}")
     return wrong
 
 
