@@ -41,6 +41,13 @@ class Place(NamedTuple):
         return f"{self.stem}.{segment}.ndjson"
 
 
+class Journaled(NamedTuple):
+    """The ETags of the states of a bucket in the journal, in order, and that of the one before."""
+
+    base: str | None
+    etags: list[str | None]
+
+
 class _Tail(NamedTuple):
     """The newer segment of a history: which one, its number, its lines and its bytes."""
 
@@ -149,13 +156,11 @@ class HistoryFiles:
         payloads = [*segment.payloads, *segment.later]
         return self._rewrite(place, which, _Segment(segment.number, payloads, 0))
 
-    def complete(
-        self, place: Place, payloads: Sequence[bytes], journaled: frozenset[str | None]
-    ) -> None:
+    def complete(self, place: Place, payloads: Sequence[bytes], journaled: Journaled) -> None:
         """Append the lines that are not there yet, after a crash. Raises OSError.
 
-        ``journaled`` has the ETags of all states that the journal knows, the first of which is
-        durable here with all before it. So what is torn comes after one of them.
+        ``payloads`` are the newest of the ``journaled`` ones. All lines before those are durable,
+        so what is torn or missing is among them.
         """
         try:
             self._complete(place, payloads, journaled)
@@ -165,49 +170,57 @@ class HistoryFiles:
             self._set_aside(place)
             self._append(place, payloads)
 
-    def _complete(
-        self, place: Place, payloads: Sequence[bytes], journaled: frozenset[str | None]
-    ) -> None:
+    def _complete(self, place: Place, payloads: Sequence[bytes], journaled: Journaled) -> None:
         self._tails.pop(place, None)
-        etags = [_etag(payload) for payload in payloads]
-        found = self._in_order(place)
-        there: set[str | None] = set()
+        numbers = {etag: number for number, etag in enumerate(journaled.etags)}
+        found = [one for one in self._in_order(place) if not self._is_headless(place, *one)]
+        # The number of the journaled line that comes next.
+        due = 0
         for at, (which, segment) in enumerate(found):
-            if segment.number == 0:
-                # It was torn when it was begun, or it is damaged.
-                if segment.later:
-                    self._keep_rest(place, which, segment)
-                files.remove(self._root, place.parts, place.name(which), durably=False)
+            kept, due = _follow(segment, numbers, due)
+            if kept == len(segment.payloads) and not segment.rest:
                 continue
-            there.update(map(_etag, segment.payloads))
-            if not segment.rest:
-                continue
-            behind = [
-                *segment.later,
-                *(line for _, one in found[at + 1 :] for line in one.payloads),
-            ]
-            if not journaled.issuperset(map(_etag, behind)):
+            behind = [*segment.payloads[kept:], *segment.later]
+            behind += [line for _, one in found[at + 1 :] for line in (*one.payloads, *one.later)]
+            if not numbers.keys() >= set(map(_etag, behind)):
                 # These bytes were durable, so they were damaged, not torn.
-                there.update(map(_etag, self._mended(place, which, segment).payloads))
+                mended = self._mended(place, which, segment)
+                due = max([due, *(numbers.get(_etag(line), -1) + 1 for line in mended.payloads)])
                 continue
-            if segment.payloads and _etag(segment.payloads[-1]) not in journaled:
+            last = _etag(segment.payloads[kept - 1]) if kept else None
+            if kept and last not in numbers and last != journaled.base:
                 self._keep_rest(place, which, segment)
             for later, _ in found[at + 1 :]:
                 files.remove(self._root, place.parts, place.name(later), durably=False)
-            self._rewrite(place, which, segment)
+            self._cut(place, which, segment, kept)
             break
-        known = [number for number, etag in enumerate(etags) if etag in there]
-        missing = payloads[known[-1] + 1 :] if known else payloads
+        missing = payloads[max(0, due - len(journaled.etags) + len(payloads)) :]
         if missing:
             self._append(place, missing)
 
+    def _is_headless(self, place: Place, which: int, segment: _Segment) -> bool:
+        """Remove a segment without its first line, which was torn when it was begun."""
+        if segment.number:
+            return False
+        if segment.later:
+            self._keep_rest(place, which, segment)
+        files.remove(self._root, place.parts, place.name(which), durably=False)
+        return True
+
+    def _cut(self, place: Place, which: int, segment: _Segment, kept: int) -> None:
+        """Leave the first lines of a segment, or nothing."""
+        if kept:
+            self._rewrite(place, which, _Segment(segment.number, segment.payloads[:kept], 0))
+        else:
+            files.remove(self._root, place.parts, place.name(which), durably=False)
+
     def begin_anew(self, place: Place, payloads: Sequence[bytes]) -> None:
         """Append the lines that are not there yet, and let no others be. Raises OSError."""
-        etags: frozenset[str | None] = frozenset(map(_etag, payloads))
+        etags = [*map(_etag, payloads)]
         if not all(_etag(payload) in etags for payload in self.read(place)):
             self.remove(place)
         if payloads:
-            self.complete(place, payloads, etags)
+            self.complete(place, payloads, Journaled(None, etags))
 
     def _in_order(self, place: Place) -> list[tuple[int, _Segment]]:
         """Return the segments that are there, the newer one last, each with which one it is."""
@@ -255,12 +268,13 @@ class HistoryFiles:
             files.move(self._root, old.parts, old.name(which), new.parts, new.name(which))
 
     def _segments(self, place: Place) -> Iterator[_Segment | None]:
-        """Yield both segments; None for one that is not there."""
+        """Yield both segments; None for one that is not there, or is empty."""
         for which in _SEGMENTS:
             try:
-                yield _parse(files.read(self._root, place.parts, place.name(which)).text)
+                text = files.read(self._root, place.parts, place.name(which)).text
             except FileNotFoundError:
-                yield None
+                text = b""
+            yield _parse(text) if text else None
 
 
 def _parse(text: bytes) -> _Segment:
@@ -287,6 +301,17 @@ def _number(head: bytes) -> int:
 
 def _valid(lines: list[bytes]) -> tuple[bytes, ...]:
     return tuple(payload for line in lines if (payload := _payload(line)) is not None)
+
+
+def _follow(segment: _Segment, numbers: dict[str | None, int], due: int) -> tuple[int, int]:
+    """Return how many lines come before a gap in those with numbers, and the number then due."""
+    for count, payload in enumerate(segment.payloads):
+        number = numbers.get(_etag(payload))
+        if number is not None:
+            if number != due:
+                return count, due
+            due += 1
+    return len(segment.payloads), due
 
 
 def _head(number: int) -> bytes:

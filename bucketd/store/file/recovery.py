@@ -31,7 +31,7 @@ from . import envelope, history_files, paths
 from .backlog import encoded, is_forbidden
 from .batch import Owed
 from .bucket_files import BucketFiles
-from .history_files import HistoryFiles
+from .history_files import HistoryFiles, Journaled
 from .journal import Journal
 from .records import JournalError, Origin, Record
 
@@ -133,8 +133,9 @@ def _complete_history(history: HistoryFiles, key: BucketKey, chain: _Chain) -> N
     """Append the lines that are missing. Raises OSError."""
     place, limits = history_files.place_of(key), history.limits
     lines = encoded(chain.owed[-limits.revisions :], limits) if limits else []
-    begin = [owed.before.etag for owed in chain.owed[:1] if owed.before is not None]
-    journaled = frozenset([*begin, *(owed.after.etag for owed in chain.owed)])
+    first = chain.owed[0].before if chain.owed else None
+    base = None if first is None else first.etag
+    journaled = Journaled(base, [owed.after.etag for owed in chain.owed])
     try:
         if chain.was_deleted:
             history.begin_anew(place, lines)

@@ -34,9 +34,10 @@ from bucketd.model.preconditions import Preconditions
 from bucketd.model.revisions import HistoryLimits, chain
 from bucketd.store.file import history_files, journal, pipeline, records, recovery
 from bucketd.store.file import quarantine as quarantine_module
+from bucketd.store.file.backlog import Backlog
 from bucketd.store.file.batch import Batch
 from bucketd.store.file.bucket_files import BucketFiles
-from bucketd.store.file.history_files import HistoryFiles
+from bucketd.store.file.history_files import HistoryFiles, Journaled, Place, _Segment
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.journal_writer import JournalWriter
 from bucketd.store.file.store import FileStore, FileStoreOptions
@@ -295,7 +296,8 @@ def _judge(
         elif isinstance(now, Snapshot) and now.etag != newest:
             wrong.append(f"{key} is {now.etag}, its newest line is {newest}")
         elif isinstance(now, Snapshot) and now.revision and earlier != past[key, now.etag]:
-            wrong.append(f"{key} was {earlier}, should have been {past[key, now.etag]}")
+            led, should = ([state[0] for state in one] for one in (earlier, past[key, now.etag]))
+            wrong.append(f"the history of {key} leads back to {led}, should lead to {should}")
     return wrong
 
 
@@ -401,6 +403,56 @@ def _applied_twice(segments: list[journal._Segment]) -> list[records.Record]:
     return [*found, _upon(again, newest.after, again.difference.removed)]
 
 
+_write, _late = Backlog.write, list[BucketKey]()
+
+
+def _after_the_file(self: Backlog, key: BucketKey) -> None:
+    """A store that writes lines only after the file that shows their changes."""
+    late, _late[:] = [*_late], [key]
+    for one in late:
+        _write(self, one)
+
+
+def _forgotten(self: Backlog, key: BucketKey) -> None:
+    """A store that takes lines for written where a write of them may have failed."""
+    if len(self._owed.get(key, ())) > 1:
+        del self._owed[key]
+    _write(self, key)
+
+
+def _appended_again(
+    self: HistoryFiles, place: Place, payloads: list[bytes], journaled: Journaled
+) -> None:
+    """A start that does not look which lines are there already."""
+    self._append(place, payloads)
+
+
+def _too_early(_self: HistoryFiles, _tail: object, _lines: object, _text: object) -> bool:
+    """A history that begins its other segment while the newer one has room."""
+    return False
+
+
+def _without_inverse(_self: Batch, record: records.Record, _before: object) -> records.Record:
+    """A journal without what a start needs of a state that is in no file any more."""
+    return record
+
+
+def _torn_end_left(
+    self: HistoryFiles, place: Place, which: int, segment: _Segment, _kept: int
+) -> None:
+    """A start that appends behind a torn line."""
+    if segment.number == 0:
+        files.remove(self._root, place.parts, place.name(which), durably=False)
+
+
+PLANTED_IN_HISTORIES = {
+    "lines after the file": (Backlog, "write", _after_the_file),
+    "a backlog forgotten": (Backlog, "write", _forgotten),
+    "lines appended twice": (HistoryFiles, "_complete", _appended_again),
+    "a segment begun too early": (HistoryFiles, "_fits", _too_early),
+    "no inverse in the journal": (Batch, "_with_origin", _without_inverse),
+    "a torn line left": (HistoryFiles, "_cut", _torn_end_left),
+}
 PLANTED_IN_DIFFERENCES = {
     "a difference after a checkpoint": (JournalWriter, "begin_whole", _never_whole),
     "a difference to the segment before": (Batch, "make_whole", _never_whole),
@@ -429,11 +481,14 @@ def test_the_harness_catches_a_store_that_syncs_no_directory(crash_scale: float)
     assert wrong
 
 
-@pytest.mark.parametrize("fault", [*PLANTED, *PLANTED_IN_DIFFERENCES])
+ALL_PLANTED = PLANTED | PLANTED_IN_DIFFERENCES | PLANTED_IN_HISTORIES
+
+
+@pytest.mark.parametrize("fault", ALL_PLANTED)
 @pytest.mark.timeout(1800)
 def test_the_harness_catches_a_planted_fault(fault: str, crash_scale: float) -> None:
-    where, name, faulty = (PLANTED | PLANTED_IN_DIFFERENCES)[fault]
-    workload = sets_and_recycling if fault in PLANTED else differences
+    where, name, faulty = ALL_PLANTED[fault]
+    workload = differences if fault in PLANTED_IN_DIFFERENCES else sets_and_recycling
     with mock.patch.object(where, name, faulty):
         ops = record(workload)
         _, wrong = violations(ops, every=5, enough=_enough(crash_scale))
