@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from ...model import revisions
+import orjson
+
+from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.document import Members
-from ...model.inverses import Inverse
-from ...model.revisions import HistoryLimits, Revision
+from ...model.inverses import changed_in_place
+from ...model.revisions import HistoryLimits, Revision, encode, kept_inverse
 from . import history_files
-from .batch import Owed
+from .batch import Transition
 from .history_files import HistoryFiles
 
 log = logging.getLogger(__name__)
+# What comes before a state that begins a history.
+_NOTHING: tuple[int, str | None] = (0, None)
 
 
 class Backlog:
@@ -30,23 +34,43 @@ class Backlog:
 
     def __init__(self, files: HistoryFiles) -> None:
         self._files, self.limits = files, files.limits
-        self._owed: dict[BucketKey, list[Owed]] = {}
+        self._owed: dict[BucketKey, list[Transition]] = {}
+        # Buckets whose history the kernel may have lost.
+        self._lost: set[BucketKey] = set()
 
-    def add(self, owed: Owed) -> None:
-        """Remember a change, before anybody can read the state that it left."""
-        waiting = self._owed.get(owed.key)
-        if waiting is None or not owed.after.revision:
-            # A bucket that is removed takes its history along.
-            self._owed[owed.key] = [owed]
+    def add(self, changes: Sequence[Transition]) -> None:
+        """Remember changes, before anybody can read the states that they left."""
+        if not self.limits:
             return
-        waiting.append(owed)
-        if len(waiting) > 2 * self.limits.revisions:
-            # Readers may have the list in hand, so it is replaced.
-            self._owed[owed.key] = _newest(waiting, self.limits)
+        most = 2 * self.limits.revisions
+        for change in changes:
+            if not change.is_change:
+                continue
+            waiting = self._owed.get(change.key)
+            if waiting is None or not change.after.revision:
+                # A bucket that is removed takes its history along.
+                self._owed[change.key] = [change]
+                continue
+            waiting.append(change)
+            if len(waiting) > most:
+                # Readers may have the list in hand, so it is replaced.
+                self._owed[change.key] = _newest(waiting, self.limits)
 
     def lines(self, key: BucketKey) -> list[bytes]:
         """Return the lines that are owed to a bucket, the oldest first."""
         return _encoded([*self._owed.get(key, ())], self.limits)
+
+    def note_lost(self, keys: Iterable[BucketKey]) -> None:
+        """Have histories written anew, since a sync of the file system has failed."""
+        if self.limits:
+            self._lost.update(keys)
+
+    def write_lost(self) -> None:
+        """Write those histories anew, durably. Raises OSError."""
+        while self._lost:
+            key = next(iter(self._lost))
+            self._files.rewrite(history_files.place_of(key))
+            self._lost.discard(key)
 
     def write(self, key: BucketKey) -> None:
         """Write what is owed to a bucket, before its file is written. Raises OSError."""
@@ -74,44 +98,64 @@ def is_forbidden(error: OSError) -> bool:
     return error.errno in (errno.EACCES, errno.EPERM)
 
 
-def _newest(owed: list[Owed], limits: HistoryLimits) -> list[Owed]:
+def _newest(owed: list[Transition], limits: HistoryLimits) -> list[Transition]:
     """Return the newest changes, and the removal that they begin with, if any."""
     begin = [] if owed[0].after.revision else owed[:1]
     return [*begin, *owed[len(begin) :][-limits.revisions :]]
 
 
-def _encoded(owed: list[Owed], limits: HistoryLimits) -> list[bytes]:
+def _encoded(owed: list[Transition], limits: HistoryLimits) -> list[bytes]:
     changes = _newest(owed, limits) if owed else []
     return encoded((one for one in changes if one.after.revision), limits)
 
 
-def encoded(owed: Iterable[Owed], limits: HistoryLimits) -> list[bytes]:
-    """Return the lines of consecutive changes of a bucket."""
+def encoded(changes: Iterable[Transition], limits: HistoryLimits) -> list[bytes]:
+    """Return the lines of consecutive changes of a bucket.
+
+    A busy daemon writes thousands of them a second. So what one line has in common with the one
+    before is not made again, and most changes leave the keys in their places.
+    """
     lines: list[bytes] = []
     last: Snapshot | None = None
     members: Members = {}
-    for _key, before, after, author, at, undoes in owed:
-        inverse: Inverse | None = None
-        # Of a bucket that is held as text, each state is split once.
-        old = members if before is last else None
-        last, members = after, after.bucket.members
-        if before is not None:
-            old = before.bucket.members if old is None else old
-            inverse = revisions.kept_inverse(old, members, limits.bytes)
-        was = (0, None) if before is None else (before.revision, before.etag)
-        when = at or after.updated_at
-        lines.append(
-            revisions.encode(
-                Revision(
+    by = b""
+    who: tuple[Author, str | None] = (UNKNOWN, "")
+    for change in changes:
+        _key, before, after, author, at, undoes = change
+        old, members = members, after.bucket.members
+        values = None
+        if before is not None and before is last and undoes is None:
+            size = before.bucket.size + after.bucket.size
+            values = changed_in_place(old, members) if size <= limits.bytes else None
+        if values is None or before is None:
+            lines.append(_line(change, limits))
+        else:
+            if who != (author, after.automation):
+                who = author, after.automation
+                by = b'"automation":%b,"by":%b' % (orjson.dumps(after.automation), author.json)
+            lines.append(
+                b'{"revision":%d,"etag":%b,"at":%b,"was":%b,%b,"changed":{%b}}'
+                % (
                     after.revision,
-                    after.etag or "",
-                    when,
-                    was,
-                    author,
-                    after.automation,
-                    inverse,
-                    undoes,
+                    orjson.dumps(after.etag),
+                    orjson.dumps(at or after.updated_at),
+                    orjson.dumps((before.revision, before.etag)),
+                    by,
+                    b",".join(values),
                 )
             )
-        )
+        last = after
     return lines
+
+
+def _line(change: Transition, limits: HistoryLimits) -> bytes:
+    """Return the line of any change."""
+    _, before, after, author, at, undoes = change
+    inverse, was = None, _NOTHING
+    if before is not None:
+        was, old = (before.revision, before.etag), before.bucket
+        size = old.size + after.bucket.size
+        inverse = kept_inverse(old.members, after.bucket.members, size, limits.bytes)
+    when = at or after.updated_at
+    etag, automation = after.etag or "", after.automation
+    return encode(Revision(after.revision, etag, when, was, author, automation, inverse, undoes))

@@ -63,6 +63,12 @@ class Flusher:
         if self.dirty and not self._writer.make_durable():
             self.flush_error = self._writer.failure
             return
+        try:
+            self._writer.backlog.write_lost()
+        except OSError as error:
+            log.error("cannot write the history of buckets again: %s", error)
+            self.flush_error = _refusal(error)
+            return
         changed = list(self.dirty.items())
         if full:
             # Removals come first, since they free space. The removal of an unreadable file needs
@@ -80,9 +86,7 @@ class Flusher:
             except OSError as error:
                 about = {"fields": key.fields}
                 log.error("cannot write %s: %s", self._files.name(key), error, extra=about)
-                self.flush_error = errors.refusal(
-                    "write while files cannot be brought up to date", error
-                )
+                self.flush_error = _refusal(error)
                 if snapshot.revision:
                     return
                 # Another removal may free the space that this removal needs.
@@ -142,13 +146,19 @@ class Flusher:
         """Mark the files dirty that a failed syncfs may have lost, unless the lock is busy."""
         if not self._lock.acquire():
             return
-        for key, after in self._journal.newest_since(self._sync.durable).items():
+        newest = self._journal.newest_since(self._sync.durable)
+        self._writer.backlog.note_lost(newest)
+        for key, after in newest.items():
             if key not in self.dirty and after.revision and self._files.shows(key, after):
                 self.dirty[key] = after
         self._sync.failed = False
 
     def close(self) -> None:
         self._sync.close()
+
+
+def _refusal(error: OSError) -> BucketdError:
+    return errors.refusal("write while files cannot be brought up to date", error)
 
 
 class FileSync:

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import zlib
+import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
+from zlib import crc32
 
 import orjson
 
@@ -28,6 +30,7 @@ from . import paths, quarantine
 log = logging.getLogger(__name__)
 DIRECTORY = "history"
 MAX_TAILS = 8192
+MAX_OPEN = 128
 _SEGMENTS = (0, 1)
 
 
@@ -71,6 +74,7 @@ class _Segment(NamedTuple):
     later: tuple[bytes, ...] = ()
 
 
+@lru_cache(maxsize=8192)
 def place_of(key: BucketKey) -> Place:
     """Return the place of a bucket's history."""
     parts, name = paths.parts(key)
@@ -84,6 +88,8 @@ class HistoryFiles:
         self._root, self.limits = root, limits
         # What was found or written at the end of each history, so that it is read once.
         self._tails: OrderedDict[Place, _Tail] = OrderedDict()
+        # Descriptors of the newer segments that were written last.
+        self._open: OrderedDict[Place, int] = OrderedDict()
 
     def read(self, place: Place) -> list[bytes]:
         """Return the payloads of all valid lines, the oldest first. Raises OSError."""
@@ -107,14 +113,17 @@ class HistoryFiles:
         lines = _within(payloads, self.limits)
         text = b"".join(lines)
         tail = self._tails.pop(place, None)
-        if tail is None or not self._fits(tail, lines, text) or not self._extend(place, tail, text):
+        fits = tail is not None and self._fits(tail, lines, text)
+        if tail is None or (fits and not self._extend(place, tail, text)):
+            # It was not read yet, or another program has changed it.
             tail = self._find_tail(place)
-            if tail is None or not self._fits(tail, lines, text):
-                tail = self._begin(place, tail, text)
-                text = b""
-            else:
+            fits = tail is not None and self._fits(tail, lines, text)
+            if tail is not None and fits:
                 self._extend(place, tail, text)
-        self._remember(place, _Tail(*tail[:2], tail.lines + len(lines), tail.size + len(text)))
+        if tail is None or not fits:
+            tail, text = self._begin(place, tail, text), b""
+        which, number, count, size = tail
+        self._remember(place, _Tail(which, number, count + len(lines), size + len(text)))
 
     def _fits(self, tail: _Tail, lines: list[bytes], text: bytes) -> bool:
         has_room = tail.size + len(text) <= self.limits.bytes
@@ -122,17 +131,42 @@ class HistoryFiles:
 
     def _extend(self, place: Place, tail: _Tail, text: bytes) -> bool:
         """Append to the newer segment; return False where it is not as it was left."""
+        fd = self._open.pop(place, None)
         try:
-            name = place.name(tail.segment)
-            return files.append(self._root, place.parts, name, text, tail.size)
+            if fd is None:
+                fd = files.open_for_append(self._root, place.parts, place.name(tail.segment))
+            is_done = files.append(fd, text, tail.size)
         except FileNotFoundError:
             return False
+        except BaseException:
+            if fd is not None:
+                os.close(fd)
+            raise
+        self._keep_open(place, fd)
+        return is_done
+
+    def _keep_open(self, place: Place, fd: int) -> None:
+        """Keep a descriptor, since a bucket that is written is mostly written again soon."""
+        self._open[place] = fd
+        if len(self._open) > MAX_OPEN:
+            os.close(self._open.popitem(last=False)[1])
+
+    def _forget(self, place: Place) -> None:
+        self._tails.pop(place, None)
+        fd = self._open.pop(place, None)
+        if fd is not None:
+            os.close(fd)
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
 
     def _begin(self, place: Place, full: _Tail | None, text: bytes) -> _Tail:
         """Begin the other segment anew with these lines."""
         which, number = (0, 1) if full is None else (1 - full.segment, full.number + 1)
         text = _head(number) + text
-        files.begin(self._root, place.parts, place.name(which), text)
+        self._forget(place)
+        self._keep_open(place, files.begin(self._root, place.parts, place.name(which), text))
         return _Tail(which, number, 0, len(text))
 
     def _remember(self, place: Place, tail: _Tail) -> None:
@@ -142,6 +176,7 @@ class HistoryFiles:
 
     def _find_tail(self, place: Place) -> _Tail | None:
         """Return the end of what is there, once that is whole; None where nothing is there."""
+        self._forget(place)
         found = [(which, self._mended(place, which, one)) for which, one in self._in_order(place)]
         if not found:
             return None
@@ -171,7 +206,7 @@ class HistoryFiles:
             self._append(place, payloads)
 
     def _complete(self, place: Place, payloads: Sequence[bytes], journaled: Journaled) -> None:
-        self._tails.pop(place, None)
+        self._forget(place)
         numbers = {etag: number for number, etag in enumerate(journaled.etags)}
         found = [one for one in self._in_order(place) if not self._is_headless(place, *one)]
         # The number of the journaled line that comes next.
@@ -233,7 +268,7 @@ class HistoryFiles:
 
     def _set_aside(self, place: Place) -> None:
         """Move to the quarantine what stands in the place of the files or their directories."""
-        self._tails.pop(place, None)
+        self._forget(place)
         quarantine.move_obstacle(self._root, place.parts)
         for which in _SEGMENTS:
             name = place.name(which)
@@ -249,21 +284,21 @@ class HistoryFiles:
 
     def rewrite(self, place: Place) -> None:
         """Write a history anew, durably, since the kernel may have lost it. Raises OSError."""
-        self._tails.pop(place, None)
+        self._forget(place)
         for which, segment in self._in_order(place):
             self._rewrite(place, which, segment)
 
     def remove(self, place: Place) -> None:
         """Remove a history, if there is one; not durably. Raises OSError."""
-        self._tails.pop(place, None)
+        self._forget(place)
         for which in _SEGMENTS:
             with contextlib.suppress(NotADirectoryError):
                 files.remove(self._root, place.parts, place.name(which), durably=False)
 
     def move(self, old: Place, new: Place) -> None:
         """Move a history, if there is one, to where there is none; not durably. Raises OSError."""
-        self._tails.pop(old, None)
-        self._tails.pop(new, None)
+        self._forget(old)
+        self._forget(new)
         for which in _SEGMENTS:
             files.move(self._root, old.parts, old.name(which), new.parts, new.name(which))
 
@@ -324,13 +359,13 @@ def _etag(payload: bytes) -> str | None:
 
 
 def _line(payload: bytes) -> bytes:
-    return b"%08x %b\n" % (zlib.crc32(payload), payload)
+    return b"%08x %b\n" % (crc32(payload), payload)
 
 
 def _payload(line: bytes) -> bytes | None:
     """Return the JSON of a line; None where its checksum does not hold."""
     payload = line[9:]
-    return payload if line[:9] == b"%08x " % zlib.crc32(payload) and payload else None
+    return payload if line[:9] == b"%08x " % crc32(payload) and payload else None
 
 
 def _within(payloads: Sequence[bytes], limits: HistoryLimits) -> list[bytes]:

@@ -84,8 +84,7 @@ class JournalWriter:
         except OSError as error:
             self.fail(error)
             return errors.refusal("write", errors.OutcomeUnknown(error.errno, error.strerror))
-        for owed in batch.owed:
-            self.backlog.add(owed)
+        self.backlog.add(batch.transitions)
         self.dirty.update(batch.newest)
         for key, now in batch.newest.items():
             if now.etag is None:

@@ -29,7 +29,7 @@ from ...model import inverses
 from ...model.bucket import ABSENT, BucketKey, Snapshot
 from . import envelope, history_files, paths
 from .backlog import encoded, is_forbidden
-from .batch import Owed
+from .batch import Transition
 from .bucket_files import BucketFiles
 from .history_files import HistoryFiles, Journaled
 from .journal import Journal
@@ -46,7 +46,7 @@ class _Chain:
     etags: set[str | None] = field(default_factory=set)
     last: Snapshot = ABSENT
     # The changes since the bucket was created.
-    owed: list[Owed] = field(default_factory=list)
+    owed: list[Transition] = field(default_factory=list)
     was_deleted: bool = False
 
     def add(self, record: Record) -> None:
@@ -68,7 +68,9 @@ class _Chain:
         elif record.base == after.etag:
             # A file that could not be read was restored, which is no change.
             return
-        self.owed.append(Owed(record.key, before, after, record.author, record.at, record.undoes))
+        self.owed.append(
+            Transition(record.key, before, after, record.author, record.at, record.undoes)
+        )
 
 
 def _origin_of(record: Record, origin: Origin) -> Snapshot | None:

@@ -315,4 +315,5 @@ class FileStore:
         except Exception:
             log.exception("cannot stop the edit watcher; everything else goes on")
         await self._committer.close()
+        self._history.close()
         os.close(self._root)

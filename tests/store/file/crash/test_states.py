@@ -37,7 +37,7 @@ from bucketd.store.file import quarantine as quarantine_module
 from bucketd.store.file.backlog import Backlog
 from bucketd.store.file.batch import Batch
 from bucketd.store.file.bucket_files import BucketFiles
-from bucketd.store.file.history_files import HistoryFiles, Journaled, Place, _Segment
+from bucketd.store.file.history_files import HistoryFiles, Journaled, Place
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.journal_writer import JournalWriter
 from bucketd.store.file.store import FileStore, FileStoreOptions
@@ -437,12 +437,13 @@ def _without_inverse(_self: Batch, record: records.Record, _before: object) -> r
     return record
 
 
-def _torn_end_left(
-    self: HistoryFiles, place: Place, which: int, segment: _Segment, _kept: int
-) -> None:
-    """A start that appends behind a torn line."""
-    if segment.number == 0:
-        files.remove(self._root, place.parts, place.name(which), durably=False)
+def _any_line(line: bytes) -> bytes | None:
+    """A history that believes every line that is JSON."""
+    try:
+        orjson.loads(line[9:])
+    except ValueError:
+        return None
+    return line[9:]
 
 
 PLANTED_IN_HISTORIES = {
@@ -451,7 +452,7 @@ PLANTED_IN_HISTORIES = {
     "lines appended twice": (HistoryFiles, "_complete", _appended_again),
     "a segment begun too early": (HistoryFiles, "_fits", _too_early),
     "no inverse in the journal": (Batch, "_with_origin", _without_inverse),
-    "a torn line left": (HistoryFiles, "_cut", _torn_end_left),
+    "no checksum of lines": (history_files, "_payload", _any_line),
 }
 PLANTED_IN_DIFFERENCES = {
     "a difference after a checkpoint": (JournalWriter, "begin_whole", _never_whole),
