@@ -4,7 +4,8 @@ BucketdError
 ├── BadInput: InvalidJson, InvalidRequest, SchemaViolation
 ├── Denied: NoJobContext, Forbidden
 ├── NotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType, RequestTimeout
-├── Conflict: PatchFailed, SchemaConflict, UndoConflict, NotKept, PreconditionFailed, HoldLost, Held
+├── Conflict: PatchFailed, SchemaConflict, UndoConflict, NotKept, Exists, PreconditionFailed,
+│   HoldLost, Held
 ├── TooLarge
 ├── Unavailable (try again later): TooManyRequests, Overloaded, ShuttingDown, ReadOnly
 └── Failure: BucketCorrupt, StorageFull, Internal
@@ -165,6 +166,16 @@ class SchemaConflict(Conflict):
     """
 
     code = "schema_conflict"
+
+
+class Exists(Conflict):
+    """A deleted bucket cannot be restored, since a bucket is stored in its place. Nothing was
+    changed; the deleted one stays in the trash.
+
+    Compare the two, then clear the stored bucket or rename its device, and restore again.
+    """
+
+    code = "exists"
 
 
 class UndoConflict(Conflict):

@@ -37,7 +37,7 @@ def resolve(method: str, target: str, fields: Headers) -> ResolvedRequest:
         raise InvalidRequest("cannot tell who asks: there are several Authorization headers")
     scheme, _, token = values[0].partition(" ") if values else ("", "", "")
     preconditions, malformed = NO_PRECONDITIONS, None
-    if route.of_bucket:
+    if route.is_guarded:
         try:
             preconditions = headers.preconditions(fields, of_read=route.method == "GET")
         except InvalidRequest as error:

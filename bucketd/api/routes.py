@@ -9,7 +9,18 @@ from dataclasses import dataclass
 
 from ..errors import MethodNotAllowed, NotFound
 from . import access
-from .handlers import buckets, contexts, events, history, holds, schemas, status
+from .handlers import (
+    backup,
+    buckets,
+    contexts,
+    events,
+    history,
+    holds,
+    quarantine,
+    schemas,
+    status,
+    trash,
+)
 from .headers import JSON, JSON_PATCH, MERGE_PATCH
 from .request import Handler
 from .target import decode
@@ -42,6 +53,11 @@ class Route:
         )
 
     @property
+    def is_guarded(self) -> bool:
+        """Report whether preconditions apply: the route is about a bucket, or brings one back."""
+        return self.of_bucket or self.path.endswith("/restore")
+
+    @property
     def is_operators_change(self) -> bool:
         """Report whether an operator changes something that is stored; a hold is not."""
         changes = not (self.method == "GET" or self.only_reads or self.may_wait)
@@ -61,7 +77,8 @@ ROUTES = (
     Route("/healthz", "GET", ANYONE, status.health),
     Route("/metrics", "GET", OPERATOR, status.metrics, speaks_json=False),
     Route("/readyz", "GET", ANYONE, status.ready),
-    Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key mask"),
+    Route("/v1/backup", "PUT", OPERATOR, backup.record, accepts=_DOCUMENT),
+    Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key mask trash"),
     Route("/v1/bucket", "GET", JOB, buckets.read, _READ),
     Route("/v1/bucket", "PATCH", JOB, buckets.patch, "mask", _PATCHES),
     Route("/v1/bucket", "PUT", JOB, buckets.put, "mask", _DOCUMENT),
@@ -81,7 +98,7 @@ ROUTES = (
     Route("/v1/contexts", "GET", OPERATOR, contexts.list_all),
     Route("/v1/contexts", "POST", OPERATOR, contexts.create, accepts=_DOCUMENT),
     Route("/v1/contexts/{id}", "DELETE", OPERATOR, contexts.revoke),
-    Route("/v1/device/bucket", "DELETE", DEVICE, buckets.delete, "key mask"),
+    Route("/v1/device/bucket", "DELETE", DEVICE, buckets.delete, "key mask trash"),
     Route("/v1/device/bucket", "GET", DEVICE, buckets.read, _READ),
     Route("/v1/device/bucket", "PATCH", DEVICE, buckets.patch, "mask", _PATCHES),
     Route("/v1/device/bucket", "PUT", DEVICE, buckets.put, "mask", _DOCUMENT),
@@ -104,7 +121,7 @@ ROUTES = (
         speaks_json=False,
         may_wait=True,
     ),
-    Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key mask"),
+    Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key mask trash"),
     Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, _READ),
     Route("/v1/devices/{device}/bucket", "PATCH", OPERATOR, buckets.patch, "mask", _PATCHES),
     Route(
@@ -129,7 +146,7 @@ ROUTES = (
         speaks_json=False,
         may_wait=True,
     ),
-    Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation mask"),
+    Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation mask trash"),
     Route(_PAIR, "GET", OPERATOR, buckets.read, f"automation {_READ}"),
     Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation mask", _PATCHES),
     Route(_PAIR, "PUT", OPERATOR, buckets.put, f"automation mask {_METADATA}", _DOCUMENT),
@@ -165,6 +182,9 @@ ROUTES = (
     Route("/v1/holds", "GET", OPERATOR, holds.list_all, "device job"),
     Route("/v1/holds/{id}", "DELETE", OPERATOR, holds.end),
     Route("/v1/openapi.json", "GET", ANYONE, status.openapi),
+    Route("/v1/quarantine", "GET", OPERATOR, quarantine.list_all),
+    Route("/v1/quarantine/{id}", "DELETE", OPERATOR, quarantine.drop),
+    Route("/v1/quarantine/{id}", "GET", OPERATOR, quarantine.read),
     Route("/v1/schemas", "GET", OPERATOR, schemas.list_all),
     Route("/v1/schemas/{automation}", "DELETE", OPERATOR, schemas.remove),
     Route("/v1/schemas/{automation}", "GET", OPERATOR, schemas.read),
@@ -185,6 +205,9 @@ ROUTES = (
         only_reads=True,
     ),
     Route("/v1/status", "GET", OPERATOR, status.status),
+    Route("/v1/trash", "GET", OPERATOR, trash.list_all, "device job automation limit cursor"),
+    Route("/v1/trash/{id}", "DELETE", OPERATOR, trash.remove),
+    Route("/v1/trash/{id}/restore", "POST", OPERATOR, trash.restore),
 )
 
 _Methods = dict[str, Route]

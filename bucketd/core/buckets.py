@@ -217,6 +217,9 @@ class Buckets:
         def check(
             before: Document | None, after: Document, bound: str | None
         ) -> Sequence[dict[str, Any]]:
+            # A restored bucket was accepted before, as one that is stored.
+            if change.restores is not None:
+                return ()
             # The limit may have been lowered: a bucket over it may keep its size or shrink.
             if after.size > max(self.max_bytes, 0 if before is None else before.size):
                 raise self._too_large(key, after)

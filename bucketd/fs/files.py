@@ -242,6 +242,13 @@ def remove(root: int, parts: tuple[str, ...], name: str, durably: bool = True) -
             sync_entries(parent)
 
 
+def free_bytes(root: int) -> int:
+    """Return how much this user can write to the file system; 0 where it can make no more files."""
+    found = os.fstatvfs(root)
+    has_files = not found.f_files or found.f_favail
+    return found.f_bavail * found.f_frsize if has_files else 0
+
+
 def begin(root: int, parts: tuple[str, ...], name: str, text: bytes) -> int:
     """Create a file with this text, after the one there is removed; neither atomic nor durable.
 

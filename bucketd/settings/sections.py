@@ -89,6 +89,11 @@ class RetentionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TrashSettings:
+    days: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     level: str = "info"
     format: str = "auto"
@@ -111,6 +116,7 @@ class Settings:
     store_etcd: Etcd
     history: HistorySettings
     retention: RetentionSettings
+    trash: TrashSettings
     log: Log
     origins: Mapping[str, str] = field(default_factory=dict)
     config_dir: str = ""
@@ -130,10 +136,11 @@ SECTIONS: dict[str, Any] = {
     "store.etcd": Etcd,
     "history": HistorySettings,
     "retention": RetentionSettings,
+    "trash": TrashSettings,
     "log": Log,
 }
 # Settings whose default is not 0, and which 0 turns off.
-MAY_BE_ZERO = ("history.revisions", "history.bytes")
+MAY_BE_ZERO = ("history.revisions", "history.bytes", "trash.days")
 # Sections that take effect at the start only; a reload does not change them.
 AT_START = ("paths", "socket", "store", "store_etcd", "history")
 LEVELS = ("debug", "info", "warning", "error")

@@ -97,9 +97,10 @@ def checked(settings: Settings) -> Settings:
 
 def _check_durations(settings: Settings) -> None:
     """Refuse a duration so long that dates and timers overflow."""
-    if settings.retention.days > MAX_DAYS:
-        cause = f"the maximum is {MAX_DAYS:.0f} (100 years); 0 turns retention off"
-        raise unusable(settings, "retention.days", cause)
+    for name, days in ("retention", settings.retention.days), ("trash", settings.trash.days):
+        if days > MAX_DAYS:
+            cause = f"the maximum is {MAX_DAYS:.0f} (100 years); 0 turns the {name} off"
+            raise unusable(settings, f"{name}.days", cause)
     for name, value in in_force(settings).items():
         if name.endswith("_seconds") and value > MAX_DAYS * 86400:
             raise unusable(settings, name, f"the maximum is {MAX_DAYS * 86400:.0f} (100 years)")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ...concurrency import offload
-from ...errors import InvalidRequest
+from ...errors import InvalidRequest, NotFound
 from ...model.bucket import Snapshot
 from ...model.revisions import History, Revision
 from ...model.strict_json import as_object
@@ -104,9 +104,15 @@ async def undo(request: Request) -> Response:
     number = await request.json(_revision_to_undo)
     author = request.author(await user_name(request.peer.uid))
     target, head = request.bucket, request.head
-    now = await request.services.buckets.undo(
-        target.key, number, head.preconditions, target.automation, author
-    )
+    buckets, trash = request.services.buckets, request.services.trash
+    guard = head.preconditions
+    try:
+        now = await buckets.undo(target.key, number, guard, target.automation, author)
+    except NotFound:
+        if number is not None:
+            raise
+        # The last change of a bucket that is not there was its deletion.
+        now = await trash.restore_newest(buckets, target.key, guard, author)
     template = responses.MINIMAL if head.minimal else target.template
     masking = _masking(request, now) if head.masked and not head.minimal else None
     return template.fill(now if masking is None else await offload(masking.snapshot, now))

@@ -24,10 +24,11 @@ from ..holds import Hold, HoldQueue
 from .client import EtcdOptions
 from .holds import EtcdHolds
 from .schemas import EtcdSchemas
+from .sharded_trash import ShardedTrash
 from .store import EtcdStore
 from .topology import Shard
 
-_SUMMED = ("buckets", "device_buckets", "swap_retries", "stale_reads")
+_SUMMED = ("buckets", "device_buckets", "trashed_buckets", "swap_retries", "stale_reads")
 
 
 def shard_of(names: tuple[str, ...], device: str) -> int:
@@ -45,8 +46,14 @@ class ShardedStore:
         queue = HoldQueue()
         self._stores = [EtcdStore(shards[name], Shard(name, names), queue) for name in names]
         self.holds = ShardedHolds(queue, lambda hold: self._of(hold.key).holds, self._stores)
+        self.trash = ShardedTrash([store.trash for store in self._stores], self.number_of)
         self.histograms: dict[str, Histogram] = {}
         self.stalled_seconds = 0.0
+
+    @property
+    def quarantine(self) -> None:
+        """Return None, since values that are damaged stay in the cluster."""
+        return None
 
     def shared_schemas(self) -> EtcdSchemas:
         """Return the schemas, all of which are in the first shard."""

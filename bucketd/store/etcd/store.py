@@ -28,6 +28,7 @@ from .schemas import EtcdSchemas
 from .session import Session
 from .stale_cache import StaleCache, StaleCacheUpdater
 from .topology import ClusterTopology, Shard
+from .trash import EtcdTrash
 from .watch import Watch, includes
 from .writer import Write, Writer
 
@@ -47,7 +48,8 @@ class EtcdStore:
         idempotency_keys = IdempotencyKeys(self._client, self._session)
         queue = HoldQueue() if queue is None else queue
         self.holds = EtcdHolds(self._client, self._session, self._topology, queue)
-        self._writer = Writer(self._client, self._reader, idempotency_keys, self.holds)
+        self.trash = EtcdTrash(self._client, self._reader)
+        self._writer = Writer(self._client, self._reader, idempotency_keys, self.holds, self.trash)
         self._listing = Listing(self._client, self._reader)
         self._schemas = EtcdSchemas(self._client)
         self._locks = KeyedLocks()
@@ -65,6 +67,11 @@ class EtcdStore:
 
     def subscribe(self, subscriber: Subscriber) -> None:
         self._watch.subscribe(StaleCacheUpdater(subscriber, self._stale_cache))
+
+    @property
+    def quarantine(self) -> None:
+        """Return None, since values that are damaged stay in the cluster."""
+        return None
 
     def shared_schemas(self) -> EtcdSchemas:
         return self._schemas

@@ -13,6 +13,7 @@ from ...model.bucket import ABSENT, BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
 from ...model.revisions import NO_HISTORY, HistoryLimits, kept_inverse
+from ...model.trashed import TrashedBucket
 from . import records
 from .records import JournalPosition, Origin, Record
 
@@ -37,7 +38,7 @@ class Transition(NamedTuple):
     """One journaled change: the last published state, if known, the new state, and who made it.
 
     ``at`` is the time of the change where that of the state is another; ``undoes`` is the revision
-    that it takes back.
+    that it takes back; ``trashed`` went into the trash with it, and ``restored`` came out of it.
     """
 
     key: BucketKey
@@ -46,6 +47,8 @@ class Transition(NamedTuple):
     author: Author
     at: str | None = None
     undoes: int | None = None
+    trashed: TrashedBucket | None = None
+    restored: TrashedBucket | None = None
 
     @property
     def is_change(self) -> bool:
@@ -72,6 +75,8 @@ class Batch:
     payloads: list[bytes] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)
     outcomes: list[tuple[Commit, Snapshot | BucketdError]] = field(default_factory=list)
+    # The records of deletions and restores, in order.
+    trash: list[Record] = field(default_factory=list)
     # The payloads that build upon what the journal holds before them, by number, each with the
     # state before.
     _dependent: dict[int, tuple[Record, Snapshot]] = field(default_factory=dict)
@@ -85,16 +90,25 @@ class Batch:
         author: Author,
         at: str | None = None,
         undoes: int | None = None,
+        trashed: TrashedBucket | None = None,
+        restored: TrashedBucket | None = None,
     ) -> None:
         """Record a change; ``published`` is the state that watchers know, where that is known.
 
         It is ``before``, unless another program made the change, or the file is not readable.
+        ``trashed`` goes into the trash with the change, and ``restored`` comes out of it.
         """
         record, payload = Record(key, before.etag, after, author, None, at, undoes), None
+        if trashed is not None or restored is not None:
+            restores = None if restored is None else restored.id
+            record = record._replace(trashed=trashed, restores=restores)
+            self.trash.append(record)
+        # A restored bucket goes on where it ended, for its history.
+        earlier_state = published if restored is None else restored.last
         earlier = self.newest.get(key)
         base = self.base_of(key) if earlier is None else earlier.etag
-        if published is not before or base is None:
-            record = self._with_origin(record, published)
+        if earlier_state is not before or base is None:
+            record = self._with_origin(record, earlier_state)
         if base is not None and base == before.etag != after.etag and after.revision:
             payload = records.encode_difference(record, before.bucket)
         if earlier is None and base is not None:
@@ -107,7 +121,9 @@ class Batch:
         self.payloads.append(payload)
         self.size, self.whole_size = self.size + size, self.whole_size + size
         self.newest[key] = after
-        self.transitions.append(Transition(key, published, after, author, at, undoes))
+        self.transitions.append(
+            Transition(key, published, after, author, at, undoes, trashed, restored)
+        )
 
     def _with_origin(self, record: Record, before: Snapshot | None) -> Record:
         """Return a record with what its line in the history needs of the state before."""

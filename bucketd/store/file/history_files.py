@@ -1,34 +1,32 @@
 """Files of history: the revisions of each bucket, one on a line, in two segments that take turns.
 
-``<state>/history/devices/…/<job>.0.ndjson`` and ``.1.ndjson``, at the path of the bucket's file. A
-line is the CRC-32 of the rest of it in hex, a blank, and JSON. The first line of a segment numbers
-it: of two segments the one with the higher number is the newer. A segment that holds as much as the
-history may is left alone, and the other one is begun anew, so that the newest revisions within the
-limits are always there. Lines are only ever appended, and only the end of the newer segment can be
-torn by a crash.
+``<state>/history/devices/…/<job>.0.ndjson`` and ``.1.ndjson``, at the path of the bucket's file; of
+a deleted bucket below ``history/trash/``. ``history_lines`` has their format. Of two segments the
+one with the higher number is the newer. A segment that holds as much as the history may is left
+alone, and the other one is begun anew, so that the newest revisions within the limits are always
+there. Lines are only ever appended, and a crash can tear only what the journal has as well.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
-from zlib import crc32
-
-import orjson
 
 from ...fs import errors, files
 from ...fs.filenames import SUFFIX
 from ...model.bucket import BucketKey
 from ...model.revisions import HistoryLimits
-from . import paths, quarantine
+from . import history_lines, paths, quarantine
+from .history_lines import Segment, etag_of, head_line, line, within
 
 log = logging.getLogger(__name__)
 DIRECTORY = "history"
+# Of deleted buckets, by their ids in the trash.
+TRASH = (DIRECTORY, "trash")
 MAX_TAILS = 8192
 MAX_OPEN = 128
 _SEGMENTS = (0, 1)
@@ -60,25 +58,26 @@ class _Tail(NamedTuple):
     size: int
 
 
-class _Segment(NamedTuple):
-    """The content of a segment: the payloads of its lines up to the first that is not valid, how
-    many bytes these take, and what follows them, of which ``later`` is valid.
-
-    Number 0: the first line is not valid.
-    """
-
-    number: int
-    payloads: list[bytes]
-    size: int
-    rest: bytes = b""
-    later: tuple[bytes, ...] = ()
-
-
 @lru_cache(maxsize=8192)
 def place_of(key: BucketKey) -> Place:
     """Return the place of a bucket's history."""
     parts, name = paths.parts(key)
     return Place((DIRECTORY, *parts), name.removesuffix(SUFFIX))
+
+
+def trash_place(trash_id: str) -> Place:
+    """Return the place of the history of a deleted bucket."""
+    return Place(TRASH, trash_id)
+
+
+def remove_at(root: int, place: Place) -> None:
+    """Remove the files of a history, if there are any; not durably. Raises OSError."""
+    for which in _SEGMENTS:
+        try:
+            files.remove(root, place.parts, place.name(which), durably=False)
+        except OSError as error:
+            if not errors.is_obstacle(error):
+                raise
 
 
 class HistoryFiles:
@@ -99,6 +98,10 @@ class HistoryFiles:
             for payload in (*segment.payloads, *segment.later)
         ]
 
+    def read_all(self, places: Iterable[Place]) -> list[bytes]:
+        """Return the payloads at several places, in their order. Raises OSError."""
+        return [payload for place in places for payload in self.read(place)]
+
     def append(self, place: Place, payloads: Sequence[bytes]) -> None:
         """Append lines, as far as they are within the limits; not durably. Raises OSError."""
         try:
@@ -110,7 +113,7 @@ class HistoryFiles:
             self._append(place, payloads)
 
     def _append(self, place: Place, payloads: Sequence[bytes]) -> None:
-        lines = _within(payloads, self.limits)
+        lines = within(payloads, self.limits)
         text = b"".join(lines)
         tail = self._tails.pop(place, None)
         fits = tail is not None and self._fits(tail, lines, text)
@@ -164,7 +167,7 @@ class HistoryFiles:
     def _begin(self, place: Place, full: _Tail | None, text: bytes) -> _Tail:
         """Begin the other segment anew with these lines."""
         which, number = (0, 1) if full is None else (1 - full.segment, full.number + 1)
-        text = _head(number) + text
+        text = head_line(number) + text
         self._forget(place)
         self._keep_open(place, files.begin(self._root, place.parts, place.name(which), text))
         return _Tail(which, number, 0, len(text))
@@ -183,13 +186,13 @@ class HistoryFiles:
         which, segment = found[-1]
         return _Tail(which, segment.number, len(segment.payloads), segment.size)
 
-    def _mended(self, place: Place, which: int, segment: _Segment) -> _Segment:
+    def _mended(self, place: Place, which: int, segment: Segment) -> Segment:
         """Return a segment without what was damaged in it, which goes to the quarantine."""
         if not segment.rest:
             return segment
         self._keep_rest(place, which, segment)
         payloads = [*segment.payloads, *segment.later]
-        return self._rewrite(place, which, _Segment(segment.number, payloads, 0))
+        return self._rewrite(place, which, Segment(segment.number, payloads, 0))
 
     def complete(self, place: Place, payloads: Sequence[bytes], journaled: Journaled) -> None:
         """Append the lines that are not there yet, after a crash. Raises OSError.
@@ -217,12 +220,12 @@ class HistoryFiles:
                 continue
             behind = [*segment.payloads[kept:], *segment.later]
             behind += [line for _, one in found[at + 1 :] for line in (*one.payloads, *one.later)]
-            if not numbers.keys() >= set(map(_etag, behind)):
+            if not numbers.keys() >= set(map(etag_of, behind)):
                 # These bytes were durable, so they were damaged, not torn.
                 mended = self._mended(place, which, segment)
-                due = max([due, *(numbers.get(_etag(line), -1) + 1 for line in mended.payloads)])
+                due = max([due, *(numbers.get(etag_of(line), -1) + 1 for line in mended.payloads)])
                 continue
-            last = _etag(segment.payloads[kept - 1]) if kept else None
+            last = etag_of(segment.payloads[kept - 1]) if kept else None
             if kept and last not in numbers and last != journaled.base:
                 self._keep_rest(place, which, segment)
             for later, _ in found[at + 1 :]:
@@ -233,7 +236,7 @@ class HistoryFiles:
         if missing:
             self._append(place, missing)
 
-    def _is_headless(self, place: Place, which: int, segment: _Segment) -> bool:
+    def _is_headless(self, place: Place, which: int, segment: Segment) -> bool:
         """Remove a segment without its first line, which was torn when it was begun."""
         if segment.number:
             return False
@@ -242,28 +245,27 @@ class HistoryFiles:
         files.remove(self._root, place.parts, place.name(which), durably=False)
         return True
 
-    def _cut(self, place: Place, which: int, segment: _Segment, kept: int) -> None:
+    def _cut(self, place: Place, which: int, segment: Segment, kept: int) -> None:
         """Leave the first lines of a segment, or nothing."""
         if kept:
-            self._rewrite(place, which, _Segment(segment.number, segment.payloads[:kept], 0))
+            self._rewrite(place, which, Segment(segment.number, segment.payloads[:kept], 0))
         else:
             files.remove(self._root, place.parts, place.name(which), durably=False)
 
-    def begin_anew(self, place: Place, payloads: Sequence[bytes]) -> None:
-        """Append the lines that are not there yet, and let no others be. Raises OSError."""
-        etags = [*map(_etag, payloads)]
-        if not all(_etag(payload) in etags for payload in self.read(place)):
-            self.remove(place)
-        if payloads:
-            self.complete(place, payloads, Journaled(None, etags))
+    def replace(self, place: Place, payloads: Sequence[bytes]) -> None:
+        """Let a history have these lines alone, durably. Raises OSError."""
+        self._forget(place)
+        number = max((segment.number for _, segment in self._in_order(place)), default=0) + 1
+        self._rewrite(place, 0, Segment(number, [*payloads], 0))
+        files.remove(self._root, place.parts, place.name(1))
 
-    def _in_order(self, place: Place) -> list[tuple[int, _Segment]]:
+    def _in_order(self, place: Place) -> list[tuple[int, Segment]]:
         """Return the segments that are there, the newer one last, each with which one it is."""
         found = zip(_SEGMENTS, self._segments(place), strict=True)
         there = [(which, segment) for which, segment in found if segment is not None]
         return sorted(there, key=lambda one: one[1].number)
 
-    def _keep_rest(self, place: Place, which: int, segment: _Segment) -> None:
+    def _keep_rest(self, place: Place, which: int, segment: Segment) -> None:
         quarantine.keep_copy(self._root, f"history-{place.name(which)}", segment.rest)
 
     def _set_aside(self, place: Place) -> None:
@@ -276,11 +278,11 @@ class HistoryFiles:
             quarantine.keep_file(self._root, place.parts, name, kept)
             files.remove(self._root, place.parts, name)
 
-    def _rewrite(self, place: Place, which: int, segment: _Segment) -> _Segment:
+    def _rewrite(self, place: Place, which: int, segment: Segment) -> Segment:
         """Write the lines of a segment anew, durably: they may be nowhere else."""
-        text = _head(segment.number) + b"".join(map(_line, segment.payloads))
+        text = head_line(segment.number) + b"".join(map(line, segment.payloads))
         files.write(self._root, place.parts, place.name(which), lambda _origin: text)
-        return _Segment(segment.number, segment.payloads, len(text))
+        return Segment(segment.number, segment.payloads, len(text))
 
     def rewrite(self, place: Place) -> None:
         """Write a history anew, durably, since the kernel may have lost it. Raises OSError."""
@@ -291,9 +293,7 @@ class HistoryFiles:
     def remove(self, place: Place) -> None:
         """Remove a history, if there is one; not durably. Raises OSError."""
         self._forget(place)
-        for which in _SEGMENTS:
-            with contextlib.suppress(NotADirectoryError):
-                files.remove(self._root, place.parts, place.name(which), durably=False)
+        remove_at(self._root, place)
 
     def move(self, old: Place, new: Place) -> None:
         """Move a history, if there is one, to where there is none; not durably. Raises OSError."""
@@ -302,80 +302,24 @@ class HistoryFiles:
         for which in _SEGMENTS:
             files.move(self._root, old.parts, old.name(which), new.parts, new.name(which))
 
-    def _segments(self, place: Place) -> Iterator[_Segment | None]:
+    def _segments(self, place: Place) -> Iterator[Segment | None]:
         """Yield both segments; None for one that is not there, or is empty."""
         for which in _SEGMENTS:
             try:
                 text = files.read(self._root, place.parts, place.name(which)).text
-            except FileNotFoundError:
+            except OSError as error:
+                if not (isinstance(error, FileNotFoundError) or errors.is_obstacle(error)):
+                    raise
                 text = b""
-            yield _parse(text) if text else None
+            yield history_lines.parse(text) if text else None
 
 
-def _parse(text: bytes) -> _Segment:
-    # What follows the last line feed is no line.
-    lines = text.split(b"\n")[:-1]
-    head = _payload(lines[0]) if lines else None
-    if head is None or not head.startswith(b'{"segment":'):
-        return _Segment(0, [], 0, text, _valid(lines))
-    payloads: list[bytes] = []
-    size = len(lines[0]) + 1
-    for number, line in enumerate(lines[1:], 1):
-        payload = _payload(line)
-        if payload is None:
-            rest = text[size:]
-            return _Segment(_number(head), payloads, size, rest, _valid(lines[number:]))
-        payloads.append(payload)
-        size += len(line) + 1
-    return _Segment(_number(head), payloads, size, text[size:])
-
-
-def _number(head: bytes) -> int:
-    return int(orjson.loads(head)["segment"])
-
-
-def _valid(lines: list[bytes]) -> tuple[bytes, ...]:
-    return tuple(payload for line in lines if (payload := _payload(line)) is not None)
-
-
-def _follow(segment: _Segment, numbers: dict[str | None, int], due: int) -> tuple[int, int]:
+def _follow(segment: Segment, numbers: dict[str | None, int], due: int) -> tuple[int, int]:
     """Return how many lines come before a gap in those with numbers, and the number then due."""
     for count, payload in enumerate(segment.payloads):
-        number = numbers.get(_etag(payload))
+        number = numbers.get(etag_of(payload))
         if number is not None:
             if number != due:
                 return count, due
             due += 1
     return len(segment.payloads), due
-
-
-def _head(number: int) -> bytes:
-    return _line(b'{"segment":%d}' % number)
-
-
-def _etag(payload: bytes) -> str | None:
-    found = orjson.loads(payload).get("etag")
-    return found if isinstance(found, str) else None
-
-
-def _line(payload: bytes) -> bytes:
-    return b"%08x %b\n" % (crc32(payload), payload)
-
-
-def _payload(line: bytes) -> bytes | None:
-    """Return the JSON of a line; None where its checksum does not hold."""
-    payload = line[9:]
-    return payload if line[:9] == b"%08x " % crc32(payload) and payload else None
-
-
-def _within(payloads: Sequence[bytes], limits: HistoryLimits) -> list[bytes]:
-    """Return the newest lines within the limits; the newest one in any case."""
-    lines: list[bytes] = []
-    size = 0
-    for payload in reversed(payloads[-limits.revisions :]):
-        line = _line(payload)
-        size += len(line)
-        if lines and size > limits.bytes:
-            break
-        lines.append(line)
-    return lines[::-1]

@@ -13,6 +13,7 @@ from ...stats import SIZES, Histogram
 from .backlog import Backlog
 from .batch import Batch
 from .journal import Journal
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 # The event loop does not wait for longer syncs.
@@ -40,8 +41,11 @@ class JournalWriter:
     after so many seconds. Use from one thread, but read ``dirty`` and ``end`` from any.
     """
 
-    def __init__(self, journal: Journal, relaxed_seconds: float | None, backlog: Backlog) -> None:
-        self._journal, self._relaxed, self.backlog = journal, relaxed_seconds, backlog
+    def __init__(
+        self, journal: Journal, relaxed_seconds: float | None, backlog: Backlog, trash: Trash
+    ) -> None:
+        self._journal, self._relaxed = journal, relaxed_seconds
+        self.backlog, self._trash = backlog, trash
         self._unsynced_since: float | None = None
         # Syncs count as slow until one was measured.
         self._recent_sync_seconds = MAX_INLINE_SYNC_SECONDS * 2
@@ -84,6 +88,9 @@ class JournalWriter:
         except OSError as error:
             self.fail(error)
             return errors.refusal("write", errors.OutcomeUnknown(error.errno, error.strerror))
+        # The trash comes before ``dirty``, so that a deleted bucket is always somewhere.
+        if batch.trash:
+            self._trash.apply(batch.trash, batch.start)
         self.backlog.add(batch.transitions)
         self.dirty.update(batch.newest)
         for key, now in batch.newest.items():

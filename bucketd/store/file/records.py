@@ -14,7 +14,9 @@ difference to the state before: the members in ``set`` and the keys in ``removed
 made the change, where that is known. A whole change has what takes it back in ``was`` and
 ``inverse``, where the state before may not be in the journal. The first change
 of a bucket in a segment, and after each position that a checkpoint may name, is whole, since a file
-that was not synced may be torn. Version 1 has whole states alone.
+that was not synced may be torn. Version 1 has whole states alone. A deletion that goes into the
+trash has ``trash``: the id there and the last state. ``restores`` is the id of the deleted bucket
+that a change brought back.
 
 The generation in the checksums invalidates the records of earlier uses of the segment without
 erasing them. A log ends at the first record whose checksum is wrong. Recovery needs only the
@@ -39,6 +41,7 @@ from ...model.bucket import ABSENT, BucketKey, Snapshot
 from ...model.document import EMPTY, Document, Members
 from ...model.inverses import Inverse
 from ...model.revisions import decode_inverse, encode_inverse
+from ...model.trashed import TrashedBucket
 
 MAGIC, VERSION = b"bucketdJ", 2
 # The oldest version that is read.
@@ -77,6 +80,8 @@ class Record(NamedTuple):
     With a ``difference`` the state is not complete: it lacks its bucket. ``at`` is the time of the
     change where that of the state is another; ``undoes`` is the revision that it takes back.
     ``origin`` is there for the history where the journal may not have the state before.
+    ``trashed`` is what a deletion put into the trash, and ``restores`` the id of what a change
+    took out of it.
     """
 
     key: BucketKey
@@ -87,6 +92,8 @@ class Record(NamedTuple):
     at: str | None = None
     undoes: int | None = None
     origin: Origin | None = None
+    trashed: TrashedBucket | None = None
+    restores: str | None = None
 
     def completed(self, before: Snapshot | None) -> Record:
         """Return the record with its whole state, upon the newest one that is known before it."""
@@ -160,10 +167,19 @@ def _tag(generation: int) -> int:
 
 def encode(record: Record) -> bytes:
     """Return a change as a payload."""
-    after, state = record.after, None
+    after = record.after
+    members: dict[str, Any] = {"base": record.base, "after": None}
     if after.revision:
-        state = {**_metadata(after), "bucket": orjson.Fragment(after.bucket.text)}
-    return b"%b%b}" % (prefix(record.key), _encoded({"base": record.base, "after": state}, record))
+        members["after"] = _state(after)
+    if record.trashed is not None:
+        members["trash"] = {"id": record.trashed.id, **_state(record.trashed.last)}
+    if record.restores is not None:
+        members["restores"] = record.restores
+    return b"%b%b}" % (prefix(record.key), _encoded(members, record))
+
+
+def _state(now: Snapshot) -> dict[str, Any]:
+    return {**_metadata(now), "bucket": orjson.Fragment(now.bucket.text)}
 
 
 def encode_difference(record: Record, before: Document) -> bytes | None:
@@ -227,13 +243,34 @@ def decode(payload: bytes) -> Record:
         difference = Difference(strict_json.split(value["set"]), value["removed"])
         after = Snapshot(EMPTY, **state)
     elif isinstance(state, dict):
-        after = Snapshot(**{**state, "bucket": Document.of(state["bucket"])})
+        after = _snapshot(state)
     if "was" in value:
         revision, etag = value["was"]
         origin = Origin((revision, etag), decode_inverse(value["inverse"]))
     author = Author.read(value.get("by"))
-    at, undoes = value.get("at"), value.get("undoes")
-    return Record(key, value["base"], after, author, difference, at, undoes, origin)
+    return Record(
+        key,
+        value["base"],
+        after,
+        author,
+        difference,
+        value.get("at"),
+        value.get("undoes"),
+        origin,
+        _trashed(key, author, value.get("trash")),
+        value.get("restores"),
+    )
+
+
+def _trashed(key: BucketKey, author: Author, value: Any) -> TrashedBucket | None:
+    if not isinstance(value, dict):
+        return None
+    trash_id, last = value.pop("id"), _snapshot(value)
+    return TrashedBucket(trash_id, key, last, author.members(last.automation))
+
+
+def _snapshot(state: dict[str, Any]) -> Snapshot:
+    return Snapshot(**{**state, "bucket": Document.of(state["bucket"])})
 
 
 def encode_checkpoint(upto: JournalPosition) -> bytes:

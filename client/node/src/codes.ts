@@ -12,6 +12,7 @@ export const STATUS = {
   request_timeout: 408,
   patch_failed: 409,
   schema_conflict: 409,
+  exists: 409,
   undo_conflict: 409,
   not_kept: 410,
   precondition_failed: 412,

@@ -27,6 +27,7 @@ type Kind = new (message: string, code: string, options: BucketErrorOptions) => 
 
 const KINDS: Readonly<Record<string, Kind>> = {
   bucket_corrupt: StoreError,
+  exists: InvalidRequestError,
   forbidden: ForbiddenError,
   held: HeldError,
   hold_lost: HoldLostError,

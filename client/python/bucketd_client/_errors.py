@@ -163,6 +163,7 @@ CODES: dict[str, type[BucketError]] = {
     "bucket_corrupt": BucketCorrupt,
     "connection_lost": ConnectionLost,
     "daemon_unreachable": DaemonUnreachable,
+    "exists": InvalidRequest,
     "forbidden": Forbidden,
     "held": Held,
     "hold_lost": HoldLost,

@@ -175,7 +175,7 @@ def test_the_quick_way_makes_the_same_lines() -> None:
             invert(before.bucket.members, after.bucket.members),
             undoes,
         )
-        for _, before, after, author, at, undoes in made
+        for _, before, after, author, at, undoes, *_ in made
         if before is not None
     ]
     assert backlog.encoded(made[3:], LIMITS) == backlog.encoded(made, LIMITS)[3:]
@@ -189,13 +189,13 @@ def test_a_backlog_has_what_is_kept_and_ends_with_the_bucket(root: int) -> None:
     owed, made = Backlog(history), transitions()
     owed.add(made * 5)
     assert owed.lines(KEY) == backlog.encoded(made[-3:], history.limits)
-    owed.write(KEY)
+    owed.write(KEY, lambda _id: True)
     assert owed.lines(KEY) == []
     assert history.read(PLACE) == backlog.encoded(made[-3:], history.limits)
     removal = Transition(KEY, made[-1].after, ABSENT, EDIT)
     owed.add([made[0], removal, made[0]])
     assert owed.lines(KEY) == backlog.encoded(made[:1], history.limits)
-    owed.write(KEY)
+    owed.write(KEY, lambda _id: True)
     assert history.read(PLACE) == backlog.encoded(made[:1], history.limits)
     # The restoration of an unreadable file is no change.
     owed.add([Transition(KEY, made[0].after, made[0].after, EDIT)])

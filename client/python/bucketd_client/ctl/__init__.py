@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._errors import BucketError
+    from .table.daily import Command, Options
 
 STATUS = {
     "no_job_context": 3,
@@ -30,10 +31,11 @@ STATUS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
     try:
         from .output import READER_GONE, Unwritten
 
-        return _run(sys.argv[1:] if argv is None else argv)
+        return _run(argv)
     except KeyboardInterrupt:
         return 130
     except Unwritten as problem:
@@ -48,29 +50,62 @@ def main(argv: list[str] | None = None) -> int:
         message = f"cannot finish: {where}{problem.strerror or problem}{_nevertheless()}"
         return _complain(message, 1)
     except RecursionError:
-        return _complain(f"cannot finish: the JSON is nested too deep{_nevertheless()}", 1)
+        return _refuse(argv, f"cannot finish: the JSON is nested too deep{_nevertheless()}", 1)
     except Exception as problem:
-        return _complain(f"cannot finish: {_unexpected(problem)}{_nevertheless()}", 1)
+        return _refuse(argv, f"cannot finish: {_unexpected(problem)}{_nevertheless()}", 1)
 
 
 def _run(argv: list[str]) -> int:
     from .._errors import BucketError
     from .parser import Declined, Help, Usage, parse
 
+    options = None
     try:
         command, options = parse(argv)
+        _choose_output(command, options)
         return command.function()(options)
     except Help as answer:
-        from .output import write
+        from .help import show
 
-        write(str(answer))
+        show(str(answer))
         return 0
     except Usage as problem:
-        return _complain(str(problem), 2)
+        return _refuse(argv, str(problem), 2, "invalid_request")
     except Declined:
         return 1
     except BucketError as problem:
-        return _complain(_in_words(problem), _status_of(problem), problem.details)
+        message = _in_words(problem)
+        if options is not None and problem.code == "no_job_context":
+            message += _taken_for(command, options)
+        return _refuse(argv, message, _status_of(problem), problem.code, problem.details)
+
+
+def _choose_output(command: Command, options: Options) -> None:
+    """Set the form of the output. Raises Usage."""
+    from . import output
+    from .parser import Usage
+
+    form = options.get("format")
+    if options.has("quiet"):
+        if form is not None or options.has("json"):
+            raise Usage("cannot use --quiet with --json or -o: it prints nothing")
+        output.quiet = not options.has("curl")
+    # The formats of export are its own.
+    if form is None or command.name == "export":
+        return
+    if form not in output.FORMS:
+        raise Usage(f"cannot print as {form!r}: -o is one of {', '.join(output.FORMS)}")
+    if options.has("json"):
+        raise Usage("cannot use --json with -o: one prints the whole response, the other a part")
+    output.form = form
+
+
+def _taken_for(command: Command, options: Options) -> str:
+    """Return what the first argument was taken for, where it may have been meant as a bucket."""
+    if command.bucket != "free" or not options.arguments or options.has("device"):
+        return ""
+    what = "file" if command.name == "diff" else "key"
+    return f"; or put DEVICE/JOB before the {what} {options.arguments[0]!r}"
 
 
 def _unexpected(problem: Exception) -> str:
@@ -107,6 +142,30 @@ def _in_words(problem: BucketError) -> str:
     if problem.request_id is None or problem.code not in ("internal", "bucket_corrupt"):
         return problem.message
     return f"{problem.message} (request {problem.request_id} in its log)"
+
+
+def _refuse(
+    argv: list[str],
+    message: str,
+    status: int,
+    code: str = "internal",
+    details: list[Any] | None = None,
+) -> int:
+    """Tell of a refusal, with ``--json`` as JSON on standard output, too; return the status."""
+    if _wants_json(argv):
+        from . import output
+
+        more = {"details": details} if details else {}
+        output.show({"success": False, "error": message, "code": code, **more})
+        if output.on_terminal():
+            return status
+    return _complain(message, status, details)
+
+
+def _wants_json(argv: list[str]) -> bool:
+    """Report whether --json is among the options, of whatever can be understood of them."""
+    words = argv[: argv.index("--")] if "--" in argv else argv
+    return "--json" in words[1:] and words[0] != "run"
 
 
 def _complain(message: str, status: int, details: list[object] | None = None) -> int:

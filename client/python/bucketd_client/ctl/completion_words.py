@@ -26,6 +26,17 @@ def values(option: str, given: Given) -> Iterable[str]:
     return _safely(_automations, given) if name == "automation" else ()
 
 
+def buckets(given: Given) -> Iterable[str]:
+    """Return the names of all buckets as DEVICE/JOB; of those with slashes that cannot be told."""
+    return _safely(_places, given)
+
+
+def _places(session: Session) -> Iterator[str]:
+    for row in _rows(session, {}):
+        if "/" not in f"{row['device']}{row['job'] or ''}":
+            yield f"{row['device']}/{row['job'] or ''}"
+
+
 def arguments(command: str, count: int, given: Given) -> Iterable[str]:
     """Return the words for the argument after ``count`` others."""
     if command in ("get", "unset", "watch"):
@@ -53,15 +64,20 @@ def _safely(ask: Callable[[Session], Iterable[str]], given: Given) -> Iterable[s
 
 
 def _of_buckets(session: Session, name: str, only: dict[str, str | None]) -> Iterator[str]:
-    """Yield the names in the list of buckets, as many as arrive within ``SECONDS``."""
+    """Yield the names in the list of buckets."""
+    for row in _rows(session, only):
+        if row[name] is not None:
+            yield row[name]
+
+
+def _rows(session: Session, only: dict[str, str | None]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the list of buckets, as many as arrive within ``SECONDS``."""
     query = "".join(f"&{k}={escape(v)}" for k, v in only.items() if v is not None)
     until, cursor = time.monotonic() + SECONDS, ""
     while cursor is not None and time.monotonic() < until:
         target = f"/v1/buckets?limit=1000{query}" + (f"&cursor={cursor}" if cursor else "")
         members: dict[str, Any] = session.call("GET", target).members
-        for row in members["buckets"]:
-            if row[name] is not None:
-                yield row[name]
+        yield from members["buckets"]
         cursor = members["next_cursor"]
 
 

@@ -37,6 +37,7 @@ from bucketd.store.file.history_files import HistoryFiles
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.records import Record
 from bucketd.store.file.store import FileStore, FileStoreOptions
+from bucketd.store.file.trash import Trash
 
 LARGE, SMALL = 64 * 1024, 16 * 1024
 
@@ -275,7 +276,11 @@ def test_a_full_journal_is_replayed_in_time(root: int, tmp_path: Path) -> None:
     began, spent = time.monotonic(), time.process_time()
     log = Journal(root, size)
     replayed = recovery.replay_under(
-        WriteLock(root), BucketFiles(root, home, 1 << 20), log, HistoryFiles(root, DEFAULT_LIMITS)
+        WriteLock(root),
+        BucketFiles(root, home, 1 << 20),
+        log,
+        HistoryFiles(root, DEFAULT_LIMITS),
+        Trash(root),
     )
     seconds, spent = time.monotonic() - began, time.process_time() - spent
     print(f"full journal: {count} records, {replayed} files completed, {seconds:.2f} s")

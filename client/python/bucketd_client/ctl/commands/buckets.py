@@ -1,4 +1,4 @@
-"""The commands on one bucket: get, set, unset, replace, clear."""
+"""The commands on one bucket: get, set, unset, patch, replace, clear."""
 
 from __future__ import annotations
 
@@ -12,31 +12,72 @@ from ..table.daily import Options
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 # How often set --defaults begins again when others have changed the bucket.
 TRIES = 10
 
 
 def get(options: Options) -> int:
-    keys = options.arguments
-    if options.has("raw") and len(keys) != 1:
-        raise Usage("cannot use --raw: it goes with exactly one KEY")
-    reply, bucket = _ask(options, "GET", keys=keys, defaults=options.has("defaults"))
+    words = options.arguments
+    default = _default(options)
+    reply, bucket = _ask(options, "GET", words=words, defaults=options.has("defaults"))
     if reply is None:
         return 0
     if (age := reply.members.get("stale_seconds")) is not None:
         output.warn(f"no majority of etcd answers: this value is at most {age:.0f} s old")
     if options.has("json"):
         return output.show_answer(reply)
-    if len(keys) != 1:
+    if len(words) != 1:
+        if reply.etag is None:
+            output.remark(f"no such bucket is stored{_as_taken(options)}")
         return output.show(bucket)
-    if keys[0] not in bucket:
-        raise error("not_found", f"cannot get {keys[0]!r}: the bucket has no such key")
-    value = bucket[keys[0]]
-    if options.has("raw") and isinstance(value, str):
+    if words[0] not in bucket and default is None:
+        return 1 if options.has("quiet") else _refuse_key(options, reply)
+    if options.has("quiet"):
+        return 0
+    return _show_value(options, bucket.get(words[0], *(default or ())))
+
+
+def _default(options: Options) -> tuple[Any] | None:
+    """Return the value of ``--default``, if it is given. Raises Usage."""
+    for name in ("raw", "default", "quiet"):
+        if options.has(name) and len(options.arguments) != 1:
+            raise Usage(f"cannot use --{name}: it goes with exactly one KEY")
+    if options.has("default") and options.has("json"):
+        raise Usage("cannot use --default with --json, which prints the whole response")
+    if (text := options.get("default")) is None:
+        return None
+    from ..inputs import parse_json
+
+    return (parse_json(text, "the default", lambda: "; a string is --default '\"TEXT\"'"),)
+
+
+def _refuse_key(options: Options, reply: _api.Reply) -> NoReturn:
+    cause = "the bucket has no such key"
+    if options.place and reply.etag is None:
+        cause = f"no such bucket is stored{_as_taken(options)}"
+    elif not options.place and "/" in options.arguments[0] and not options.has("device"):
+        cause += "; in a job context each argument is a key: name another bucket with -d and -j"
+    raise error("not_found", f"cannot get {options.arguments[0]!r}: {cause}")
+
+
+def _as_taken(options: Options) -> str:
+    if not options.place:
+        return ""
+    job = options.get("job")
+    what = f"device {options.get('device')!r}" + (f", job {job!r}" if job else "")
+    return f": {options.place!r} was taken for {what}; see bucketctl list"
+
+
+def _show_value(options: Options, value: Any) -> int:
+    if not isinstance(value, str):
+        return output.show(value)
+    if options.has("raw"):
         output.write(value)
         return 0
+    if not output.form and output.into_pipe():
+        output.remark("this is JSON, so the string has quotes; -r prints it without them")
     return output.show(value)
 
 
@@ -85,6 +126,18 @@ def unset(options: Options) -> int:
     return _write(options, "DELETE", keys=options.arguments)
 
 
+def patch(options: Options) -> int:
+    from ..inputs import data_and_words
+
+    is_list = options.has("json-patch")
+    data, words = data_and_words(options, list if is_list else dict)
+    if data is None or words:
+        raise Usage("cannot patch: give --data JSON, or - to read it from standard input")
+    return _write(
+        options, "PATCH", data=data, kind=_api.JSON_PATCH if is_list else _api.MERGE_PATCH
+    )
+
+
 def replace(options: Options) -> int:
     from ..inputs import data_and_words
 
@@ -99,9 +152,22 @@ def clear(options: Options) -> int:
         from .bulk import clear as clear_all
 
         return clear_all(options)
-    if alone := next((name for name in ("dry-run", "yes") if options.has(name)), None):
-        raise Usage(f"cannot use --{alone}: it goes with --all")
+    if options.has("dry-run"):
+        raise Usage("cannot use --dry-run: it goes with --all")
+    if _is_job_left_out(options) and not options.has("curl"):
+        from ..prompts import ask, person_is_there
+
+        # A script that clears a device bucket goes on doing so.
+        if person_is_there():
+            device = options.get("device")
+            ask(options, f"clear the device bucket of {device}, as no --job is given")
     return _write(options, "DELETE")
+
+
+def _is_job_left_out(options: Options) -> bool:
+    """Report whether the options name a device bucket only by naming no job."""
+    is_named = options.has("job") or options.has("device-bucket")
+    return options.has("device") and not is_named
 
 
 def _write(
@@ -111,37 +177,66 @@ def _write(
     if (tag := options.get("if-match")) is not None:
         headers = {"If-Match": tag}
     is_quiet = options.has("quiet")
-    if is_quiet and options.has("json"):
-        raise Usage("cannot use --quiet with --json: one prints nothing, the other the response")
     if is_quiet:
         headers |= _api.RETURN_MINIMAL
     reply, bucket = _ask(options, method, headers=headers, **more)
     if reply is None or is_quiet:
         return 0
-    return output.show_answer(reply) if options.has("json") else output.show(bucket)
+    if options.has("json"):
+        return output.show_answer(reply)
+    output.show(bucket)
+    if output.for_people():
+        output.remark(_told(options, reply))
+    return 0
+
+
+def _told(options: Options, reply: _api.Reply) -> str:
+    """Return which bucket was written, and its revision."""
+    import os
+
+    device, job = options.get("device"), options.get("job")
+    if device is None:
+        device, job = os.environ.get("BUCKETD_DEVICE"), os.environ.get("BUCKETD_JOB")
+    of_device = "deviceBucket" in reply.members
+    where = "this context" if device is None else device if of_device else f"{device}, {job}"
+    bucket = f"{'device bucket' if of_device else 'bucket'} of {where}"
+    revision = reply.members.get("revision")
+    what = f"{bucket}, revision {revision}" if revision else f"{bucket}: removed"
+    if _is_job_left_out(options):
+        what += "; no --job was given, and all jobs of the device share this bucket"
+    return what
 
 
 def _ask(
     options: Options,
     method: str,
     *,
-    data: dict[str, Any] | None = None,
+    data: dict[str, Any] | list[Any] | None = None,
+    kind: str = _api.JSON,
     keys: list[str] | None = None,
+    words: list[str] | None = None,
     headers: dict[str, str] | None = None,
     defaults: bool = False,
     shown: bool = True,
 ) -> tuple[_api.Reply | None, dict[str, Any]]:
     """Return the response and its bucket; None if a curl command was printed instead.
 
-    What is ``shown`` on a terminal has masks.
+    ``words`` select keys, or values inside of them. What is ``shown`` on a terminal has masks.
     """
     session = Session(options)
     scope = session.scope()
     headers = {**scope.headers(method), **(headers or {})}
     body = None
     if data is not None:
-        headers["Content-Type"] = _api.JSON
+        headers["Content-Type"] = kind
         body = _api.encode(data)
+    pointers = bool(words) and any(word[:1] == "/" for word in words or ())
+    if words:
+        keys = words
+    if pointers:
+        from .. import selection
+
+        keys = selection.keys(words or ())
     try:
         mask = session.mask if shown else ()
         target = scope.target(keys or (), defaults, mask)
@@ -155,4 +250,6 @@ def _ask(
             "internal",
             f"cannot read the answer: {NOT_BUCKETD}",
         )
+    if pointers:
+        bucket = reply.members[scope.label] = selection.select(bucket, words or ())
     return reply, bucket

@@ -19,8 +19,8 @@ Row = dict[str, Any]
 
 def clear(options: Options) -> int:
     """Clear every bucket that matches, for ``clear --all``."""
-    if any(map(options.has, ("if-match", "device-bucket", "curl", "quiet"))):
-        raise Usage("cannot clear --all with --if-match, --device-bucket, --curl or --quiet")
+    if any(map(options.has, ("if-match", "device-bucket", "curl"))):
+        raise Usage("cannot clear --all with --if-match, --device-bucket or --curl")
     session = Session(options)
     left_out = filters.LeftOut()
     rows = list(filters.buckets(session, left_out))
@@ -170,16 +170,16 @@ def show_rows(options: Options, rows: Iterable[Row]) -> None:
         return
     columns: output.Columns = {
         "DEVICE": lambda row: row["device"],
-        "JOB": lambda row: "(device)" if row["job"] is None else row["job"],
+        "JOB": lambda row: output.job(row["job"]),
         "SIZE": lambda row: output.size(row["size"]),
-        "UPDATED": lambda row: output.age(row["updated_at"]),
+        "UPDATED": lambda row: output.age(row["updated_at"], output.STALE_DAYS),
     }
     output.show_rows(rows, columns, "no buckets")
 
 
 def nothing(options: Options, verb: str, **counts: int) -> int:
     """Report that nothing matches; no confirmation is needed then."""
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         return output.show(counts)
     output.write(f"there is nothing to {verb}")
     return 0
@@ -188,7 +188,7 @@ def nothing(options: Options, verb: str, **counts: int) -> int:
 def show_counts(options: Options, what: str, count: int, **more: int) -> int:
     """Show how many buckets were changed."""
     counts = {what: count, **more}
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         return output.show(counts)
     output.write(", ".join(f"{number} {done.replace('_', ' ')}" for done, number in counts.items()))
     return 0

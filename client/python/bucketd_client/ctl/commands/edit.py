@@ -126,7 +126,7 @@ def _done(
     if options.has("json"):
         return output.show_answer(reply)
     bucket = reply.members[stored._scope.label]
-    if not output.on_terminal():
+    if not output.for_people():
         return output.show(bucket)
     found = masks.shown(json_diff.changes(stored.bucket, edited), stored.masked, bucket)
     for line in json_diff.lines(list(found)):

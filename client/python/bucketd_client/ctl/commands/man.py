@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 
 from ... import __version__
-from ..parser import EXIT_STATUS, usage
+from ..help import EXIT_STATUS, GROUPS, OUTPUT, grouped
+from ..parser import usage
 from ..table.all import every
 from ..table.daily import Command, Option
 
@@ -19,7 +20,8 @@ ENVIRONMENT = (
     ("BUCKETD_FENCE, BUCKETD_HOLD", "the fence of a hold, sent with writes, and what is held"),
     ("BUCKETD_RUN", "set by run for its command: the label of the run"),
     ("VISUAL, EDITOR", "the editor that edit opens"),
-    ("NO_COLOR", "unless empty, no colours on a terminal"),
+    ("NO_COLOR", "unless empty, no colours anywhere"),
+    ("CLICOLOR_FORCE", "unless empty or 0, colours also where standard output is no terminal"),
 )
 
 
@@ -62,8 +64,11 @@ def _overview() -> Iterator[str]:
     yield from (".SH SYNOPSIS", ".B bucketctl", _line("COMMAND [OPTION…]"))
     yield from (".SH DESCRIPTION", "One JSON object is kept for each device and job.")
     yield "Each command has a page of its own:"
-    for command in every():
-        yield from (".TP", f".BR {_plain(_name(command))} ({SECTION})", _line(command.summary))
+    for group, commands in grouped().items():
+        yield f".SS {_plain(f'{group}: {GROUPS[group][0]}')}"
+        for command in commands:
+            yield from (".TP", f".BR {_plain(_name(command))} ({SECTION})", _line(command.summary))
+    yield from (".SH OUTPUT", *map(_line, OUTPUT.split("\n")))
     yield ".SH ENVIRONMENT"
     for name, meaning in ENVIRONMENT:
         yield from (".TP", f".B {_plain(name)}", _line(meaning))

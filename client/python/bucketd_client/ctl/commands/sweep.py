@@ -63,7 +63,7 @@ def usage(options: Options) -> int:
 
 COLUMNS: output.Columns = {
     "DEVICE": lambda row: row["device"],
-    "BUCKETS": lambda row: str(row["buckets"]),
+    "BUCKETS": lambda row: output.number(row["buckets"]),
     "SIZE": lambda row: output.size(row["size"]),
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ... import __version__, _context
 from ..._errors import BucketError
-from .. import bucket_paths
+from .. import bucket_paths, output
 from ..clock import jump_seconds, parse_time
 from ..filters import described
 from ..prompts import counted
@@ -24,6 +24,8 @@ from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
 
 LOW_SPACE, LOW_PART = 256 * 1024 * 1024, 0.05
 SKEW = timedelta(seconds=60)
+# A timer that runs each day, and may be late once.
+BACKUP_AGE = timedelta(days=2)
 SYSTEMD = "/run/systemd/system"
 # A part of the daemon's message about a cluster that is unavailable.
 CLUSTER_UNAVAILABLE = "majority of etcd"
@@ -71,9 +73,9 @@ def unit() -> Iterator[Finding]:
         yield Finding(OK, "unit", "bucketd.service is enabled and active")
 
 
-def _systemctl(verb: str) -> str:
+def _systemctl(*words: str) -> str:
     done = subprocess.run(
-        ["systemctl", verb, "bucketd.service"],
+        ["systemctl", *words, "bucketd.service"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         check=False,
@@ -158,7 +160,7 @@ def store_problems(status: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(WARNING if POLLED in problem else PROBLEM, "store", what, fix)
     if more := (status.get("counts", {}).get("quarantined_files") or 0) - kept:
         what = counted(more, "further damaged file" if kept else "damaged file")
-        fix = f"look at {home}/{QUARANTINE}; remove what was restored, or is not needed"
+        fix = "bucketctl quarantine list; remove what was restored, or is not needed"
         yield Finding(WARNING, "quarantine", f"{what} kept", fix)
 
 
@@ -251,6 +253,26 @@ def problems(status: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(PROBLEM, str(about), str(what), str(fix))
 
 
+def backup(status: dict[str, Any]) -> Iterator[Finding]:
+    """Check the time of the last backup; where none was made, only a host's service is told so."""
+    last = status.get("backup")
+    if last is not None:
+        age = datetime.now(timezone.utc) - parse_time(last["at"])
+        what = f"the last one was made {output.age(last['at'])} ({last['buckets']} buckets)"
+        fix = "see why: systemctl status bucketd-backup.timer bucketd-backup.service"
+        yield Finding(WARNING if age > BACKUP_AGE else OK, "backup", what, fix * (age > BACKUP_AGE))
+    elif "backup" in status and _is_service(status):
+        fix = "systemctl enable --now bucketd-backup.timer, or bucketctl backup DIR from cron"
+        yield Finding(WARNING, "backup", "there is none yet", fix)
+
+
+def _is_service(status: dict[str, Any]) -> bool:
+    """Report whether the daemon that answers is the service of this host."""
+    if not os.path.isdir(SYSTEMD) or shutil.which("systemctl") is None:
+        return False
+    return _systemctl("show", "--value", "--property=MainPID") == str(status["pid"])
+
+
 def settings(status: dict[str, Any]) -> Iterator[Finding]:
     """Report settings in the files that the daemon could not use at the last reload."""
     if problem := status.get("settings_problem"):
@@ -296,6 +318,7 @@ OF_STATUS = (
     store_problems,
     problems,
     settings,
+    backup,
     file_system,
     disk,
     permissions,

@@ -20,12 +20,13 @@ UNREACHABLE = 4
 def doctor(options: Options) -> int:
     """Return 0 without problems, 4 without a daemon, else 1."""
     session = Session(options)
-    as_json = options.has("json") or not output.on_terminal()
+    is_quiet, output.quiet = options.has("quiet"), False
+    as_json = options.has("json") or not (output.for_people() or is_quiet)
     found = []
     for finding in examine(session):
         found.append(finding)
         # Each finding is shown at once, since the next check may wait for the store.
-        if not as_json:
+        if not as_json and not (is_quiet and finding.level == OK):
             _show(finding)
     if as_json:
         output.show({"findings": [finding._asdict() for finding in found]})

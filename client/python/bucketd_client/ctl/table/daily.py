@@ -30,13 +30,24 @@ class Option:
     @property
     def forms(self) -> str:
         """Return the option as the help shows it."""
-        return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
+        return ", ".join(reversed(self.words))
+
+    @property
+    def words(self) -> list[str]:
+        """Return the words that give the option, the long one first."""
+        return [f"--{self.name}", *([f"-{self.short}"] if self.short else [])]
+
+
+# Whether the first argument may name the bucket, as DEVICE/JOB: always; unless it has a ``=``;
+# only without a bucket in the environment, since it may be a key or a file.
+ALWAYS, ASSIGNMENTS, FREE = "always", "assignments", "free"
 
 
 class Command:
     """One row. ``place`` is package.module:function; ``arguments`` are those of the usage line.
 
     ``example`` and ``notes`` may have several lines; ``needs`` and ``most`` count arguments.
+    ``bucket`` tells whether the first argument may name the bucket.
     """
 
     def __init__(
@@ -50,10 +61,16 @@ class Command:
         needs: int = 0,
         most: int = 10**6,
         notes: str = "",
+        bucket: str = "",
     ) -> None:
         self.name, self.arguments, self.summary, self.options = name, arguments, summary, options
         self.example, self.place, self.notes = example, place, notes
-        self.needs, self.most = needs, most
+        self.needs, self.most, self.bucket = needs, most, bucket
+
+    @property
+    def place_of_bucket(self) -> str:
+        """Return the part of the usage line that names the bucket."""
+        return "[DEVICE/JOB]" if self.bucket else ""
 
     def function(self) -> Callable[[Options], int]:
         module, _, name = self.place.partition(":")
@@ -67,11 +84,13 @@ class Command:
 class Options:
     """The option values by name (switches: ""), and the other words in order.
 
-    ``command``: the name of the command that they were given to.
+    ``command`` is the name of the command that they were given to, and ``place`` the word that was
+    taken as DEVICE/JOB, if any.
     """
 
     def __init__(self, given: dict[str, str], arguments: list[str], command: str = "") -> None:
         self.given, self.arguments, self.command = given, arguments, command
+        self.place = ""
 
     def get(self, name: str, default: str | None = None) -> str | None:
         return self.given.get(name, default)
@@ -80,16 +99,20 @@ class Options:
         return name in self.given
 
 
-DAEMON = (
+REACH = (
     Option("socket", "PATH", "the daemon's socket (else $BUCKETD_SOCKET, else the usual places)"),
     Option("timeout", "SECONDS", "how long to wait (5 to reach the daemon, 30 for its response)"),
-    Option("json", "", "print the whole response as JSON"),
-    Option("curl", "", "print the same request as a curl command, and send nothing"),
 )
+FORMAT = (
+    Option("format", "FORMAT", "table, json, ndjson or tsv; see bucketctl --help", short="o"),
+)
+JSON = (Option("json", "", "print the whole response as JSON, refusals too"),)
+CURL = (Option("curl", "", "print the same request as a curl command, and send nothing"),)
+DAEMON = REACH + JSON + FORMAT + CURL
 NAMES = (
-    Option("device", "D", "name the device, as an operator"),
-    Option("job", "J", "name the job (without it: the device bucket)"),
-    Option("automation", "A", "name the automation whose schema applies"),
+    Option("device", "D", "name the device, as an operator", short="d"),
+    Option("job", "J", "name the job (without it: the device bucket)", short="j"),
+    Option("automation", "A", "name the automation whose schema applies", short="a"),
 )
 TARGET = (
     *NAMES,
@@ -97,13 +120,16 @@ TARGET = (
     *DAEMON,
 )
 GUARD = (Option("if-match", "ETAG", "write only if the bucket still has this ETag (get --json)"),)
-QUIET = (Option("quiet", "", "print nothing, and do not have the bucket sent back"),)
+QUIET = (Option("quiet", "", "print nothing, and do not have the bucket sent back", short="q"),)
+# The same for commands that print something else.
+SILENT = (Option("quiet", "", "print nothing when all goes well", short="q"),)
 DATA = (Option("data", "OBJ", "a JSON object; - reads it from standard input"),)
+RAW = (Option("raw", "", "with one KEY: print a string without its quotes", short="r"),)
 REVEAL = (Option("reveal", "", "show secrets on a terminal, too, in place of ••••"),)
 FILTER = (
-    Option("device", "D", "only of this device; a name or a pattern"),
-    Option("job", "J", "only of this job; a name or a pattern"),
-    Option("automation", "A", "only of this automation; a name or a pattern"),
+    Option("device", "D", "only of this device; a name or a pattern", short="d"),
+    Option("job", "J", "only of this job; a name or a pattern", short="j"),
+    Option("automation", "A", "only of this automation; a name or a pattern", short="a"),
     Option("limit", "N", "at most N"),
 )
 SCHEMA_NOTES = """\
@@ -138,27 +164,45 @@ SURE = (
     Option("yes", "", "do not ask"),
 )
 CLEAR_NOTES = """\
-With --all the names may be patterns: *, ?, [a-z] ([*] is a star); without names all buckets are
-cleared, device buckets too. The command asks first; scripts use --yes."""
+On a terminal clear asks before it removes a device bucket that only a left-out --job names; DEVICE/
+names it without a question. With --all the names may be patterns: *, ?, [a-z] ([*] is a star);
+without names all buckets are cleared, device buckets too. The command asks first; scripts use
+--yes."""
 
 SET_NOTES = """\
 KEY ends at the first = of the word; a string follows = and JSON follows :=. So a key may contain
-dots, slashes or blanks, or be empty; pass a key that contains = or ends in a colon with --data.
-A string stays a string: n=1 sets "1", n:=1 sets 1. Words override the keys of --data (or -).
-A schema never writes its defaults by itself: --defaults sets those whose keys are not stored yet,
-in one write, unless others change the bucket meanwhile, and names them on standard error."""
+dots, slashes or blanks, or be empty; pass a key that contains = or ends in a colon with --data. A
+string stays a string: n=1 sets "1", n:=1 sets 1. KEY=@FILE sets the text in a file, without its
+last line break, and KEY:=@FILE the JSON in it; @- is standard input, @@ begins a string with an @.
+Words override the keys of --data (or -). A schema never writes its defaults by itself: --defaults
+sets those whose keys are not stored yet, in one write, unless others change the bucket meanwhile,
+and names them on standard error."""
 GET_NOTES = """\
 With one KEY get prints its value; exit status 1 means that the bucket has no such key. With several
-it prints an object with those that exist. A bucket that was never written is {}. On a terminal a
-secret is shown as •••• unless --reveal is given; a pipe or file receives its value."""
+it prints an object with those that exist. A KEY that begins with a slash, and is not itself a key,
+is a JSON Pointer to a value inside: /lastItem/id. In a job context every argument is a KEY. A
+bucket that was never written is {}. On a terminal a secret is shown as •••• unless --reveal is
+given; a pipe or file receives its value."""
+PATCH_NOTES = """\
+A JSON Merge Patch (RFC 7396) is merged into objects at every depth, and null removes a key. A JSON
+Patch is applied whole or not at all: it is refused, with exit status 1, if a path is missing or a
+test operation fails."""
 LIST_NOTES = """\
 A pattern contains *, ? or [a-z]; [*] is a star. Device buckets have no job to match. If standard
 output is not a terminal, list prints one JSON array, with one bucket per line (bucketctl list |
 jq '.[].job'). The table says by whom a bucket or its device is held (elsewhere: bucketctl hold
-list). Exit status 1: an entry could not be read; it is named on standard error."""
+list). --where compares a key, or a JSON Pointer (/lastItem/id), by = != < <= > >=; KEY alone: the
+bucket has it. VALUE is a string or JSON; a key that is absent is unequal to all. The columns are
+device, job, automation, revision, size, updated, held, and /KEY or any JSON Pointer; with JSON
+they are the members. Sizes, revisions and times are sorted with the largest first. A terminal
+shows secrets as ••••, which are equal to no value, unless --reveal is given. Exit status 1: an
+entry could not be read; it is named on standard error."""
 CONTEXTS_NOTES = """\
 If standard output is not a terminal, the command prints one JSON array, with one context per line
 (bucketctl context list | jq '.[].id')."""
+REVOKE_NOTES = """\
+A running command loses its bucket with its context. With --device the command asks first; scripts
+use --yes."""
 NO_JOB = """\
 Without --job the context opens only the device bucket: a request for the bucket of a job fails
 with no_job_context."""
@@ -184,55 +228,86 @@ COMMANDS = (
             Option("all", "", "every bucket that --device, --job and --automation match"),
             *SURE,
         ),
-        "bucketctl clear --device phone-1 --job login\n"
+        "bucketctl clear phone-1/login\n"
         "bucketctl clear --all --device 'emulator-*' --dry-run", "commands.buckets:clear", most=0,
-        notes=CLEAR_NOTES,
+        notes=CLEAR_NOTES, bucket=ALWAYS,
     ),
     Command(
         "context create", "", "mint a job context and print its token",
         NAMES + LABEL + TTL + DAEMON,
-        "bucketctl context create --device phone-1 --job login --ttl 3600\n"
-        "export BUCKETD_TOKEN=$(bucketctl context create --device phone-1 --job login | jq -r "
-        ".token)", "commands.contexts:create", most=0, notes=NO_JOB,
+        "bucketctl context create phone-1/login --ttl 3600\n"
+        "export BUCKETD_TOKEN=$(bucketctl context create phone-1/login | jq -r .token)",
+        "commands.contexts:create", most=0, notes=NO_JOB, bucket=ALWAYS,
     ),
     Command(
         "context list", "", "list all live contexts, without their tokens", DAEMON,
         "bucketctl context list", "commands.contexts:show", most=0, notes=CONTEXTS_NOTES,
     ),
     Command(
-        "context revoke", "ID", "end a context now", DAEMON,
-        "bucketctl context revoke 44ac2528550b93f9", "commands.contexts:revoke", 1, 1,
+        "context revoke", "[ID]", "end a context now, or all of a device",
+        (
+            Option("device", "D", "all contexts of this device; a name or a pattern", short="d"),
+            Option("job", "J", "only those of this job; a name or a pattern", short="j"),
+            *SURE, *SILENT, *DAEMON,
+        ),
+        "bucketctl context revoke 44ac2528550b93f9\n"
+        "bucketctl context revoke --device phone-1 --job login", "commands.contexts:revoke",
+        most=1, notes=REVOKE_NOTES,
     ),
     Command(
         "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
         (
-            *TARGET, *REVEAL,
-            Option("raw", "", "with one KEY: print a string without its quotes"),
+            *TARGET, *REVEAL, *RAW,
+            Option("default", "JSON", "with one KEY: print this if the bucket has no such key"),
             Option("defaults", "", "add the defaults of its schema for keys that it lacks"),
+            Option("quiet", "", "with one KEY: only the exit status tells if it exists", short="q"),
         ),
-        "bucketctl get --device phone-1 --job login\n"
-        "bucketctl get --device phone-1 --job login sessionToken --raw", "commands.buckets:get",
-        notes=GET_NOTES,
+        "bucketctl get phone-1/login\n"
+        "token=$(bucketctl get phone-1/login sessionToken -r)\n"
+        "bucketctl get phone-1/login /lastItem/id --default null", "commands.buckets:get",
+        notes=GET_NOTES, bucket=FREE,
     ),
     Command(
-        "list", "", "list all stored buckets", FILTER + DAEMON,
-        "bucketctl list --device phone-1\n"
-        "bucketctl list --device 'phone-*' --job 'log[io]*'", "commands.overview:show",
+        "list", "", "list all stored buckets",
+        (
+            *FILTER,
+            Option("where", "KEY=VALUE", "only where a value is so (may be repeated)", True),
+            Option("stale", "DURATION", "only those that were not written for so long: 90s, 2d"),
+            Option("sort", "COLUMN", "sort by a column or a value; -COLUMN turns it round"),
+            Option("columns", "NAMES", "show these columns, separated by commas; /KEY: a value"),
+            *REVEAL, *DAEMON,
+        ),
+        "bucketctl list --device 'phone-*' --job 'log[io]*'\n"
+        "bucketctl list --where loggedIn=false --stale 2d\n"
+        "bucketctl list --sort size --columns device,job,size,/lastItem/id",
+        "commands.overview:show",
         most=0, notes=LIST_NOTES,
     ),
     Command(
+        "patch", "[-]", "change the bucket by a JSON Merge Patch, or a JSON Patch",
+        (
+            Option("json-patch", "", "the data is a JSON Patch (RFC 6902): an array of operations"),
+            *TARGET, *REVEAL, *GUARD, *QUIET,
+            Option("data", "JSON", "the patch; - reads it from standard input"),
+        ),
+        "echo '{\"user\": {\"name\": \"ada\", \"old\": null}}' | bucketctl patch phone-1/login -\n"
+        "bucketctl patch phone-1/login --json-patch \\\n"
+        "    --data '[{\"op\": \"add\", \"path\": \"/log/-\", \"value\": 1}]'",
+        "commands.buckets:patch", most=1, notes=PATCH_NOTES, bucket=ALWAYS,
+    ),
+    Command(
         "replace", "[-]", "replace the whole bucket", TARGET + REVEAL + GUARD + QUIET + DATA,
-        "bucketctl replace --device phone-1 --job login --data '{\"loggedIn\": false}'\n"
-        "bucketctl replace --device phone-1 --job login - < bucket.json",
-        "commands.buckets:replace", most=1,
+        "bucketctl replace phone-1/login --data '{\"loggedIn\": false}'\n"
+        "bucketctl replace phone-1/login - < bucket.json",
+        "commands.buckets:replace", most=1, bucket=ALWAYS,
     ),
     Command(
         "run", "-- COMMAND…", "run a command in its own job context",
-        NAMES + LABEL + TTL + TOKEN_FILE + HOLD + DAEMON[:2],
-        "bucketctl run --device phone-1 --job login -- python3 automation.py\n"
-        "bucketctl run --device phone-1 --job daily --hold device --wait 0 -- ./daily.sh",
+        NAMES + LABEL + TTL + TOKEN_FILE + HOLD + REACH,
+        "bucketctl run phone-1/login -- python3 automation.py\n"
+        "bucketctl run -d phone-1 -j daily --hold device --wait 0 -- ./daily.sh",
         "commands.run:run", 1,
-        notes=RUN_NOTES,
+        notes=RUN_NOTES, bucket=ALWAYS,
     ),
     Command(
         "schema check", "AUTOMATION FILE",
@@ -249,7 +324,8 @@ COMMANDS = (
         "bucketctl schema list", "commands.schemas:show", most=0,
     ),
     Command(
-        "schema remove", "AUTOMATION", "remove a schema that was set by command", DAEMON,
+        "schema remove", "AUTOMATION", "remove a schema that was set by command",
+        SILENT + DAEMON,
         "bucketctl schema remove login", "commands.schemas:remove", 1, 1,
     ),
     Command(
@@ -257,7 +333,7 @@ COMMANDS = (
         (
             Option("force", "", "also if stored buckets violate it"),
             Option("tolerate", "", "also then, and refuse later only what a write makes worse"),
-            *DAEMON,
+            *SILENT, *DAEMON,
         ),
         "bucketctl schema set login login.json\n"
         "bucketctl schema set login login.json --tolerate", "commands.schemas:put", 2, 2,
@@ -269,14 +345,20 @@ COMMANDS = (
             *TARGET, *REVEAL, *GUARD, *QUIET, *DATA,
             Option("defaults", "", "also set the defaults of its schema for keys that it lacks"),
         ),
-        "bucketctl set --device phone-1 --job login sessionToken=s3cr3t loggedIn:=true\n"
-        "echo '{\"loggedIn\": true}' | bucketctl set --device phone-1 --job login -",
-        "commands.buckets:set_keys", notes=SET_NOTES,
+        "bucketctl set phone-1/login sessionToken=s3cr3t loggedIn:=true\n"
+        "bucketctl set phone-1/login sessionToken=@token.txt storage:=@state.json\n"
+        "echo '{\"loggedIn\": true}' | bucketctl set phone-1/login -",
+        "commands.buckets:set_keys", notes=SET_NOTES, bucket=ASSIGNMENTS,
     ),
     Command(
         "status", "", "show the status of the daemon",
-        (Option("settings", "", "only the settings in force, each with its source"), *DAEMON),
-        "bucketctl status\nbucketctl status --settings", "commands.overview:status", most=0,
+        (
+            Option("settings", "", "only the settings in force, each with its source"),
+            Option("verbose", "", "all that the daemon tells", short="v"),
+            *DAEMON,
+        ),
+        "bucketctl status\nbucketctl status -v\nbucketctl status --settings",
+        "commands.status:status", most=0,
     ),
     Command(
         "types", "AUTOMATION", "write the types of an automation's bucket for an editor",
@@ -285,7 +367,7 @@ COMMANDS = (
             Option("output", "FILE", "write there (else to standard output)"),
             Option("check", "FILE", "exit status 1 if this file is out of date; write nothing"),
             Option("watch", "", "keep the file of --output up to date with the schema"),
-            *DAEMON[:2],
+            *REACH,
         ),
         "bucketctl types login --lang typescript --output login.bucket.d.ts\n"
         "bucketctl types login --lang python --output login_bucket.py --watch\n"
@@ -294,6 +376,6 @@ COMMANDS = (
     ),
     Command(
         "unset", "KEY…", "remove keys, keep all others", TARGET + REVEAL + GUARD + QUIET,
-        "bucketctl unset --device phone-1 --job login sessionToken", "commands.buckets:unset", 1,
+        "bucketctl unset phone-1/login sessionToken", "commands.buckets:unset", 1, bucket=FREE,
     ),
 )  # fmt: skip
