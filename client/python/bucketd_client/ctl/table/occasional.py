@@ -136,17 +136,6 @@ BACKUP is one directory that bucketctl backup has written; its checksums are com
 in it are stored with the revisions (or later ones), times and automations that they had; then its
 schemas are set. All others stay, and a second run changes nothing. The command asks first; scripts
 use --yes. Exit status: that of the first bucket that was refused."""
-SCHEMA_MIGRATE_NOTES = """\
-Each bucket is changed by a JSON Patch (RFC 6902), or by CMD: a command of the shell that gets the
-bucket as JSON on standard input and prints the new one, with BUCKETD_DEVICE and BUCKETD_JOB in its
-environment. First all new states are computed, and the daemon checks them by NEW.json; if one
-bucket is refused, nothing is changed. Then the command asks; scripts use --yes. It writes a backup
-(lines of bucketctl export, mode 0600) and beside it a record of what is changed (FILE.state), sets
-a schema that allows the old and the new form, changes bucket by bucket with If-Match, and sets
-NEW.json. After an interruption the same command continues, and changes no bucket twice. A bucket
-that is created meanwhile is changed if NEW.json refuses it. Values that a schema marks as secret
-are shown as ••••. Exit status 5: NEW.json refuses a bucket; 6: others change a bucket all the time;
-1: another refusal, or a bucket could not be read and was left alone."""
 SWEEP_NOTES = """\
 N is a whole number of days, from 1 to 36525. Removed buckets go into the trash, from where
 bucketctl trash restore brings them back, unless --no-trash is given. A bucket that is written
@@ -346,22 +335,6 @@ COMMANDS = (
         "bucketctl restore /srv/backups/bucketd/20261130T052619Z --dry-run\n"
         "bucketctl restore /srv/backups/bucketd/20261130T052619Z", "commands.backup:restore", 1, 1,
         notes=RESTORE_NOTES,
-    ),
-    Command(
-        "schema migrate", "AUTOMATION",
-        "change the buckets of an automation along with its schema",
-        (
-            Option("to", "NEW.json", "the new schema, in either form"),
-            Option("patch", "OPS.json", "change each bucket by this JSON Patch"),
-            Option("run", "CMD", "change each bucket by this command"),
-            Option("run-timeout", "SECONDS", "how long CMD may take for one bucket (60)"),
-            Option("backup", "FILE", "write the old buckets to FILE (else named after the schema)"),
-            *SURE, *SILENT, *CALLS,
-        ),
-        "bucketctl schema migrate login --to login-2.json --patch rename.json --dry-run\n"
-        "bucketctl schema migrate login --to login-2.json \\\n"
-        "    --run 'jq \".token = .sessionToken | del(.sessionToken)\"'",
-        "schema_migration.migration:migrate", 1, 1, notes=SCHEMA_MIGRATE_NOTES,
     ),
     Command(
         "sweep", "", "remove buckets that were not written for long",
