@@ -13,6 +13,7 @@ from . import logs, process, startup
 from .api.access import Operators
 from .api.handlers.contexts import sweep
 from .api.services import Services
+from .core.backup_record import BackupRecord
 from .core.buckets import Buckets
 from .core.clock_record import ClockRecord
 from .core.contexts import Contexts
@@ -126,6 +127,7 @@ class Daemon:
             self._schemas,
             ReplicatedSchemas(self._schemas, shared) if shared else LocalSchemas(self._schemas),
             self._retention,
+            BackupRecord(root),
             self._trash,
             operators(settings),
             limits.body_timeout_seconds,

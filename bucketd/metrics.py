@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,11 @@ GAUGES = (
         "store.journal_damaged",
     ),
     ("bucketd_schemas", "Schemas in force.", "schemas.count"),
+    (
+        "bucketd_last_backup_timestamp_seconds",
+        "Unix time of the last complete backup, by bucketctl backup.",
+        "backup.at",
+    ),
 )
 COUNTERS = (
     ("bucketd_commits_total", "Changes made durable.", "store.commits"),
@@ -118,6 +124,8 @@ class Collector:
         found: Any = self.status
         for part in path.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
+        if isinstance(found, str):
+            return datetime.fromisoformat(found).timestamp()
         return None if found is None else float(found)
 
 

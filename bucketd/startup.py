@@ -29,7 +29,7 @@ class StartError(Exception):
 # A directory with no other entries belongs to bucketd alone, so its mode may be changed to 0700.
 _OURS = {
     *("devices", "history", "journal", "quarantine", "schemas", "trash"),
-    *("clock.json", "write.lock", "daemon.lock", "lost+found"),
+    *("backup.json", "clock.json", "write.lock", "daemon.lock", "lost+found"),
 }
 
 

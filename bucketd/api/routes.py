@@ -9,7 +9,18 @@ from dataclasses import dataclass
 
 from ..errors import MethodNotAllowed, NotFound
 from . import access
-from .handlers import buckets, contexts, events, history, holds, schemas, status, trash
+from .handlers import (
+    backup,
+    buckets,
+    contexts,
+    events,
+    history,
+    holds,
+    quarantine,
+    schemas,
+    status,
+    trash,
+)
 from .headers import JSON, JSON_PATCH, MERGE_PATCH
 from .request import Handler
 from .target import decode
@@ -66,6 +77,7 @@ ROUTES = (
     Route("/healthz", "GET", ANYONE, status.health),
     Route("/metrics", "GET", OPERATOR, status.metrics, speaks_json=False),
     Route("/readyz", "GET", ANYONE, status.ready),
+    Route("/v1/backup", "PUT", OPERATOR, backup.record, accepts=_DOCUMENT),
     Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key mask trash"),
     Route("/v1/bucket", "GET", JOB, buckets.read, _READ),
     Route("/v1/bucket", "PATCH", JOB, buckets.patch, "mask", _PATCHES),
@@ -170,6 +182,9 @@ ROUTES = (
     Route("/v1/holds", "GET", OPERATOR, holds.list_all, "device job"),
     Route("/v1/holds/{id}", "DELETE", OPERATOR, holds.end),
     Route("/v1/openapi.json", "GET", ANYONE, status.openapi),
+    Route("/v1/quarantine", "GET", OPERATOR, quarantine.list_all),
+    Route("/v1/quarantine/{id}", "DELETE", OPERATOR, quarantine.drop),
+    Route("/v1/quarantine/{id}", "GET", OPERATOR, quarantine.read),
     Route("/v1/schemas", "GET", OPERATOR, schemas.list_all),
     Route("/v1/schemas/{automation}", "DELETE", OPERATOR, schemas.remove),
     Route("/v1/schemas/{automation}", "GET", OPERATOR, schemas.read),

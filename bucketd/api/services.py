@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.backup_record import BackupRecord
 from ..core.buckets import Buckets
 from ..core.contexts import Contexts
 from ..core.events import Hub
@@ -29,6 +30,7 @@ class Services:
     schemas: Registry
     schema_writer: SchemaWriter
     retention: Retention
+    backups: BackupRecord
     trash: Trash
     operators: Operators
     body_timeout: float

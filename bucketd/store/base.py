@@ -151,6 +151,32 @@ class HoldStore(Protocol):
         """Return once the queue has all entries of all hosts, as of now."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """An entry of the quarantine; ``kind`` is file, directory or other, ``kept_at`` since when."""
+
+    id: str
+    kind: str
+    size: int
+    kept_at: str | None
+
+
+class Quarantine(Protocol):
+    """What the store found damaged or in its way, kept unchanged for people.
+
+    Call from a worker thread; each method raises ``BucketdError``.
+    """
+
+    def entries(self) -> list[KeptFile]:
+        """Return all entries, the newest first."""
+
+    def read(self, name: str) -> tuple[KeptFile, bytes]:
+        """Return a file and its content; raise NotFound, or TooLarge for a very large one."""
+
+    def drop(self, name: str) -> None:
+        """Remove an entry for good; raise NotFound."""
+
+
 class TrashPage(NamedTuple):
     """Some deleted buckets, the newest first, and the cursor of the next page (None at the end).
 
@@ -274,6 +300,10 @@ class Store(Protocol):
 
     def shared_schemas(self) -> SharedSchemas | None:
         """Return the schemas that the hosts of this store share; None for a store of one host."""
+
+    @property
+    def quarantine(self) -> Quarantine | None:
+        """Return the quarantine; None for a store that keeps no files."""
 
     async def run_background(self, stop: asyncio.Event) -> None:
         """Run the store's background work until ``stop``."""

@@ -54,7 +54,8 @@ def test_nothing_begins_with_a_stray_request() -> None:
 
 
 def test_the_recorded_sessions_show_every_command() -> None:
-    text = (REPO / "docs" / "bucketctl.md").read_text()
+    pages = ("bucketctl.md", "operator.md")
+    text = "".join((REPO / "docs" / name).read_text() for name in pages)
     missing = {c.name for c in every() if not re.search(rf"bucketctl {c.name}\b", text)}
     assert missing == set()
     shown = re.findall(r"^\$ bucketctl (\w+)", text, re.M)

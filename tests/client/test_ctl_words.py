@@ -9,9 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from bucketd_client.ctl import help
 from bucketd_client.ctl.help import GROUPS, group_of
 from bucketd_client.ctl.suggestions import REMOVING, RISKY, SYNONYMS
 from bucketd_client.ctl.table.all import every
+from bucketd_client.ctl.table.daily import Command
 from ctl_shell import CTL, Shell, read_terminal
 from harness import Daemon
 
@@ -222,6 +224,15 @@ def test_each_command_is_in_a_group(ctl: Shell) -> None:
         assert text.count(f"\n  {command.name} ") == 1
         assert group_of(command) in GROUPS
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("command", every(), ids=lambda command: command.name)
+def test_help_fits_a_terminal(command: Command) -> None:
+    for text in (help.page(command), help.overview()):
+        shown = help.fitted(text, 80)
+        examples = shown.partition("\nexamples:")[0].partition("\nexample:")[0]
+        assert max(map(len, examples.splitlines())) <= 80
+        assert shown.split() == text.split()
 
 
 def test_help_for_programs(ctl: Shell) -> None:

@@ -50,6 +50,11 @@ class ShardedStore:
         self.histograms: dict[str, Histogram] = {}
         self.stalled_seconds = 0.0
 
+    @property
+    def quarantine(self) -> None:
+        """Return None, since values that are damaged stay in the cluster."""
+        return None
+
     def shared_schemas(self) -> EtcdSchemas:
         """Return the schemas, all of which are in the first shard."""
         return self._stores[0].shared_schemas()

@@ -68,6 +68,11 @@ class EtcdStore:
     def subscribe(self, subscriber: Subscriber) -> None:
         self._watch.subscribe(StaleCacheUpdater(subscriber, self._stale_cache))
 
+    @property
+    def quarantine(self) -> None:
+        """Return None, since values that are damaged stay in the cluster."""
+        return None
+
     def shared_schemas(self) -> EtcdSchemas:
         return self._schemas
 

@@ -175,6 +175,9 @@ def _read_cursor(cursor: str | None) -> tuple[str, str | None]:
     return device, behind
 
 
+_HOW = "look at it (bucketctl quarantine show), then remove it (bucketctl quarantine drop)"
+
+
 class Counts:
     """Count buckets and devices; counting takes at most a twentieth of the time."""
 
@@ -221,7 +224,7 @@ class Counts:
             devices += of_jobs > 0 or own
             jobs += of_jobs
             device_buckets += own
-        problems += [f"{path} is kept; look at it, then remove it" for path in kept]
+        problems += [f"{path} is kept; {_HOW}" for path in kept]
         if len(problems) > MAX_PROBLEMS:
             problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more"]
         return {

@@ -35,6 +35,7 @@ from .history_files import HistoryFiles
 from .holds import LocalHolds
 from .journal import Journal
 from .local_trash import LocalTrash
+from .quarantine import FileQuarantine
 from .records import EventId
 from .trash import Trash
 
@@ -306,6 +307,10 @@ class FileStore:
         """The reason why writes are refused now; None if they are not."""
         problem = self._committer.problem
         return problem.message if problem else None
+
+    @property
+    def quarantine(self) -> FileQuarantine:
+        return FileQuarantine(self._root)
 
     def shared_schemas(self) -> SharedSchemas | None:
         return None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from itertools import groupby
+from textwrap import wrap
 from typing import Any
 
+from . import output
 from .parser import usage
 from .table.all import every
 from .table.daily import Command, Option
@@ -18,15 +22,20 @@ GROUPS = {
     "look": ("what is there", ("list", "usage", "status", "grep", "diff", "history", "console")),
     "mend": ("what went wrong", ("undo", "trash", "doctor", "quarantine", "device", "sweep")),
     "schemas": ("what a bucket may hold", ("schema", "types")),
-    "operate": ("many buckets, and scripts", ("export", "import", "apply", "migrate", "api")),
+    "operate": (
+        "many buckets, and scripts",
+        ("backup", "restore", "export", "import", "apply", "migrate", "api"),
+    ),
 }
 LAST = "operate"
 OUTPUT = """\
--o json prints what a pipe gets, also on a terminal; -o ndjson prints one row, or value, per line;
--o tsv prints the columns of a table without heads, with sizes in bytes and times as the daemon
-writes them; a tab, line break or backslash in a value is \\t, \\n or \\\\. -o table prints what a
-terminal shows, also into a pipe. Colours: never with NO_COLOR, in pipes, too, with CLICOLOR_FORCE.
-With --json a refusal is JSON on standard output, too: {"success": false, "error", "code"}."""
+A terminal gets words and tables, a pipe JSON. -o table prints the former into a pipe, too, and
+-o json the latter on a terminal; -o ndjson prints one row or value per line; -o tsv separates the
+columns by tabs, without heads, with sizes in bytes, times as the daemon has them, and \\t, \\n and
+\\\\ in place of a tab, a line break and a backslash. There are colours on a terminal, never with
+NO_COLOR, and everywhere with CLICOLOR_FORCE=1. With --json a refusal is JSON, too, on standard
+output: {"success": false, "error", "code", "details"}. Remarks for people appear on standard error
+only where that is a terminal, and never with -q."""
 NAMING = """\
 Inside `bucketctl run` a command finds its bucket by itself; elsewhere name the bucket first:
 DEVICE/JOB, or DEVICE/ for the device bucket; -d DEVICE -j JOB if a name has a slash.
@@ -94,6 +103,29 @@ def page(command: Command, as_json: bool = False) -> str:
     examples = command.example.split("\n")
     lines += ["example:" if len(examples) == 1 else "examples:"]
     return "\n".join([*lines, *(f"  {example}" for example in examples)])
+
+
+def show(text: str) -> None:
+    """Write a help text; on a terminal its lines are as long as that is wide."""
+    wide = output.columns()
+    output.write(fitted(text, wide) if wide else text)
+
+
+def fitted(text: str, wide: int) -> str:
+    """Return a help text in lines of at most ``wide`` columns."""
+    lines: list[str] = []
+    for is_indented, group in groupby(text.split("\n"), lambda line: line[:2] in ("  ", "")):
+        if not is_indented:
+            lines += wrap(" ".join(group), wide, break_on_hyphens=False)
+            continue
+        for line in group:
+            # The second column stays where it is.
+            column = re.match(r"  \S.*?\s{2,}(?=\S)", line)
+            indent = " " * len(column[0]) if column else "    "
+            lines += wrap(
+                line, wide, subsequent_indent=indent, drop_whitespace=True, break_on_hyphens=False
+            ) or [""]
+    return "\n".join(lines)
 
 
 def family(word: str, commands: list[Command]) -> str:

@@ -70,8 +70,13 @@ def read_object(name: str) -> dict[str, Any]:
     return value
 
 
-def data_and_words(options: Options) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the data of ``--data`` or ``-`` (None for neither), and the other words."""
+def data_and_words(
+    options: Options, kind: type[dict[str, Any]] | type[list[Any]] = dict
+) -> tuple[Any, list[str]]:
+    """Return the data of ``--data`` or ``-`` (None for neither), and the other words.
+
+    Raises Usage for data that is not of this ``kind``.
+    """
     words = [word for word in options.arguments if word != "-"]
     dashes, text = len(options.arguments) - len(words), options.get("data")
     if dashes + (text is not None) > 1:
@@ -82,8 +87,11 @@ def data_and_words(options: Options) -> tuple[dict[str, Any] | None, list[str]]:
         return None, words
     else:
         value = parse_json(text, "the data", lambda: _quoting_hint(text, f"--data '{EXAMPLE}'"))
-    if not isinstance(value, dict):
-        raise Usage("cannot use the data: it must be a JSON object, such as '{\"loggedIn\": true}'")
+    if not isinstance(value, kind):
+        what = "object, such as '{\"loggedIn\": true}'"
+        if kind is list:
+            what = 'array of operations, such as \'[{"op": "remove", "path": "/a"}]\''
+        raise Usage(f"cannot use the data: it must be a JSON {what}")
     return value, words
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
     from .._api import Reply
+    from .tables import Cell
 
     Columns = dict[str, Callable[[dict[str, Any]], str]]
 
@@ -31,7 +32,7 @@ MAX_WARNINGS = 20
 changed = False
 # The form that -o asks for; empty: that of a terminal there, JSON elsewhere.
 form = ""
-# Whether -q asks for no remarks.
+# Whether -q asks for nothing on standard output, and for no remarks.
 quiet = False
 FORMS = ("table", "json", "ndjson", "tsv")
 # A bucket that was not written for so long is shown as stale.
@@ -43,20 +44,6 @@ class Unwritten(Exception):
     """Writing to standard output failed; the message says why."""
 
 
-class Cell(str):
-    """A text of a table, with the value that it shows, its colour, and its alignment."""
-
-    raw: object
-    colour: str
-    right: bool
-
-    @classmethod
-    def of(cls, text: str, raw: object, colour: str = "", right: bool = False) -> Cell:
-        cell = cls(text)
-        cell.raw, cell.colour, cell.right = raw, colour, right
-        return cell
-
-
 def on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
@@ -66,6 +53,14 @@ def into_pipe() -> bool:
     import stat
 
     return sys.stdout is not None and stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+
+
+def columns() -> int:
+    """Return how wide the terminal is; 0 if it is not known, or there is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns if on_terminal() else 0
+    except OSError:
+        return 0
 
 
 def for_people() -> bool:
@@ -127,6 +122,8 @@ def write(text: str) -> None:
 
 def put(data: bytes, flush: bool = False) -> None:
     """Write bytes as they are. Raises Unwritten, or BrokenPipeError where the reader has gone."""
+    if quiet:
+        return
     if sys.stdout is None:
         raise Unwritten("it is closed")
     try:
@@ -249,20 +246,28 @@ def _is_harmless(char: str) -> bool:
 
 def name(value: str | None, absent: str = "-") -> Cell:
     """Return a name that may be absent."""
+    from .tables import Cell
+
     return Cell.of(value or absent, value or None)
 
 
 def job(value: str | None) -> Cell:
     """Return the name of a job; without one it is the bucket of the device."""
+    from .tables import Cell
+
     return Cell.of("(device)" if value is None else value, value)
 
 
 def number(count: int) -> Cell:
+    from .tables import Cell
+
     return Cell.of(str(count), count, right=True)
 
 
 def size(count: int) -> Cell:
     """Return a number of bytes as people read it: 14 B, 1.4 KiB, 230 MiB."""
+    from .tables import Cell
+
     if count < 1024:
         return Cell.of(f"{count} B", count, right=True)
     value = float(count)
@@ -279,6 +284,8 @@ def age(timestamp: str | None, stale_days: float | None = None) -> Cell:
 
     After ``stale_days`` it has a colour.
     """
+    from .tables import Cell
+
     if not timestamp:
         return Cell.of("-", None)
     from datetime import datetime, timezone

@@ -11,7 +11,7 @@ from .table.daily import Command
 
 # What other programs call these commands. What means to remove has no place here.
 SYNONYMS = {
-    "add": "set", "backup": "export", "cat": "get", "check": "doctor", "compare": "diff",
+    "add": "set", "cat": "get", "check": "doctor", "compare": "diff",
     "config": "status --settings", "contexts": "context list", "describe": "get",
     "devices": "usage", "df": "usage", "dump": "export", "du": "usage", "env": "run",
     "exec": "run", "find": "list", "fetch": "get", "follow": "watch", "health": "doctor",
@@ -19,10 +19,11 @@ SYNONYMS = {
     "keys": "get", "load": "import", "lock": "run --hold", "locks": "hold list",
     "log": "history", "ls": "list", "merge": "set", "monitor": "watch", "mv": "device rename",
     "nano": "edit", "ping": "doctor", "poll": "wait", "ps": "hold list", "put": "replace",
-    "read": "get", "recover": "undo", "rename": "device rename", "restore": "undo",
+    "read": "get", "recover": "undo", "rename": "device rename",
     "revert": "undo", "rollback": "undo", "run-as": "run", "save": "export",
-    "schemas": "schema list", "settings": "status --settings", "show": "get", "start": "run",
-    "stats": "status", "subscribe": "watch", "tail": "watch", "token": "context create",
+    "schemas": "schema list", "search": "grep", "settings": "status --settings", "show": "get",
+    "start": "run", "stats": "status", "subscribe": "watch", "tail": "watch",
+    "token": "context create",
     "until": "wait", "update": "set", "validate": "schema check", "version": "--version",
     "vi": "edit", "vim": "edit", "write": "set",
 }  # fmt: skip

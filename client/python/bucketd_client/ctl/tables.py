@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .. import _json
 from . import colours, output
-from .output import Cell
+
+
+class Cell(str):
+    """A text of a table, with the value that it shows, its colour, and its alignment."""
+
+    raw: object
+    colour: str
+    right: bool
+
+    @classmethod
+    def of(cls, text: str, raw: object, colour: str = "", right: bool = False) -> Cell:
+        cell = cls(text)
+        cell.raw, cell.colour, cell.right = raw, colour, right
+        return cell
+
 
 # No column is shortened to less, however narrow the terminal is.
 MIN_WIDTH = 8
@@ -59,11 +71,10 @@ def _shown(value: Any) -> str:
 def _table(headers: list[str], rows: list[list[str]]) -> list[str]:
     texts = [[output.plain(cell) for cell in row] for row in rows]
     is_right = [isinstance(cell, Cell) and cell.right for cell in rows[0]]
-    on_terminal = output.on_terminal()
-    if on_terminal and headers[0] == GROUPED:
+    if output.on_terminal() and headers[0] == GROUPED:
         _show_once(texts)
     widths = [max(map(width, column)) for column in zip(headers, *texts)]
-    if on_terminal and (room := _terminal_width()):
+    if room := output.columns():
         _fit(
             widths,
             room,
@@ -102,14 +113,6 @@ def _fit(widths: list[int], room: int, texts: list[list[str]], may_shrink: list[
 def _total(widths: list[int]) -> int:
     shown = [wide for wide in widths if wide]
     return sum(shown) + 2 * (len(shown) - 1)
-
-
-def _terminal_width() -> int:
-    """Return the columns of the terminal; 0 if they are not known."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns
-    except OSError:
-        return 0
 
 
 def _line(

@@ -70,7 +70,8 @@ def apply(options: Options) -> int:
     if todo and not options.has("dry-run"):
         prompts.ask(options, f"make {prompts.counted(len(todo), 'change')}")
         _do_all(session, todo)
-        output.warn(f"{prompts.counted(len(todo), 'change')} made")
+        if not output.quiet:
+            output.warn(f"{prompts.counted(len(todo), 'change')} made")
     return 0
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ... import _api, _context
-from ..._errors import InvalidRequest
-from .. import output
+from ..._errors import InvalidRequest, NotFound
+from .. import output, prompts
+from ..filters import Filters
 from ..parser import Usage
+from ..prompts import counted
 from ..session import Session, Shown, seconds
 from ..table.daily import Options
 
@@ -74,6 +78,10 @@ COLUMNS: output.Columns = {
 
 
 def revoke(options: Options) -> int:
+    if options.has("device"):
+        return _revoke_all(options)
+    if not options.arguments or options.has("job") or options.has("dry-run"):
+        raise Usage("cannot revoke: give the ID of a context, or --device D (and --job J)")
     context_id = options.arguments[0]
     try:
         reply = Session(options).call("DELETE", f"/v1/contexts/{_context.escape(context_id)}")
@@ -82,4 +90,26 @@ def revoke(options: Options) -> int:
     if options.has("json") or not output.for_people():
         return output.show_answer(reply)
     output.write(f"context {output.plain(context_id)} revoked")
+    return 0
+
+
+def _revoke_all(options: Options) -> int:
+    """End all contexts of the devices, and jobs, that are named or match."""
+    if options.arguments or options.has("curl"):
+        raise Usage("cannot revoke by --device with an ID or with --curl; leave that out")
+    session = Session(options)
+    names = Filters(session)
+    rows = session.call("GET", "/v1/contexts").members["contexts"]
+    wanted = [row for row in rows if names.select(row)]
+    if options.has("dry-run"):
+        return output.show_rows(wanted, COLUMNS, "no contexts")
+    if wanted:
+        prompts.ask(options, f"revoke {counted(len(wanted), 'context')}")
+    for row in wanted:
+        # One that has expired meanwhile is gone as well.
+        with suppress(NotFound):
+            session.call("DELETE", f"/v1/contexts/{row['id']}")
+    if options.has("json") or not output.for_people():
+        return output.show({"revoked": len(wanted)})
+    output.write(f"{counted(len(wanted), 'context')} revoked")
     return 0

@@ -13,7 +13,6 @@ from ..._sync_watch import everything
 from ..._watch_session import Watching
 from .. import durations, json_diff, output, selection
 from ..inputs import parse_json
-from ..parser import Usage
 from ..selection import ABSENT
 from ..session import Session
 from ..table.daily import Options
@@ -24,8 +23,6 @@ class Elapsed(Exception):
 
 
 def wait(options: Options) -> int:
-    if options.has("quiet") and options.has("json"):
-        raise Usage("cannot use --quiet with --json: one prints nothing, the other the response")
     key, wanted = _condition(options.arguments[0])
     limit = options.get("for")
     seconds = None if limit is None else durations.seconds(limit, "for")
@@ -38,8 +35,7 @@ def wait(options: Options) -> int:
         raise error(
             "not_found", f"cannot see {key!r} so within {limit}: the bucket {what}"
         ) from None
-    if not options.has("quiet"):
-        _show(session, key, change, value)
+    _show(session, key, change, value)
     return 0
 
 

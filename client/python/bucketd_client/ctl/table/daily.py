@@ -1,6 +1,7 @@
 """The table of daily commands: their options, their help, and the place of their code.
 
-The other commands are in ``occasional``, so that a start does not load them; ``all`` has both.
+The others are in ``occasional`` and ``schemas``, so that a start does not load them; ``all`` has
+all commands.
 """
 
 from __future__ import annotations
@@ -132,23 +133,6 @@ FILTER = (
     Option("automation", "A", "only of this automation; a name or a pattern", short="a"),
     Option("limit", "N", "at most N"),
 )
-SCHEMA_NOTES = """\
-FILE is a JSON Schema (2020-12), or the field form: {"fields": [{"name", "type", …}]};
-- reads standard input. "secret": true in a field ("writeOnly": true in JSON Schema) marks a secret,
-which a terminal shows as ••••."""
-SCHEMA_SET_TOLERATE = """
-With --tolerate, violations that stand in stored buckets do not refuse a write which leaves those
-values as they are; they are told as warnings. A later schema set without --tolerate ends that."""
-SCHEMA_CHECK_STATUS = """
-Exit status 5: there are some; 1: a stored bucket could not be read, so it was not checked."""
-SCHEMA_SET_STATUS = """
-Exit status 5: stored buckets violate it, and it is not set; 1: it is set, but a stored bucket
-could not be read, so it was not checked."""
-TYPES_NOTES = """\
-TypeScript: a .d.ts that types agent.utils.bucket without a cast. Python: a module with the bucket's
-TypedDict, that of the data of set, and Bucket, AsyncBucket, agent and async_agent typed by them.
-What the types cannot express is named on standard error, and they are wider there. With --watch the
-file is written again whenever the schema changes, until Ctrl-C."""
 TTL = (Option("ttl", "SECONDS", "how long the context lives (the daemon's default: a day)"),)
 HOLD = (
     Option("hold", "WHAT", "hold the job or the device while the command runs: job or device"),
@@ -163,11 +147,13 @@ SURE = (
     Option("dry-run", "", "show what would be done, and do nothing"),
     Option("yes", "", "do not ask"),
 )
+NO_TRASH = (Option("no-trash", "", "delete for good, and not into the trash"),)
 CLEAR_NOTES = """\
-On a terminal clear asks before it removes a device bucket that only a left-out --job names; DEVICE/
-names it without a question. With --all the names may be patterns: *, ?, [a-z] ([*] is a star);
-without names all buckets are cleared, device buckets too. The command asks first; scripts use
---yes."""
+What is cleared goes into the trash, and bucketctl trash restore brings it back: a terminal is told
+how. On a terminal clear asks before it removes a device bucket that only a left-out --job names;
+DEVICE/ names it without a question. With --all the names may be patterns: *, ?, [a-z] ([*] is a
+star); without names all buckets are cleared, device buckets too. The command asks first; scripts
+use --yes."""
 
 SET_NOTES = """\
 KEY ends at the first = of the word; a string follows = and JSON follows :=. So a key may contain
@@ -183,14 +169,26 @@ it prints an object with those that exist. A KEY that begins with a slash, and i
 is a JSON Pointer to a value inside: /lastItem/id. In a job context every argument is a KEY. A
 bucket that was never written is {}. On a terminal a secret is shown as •••• unless --reveal is
 given; a pipe or file receives its value."""
+PATCH_NOTES = """\
+A JSON Merge Patch (RFC 7396) is merged into objects at every depth, and null removes a key. A JSON
+Patch is applied whole or not at all: it is refused, with exit status 1, if a path is missing or a
+test operation fails."""
 LIST_NOTES = """\
 A pattern contains *, ? or [a-z]; [*] is a star. Device buckets have no job to match. If standard
 output is not a terminal, list prints one JSON array, with one bucket per line (bucketctl list |
 jq '.[].job'). The table says by whom a bucket or its device is held (elsewhere: bucketctl hold
-list). Exit status 1: an entry could not be read; it is named on standard error."""
+list). --where compares a key, or a JSON Pointer (/lastItem/id), by = != < <= > >=; KEY alone: the
+bucket has it. VALUE is a string or JSON; a key that is absent is unequal to all. The columns are
+device, job, automation, revision, size, updated, held, and /KEY or any JSON Pointer; with JSON
+they are the members. Sizes, revisions and times are sorted with the largest first. A terminal
+shows secrets as ••••, which are equal to no value, unless --reveal is given. Exit status 1: an
+entry could not be read; it is named on standard error."""
 CONTEXTS_NOTES = """\
 If standard output is not a terminal, the command prints one JSON array, with one context per line
 (bucketctl context list | jq '.[].id')."""
+REVOKE_NOTES = """\
+A running command loses its bucket with its context. With --device the command asks first; scripts
+use --yes."""
 NO_JOB = """\
 Without --job the context opens only the device bucket: a request for the bucket of a job fails
 with no_job_context."""
@@ -214,7 +212,7 @@ COMMANDS = (
         (
             *TARGET, *GUARD, *QUIET,
             Option("all", "", "every bucket that --device, --job and --automation match"),
-            *SURE,
+            *NO_TRASH, *SURE,
         ),
         "bucketctl clear phone-1/login\n"
         "bucketctl clear --all --device 'emulator-*' --dry-run", "commands.buckets:clear", most=0,
@@ -232,8 +230,15 @@ COMMANDS = (
         "bucketctl context list", "commands.contexts:show", most=0, notes=CONTEXTS_NOTES,
     ),
     Command(
-        "context revoke", "ID", "end a context now", DAEMON,
-        "bucketctl context revoke 44ac2528550b93f9", "commands.contexts:revoke", 1, 1,
+        "context revoke", "[ID]", "end a context now, or all of a device",
+        (
+            Option("device", "D", "all contexts of this device; a name or a pattern", short="d"),
+            Option("job", "J", "only those of this job; a name or a pattern", short="j"),
+            *SURE, *SILENT, *DAEMON,
+        ),
+        "bucketctl context revoke 44ac2528550b93f9\n"
+        "bucketctl context revoke --device phone-1 --job login", "commands.contexts:revoke",
+        most=1, notes=REVOKE_NOTES,
     ),
     Command(
         "get", "[KEY…]", "print the bucket, the value of one key, or several keys",
@@ -241,18 +246,40 @@ COMMANDS = (
             *TARGET, *REVEAL, *RAW,
             Option("default", "JSON", "with one KEY: print this if the bucket has no such key"),
             Option("defaults", "", "add the defaults of its schema for keys that it lacks"),
-            Option("quiet", "", "with one KEY: only tell by the exit status if it is", short="q"),
+            Option("quiet", "", "with one KEY: only the exit status tells if it exists", short="q"),
         ),
         "bucketctl get phone-1/login\n"
         "token=$(bucketctl get phone-1/login sessionToken -r)\n"
-        "bucketctl get phone-1/login /lastItem/id --default null", "commands.buckets:get",
+        "bucketctl get phone-1/login /lastItem/id --default null", "commands.get:get",
         notes=GET_NOTES, bucket=FREE,
     ),
     Command(
-        "list", "", "list all stored buckets", FILTER + DAEMON,
-        "bucketctl list --device phone-1\n"
-        "bucketctl list --device 'phone-*' --job 'log[io]*'", "commands.overview:show",
+        "list", "", "list all stored buckets",
+        (
+            *FILTER,
+            Option("where", "KEY=VALUE", "only where a value is so (may be repeated)", True),
+            Option("stale", "DURATION", "only those that were not written for so long: 90s, 2d"),
+            Option("sort", "COLUMN", "sort by a column or a value; -COLUMN turns it round"),
+            Option("columns", "NAMES", "show these columns, separated by commas; /KEY: a value"),
+            *REVEAL, *DAEMON,
+        ),
+        "bucketctl list --device 'phone-*' --job 'log[io]*'\n"
+        "bucketctl list --where loggedIn=false --stale 2d\n"
+        "bucketctl list --sort size --columns device,job,size,/lastItem/id",
+        "commands.overview:show",
         most=0, notes=LIST_NOTES,
+    ),
+    Command(
+        "patch", "[-]", "change the bucket by a JSON Merge Patch, or a JSON Patch",
+        (
+            Option("json-patch", "", "the data is a JSON Patch (RFC 6902): an array of operations"),
+            *TARGET, *REVEAL, *GUARD, *QUIET,
+            Option("data", "JSON", "the patch; - reads it from standard input"),
+        ),
+        "echo '{\"user\": {\"name\": \"ada\", \"old\": null}}' | bucketctl patch phone-1/login -\n"
+        "bucketctl patch phone-1/login --json-patch \\\n"
+        "    --data '[{\"op\": \"add\", \"path\": \"/log/-\", \"value\": 1}]'",
+        "commands.buckets:patch", most=1, notes=PATCH_NOTES, bucket=ALWAYS,
     ),
     Command(
         "replace", "[-]", "replace the whole bucket", TARGET + REVEAL + GUARD + QUIET + DATA,
@@ -267,35 +294,6 @@ COMMANDS = (
         "bucketctl run -d phone-1 -j daily --hold device --wait 0 -- ./daily.sh",
         "commands.run:run", 1,
         notes=RUN_NOTES, bucket=ALWAYS,
-    ),
-    Command(
-        "schema check", "AUTOMATION FILE",
-        "show which stored buckets a schema would refuse, and change nothing", DAEMON,
-        "bucketctl schema check login login.json", "commands.schemas:check", 2, 2,
-        notes=SCHEMA_NOTES + SCHEMA_CHECK_STATUS,
-    ),
-    Command(
-        "schema get", "AUTOMATION", "print a schema as it was given", DAEMON,
-        "bucketctl schema get login > login.json", "commands.schemas:get", 1, 1,
-    ),
-    Command(
-        "schema list", "", "list all schemas, and their problems", DAEMON,
-        "bucketctl schema list", "commands.schemas:show", most=0,
-    ),
-    Command(
-        "schema remove", "AUTOMATION", "remove a schema that was set by command", DAEMON,
-        "bucketctl schema remove login", "commands.schemas:remove", 1, 1,
-    ),
-    Command(
-        "schema set", "AUTOMATION FILE", "set the schema of an automation's buckets",
-        (
-            Option("force", "", "also if stored buckets violate it"),
-            Option("tolerate", "", "also then, and refuse later only what a write makes worse"),
-            *DAEMON,
-        ),
-        "bucketctl schema set login login.json\n"
-        "bucketctl schema set login login.json --tolerate", "commands.schemas:put", 2, 2,
-        notes=SCHEMA_NOTES + SCHEMA_SET_TOLERATE + SCHEMA_SET_STATUS,
     ),
     Command(
         "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",
@@ -317,20 +315,6 @@ COMMANDS = (
         ),
         "bucketctl status\nbucketctl status -v\nbucketctl status --settings",
         "commands.status:status", most=0,
-    ),
-    Command(
-        "types", "AUTOMATION", "write the types of an automation's bucket for an editor",
-        (
-            Option("lang", "LANGUAGE", "typescript or python"),
-            Option("output", "FILE", "write there (else to standard output)"),
-            Option("check", "FILE", "exit status 1 if this file is out of date; write nothing"),
-            Option("watch", "", "keep the file of --output up to date with the schema"),
-            *REACH,
-        ),
-        "bucketctl types login --lang typescript --output login.bucket.d.ts\n"
-        "bucketctl types login --lang python --output login_bucket.py --watch\n"
-        "bucketctl types login --lang python --check login_bucket.py", "commands.types:types", 1, 1,
-        notes=TYPES_NOTES,
     ),
     Command(
         "unset", "KEY…", "remove keys, keep all others", TARGET + REVEAL + GUARD + QUIET,
