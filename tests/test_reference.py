@@ -7,7 +7,7 @@ import sys
 
 import bucketd_client
 import pytest
-from bucketd_client import ctl
+from bucketd_client.ctl import refusals
 from harness import REPO
 
 from bucketd.api import responses
@@ -44,7 +44,7 @@ def test_daemon_clients_and_api_know_the_same_codes() -> None:
     assert daemon == set(responses.STATUS) == set(described)
     assert set(bucketd_client.CODES) == daemon | CLIENTS_OWN
     assert set(codes.node_codes()) == daemon | CLIENTS_OWN
-    assert set(ctl.STATUS) <= set(bucketd_client.CODES)
+    assert set(refusals.STATUS) <= set(bucketd_client.CODES)
     assert set(responses.RETRY_AFTER) <= daemon
 
 

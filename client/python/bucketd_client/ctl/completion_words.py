@@ -1,4 +1,4 @@
-"""Completion words from the daemon: names, keys, contexts, holds and kept files."""
+"""Completion words from the daemon: devices, jobs, automations, keys, and ids."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ def arguments(command: str, count: int, given: Given) -> Iterable[str]:
         return _safely(_keys, given)
     if command in ("quarantine show", "quarantine drop"):
         return _safely(_kept_files, given)
+    if command == "trash empty":
+        return _safely(_deleted, given)
     if count:
         return ()
     if command.startswith("device "):
@@ -55,6 +57,8 @@ def arguments(command: str, count: int, given: Given) -> Iterable[str]:
         return _safely(_ids, given)
     if command == "hold break":
         return _safely(_holds, given)
+    if command == "trash restore":
+        return _safely(_deleted, given)
     if command.startswith("schema ") or command == "types":
         return _safely(_automations, given)
     return ()
@@ -105,6 +109,11 @@ def _holds(session: Session) -> Iterator[str]:
 
 def _kept_files(session: Session) -> Iterator[str]:
     for row in session.call("GET", "/v1/quarantine").members["quarantine"]:
+        yield row["id"]
+
+
+def _deleted(session: Session) -> Iterator[str]:
+    for row in session.call("GET", "/v1/trash").members["trash"]:
         yield row["id"]
 
 
