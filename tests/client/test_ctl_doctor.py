@@ -151,7 +151,7 @@ def test_a_store_that_does_not_answer(stopped_daemon: Daemon) -> None:
 
 @pytest.mark.parametrize(
     ("words", "failed"),
-    [((), {"buckets": 1}), (("--buckets",), {"buckets": 2, "schema": 1})],
+    [((), {"buckets": 1, "trash": 1}), (("--buckets",), {"buckets": 2, "schema": 1, "trash": 1})],
 )
 def test_what_fails_on_the_way_hides_nothing(
     daemon: Daemon, words: tuple[str, ...], failed: dict[str, int]

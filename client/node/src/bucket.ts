@@ -1,4 +1,5 @@
 import { sleep } from "./clock.js";
+import { locateErrors, located } from "./call-site.js";
 import { type BucketOptions, type LiveHold, type Target, heldTarget, quote, resolve } from "./context.js";
 import { InvalidRequestError, PreconditionFailedError } from "./errors.js";
 import { Hold, holdArguments, refresh } from "./hold.js";
@@ -58,6 +59,14 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
     return this.content({ method: "GET", query });
   }
 
+  /** Read the value of one key; `fallback`, or undefined, if the bucket does not have it. */
+  value<K extends keyof T & string>(key: K): Promise<T[K] | undefined>;
+  value<K extends keyof T & string, V>(key: K, fallback: V): Promise<Exclude<T[K], undefined> | V>;
+  async value(key: string, fallback?: unknown): Promise<unknown> {
+    const found = await this.content({ method: "GET", query: queryOf([key]) });
+    return Object.hasOwn(found, key) ? found[key] : fallback;
+  }
+
   /** Merge shallowly; resolve to the whole bucket, or to its revision with `returning: false`. */
   set(data: Partial<T>, options?: WriteOptions): Promise<T>;
   set(data: Partial<T>, options: MinimalWriteOptions): Promise<WriteSuccess>;
@@ -112,10 +121,7 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
 
   /** Read the bucket with its revision, and with the ETag that a conditional write compares. */
   async snapshot(): Promise<Snapshot<T>> {
-    const { body, etag, content } = await this.send({ method: "GET" });
-    const found: Snapshot<T> = { bucket: content as T, revision: body.revision, etag };
-    if (body.stale_seconds !== undefined) found.stale_seconds = body.stale_seconds;
-    return found;
+    return this.current();
   }
 
   /**
@@ -129,7 +135,7 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
     options: { returning?: boolean | undefined } = {},
   ): Promise<unknown> {
     for (let round = 1; ; round++) {
-      const { bucket, etag } = await this.snapshot();
+      const { bucket, etag } = await this.current();
       const body = encodeObject((await change(bucket)) ?? bucket, "update the bucket");
       try {
         const guarded = { ...options, ifMatch: etag } as AnyWriteOptions;
@@ -149,7 +155,11 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
    * Rejects with NoJobContextError once the token is revoked or expired.
    */
   async *watch(options: WatchOptions = {}): AsyncGenerator<Change<T>, void, void> {
-    yield* watch(this.target(), options, this.options.timeout) as AsyncGenerator<Change<T>, void, void>;
+    try {
+      yield* watch(this.target(), options, this.options.timeout) as AsyncGenerator<Change<T>, void, void>;
+    } catch (error) {
+      throw located(error, this.watch);
+    }
   }
 
   /**
@@ -203,6 +213,13 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
     return resolve(this.options);
   }
 
+  private async current(): Promise<Snapshot<T>> {
+    const { body, etag, content } = await this.send({ method: "GET" });
+    const found: Snapshot<T> = { bucket: content as T, revision: body.revision, etag };
+    if (body.stale_seconds !== undefined) found.stale_seconds = body.stale_seconds;
+    return found;
+  }
+
   private async write(verb: string, wanted: BucketRequest, options: AnyWriteOptions | undefined): Promise<unknown> {
     const headers = { ...wanted.headers, ...writeHeaders(options, verb) };
     if (options?.returning !== false) return this.content({ ...wanted, headers });
@@ -223,6 +240,10 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
     return response;
   }
 }
+
+locateErrors(Bucket.prototype, [
+  "get", "value", "set", "replace", "remove", "clear", "mergePatch", "jsonPatch", "snapshot", "update", "hold", "refresh", "context",
+]);
 
 /** A bucket while it is held: each write passes only as long as the hold lasts. */
 export class HeldBucket<T extends object = AnyBucket, D extends object = T> extends Bucket<T, D> implements Held {

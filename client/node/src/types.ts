@@ -1,3 +1,5 @@
+import type { ErrorCode } from "./codes.js";
+
 /**
  * The types of this program's buckets. Fill this empty interface by augmentation, and
  * `agent.utils` is typed without a cast:
@@ -70,8 +72,8 @@ export interface Failure {
   success: false;
   /** One sentence a person can act on. */
   error: string;
-  /** The code to branch on, such as `no_job_context` or `schema_violation`. */
-  code: string;
+  /** The code to branch on, such as `no_job_context`; `aborted` is that of a signal. */
+  code: ErrorCode | "aborted";
   details?: Detail[];
 }
 

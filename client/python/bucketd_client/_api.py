@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from . import _json, _transport
-from ._errors import NOT_BUCKETD, error
+from ._errors import NOT_BUCKETD, TooLarge, error
 from ._http11 import encode_head, with_body
+
+# See _bucket.
+__tracebackhide__ = True
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -91,7 +94,7 @@ class BucketRequest:
 
     def reply(self, response: Response) -> Reply:
         """Return the reply, which holds the bucket as ``scope.label``. Raise as ``checked``."""
-        reply = checked(response)
+        reply = self._checked(response)
         reply.bucket = reply.members.get(self.scope.label)
         if not isinstance(reply.bucket, dict):
             raise error("internal", f"cannot read the response: it holds no {self.scope.label}")
@@ -99,9 +102,18 @@ class BucketRequest:
 
     def minimal_reply(self, response: Response) -> Reply:
         """Return the reply without the bucket, even if the daemon has sent the bucket."""
-        reply = checked(response)
+        reply = self._checked(response)
         reply.members.pop(self.scope.label, None)
         return reply
+
+    def _checked(self, response: Response) -> Reply:
+        try:
+            return checked(response)
+        except TooLarge as refusal:
+            from ._advice import name_largest_keys
+
+            name_largest_keys(refusal, self.data.partition(b"\r\n\r\n")[2])
+            raise
 
 
 def _head(scope: Scope, operation: Operation) -> bytes:
@@ -197,7 +209,9 @@ def why_no_json(value: Any, pointer: str) -> str | None:
         return None if is_finite else f"the number {where} is not finite"
     if value is None or isinstance(value, int):
         return None
-    return f"the value {where} is a {_kind(value)}, which JSON does not have"
+    from ._advice import instead_of
+
+    return f"the value {where} is a {_kind(value)}, which JSON does not have{instead_of(value)}"
 
 
 _SURROGATE = (

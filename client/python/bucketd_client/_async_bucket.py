@@ -7,16 +7,21 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Literal, overload
 
 from . import _operations
-from ._async_connections import sleep
+from ._async_connections import pool_of_loop, sleep
 from ._async_transport import exchange
-from ._errors import PreconditionFailed
+from ._errors import BucketError, PreconditionFailed
 from ._operations import UNGUARDED, B, Backoff, BaseBucket, D, P, Snapshot
 
 if TYPE_CHECKING:
-    from ._api import Reply
+    from typing_extensions import Self
+
+    from ._api import BucketRequest, Reply
     from ._async_held_bucket import AsyncHeldBucket
     from ._events import Change
     from ._operations import Operation
+
+# pytest shows the line of a test where an error came from, and not the frames of this module.
+__tracebackhide__ = True
 
 
 class AsyncBucket(BaseBucket[B, P, D]):
@@ -24,6 +29,17 @@ class AsyncBucket(BaseBucket[B, P, D]):
 
     A cancelled call may still take effect if it was sent; read the bucket to know.
     """
+
+    async def __aenter__(self) -> Self:
+        """Return this bucket; the end of the block closes idle connections."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the idle connections of this event loop; a later call opens another."""
+        (await pool_of_loop(self._path())).close_idle()
 
     @overload
     async def get(self, *keys: str, defaults: Literal[False] = False) -> B: ...
@@ -39,11 +55,15 @@ class AsyncBucket(BaseBucket[B, P, D]):
         """
         return await self._run(_operations.read(keys, defaults))
 
+    async def value(self, key: str, default: Any = None) -> Any:
+        """Return the value of one key, ``default`` if the bucket does not have it."""
+        found = await self._run(_operations.read((key,)))
+        return found.get(key, default)
+
     async def snapshot(self) -> Snapshot[B]:
         """Return the bucket with its revision and ETag."""
         request = self._request(_operations.read())
-        response = await exchange(request.method, request.data, request.path, request.timeout)
-        return _operations.snapshot_of(request, request.reply(response))
+        return _operations.snapshot_of(request, await self._exchange(request))
 
     @overload
     async def set(
@@ -274,14 +294,19 @@ class AsyncBucket(BaseBucket[B, P, D]):
     async def _run(self, operation: Operation, returning: bool = True) -> Any:
         """Return the bucket after an operation, None unless ``returning``."""
         request = self._request(operation)
-        response = await exchange(request.method, request.data, request.path, request.timeout)
-        return _operations.result_of(request, response, returning)
+        return _operations.result_of(request, await self._exchange(request, returning), returning)
 
     async def _reply(self, operation: Operation) -> Reply:
         """Return the reply with the bucket after an operation."""
-        request = self._request(operation)
-        response = await exchange(request.method, request.data, request.path, request.timeout)
-        return request.reply(response)
+        return await self._exchange(self._request(operation))
+
+    async def _exchange(self, request: BucketRequest, returning: bool = True) -> Reply:
+        """Make a request, and return the reply, with the bucket if ``returning``."""
+        try:
+            response = await exchange(request.method, request.data, request.path, request.timeout)
+            return request.reply(response) if returning else request.minimal_reply(response)
+        except BucketError as problem:
+            raise _operations.without_frames(problem) from problem.__cause__
 
     async def _refresh(
         self,

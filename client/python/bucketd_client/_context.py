@@ -6,6 +6,9 @@ import os
 
 from ._errors import error
 
+# See _bucket.
+__tracebackhide__ = True
+
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:

@@ -10,6 +10,8 @@ from ._errors import BucketError
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
+    from ._codes import Code
+
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
     H = TypeVar("H")
 else:
@@ -152,8 +154,9 @@ class Failure(Result):
         return str(self._members["error"])
 
     @property
-    def code(self) -> str:
-        return str(self._members["code"])
+    def code(self) -> Code:
+        found: Code = self._members["code"]
+        return found
 
     @property
     def details(self) -> list[Any]:

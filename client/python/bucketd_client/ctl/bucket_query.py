@@ -19,6 +19,7 @@ from .parser import Usage
 from .selection import ABSENT
 from .session import Session
 from .table.daily import Options
+from .tables import Cell
 
 Row = dict[str, Any]
 # The columns by their names, with the members of a row.
@@ -162,14 +163,14 @@ class BucketQuery:
         return shown
 
 
-def value_cell(name: str) -> Callable[[Row], output.Cell]:
+def value_cell(name: str) -> Callable[[Row], Cell]:
     """Return what the column of a value shows."""
 
-    def show(row: Row) -> output.Cell:
+    def show(row: Row) -> Cell:
         if name not in row["values"]:
-            return output.Cell.of("-", None)
+            return Cell.of("-", None)
         value = row["values"][name]
         text = value if isinstance(value, str) else output.masks_shown(_json.dumps(value))
-        return output.Cell.of(text, value, right=_is_number(value))
+        return Cell.of(text, value, right=_is_number(value))
 
     return show

@@ -135,6 +135,17 @@ def buckets(
     return rows(pages(session, "/v1/buckets", "buckets", extra=extra), "buckets", left_out)
 
 
+def joined(found: Pages, member: str) -> dict[str, Any]:
+    """Return all pages as one response, in the form of the last."""
+    whole: dict[str, Any] = {}
+    for members in found:
+        for name in (member, "unreadable"):
+            if name in members or name in whole:
+                members[name] = whole.get(name, []) + members.get(name, [])
+        whole = members
+    return whole
+
+
 def _page(session: Session, filters: Filters, path: str, cursor: str, limit: int) -> dict[str, Any]:
     query = [*filters.query, f"limit={limit}", *([f"cursor={cursor}"] if cursor else [])]
     return session.call("GET", f"{path}?{'&'.join(query)}").members

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
     from .._api import Reply
+    from .tables import Cell
 
     Columns = dict[str, Callable[[dict[str, Any]], str]]
 
@@ -41,20 +42,6 @@ YELLOW = "33"
 
 class Unwritten(Exception):
     """Writing to standard output failed; the message says why."""
-
-
-class Cell(str):
-    """A text of a table, with the value that it shows, its colour, and its alignment."""
-
-    raw: object
-    colour: str
-    right: bool
-
-    @classmethod
-    def of(cls, text: str, raw: object, colour: str = "", right: bool = False) -> Cell:
-        cell = cls(text)
-        cell.raw, cell.colour, cell.right = raw, colour, right
-        return cell
 
 
 def on_terminal() -> bool:
@@ -259,20 +246,28 @@ def _is_harmless(char: str) -> bool:
 
 def name(value: str | None, absent: str = "-") -> Cell:
     """Return a name that may be absent."""
+    from .tables import Cell
+
     return Cell.of(value or absent, value or None)
 
 
 def job(value: str | None) -> Cell:
     """Return the name of a job; without one it is the bucket of the device."""
+    from .tables import Cell
+
     return Cell.of("(device)" if value is None else value, value)
 
 
 def number(count: int) -> Cell:
+    from .tables import Cell
+
     return Cell.of(str(count), count, right=True)
 
 
 def size(count: int) -> Cell:
     """Return a number of bytes as people read it: 14 B, 1.4 KiB, 230 MiB."""
+    from .tables import Cell
+
     if count < 1024:
         return Cell.of(f"{count} B", count, right=True)
     value = float(count)
@@ -289,6 +284,8 @@ def age(timestamp: str | None, stale_days: float | None = None) -> Cell:
 
     After ``stale_days`` it has a colour.
     """
+    from .tables import Cell
+
     if not timestamp:
         return Cell.of("-", None)
     from datetime import datetime, timezone

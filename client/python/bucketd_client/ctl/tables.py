@@ -7,7 +7,21 @@ from typing import Any
 
 from .. import _json
 from . import colours, output
-from .output import Cell
+
+
+class Cell(str):
+    """A text of a table, with the value that it shows, its colour, and its alignment."""
+
+    raw: object
+    colour: str
+    right: bool
+
+    @classmethod
+    def of(cls, text: str, raw: object, colour: str = "", right: bool = False) -> Cell:
+        cell = cls(text)
+        cell.raw, cell.colour, cell.right = raw, colour, right
+        return cell
+
 
 # No column is shortened to less, however narrow the terminal is.
 MIN_WIDTH = 8

@@ -7,7 +7,7 @@ from typing import Any
 
 from ... import _api, _context
 from ..._errors import BucketError, error
-from .. import filters, json_diff, output, prompts
+from .. import deletions, filters, json_diff, output, prompts
 from ..parser import Usage
 from ..progress import Progress
 from ..prompts import counted
@@ -112,7 +112,7 @@ def _move(session: Session, row: Row, new: str) -> bool:
         # An earlier run may have written the target already.
         if problem.code != "precondition_failed" or not _is_stored(session, target, bucket):
             raise
-    session.call("DELETE", source.target(), headers={"If-Match": stored.etag})
+    deletions.remove_moved(session, source, stored.etag)
     return True
 
 
@@ -124,7 +124,8 @@ def _is_stored(session: Session, scope: _context.Scope, bucket: Any) -> bool:
 def _clear(session: Session, rows: list[Row]) -> int:
     with Work("clear", "cleared", len(rows)) as work:
         for row in rows:
-            session.call("DELETE", _scope({**row, "automation": None}).target())
+            scope = _scope({**row, "automation": None})
+            session.call("DELETE", scope.target(more=deletions.query(session.options)))
             work.changed += 1
             work.next()
     return len(rows)

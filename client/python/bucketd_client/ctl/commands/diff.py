@@ -11,6 +11,7 @@ from ..inputs import read_object
 from ..parser import Usage
 from ..session import Session
 from ..table.daily import Options
+from ..tables import Cell
 
 
 def diff(options: Options) -> int:
@@ -56,7 +57,7 @@ COLUMNS: output.Columns = {
 }
 
 
-def _side(row: dict[str, Any], side: str) -> output.Cell:
+def _side(row: dict[str, Any], side: str) -> Cell:
     """Return a value as JSON, and nothing where that side has none."""
     text = json.dumps(row[side], ensure_ascii=False) if side in row else None
     return output.name(text)

@@ -12,6 +12,7 @@ from ..json_diff import pointer
 from ..parser import Usage
 from ..session import MASK_SECRETS, Session, Shown
 from ..table.daily import Options
+from ..tables import Cell
 
 NONE_FOUND = 1
 # The longest value that a terminal shows.
@@ -59,7 +60,7 @@ COLUMNS: output.Columns = {
     "DEVICE": lambda row: row["device"],
     "JOB": lambda row: output.job(row["job"]),
     "PATH": lambda row: row["path"],
-    "VALUE": lambda row: output.Cell.of(_text(row["value"]), row["value"]),
+    "VALUE": lambda row: Cell.of(_text(row["value"]), row["value"]),
 }
 
 

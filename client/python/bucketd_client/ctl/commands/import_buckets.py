@@ -7,12 +7,13 @@ from collections import Counter
 
 from ... import _api, _context
 from ..._errors import BucketCorrupt, BucketError, PreconditionFailed
-from .. import _status_of, json_diff, output
+from .. import json_diff, output
 from ..archive import Envelope, Source
 from ..parser import Usage
 from ..preflight import rebinding
 from ..progress import Progress
 from ..prompts import counted
+from ..refusals import status_of
 from ..session import NEWEST, Session
 from ..table.daily import Options
 from ..thread_pool import ThreadPool
@@ -57,7 +58,7 @@ class Importer:
     def refuse(self, message: str, problem: BucketError | None = None) -> None:
         with self._lock:
             self.counts["refused"] += 1
-            self.status = self.status or (2 if problem is None else _status_of(problem))
+            self.status = self.status or (2 if problem is None else status_of(problem))
             output.warn(message)
 
     def _put(self, envelope: Envelope) -> Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from .. import filters, output
@@ -22,7 +22,7 @@ def show(options: Options) -> int:
     left_out = filters.LeftOut()
     try:
         if options.has("json"):
-            joined = _joined(pages)
+            joined = filters.joined(pages, "buckets")
             output.show(joined)
             left_out.note(joined)
         else:
@@ -79,14 +79,3 @@ COLUMNS: output.Columns = {
     "SIZE": lambda row: output.size(row["size"]),
     "UPDATED": lambda row: output.age(row["updated_at"], output.STALE_DAYS),
 }
-
-
-def _joined(pages: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """Return all pages as one response, in the form of the last."""
-    joined: dict[str, Any] = {}
-    for members in pages:
-        for name in ("buckets", "unreadable"):
-            if name in members or name in joined:
-                members[name] = joined.get(name, []) + members.get(name, [])
-        joined = members
-    return joined

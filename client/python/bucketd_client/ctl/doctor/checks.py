@@ -14,13 +14,13 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ... import __version__, _context
-from ..._errors import BucketError
+from ..._errors import BucketError, NotFound
 from .. import bucket_paths, output
 from ..clock import jump_seconds, parse_time
 from ..filters import described
 from ..prompts import counted
 from ..session import Session
-from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
+from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding, failed
 
 LOW_SPACE, LOW_PART = 256 * 1024 * 1024, 0.05
 SKEW = timedelta(seconds=60)
@@ -32,6 +32,7 @@ CLUSTER_UNAVAILABLE = "majority of etcd"
 # Parts of its messages about what does no harm by itself: a kept file, and edits found late.
 QUARANTINE, POLLED = "quarantine/", "so they are polled"
 JOURNAL = "the journal was damaged"
+TRASH = "trash/"
 
 
 def environment(session: Session) -> Iterator[Finding]:
@@ -155,6 +156,9 @@ def store_problems(status: dict[str, Any]) -> Iterator[Finding]:
         if what.startswith(QUARANTINE):
             kept += 1
             yield Finding(WARNING, "quarantine", f"{home}/{what}", fix)
+        # The check of the trash names what is in it, and what cannot be read.
+        elif what.startswith(TRASH):
+            continue
         # The check of the store has reported its problem and its journal already.
         elif not (is_down or problem == found["problem"] or JOURNAL in problem):
             yield Finding(WARNING if POLLED in problem else PROBLEM, "store", what, fix)
@@ -241,6 +245,21 @@ def unreadable(session: Session, entry: object) -> Finding:
         return Finding(PROBLEM, "bucket", f"{path} cannot be read", fix)
     fix = "nothing has to be done; the damaged file is kept in <state>/quarantine"
     return Finding(WARNING, "bucket", f"{path} was damaged: recovered, revision {revision}", fix)
+
+
+def trash(session: Session) -> Iterator[Finding]:
+    """Tell what in the trash cannot be read, so that nobody counts on it."""
+    try:
+        entries = session.call("GET", "/v1/trash?limit=1000").members.get("unreadable", [])
+    except NotFound:
+        # An older daemon has no trash.
+        return
+    except BucketError as problem:
+        yield failed("trash", problem)
+        return
+    for entry in entries:
+        fix = "look at it, then move it away; everything else in the trash can be restored"
+        yield Finding(WARNING, "trash", f"{described(entry)} is no deleted bucket", fix)
 
 
 def problems(status: dict[str, Any]) -> Iterator[Finding]:

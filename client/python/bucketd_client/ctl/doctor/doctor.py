@@ -87,6 +87,7 @@ def _of_status(session: Session, status: dict[str, Any]) -> Iterator[Finding]:
         yield failed("buckets", problem)
     yield from checks.clock(page["buckets"], status)
     yield from _of_buckets(session, page)
+    yield from checks.trash(session)
 
 
 def _of_buckets(session: Session, page: dict[str, Any]) -> Iterator[Finding]:

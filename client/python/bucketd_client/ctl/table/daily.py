@@ -1,6 +1,7 @@
 """The table of daily commands: their options, their help, and the place of their code.
 
-The other commands are in ``occasional``, so that a start does not load them; ``all`` has both.
+The others are in ``occasional`` and ``schemas``, so that a start does not load them; ``all`` has
+all commands.
 """
 
 from __future__ import annotations
@@ -132,23 +133,6 @@ FILTER = (
     Option("automation", "A", "only of this automation; a name or a pattern", short="a"),
     Option("limit", "N", "at most N"),
 )
-SCHEMA_NOTES = """\
-FILE is a JSON Schema (2020-12), or the field form: {"fields": [{"name", "type", …}]};
-- reads standard input. "secret": true in a field ("writeOnly": true in JSON Schema) marks a secret,
-which a terminal shows as ••••."""
-SCHEMA_SET_TOLERATE = """
-With --tolerate, violations that stand in stored buckets do not refuse a write which leaves those
-values as they are; they are told as warnings. A later schema set without --tolerate ends that."""
-SCHEMA_CHECK_STATUS = """
-Exit status 5: there are some; 1: a stored bucket could not be read, so it was not checked."""
-SCHEMA_SET_STATUS = """
-Exit status 5: stored buckets violate it, and it is not set; 1: it is set, but a stored bucket
-could not be read, so it was not checked."""
-TYPES_NOTES = """\
-TypeScript: a .d.ts that types agent.utils.bucket without a cast. Python: a module with the bucket's
-TypedDict, that of the data of set, and Bucket, AsyncBucket, agent and async_agent typed by them.
-What the types cannot express is named on standard error, and they are wider there. With --watch the
-file is written again whenever the schema changes, until Ctrl-C."""
 TTL = (Option("ttl", "SECONDS", "how long the context lives (the daemon's default: a day)"),)
 HOLD = (
     Option("hold", "WHAT", "hold the job or the device while the command runs: job or device"),
@@ -163,11 +147,13 @@ SURE = (
     Option("dry-run", "", "show what would be done, and do nothing"),
     Option("yes", "", "do not ask"),
 )
+NO_TRASH = (Option("no-trash", "", "delete for good, and not into the trash"),)
 CLEAR_NOTES = """\
-On a terminal clear asks before it removes a device bucket that only a left-out --job names; DEVICE/
-names it without a question. With --all the names may be patterns: *, ?, [a-z] ([*] is a star);
-without names all buckets are cleared, device buckets too. The command asks first; scripts use
---yes."""
+What is cleared goes into the trash, and bucketctl trash restore brings it back: a terminal is told
+how. On a terminal clear asks before it removes a device bucket that only a left-out --job names;
+DEVICE/ names it without a question. With --all the names may be patterns: *, ?, [a-z] ([*] is a
+star); without names all buckets are cleared, device buckets too. The command asks first; scripts
+use --yes."""
 
 SET_NOTES = """\
 KEY ends at the first = of the word; a string follows = and JSON follows :=. So a key may contain
@@ -226,7 +212,7 @@ COMMANDS = (
         (
             *TARGET, *GUARD, *QUIET,
             Option("all", "", "every bucket that --device, --job and --automation match"),
-            *SURE,
+            *NO_TRASH, *SURE,
         ),
         "bucketctl clear phone-1/login\n"
         "bucketctl clear --all --device 'emulator-*' --dry-run", "commands.buckets:clear", most=0,
@@ -264,7 +250,7 @@ COMMANDS = (
         ),
         "bucketctl get phone-1/login\n"
         "token=$(bucketctl get phone-1/login sessionToken -r)\n"
-        "bucketctl get phone-1/login /lastItem/id --default null", "commands.buckets:get",
+        "bucketctl get phone-1/login /lastItem/id --default null", "commands.get:get",
         notes=GET_NOTES, bucket=FREE,
     ),
     Command(
@@ -310,36 +296,6 @@ COMMANDS = (
         notes=RUN_NOTES, bucket=ALWAYS,
     ),
     Command(
-        "schema check", "AUTOMATION FILE",
-        "show which stored buckets a schema would refuse, and change nothing", DAEMON,
-        "bucketctl schema check login login.json", "commands.schemas:check", 2, 2,
-        notes=SCHEMA_NOTES + SCHEMA_CHECK_STATUS,
-    ),
-    Command(
-        "schema get", "AUTOMATION", "print a schema as it was given", DAEMON,
-        "bucketctl schema get login > login.json", "commands.schemas:get", 1, 1,
-    ),
-    Command(
-        "schema list", "", "list all schemas, and their problems", DAEMON,
-        "bucketctl schema list", "commands.schemas:show", most=0,
-    ),
-    Command(
-        "schema remove", "AUTOMATION", "remove a schema that was set by command",
-        SILENT + DAEMON,
-        "bucketctl schema remove login", "commands.schemas:remove", 1, 1,
-    ),
-    Command(
-        "schema set", "AUTOMATION FILE", "set the schema of an automation's buckets",
-        (
-            Option("force", "", "also if stored buckets violate it"),
-            Option("tolerate", "", "also then, and refuse later only what a write makes worse"),
-            *SILENT, *DAEMON,
-        ),
-        "bucketctl schema set login login.json\n"
-        "bucketctl schema set login login.json --tolerate", "commands.schemas:put", 2, 2,
-        notes=SCHEMA_NOTES + SCHEMA_SET_TOLERATE + SCHEMA_SET_STATUS,
-    ),
-    Command(
         "set", "[KEY=TEXT | KEY:=JSON | -]…", "set keys, keep all others; print the whole bucket",
         (
             *TARGET, *REVEAL, *GUARD, *QUIET, *DATA,
@@ -359,20 +315,6 @@ COMMANDS = (
         ),
         "bucketctl status\nbucketctl status -v\nbucketctl status --settings",
         "commands.status:status", most=0,
-    ),
-    Command(
-        "types", "AUTOMATION", "write the types of an automation's bucket for an editor",
-        (
-            Option("lang", "LANGUAGE", "typescript or python"),
-            Option("output", "FILE", "write there (else to standard output)"),
-            Option("check", "FILE", "exit status 1 if this file is out of date; write nothing"),
-            Option("watch", "", "keep the file of --output up to date with the schema"),
-            *REACH,
-        ),
-        "bucketctl types login --lang typescript --output login.bucket.d.ts\n"
-        "bucketctl types login --lang python --output login_bucket.py --watch\n"
-        "bucketctl types login --lang python --check login_bucket.py", "commands.types:types", 1, 1,
-        notes=TYPES_NOTES,
     ),
     Command(
         "unset", "KEY…", "remove keys, keep all others", TARGET + REVEAL + GUARD + QUIET,

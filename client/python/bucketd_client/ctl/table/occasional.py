@@ -9,6 +9,7 @@ from .daily import (
     FILTER,
     FORMAT,
     FREE,
+    NO_TRASH,
     RAW,
     REACH,
     REVEAL,
@@ -89,6 +90,17 @@ Those who wait come last, in the order in which they will be served. The state i
 if the daemon refuses the writes of all others meanwhile, "held, away" while a holder may come back
 after a restart of the daemon. If standard output is not a terminal, the command prints one JSON
 array, with one hold per line."""
+EMPTY_NOTES = """\
+Without an ID everything that --device, --job and --automation match is deleted for good, so the
+command asks first; scripts use --yes."""
+TRASH_NOTES = """\
+The newest deletion comes first, with who made it. Values are not shown. EXPIRES says when a bucket
+is deleted for good ([trash] days of the daemon). If standard output is not a terminal, the command
+prints one JSON array, with one bucket per line. Exit status 1: an entry could not be read; it is
+named on standard error."""
+RESTORE_NOTES = """\
+The bucket gets a revision and an ETag that it never had. The command refuses if a bucket is stored
+in its place by now."""
 IMPORT_NOTES = """\
 FILE is the output of export, lines or tar, or the file of one bucket; without it, or with -,
 standard input. Buckets in FILE are replaced, unreadable ones too, and all others stay; a second run
@@ -96,8 +108,9 @@ changes nothing. The daemon assigns new revisions and times. A bucket that the d
 that has a mask in place of a secret, is named, and the others are still imported; the exit status
 is that of the first error."""
 FORGET_NOTES = """\
-Removes all buckets of the device, its device bucket too, and revokes its contexts. The command asks
-first; scripts use --yes. Exit status 1: a bucket could not be read and was not removed."""
+Removes all buckets of the device, its device bucket too, and revokes its contexts. The buckets go
+into the trash, unless --no-trash is given. The command asks first; scripts use --yes. Exit status
+1: a bucket could not be read and was not removed."""
 RENAME_NOTES = """\
 Each bucket moves to the new name, with a revision that begins at 1; a bucket that the new name
 already has is not overwritten. After a failure the same command continues. The command refuses a
@@ -123,23 +136,13 @@ BACKUP is one directory that bucketctl backup has written; its checksums are com
 in it are stored with the revisions (or later ones), times and automations that they had; then its
 schemas are set. All others stay, and a second run changes nothing. The command asks first; scripts
 use --yes. Exit status: that of the first bucket that was refused."""
-SCHEMA_MIGRATE_NOTES = """\
-Each bucket is changed by a JSON Patch (RFC 6902), or by CMD: a command of the shell that gets the
-bucket as JSON on standard input and prints the new one, with BUCKETD_DEVICE and BUCKETD_JOB in its
-environment. First all new states are computed, and the daemon checks them by NEW.json; if one
-bucket is refused, nothing is changed. Then the command asks; scripts use --yes. It writes a backup
-(lines of bucketctl export, mode 0600) and beside it a record of what is changed (FILE.state), sets
-a schema that allows the old and the new form, changes bucket by bucket with If-Match, and sets
-NEW.json. After an interruption the same command continues, and changes no bucket twice. A bucket
-that is created meanwhile is changed if NEW.json refuses it. Values that a schema marks as secret
-are shown as ••••. Exit status 5: NEW.json refuses a bucket; 6: others change a bucket all the time;
-1: another refusal, or a bucket could not be read and was left alone."""
 SWEEP_NOTES = """\
-N is a whole number of days, from 1 to 36525. Removed buckets cannot be restored, so export them
-first if you may need them again. A bucket that is written meanwhile stays. The command asks first;
-scripts use --yes. The daemon does the same by itself if [retention] days is set; --dry-run with
-that number shows what it would remove. Both do nothing if the clock has jumped since the daemon
-started. Exit status 1: a bucket could not be read and was not removed."""
+N is a whole number of days, from 1 to 36525. Removed buckets go into the trash, from where
+bucketctl trash restore brings them back, unless --no-trash is given. A bucket that is written
+meanwhile stays. The command asks first; scripts use --yes. The daemon does the same by itself if
+[retention] days is set; --dry-run with that number shows what it would remove. Both do nothing if
+the clock has jumped since the daemon started. Exit status 1: a bucket could not be read and was not
+removed."""
 USAGE_NOTES = """\
 Sizes are those of the buckets as compact JSON, which [limits] max_device_bytes limits for each
 device; --over with that number shows the devices that cannot grow."""
@@ -204,7 +207,8 @@ COMMANDS = (
         "commands.console:console", most=0, notes=CONSOLE_NOTES,
     ),
     Command(
-        "device forget", "DEVICE", "remove all data of a device", SURE + SILENT + CALLS,
+        "device forget", "DEVICE", "remove all data of a device",
+        NO_TRASH + SURE + SILENT + CALLS,
         "bucketctl device forget phone-1 --dry-run\nbucketctl device forget phone-1",
         "commands.bulk:forget", 1, 1, notes=FORGET_NOTES,
     ),
@@ -333,27 +337,31 @@ COMMANDS = (
         notes=RESTORE_NOTES,
     ),
     Command(
-        "schema migrate", "AUTOMATION",
-        "change the buckets of an automation along with its schema",
-        (
-            Option("to", "NEW.json", "the new schema, in either form"),
-            Option("patch", "OPS.json", "change each bucket by this JSON Patch"),
-            Option("run", "CMD", "change each bucket by this command"),
-            Option("run-timeout", "SECONDS", "how long CMD may take for one bucket (60)"),
-            Option("backup", "FILE", "write the old buckets to FILE (else named after the schema)"),
-            *SURE, *SILENT, *CALLS,
-        ),
-        "bucketctl schema migrate login --to login-2.json --patch rename.json --dry-run\n"
-        "bucketctl schema migrate login --to login-2.json \\\n"
-        "    --run 'jq \".token = .sessionToken | del(.sessionToken)\"'",
-        "schema_migration.migration:migrate", 1, 1, notes=SCHEMA_MIGRATE_NOTES,
-    ),
-    Command(
         "sweep", "", "remove buckets that were not written for long",
-        (Option("days", "N", "last written over N days ago"), *FILTER[:3], *SURE, *SILENT, *CALLS),
+        (
+            Option("days", "N", "last written over N days ago"),
+            *FILTER[:3], *NO_TRASH, *SURE, *SILENT, *CALLS,
+        ),
         "bucketctl sweep --days 90 --dry-run\n"
         "bucketctl sweep --days 30 --device 'emulator-*' --yes", "commands.sweep:sweep", most=0,
         notes=SWEEP_NOTES,
+    ),
+    Command(
+        "trash empty", "[ID…]", "delete buckets in the trash for good, all or some",
+        (*FILTER[:3], *SURE, *CALLS),
+        "bucketctl trash empty 01a22b0b85b9e576b46a9bfc\n"
+        "bucketctl trash empty --device 'emulator-*' --dry-run", "commands.trash:empty",
+        notes=EMPTY_NOTES,
+    ),
+    Command(
+        "trash list", "", "list the deleted buckets that can be restored", (*FILTER, *DAEMON),
+        "bucketctl trash list\nbucketctl trash list --device phone-1", "commands.trash:show",
+        most=0, notes=TRASH_NOTES,
+    ),
+    Command(
+        "trash restore", "ID", "bring a deleted bucket back", DAEMON,
+        "bucketctl trash restore 01a22b0b85b9e576b46a9bfc", "commands.trash:restore", 1, 1,
+        notes=RESTORE_NOTES,
     ),
     Command(
         "usage", "", "show how much each device has stored",
