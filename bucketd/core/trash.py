@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from datetime import datetime, timedelta
 
 from ..errors import BucketdError, NotFound
@@ -65,7 +66,10 @@ class Trash:
         """Bring the newest deletion of one bucket back. Raises NotFound, and Exists."""
         trashed = await self._store.trash.newest(key)
         if trashed is None:
-            raise NotFound(f"cannot restore {key}: no deletion of it is in the trash")
+            raise NotFound(
+                f"cannot take back a change of {key}: none is stored, and no deletion of it is in "
+                "the trash; nothing was changed"
+            )
         return await _commit(buckets, trashed, preconditions, author)
 
     async def remove(self, trash_id: str) -> None:
@@ -74,12 +78,16 @@ class Trash:
 
     async def keep(self, stop: asyncio.Event) -> None:
         """Delete for good what is over, at intervals until ``stop``."""
+        # The end of the last time, rather than when it is next: a reload may change the days.
+        last = time.monotonic()
         while not stop.is_set():
-            pause = min(max(self.days * _DAY / _PART, _SHORTEST), _LONGEST)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause)
-            if self.days and not stop.is_set():
+                await asyncio.wait_for(stop.wait(), _SHORTEST)
+            pause = min(max(self.days * _DAY / _PART, _SHORTEST), _LONGEST)
+            is_due = time.monotonic() - last >= pause
+            if self.days and is_due and not stop.is_set():
                 await self.expire()
+                last = time.monotonic()
 
     async def expire(self) -> int:
         """Delete for good what is over, and return how many buckets that were."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -279,3 +281,50 @@ def test_events_tell_a_restore_as_any_change(daemon: Daemon, device: str) -> Non
         restore(daemon, trash_id)
         told = stream.next().data
     assert (told["revision"], told["set"]) == (2, {"n": 1})
+
+
+def undo(daemon: Daemon, path: str, token: str | None = None, body: Any = None) -> Any:
+    return daemon.request("POST", f"{path}/undo", body, token=token)
+
+
+def test_an_undo_of_a_deletion_restores_the_newest_one(daemon: Daemon, device: str) -> None:
+    path = pair(device, "login")
+    first, second = (deleted(daemon, device, n=number) for number in (1, 2))
+    deleted(daemon, device, "other", n=3)
+    back = undo(daemon, path, body={})
+    assert (back.status, back.bucket, back.json["restored"]) == (200, {"n": 2}, second)
+    assert "undone" not in back.json
+    assert [row["id"] for row in listed(daemon, device, "&job=login")] == [first]
+
+
+def test_a_token_takes_its_own_deletion_back(daemon: Daemon, device: str) -> None:
+    token = daemon.mint(device, "login")
+    for path, label in ("/v1/bucket", "bucket"), ("/v1/device/bucket", "deviceBucket"):
+        daemon.request("PUT", path, {"n": 1}, token=token)
+        gone = daemon.request("DELETE", path, token=token)
+        # A revision that is named is that of a change, not the deletion.
+        answer = undo(daemon, path, token, {"revision": 1})
+        assert answer.json["code"] in ("not_found", "not_kept")
+        back = undo(daemon, path, token)
+        assert (back.json[label], back.json["restored"]) == ({"n": 1}, gone.json["trash"])
+
+
+def test_where_nothing_was_deleted_there_is_nothing_to_undo(daemon: Daemon, device: str) -> None:
+    daemon.request("PUT", pair(device), {"n": 1})
+    daemon.request("DELETE", f"{pair(device)}?trash=false")
+    deleted(daemon, device, "login", n=1)
+    answer = undo(daemon, pair(device), body={})
+    assert (answer.status, answer.json["code"]) == (404, "not_found")
+    assert daemon.request("GET", pair(device)).json["revision"] == 0
+
+
+@pytest.mark.files
+def test_days_that_a_reload_shortens_are_soon_over(daemon: Daemon, device: str) -> None:
+    deleted(daemon, device, n=1)
+    daemon.stop()
+    daemon.config.write_text("[trash]\ndays = 30\n")
+    daemon.start()
+    assert len(listed(daemon, device)) == 1
+    daemon.config.write_text("[trash]\ndays = 0.000001\n")
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_until(lambda: not listed(daemon, device), 10)

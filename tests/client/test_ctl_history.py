@@ -114,6 +114,15 @@ def test_undo_in_a_job_context(ctl: Shell, place: str) -> None:
     assert "/v1/bucket/undo" in curl
 
 
+def test_a_cleared_bucket_comes_back(ctl: Shell, place: str) -> None:
+    before = ctl.json("get", place)
+    ctl.json("clear", place)
+    whole = ctl.json("undo", place, "--json")
+    assert whole["bucket"] == before
+    assert whole["restored"]
+    assert len(ctl.json("history", place)) >= 3
+
+
 def test_earlier_states(ctl: Shell, place: str) -> None:
     assert ctl.json("get", place, "--revision", "1") == {"user": "ada", "n": 1}
     assert ctl.json("get", place, "/n", "--revision", "@1") == 1

@@ -13,6 +13,7 @@ from ...errors import InvalidRequest
 from ...model.bucket import Snapshot
 from ...model.revisions import History, Revision
 from ...model.strict_json import as_object
+from ...store.base import settled
 from .. import responses
 from ..access import user_name
 from ..request import Request
@@ -38,12 +39,15 @@ async def list_all(request: Request) -> Response:
 def _page(
     request: Request, history: History, limit: int, before: int | None, with_values: bool
 ) -> Response:
-    rows = (one for one in history.revisions if before is None or one.revision < before)
-    found = list(islice(rows, limit + 1))
+    every = history.revisions
     masking = None
     if request.head.masked and with_values:
-        automations = (one.automation for one in found)
-        masking = _masking(request, history.now, *automations)
+        # What is not on this page may have made a value secret that is.
+        kept = list(every)
+        masking = _masking(request, history.now, *(one.automation for one in kept))
+        every = iter(kept)
+    rows = (one for one in every if before is None or one.revision < before)
+    found = list(islice(rows, limit + 1))
     shown = [_entry(one, with_values, masking) for one in found[:limit]]
     cursor = str(found[limit - 1].revision) if len(found) > limit else None
     return responses.success({"history": shown, "next_cursor": cursor})
@@ -100,13 +104,15 @@ def _masking(request: Request, now: Snapshot, *automations: str | None) -> Maski
 
 
 async def undo(request: Request) -> Response:
-    """Take one change back: a write like any other."""
-    number = await request.json(_revision_to_undo)
+    """Take one change back: a write like any other. Of a deleted bucket that is its deletion."""
+    number = await request.json(_revision_to_undo) if request.body else None
     author = request.author(await user_name(request.peer.uid))
-    target, head = request.bucket, request.head
-    now = await request.services.buckets.undo(
-        target.key, number, head.preconditions, target.automation, author
-    )
+    target, head, services = request.bucket, request.head, request.services
+    key, preconditions, buckets = target.key, head.preconditions, services.buckets
+    if number is None and not (await settled(buckets.read(key))).revision:
+        now = await services.trash.restore_newest(buckets, key, preconditions, author)
+    else:
+        now = await buckets.undo(key, number, preconditions, target.automation, author)
     template = responses.MINIMAL if head.minimal else target.template
     masking = _masking(request, now) if head.masked and not head.minimal else None
     return template.fill(now if masking is None else await offload(masking.snapshot, now))
