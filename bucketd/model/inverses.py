@@ -59,6 +59,19 @@ def invert(old: Members, new: Members) -> Inverse:
     return Inverse(changed, removed, places, added, _order(old, new, bool(added or removed)))
 
 
+def changed_in_place(old: Members, new: Members) -> list[bytes] | None:
+    """Return the earlier JSON of the keys that differ; None if that is not all of the inverse."""
+    if len(old) != len(new):
+        return None
+    changed = []
+    for (key, was), (name, member) in zip(old.items(), new.items(), strict=True):
+        if key != name:
+            return None
+        if was is not member and was != member:
+            changed.append(was)
+    return changed
+
+
 def _order(old: Members, new: Members, differ: bool) -> list[int] | None:
     before = [key for key in old if key in new] if differ else [*old]
     after = [key for key in new if key in old] if differ else [*new]
