@@ -3,6 +3,7 @@ import { locateErrors, located } from "./call-site.js";
 import { type BucketOptions, type LiveHold, type Target, heldTarget, quote, resolve } from "./context.js";
 import { InvalidRequestError, PreconditionFailedError } from "./errors.js";
 import { Hold, holdArguments, refresh } from "./hold.js";
+import { history, readingAt, undoing } from "./history.js";
 import { encode, encodeObject } from "./json.js";
 import { type AnyWriteOptions, defaultsQuery, preconditionHeaders, splitOptions, writeHeaders } from "./preconditions.js";
 import { type BucketRequest, type BucketResponse, request, requestBucket, requestMinimal } from "./request.js";
@@ -11,6 +12,8 @@ import type {
   Change,
   Context,
   Held,
+  HistoryEntry,
+  HistoryOptions,
   HoldOptions,
   JsonPatchOperation,
   MinimalWriteOptions,
@@ -147,6 +150,27 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
     }
   }
 
+  /** Read the last changes, the newest first: revision, time, who, and which keys. */
+  async history(options?: HistoryOptions): Promise<HistoryEntry[]> {
+    return history(this.target(), options, this.options.timeout);
+  }
+
+  /**
+   * Take one change back, the last one or that of a revision, and no other; of a bucket that was
+   * deleted that is its deletion. Rejects with the code `undo_conflict` if a later change has touched
+   * one of its keys.
+   */
+  undo(revision?: number, options?: WriteOptions): Promise<T>;
+  undo(revision: number | undefined, options: MinimalWriteOptions): Promise<WriteSuccess>;
+  async undo(revision?: number, options?: AnyWriteOptions): Promise<unknown> {
+    return this.write("undo", undoing(this.target(), revision), options);
+  }
+
+  /** Read the bucket as it was at a revision. */
+  async at(revision: number): Promise<T> {
+    return this.content(readingAt(revision));
+  }
+
   /**
    * Iterate over every later change by any client: `for await (const change of bucket.watch())`.
    *
@@ -242,7 +266,7 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
 }
 
 locateErrors(Bucket.prototype, [
-  "get", "value", "set", "replace", "remove", "clear", "mergePatch", "jsonPatch", "snapshot", "update", "hold", "refresh", "context",
+  "get", "value", "set", "replace", "remove", "clear", "mergePatch", "jsonPatch", "snapshot", "update", "history", "undo", "at", "hold", "refresh", "context",
 ]);
 
 /** A bucket while it is held: each write passes only as long as the hold lasts. */

@@ -11,7 +11,7 @@ import type { WriteSuccess } from "./types.js";
 
 /** One call on a bucket; `query` is percent-encoded, `body` is JSON. */
 export interface BucketRequest {
-  readonly method: "GET" | "PUT" | "PATCH" | "DELETE";
+  readonly method: "GET" | "PUT" | "PATCH" | "POST" | "DELETE";
   readonly path?: string;
   readonly query?: readonly string[];
   readonly body?: string;

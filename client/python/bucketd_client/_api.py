@@ -86,11 +86,19 @@ class BucketRequest:
     __slots__ = ("data", "method", "path", "scope", "timeout")
 
     def __init__(
-        self, scope: Scope, path: str, operation: Operation, timeout: float | None = None
+        self,
+        scope: Scope,
+        path: str,
+        operation: Operation,
+        timeout: float | None = None,
+        below: str | None = None,
+        query: tuple[str, ...] = (),
     ) -> None:
+        """``below`` is the rest of the path for what is not the bucket itself, as ``/undo``."""
         method, body, *_ = operation
         self.scope, self.method, self.path, self.timeout = scope, method, path, timeout
-        self.data = with_body(_head(scope, operation), body)
+        target = None if below is None else scope.below(below, query)
+        self.data = with_body(_head(scope, operation, target), body)
 
     def reply(self, response: Response) -> Reply:
         """Return the reply, which holds the bucket as ``scope.label``. Raise as ``checked``."""
@@ -116,16 +124,15 @@ class BucketRequest:
             raise
 
 
-def _head(scope: Scope, operation: Operation) -> bytes:
+def _head(scope: Scope, operation: Operation, target: str | None) -> bytes:
     method, _, media_type, keys, headers, defaults = operation
     which = (method, scope.identity, media_type)
-    is_usual = not keys and not headers and not defaults
+    is_usual = not keys and not headers and not defaults and target is None
     if is_usual and (head := _heads.get(which)) is not None:
         return head
     content = {} if media_type is None else {"Content-Type": media_type}
-    head = encode_head(
-        method, scope.target(keys, defaults), {**scope.headers(method), **headers, **content}
-    )
+    target = scope.target(keys, defaults) if target is None else target
+    head = encode_head(method, target, {**scope.headers(method), **headers, **content})
     if is_usual:
         if len(_heads) >= _MAX_HEADS:
             _heads.clear()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._api import BucketRequest, Reply
     from ._events import Change
     from ._held_bucket import HeldBucket
+    from ._history import HistoryEntry
     from ._operations import Operation
 else:
 
@@ -228,6 +229,62 @@ class Bucket(BaseBucket[B, P, D]):
                 if backoff.is_over():
                     raise
             time.sleep(backoff.pause())
+
+    def history(self, *, limit: int | None = 50, values: bool = False) -> list[HistoryEntry]:
+        """Return the last changes, the newest first: revision, time, who, and which keys.
+
+        ``limit`` is their number, None for all that are kept. With ``values`` each has ``before``,
+        the earlier values of its keys.
+        """
+        from ._history import Pages
+
+        pages = Pages(limit, values)
+        while (query := pages.query()) is not None:
+            request = self._request(_operations.read(), "/history", query)
+            pages.take((self._exchange(request, returning=False)).members)
+        return pages.entries
+
+    @overload
+    def undo(
+        self,
+        revision: int | None = None,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
+    ) -> B: ...
+    @overload
+    def undo(
+        self,
+        revision: int | None = None,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool,
+    ) -> B | None: ...
+    def undo(
+        self,
+        revision: int | None = None,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool = True,
+    ) -> Any:
+        """Take one change back, the last one or that of a revision, and no other.
+
+        Of a bucket that was deleted that is its deletion. Raise a BucketError with the code
+        ``undo_conflict`` if a later change has touched one of its keys.
+        """
+        from ._history import undoing
+
+        request = self._request(undoing(revision, if_match, returning), "/undo")
+        reply = self._exchange(request, returning)
+        return _operations.result_of(request, reply, returning)
+
+    def at(self, revision: int) -> B:
+        """Return the bucket as it was at a revision. Raise NotFound for one that is not kept."""
+        from ._history import reading_at
+
+        operation, query = reading_at(revision)
+        found: B = (self._exchange(self._request(operation, "", query))).bucket
+        return found
 
     def hold(
         self,

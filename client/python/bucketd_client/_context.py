@@ -127,6 +127,10 @@ class Scope:
         more = [*more, "snapshot=true"] if snapshot else more
         return f"{self._path}/events{self._query(keys, more)}"
 
+    def below(self, rest: str, query: Iterable[str]) -> str:
+        """Return path and query of what belongs to the bucket, as ``/history``."""
+        return f"{self._path}{rest}{self._query((), query)}"
+
     def hold(self) -> str:
         """Return the path that holds the pair, or for a device bucket the whole device."""
         return f"{self._path.removesuffix('/bucket')}/hold"

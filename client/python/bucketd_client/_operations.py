@@ -248,8 +248,11 @@ class BaseBucket(Generic[B, P, D]):
     def _path(self) -> str:
         return self._socket or _context.socket_path(os.environ)
 
-    def _request(self, operation: Operation) -> BucketRequest:
-        return BucketRequest(self._scope(), self._path(), operation, self._timeout)
+    def _request(
+        self, operation: Operation, below: str | None = None, query: tuple[str, ...] = ()
+    ) -> BucketRequest:
+        scope, path = self._scope(), self._path()
+        return BucketRequest(scope, path, operation, self._timeout, below, query)
 
     def _watching(self, keys: tuple[str, ...], snapshot: bool, since: str | None) -> Watching:
         # The import is late, since most programs do not watch.
