@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -354,6 +357,32 @@ def test_an_import_is_told_at_the_time_it_was_made(shared_daemon: Daemon) -> Non
     assert newest["at"] >= imported["at"] > "2026"
     assert (newest["revision"], imported["revision"]) == (18, 17)
     refused(shared_daemon.request("GET", f"{path}?revision=5"), 404, "not_found")
+
+
+@pytest.mark.parametrize("keys", [5, 100])
+def test_an_undo_gets_through_while_others_write(shared_daemon: Daemon, keys: int) -> None:
+    """A bucket of few keys is held by its members, one of many short ones as text."""
+    path, stop = pair("phone", f"busy {keys}"), threading.Event()
+    shared_daemon.request("PUT", path, {f"k{number}": number for number in range(keys)})
+
+    def write(name: str) -> None:
+        with shared_daemon.connect() as sock:
+            for number in itertools.count():
+                shared_daemon.request("PATCH", path, {name: number}, sock=sock)
+                if stop.is_set():
+                    return
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(write, name) for name in ("one", "other")]
+        try:
+            for number in range(20):
+                made = shared_daemon.request("PATCH", path, {"k1": -number}).json["revision"]
+                answer = undo(shared_daemon, path, made)
+                assert (answer.status, answer.json.get("undone")) == (200, made)
+                assert answer.bucket["k1"] == 1
+        finally:
+            stop.set()
+    assert all(writer.exception() is None for writer in writers)
 
 
 @pytest.mark.files
