@@ -139,6 +139,6 @@ def _bytes(options: Options) -> int:
         return -1
     found = re.fullmatch(r"(\d{1,18})(?:([KMGT])(?:i?B)?|B)?", text, re.ASCII)
     if found is None:
-        raise Usage(f"cannot use --over {text}: it must be a whole number of bytes, or such as 64K or 1M")
+        raise Usage(f"cannot use --over {text}: it must be a whole number of bytes, or 64K, 1M")
     power = " KMGT".index(found[2] or " ")
     return int(found[1]) << 10 * power
