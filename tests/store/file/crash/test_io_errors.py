@@ -39,6 +39,7 @@ from bucketd.store.file.store import FileStore, FileStoreOptions
 OPTIONS = FileStoreOptions(1 << 20, 1.0, 16 * 1024, None)
 KEYS = (BucketKey("phone", "hot"), BucketKey("phone", "other"), BucketKey("tablet"))
 ROTTEN = BucketKey("rotten", "job")
+State = tuple[int, str | None]
 UNREADABLE = b"not what a bucket holds"
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "EROFS", "EACCES", "EINTR", "SHORT")
 FALLIBLE = (
@@ -91,6 +92,9 @@ class Witness:
     )
     acknowledged: int = 0
     refused: int = 0
+    # Revision and ETag of the states since the bucket was created, the newest first.
+    states: dict[BucketKey, list[State]] = field(default_factory=lambda: defaultdict(list))
+    unknown: set[BucketKey] = field(default_factory=set)
 
     async def commit(self, store: FileStore, key: BucketKey, change: Change) -> None:
         try:
@@ -98,12 +102,15 @@ class Witness:
         except BucketdError as error:
             self.refused += 1
             if "unknown" in error.message:
+                self.unknown.add(key)
                 # Nothing is known of what nobody can read.
                 known = [None if now == UNREADABLE else now for now in self.allowed[key]]
                 self.allowed[key] += [change.apply(now) for now in known]
             return
         self.acknowledged += 1
         self.allowed[key] = [after.bucket if after.revision else None]
+        earlier = self.states[key] if after.revision else []
+        self.states[key] = [(after.revision, after.etag), *earlier] if after.revision else []
 
     async def check(self, store: FileStore, firm: bool) -> list[str]:
         wrong = []
@@ -117,6 +124,18 @@ class Witness:
             shown = None if now == ABSENT or now.revision == 0 else now.bucket
             if shown not in self.allowed[key]:
                 wrong.append(f"{key} is {shown!r}, may be {self.allowed[key]}")
+        return wrong
+
+    async def check_histories(self, store: FileStore, may_be_short: bool) -> list[str]:
+        """Look whether histories lead through the acknowledged states, and no others."""
+        wrong = []
+        for key in {*KEYS, ROTTEN} - self.unknown:
+            now, revisions = await store.history(key)
+            found = [(now.revision, now.etag)] if now.revision else []
+            found += [one.was for one in revisions if one.was[1] is not None]
+            states = self.states[key]
+            if found != (states[: len(found)] if may_be_short and found else states):
+                wrong.append(f"the history of {key} is {found}, should be {states}")
         return wrong
 
 
@@ -175,6 +194,8 @@ async def _look(path: str, witness: Witness, fault: FaultyOs) -> list[str]:
     fault.active = False
     store = FileStore(files.open_root(path), path, OPTIONS)
     wrong = await witness.check(store, firm=True)
+    # The lines that a user may not write are lost, and nothing else.
+    wrong += await witness.check_histories(store, may_be_short=fault.error == "EACCES")
     before = witness.acknowledged
     await witness.commit(store, KEYS[0], changes.merge({"after": True}))
     if witness.acknowledged == before:
