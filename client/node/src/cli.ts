@@ -30,8 +30,8 @@ function wantedBy(given: string[]): Wanted | "help" {
   const options = { device: text, job: text, bucket: text, help: { type: "boolean", short: "h" } } as const;
   const { values, positionals } = parsed(() => parseArgs({ args: own, options, allowPositionals: true }));
   if (values.help) return "help";
-  if (positionals.join(" ") !== "dev") throw new UsageError("the command is dev");
-  if (command.length === 0) throw new UsageError("name the command to run behind --");
+  if (positionals.join(" ") !== "dev") throw new UsageError("cannot tell what to do: the only word before the options is dev");
+  if (command.length === 0) throw new UsageError("cannot run a command: name it behind --");
   const bucket = values.bucket === undefined ? undefined : parsed(() => JSON.parse(values.bucket!));
   return { device: values.device ?? "dev-device", job: values.job ?? "dev-job", bucket, command };
 }
