@@ -141,7 +141,7 @@ def link_node_packages(home: Path) -> None:
     (modules / ".bin" / "bucketd-client").symlink_to("../bucketd-client/dist/cli.js")
 
 
-@pytest.mark.parametrize("name", ["faq", "how-to", "operator"])
+@pytest.mark.parametrize("name", ["faq", "how-to", "operator", "shell"])
 def test_the_commands_of_a_page_print_what_it_says(name: str, home: Path) -> None:
     link_node_packages(home)
     documents.check(REPO / "docs" / f"{name}.md", home, documents.DAEMON, home)
