@@ -161,7 +161,8 @@ def test_a_restore_has_no_body(daemon: Daemon, device: str) -> None:
     trash_id = deleted(daemon, device, n=1)
     answer = daemon.request("POST", f"/v1/trash/{trash_id}/restore", {"automation": "x"})
     assert answer.status == 400
-    assert restore(daemon, trash_id).status == 200
+    # Some clients send an object with every POST.
+    assert daemon.request("POST", f"/v1/trash/{trash_id}/restore", {}).status == 200
 
 
 def test_pages_and_filters(daemon: Daemon, device: str) -> None:
@@ -328,3 +329,12 @@ def test_days_that_a_reload_shortens_are_soon_over(daemon: Daemon, device: str) 
     daemon.config.write_text("[trash]\ndays = 0.000001\n")
     os.kill(daemon.pid, signal.SIGHUP)
     wait_until(lambda: not listed(daemon, device), 10)
+
+
+@pytest.mark.files
+def test_a_page_of_large_buckets_is_short(daemon: Daemon, device: str) -> None:
+    ids = [deleted(daemon, device, text="x" * 1_000_000) for _ in range(40)]
+    first = daemon.request("GET", f"/v1/trash?device={device}").json
+    assert 30 <= len(first["trash"]) < 40
+    rest = listed(daemon, device, f"&cursor={first['next_cursor']}")
+    assert [row["id"] for row in first["trash"] + rest] == ids[::-1]
