@@ -47,7 +47,7 @@ def ctl(shared_daemon: Daemon) -> Shell:
 def at(ctl: Shell, request: pytest.FixtureRequest) -> list[str]:
     """Options that name a bucket with secrets, of this test alone."""
     # What a write tells names the bucket, so the name must not look like a secret.
-    options = ["--device", f"masks-{zlib.crc32(request.node.name.encode())}", "--job", "login"]
+    options = ["--device", f"phone-{zlib.crc32(request.node.name.encode())}", "--job", "login"]
     ctl.json("replace", *options, "--automation", "masks", "--data", json.dumps(BUCKET))
     return options
 
