@@ -37,7 +37,7 @@ class Route:
     answers in its one form, whatever Accept asks for. One that ``may_wait`` is not slow if it does.
     A POST that ``only_reads`` changes nothing.
 
-    ``of_bucket``: the route is about one bucket, or the hold of what one belongs to; ``is_guarded``:
+    ``of_bucket``: the route is about one bucket, or the hold of what it belongs to; ``is_guarded``:
     preconditions apply, since it is about a bucket or brings one back; ``is_operators_change``: an
     operator changes something that is stored, which a hold is not.
     """
