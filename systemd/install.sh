@@ -28,6 +28,8 @@ systemd/user/bucketd.service systemd/user/bucketd.service
 systemd/user/bucketd.socket systemd/user/bucketd.socket
 systemd/sysusers.conf sysusers.d/bucketd.conf
 systemd/tmpfiles.conf tmpfiles.d/bucketd.conf
+systemd/bucketd.toml.5 ../share/man/man5/bucketd.toml.5
+systemd/bucketd.7 ../share/man/man7/bucketd.7
 systemd/bucketd.8 ../share/man/man8/bucketd.8
 systemd/move-buckets.sh ../share/bucketd/move-buckets.sh
 config/monitoring/alerts.yml ../share/bucketd/monitoring/alerts.yml

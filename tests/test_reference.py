@@ -32,6 +32,11 @@ def test_a_clients_table_of_codes_is_as_the_daemons(name: str) -> None:
     assert (REPO / name).read_text() == client_codes.files()[name], "run make docs"
 
 
+@pytest.mark.parametrize("name", generate.manual_pages())
+def test_a_manual_page_is_as_the_code(name: str) -> None:
+    assert (REPO / name).read_text() == generate.manual_pages()[name], "run make docs"
+
+
 def test_daemon_clients_and_api_know_the_same_codes() -> None:
     daemon = set(codes.daemon_codes())
     document = json.loads((REPO / "bucketd" / "api" / "openapi.json").read_text())

@@ -168,6 +168,7 @@ def test_doctor_warns_of_an_old_backup(full: Shell, tmp_path: Path) -> None:
     full.json("backup", str(tmp_path))
     ((level, what),) = finding(full)
     assert (level, "5 buckets" in what) == ("ok", True)
+    assert re.search(r"5 buckets of .+, backed up \d s ago", full.on_terminal("status"))
     daemon = full.daemon
     assert daemon.stop() == 0
     place = daemon.state_dir / "backup.json"

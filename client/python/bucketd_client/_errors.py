@@ -35,12 +35,15 @@ TYPE_CHECKING = False  # see bucketd_client
 if TYPE_CHECKING:
     from typing import Any
 
+    from ._codes import Code
+
 
 class BucketError(Exception):
     """An error with ``code``, ``status`` (of HTTP; None without a response) and ``details``.
 
-    After a failed precondition ``revision`` is the bucket's current revision. ``request_id``
-    identifies the request in the daemon's log.
+    ``code`` is typed as a union of literals, so a type checker finds a misspelt one; a newer daemon
+    may have others. After a failed precondition ``revision`` is the bucket's current revision.
+    ``request_id`` identifies the request in the daemon's log.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class BucketError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.code = code
+        self.code: Code = code  # type: ignore[assignment]  # a newer daemon may have others
         self.status = status
         self.details = details or []
         self.revision = revision

@@ -23,6 +23,10 @@ def values(option: str, given: Given) -> Iterable[str]:
     if name in ("device", "job"):
         wanted = {"device": given.get(option.replace("job", "device"))} if name == "job" else {}
         return _safely(lambda session: _of_buckets(session, name, wanted), given)
+    if option in ("columns", "sort"):
+        from .bucket_query import MEMBERS
+
+        return MEMBERS
     return _safely(_automations, given) if name == "automation" else ()
 
 
@@ -41,6 +45,8 @@ def arguments(command: str, count: int, given: Given) -> Iterable[str]:
     """Return the words for the argument after ``count`` others."""
     if command in ("get", "unset", "watch"):
         return _safely(_keys, given)
+    if command in ("quarantine show", "quarantine drop"):
+        return _safely(_kept_files, given)
     if command == "trash empty":
         return _safely(_deleted, given)
     if count:
@@ -98,6 +104,11 @@ def _ids(session: Session) -> Iterator[str]:
 def _holds(session: Session) -> Iterator[str]:
     members = session.call("GET", "/v1/holds").members
     for row in (*members["holds"], *members["waiting"]):
+        yield row["id"]
+
+
+def _kept_files(session: Session) -> Iterator[str]:
+    for row in session.call("GET", "/v1/quarantine").members["quarantine"]:
         yield row["id"]
 
 

@@ -11,8 +11,7 @@ from ... import __version__, _api, _context
 from ..._errors import NotFound
 from .. import backups, json_diff, output, prompts
 from ..archive import Envelope, Source
-from ..filters import LeftOut, pages
-from ..parser import Usage
+from ..filters import LeftOut, pages, whole_number
 from ..progress import Progress
 from ..prompts import counted
 from ..session import Session
@@ -26,7 +25,7 @@ _JSON = {"Content-Type": _api.JSON}
 
 def backup(options: Options) -> int:
     """Make a backup, remove those that are too many, and tell the daemon; 1 if one was left out."""
-    home, keep = options.arguments[0], _keep(options)
+    home, keep = options.arguments[0], whole_number(options, "keep") or KEEP
     session, left_out = Session(options), LeftOut()
     with backups.new(home) as (name, part):
         files = {
@@ -48,13 +47,6 @@ def backup(options: Options) -> int:
         what = f"{counted(buckets, 'bucket')}, {counted(schemas, 'schema')}, {output.size(size)}"
         output.write(output.plain(f"{place}: {what}; {counted(len(kept), 'backup')} kept"))
     return left_out.status
-
-
-def _keep(options: Options) -> int:
-    text = options.get("keep") or str(KEEP)
-    if not (text.isascii() and text.isdecimal() and int(text[:9]) > 0 and len(text) < 10):
-        raise Usage(f"cannot use --keep {text}: it must be a whole number over 0")
-    return int(text)
 
 
 def _write_buckets(session: Session, home: str, left_out: LeftOut) -> backups.Written:

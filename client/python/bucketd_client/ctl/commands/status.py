@@ -41,7 +41,10 @@ def _short(members: dict[str, Any]) -> Iterator[str]:
     # Some engines do not count their buckets.
     jobs, devices = (counts.get(name) or 0 for name in ("buckets", "device_buckets"))
     of = counted(counts.get("devices") or 0, "device")
-    yield _row("stored", f"{counted(jobs + devices, 'bucket')} of {of}, {_schemas(members)}")
+    stored = f"{counted(jobs + devices, 'bucket')} of {of}, {_schemas(members)}"
+    if backup := members.get("backup"):
+        stored += f", backed up {output.age(backup['at'])}"
+    yield _row("stored", stored)
     names = ("context", "hold", "watcher", "connection")
     in_use = (counted(counts[f"{name}s"], name) for name in names if f"{name}s" in counts)
     yield _row("in use", ", ".join(in_use))
