@@ -265,9 +265,15 @@ def begin(root: int, parts: tuple[str, ...], name: str, text: bytes) -> int:
 
 
 def open_for_append(root: int, parts: tuple[str, ...], name: str) -> int:
-    """Return a descriptor of a file that exists, for ``append``."""
+    """Return a descriptor of a regular file that exists, for ``append``."""
+    # O_NONBLOCK: opening a named pipe must not block.
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with directory(root, parts) as parent:
-        return os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        fd = os.open(name, flags, dir_fd=parent)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise NotAFile(errno.EINVAL, "it is not a regular file")
 
 
 def append(fd: int, text: bytes, size: int) -> bool:

@@ -13,7 +13,6 @@ import pytest
 from external_edits import edit
 from harness import Daemon, Response, pair
 
-pytestmark = pytest.mark.files
 USER = pwd.getpwuid(os.getuid()).pw_name
 SECRETS = {"properties": {"password": {"type": "string", "writeOnly": True}}}
 
@@ -263,6 +262,7 @@ def test_secrets_are_masked_in_history(shared_daemon: Daemon) -> None:
     assert earlier.etag != shared_daemon.request("GET", f"{path}?revision=1").etag
 
 
+@pytest.mark.files
 def test_an_edit_by_another_program_is_a_change(daemon: Daemon) -> None:
     path = pair("phone", "edited")
     daemon.request("PUT", path, {"a": 1, "b": 2})
@@ -277,6 +277,7 @@ def test_an_edit_by_another_program_is_a_change(daemon: Daemon) -> None:
     assert answer.body.startswith(b'{"success":true,"bucket":{"a":1,"b":2},"revision":3')
 
 
+@pytest.mark.files
 def test_an_edit_of_what_was_not_known_ends_the_history(daemon: Daemon) -> None:
     path = pair("phone", "offline")
     daemon.request("PUT", path, {"a": 1})
@@ -295,6 +296,7 @@ def test_an_edit_of_what_was_not_known_ends_the_history(daemon: Daemon) -> None:
     refused(undo(daemon, path, 1), 410, "not_kept")
 
 
+@pytest.mark.files
 def test_the_history_is_bounded_and_goes_with_its_bucket(stopped_daemon: Daemon) -> None:
     daemon = stopped_daemon
     daemon.env |= {"BUCKETD_HISTORY_REVISIONS": "10", "BUCKETD_HISTORY_BYTES": "4000"}
@@ -330,6 +332,7 @@ def test_the_history_is_bounded_and_goes_with_its_bucket(stopped_daemon: Daemon)
     assert list(kept.iterdir()) == []
 
 
+@pytest.mark.files
 @pytest.mark.parametrize("off", ["BUCKETD_HISTORY_REVISIONS", "BUCKETD_HISTORY_BYTES"])
 def test_zero_turns_it_off(stopped_daemon: Daemon, off: str) -> None:
     daemon = stopped_daemon
@@ -382,6 +385,7 @@ def test_an_undo_gets_through_while_others_write(shared_daemon: Daemon, keys: in
     assert all(writer.exception() is None for writer in writers)
 
 
+@pytest.mark.files
 def test_a_deleted_bucket_takes_its_history_along(daemon: Daemon) -> None:
     path = pair("phone", "deleted")
     for number in range(4):
@@ -419,6 +423,7 @@ def test_an_undo_brings_a_deleted_bucket_back(daemon: Daemon) -> None:
     assert daemon.request("GET", "/v1/trash").json["trash"] == []
 
 
+@pytest.mark.files
 @pytest.mark.parametrize("way", ["no trash", "emptied"])
 def test_a_bucket_that_is_deleted_for_good_leaves_no_history(daemon: Daemon, way: str) -> None:
     path = pair("phone", "good")

@@ -7,7 +7,7 @@ its number, each other one is a revision.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import orjson
@@ -33,8 +33,8 @@ def parse(text: bytes) -> Segment:
     """Return the content of a segment."""
     # What follows the last line feed is no line.
     lines = text.split(b"\n")[:-1]
-    head = _payload(lines[0]) if lines else None
-    if head is None or not head.startswith(b'{"segment":'):
+    segment = _number(_payload(lines[0]) if lines else None)
+    if not segment:
         return Segment(0, [], 0, text, _valid(lines))
     payloads: list[bytes] = []
     size = len(lines[0]) + 1
@@ -42,14 +42,26 @@ def parse(text: bytes) -> Segment:
         payload = _payload(one)
         if payload is None:
             rest = text[size:]
-            return Segment(_number(head), payloads, size, rest, _valid(lines[number:]))
+            return Segment(segment, payloads, size, rest, _valid(lines[number:]))
         payloads.append(payload)
         size += len(one) + 1
-    return Segment(_number(head), payloads, size, text[size:])
+    return Segment(segment, payloads, size, text[size:])
 
 
-def _number(head: bytes) -> int:
-    return int(orjson.loads(head)["segment"])
+def _number(head: bytes | None) -> int:
+    """Return the number in the first line of a segment; 0 for any other text."""
+    match _parsed(head or b""):
+        case {"segment": int(number)}:
+            return number
+    return 0
+
+
+def _parsed(payload: bytes) -> Any:
+    """Return the value of a payload; None where another program wrote no JSON."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _valid(lines: list[bytes]) -> tuple[bytes, ...]:
@@ -63,7 +75,7 @@ def head_line(number: int) -> bytes:
 
 def etag_of(payload: bytes) -> str | None:
     """Return the ETag of the state that a line leads to."""
-    match orjson.loads(payload):
+    match _parsed(payload):
         case {"etag": str(etag)}:
             return etag
     return None
@@ -71,7 +83,7 @@ def etag_of(payload: bytes) -> str | None:
 
 def etag_before(payload: bytes) -> str | None:
     """Return the ETag of the state that a line begins with; None if there is none."""
-    match orjson.loads(payload):
+    match _parsed(payload):
         case {"was": [_, str(etag)]}:
             return etag
     return None

@@ -21,7 +21,7 @@ from bucketd.model.bucket import ABSENT, BucketKey, Snapshot
 from bucketd.model.document import Document
 from bucketd.model.inverses import invert
 from bucketd.model.revisions import HistoryLimits, Revision
-from bucketd.store.file import backlog, history_files
+from bucketd.store.file import backlog, history_files, history_lines
 from bucketd.store.file.backlog import Backlog
 from bucketd.store.file.batch import Transition
 from bucketd.store.file.history_files import HistoryFiles, Place
@@ -260,6 +260,42 @@ def test_an_obstacle_goes_to_the_quarantine(daemon: Daemon, path: str, what: str
     assert history_of(daemon, path) == [6, 5]
     assert quarantine_entries(daemon)
     assert len(list(old.rglob("*.ndjson"))) == 1
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_pipe_in_the_place_of_a_history_blocks_nobody(
+    root: int, tmp_path: Path, is_read: bool
+) -> None:
+    kept = HistoryFiles(root, LIMITS)
+    kept.append(PLACE, lines(0, 3))
+    # As for a history that was not written for long.
+    kept.close()
+    path = tmp_path / "/".join(PLACE.parts) / PLACE.name(0)
+    path.unlink()
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if is_read else None
+    kept.append(PLACE, lines(3, 5))
+    assert kept.read(PLACE) == lines(3, 5)
+    kept.close()
+    if reader is not None:
+        assert os.read(reader, 100) == b""
+        os.close(reader)
+
+
+@pytest.mark.parametrize("head", [b'{"segment":"v9"}', b'{"segment":', b"[1]", b"{}"])
+def test_lines_of_another_format_keep_no_daemon_from_starting(
+    daemon: Daemon, path: str, head: bytes
+) -> None:
+    daemon.stop()
+    file = daemon.state_dir / "history/devices/phone/jobs/login.0.ndjson"
+    texts = [head, b'{"revision":[]}', b"[]", b'{"etag":5}', b"no JSON"]
+    file.write_bytes(b"".join(map(history_lines.line, texts)))
+    daemon.start()
+    assert history_of(daemon, path) == []
+    daemon.request("PATCH", path, {"n": 4})
+    daemon.kill()
+    daemon.start()
+    assert history_of(daemon, path) == [5]
 
 
 def test_a_history_that_is_removed_begins_anew(daemon: Daemon, path: str) -> None:
