@@ -229,7 +229,8 @@ def test_a_write_may_be_answered_without_the_bucket(shared_daemon: Daemon, targe
     answer = shared_daemon.request("DELETE", f"{target}?key=pad", None, minimal)
     assert answer.json == {"success": True, "revision": 5}
     answer = shared_daemon.request("DELETE", target, None, minimal)
-    assert (answer.json, answer.etag) == ({"success": True, "revision": 0}, None)
+    trash = answer.headers["bucketd-trash"]
+    assert (answer.json, answer.etag) == ({"success": True, "revision": 0, "trash": trash}, None)
 
 
 @pytest.mark.parametrize("prefer", ["return=representation", "return=maximal", "respond-async", ""])
