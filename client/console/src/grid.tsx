@@ -58,7 +58,6 @@ class CellView extends Component<CellProps> {
         id={isActive ? "active-cell" : undefined}
         class={classes.join(" ")}
         aria-colindex={column + 2}
-        aria-label={describe(cell, ageText)}
         title={describe(cell, ageText)}
         style={place(left, width)}
         data-device={cell.device}

@@ -9,7 +9,7 @@ import { FieldTable } from "./field-table.js";
 import { isFieldForm, NoFields, toFields, type FieldForm } from "./fields.js";
 import { counted } from "./format.js";
 import { checkSchemas } from "./live.js";
-import { fragmentOf, go } from "./router.js";
+import { fragmentOf, go, route } from "./router.js";
 import { attempt, complain, confirm, copy, Dialog, Loading, say } from "./ui.js";
 
 const CHECK_MILLISECONDS = 400;
@@ -146,6 +146,7 @@ function SchemaEditor(props: {
   };
   useEffect(() => void (row === undefined ? undefined : load()), []);
   const checked = useDryRun(path, draft?.document, setProblem);
+  const shownText = useRef("");
   if (draft === null) return <Loading what="the schema" />;
 
   const changed = JSON.stringify(draft.document) !== (stored ?? JSON.stringify(EMPTY.document));
@@ -167,10 +168,14 @@ function SchemaEditor(props: {
     if (!(await confirm("Remove the schema?", text, "Remove"))) return;
     if (await attempt(() => call("DELETE", path), `The schema of ${automation} is removed`)) {
       await Promise.all([saved(), checkSchemas()]);
-      go({ page: "inputs", automation: null });
+      const here = route.peek();
+      if (here.page === "inputs") go({ page: "inputs", automation: null });
     }
   };
-  const jsonText = draft.typed ?? JSON.stringify(checked?.jsonSchema ?? draft.document, null, 2);
+  // What is typed stays in the editor, whatever the daemon says about it later.
+  if (draft.typed === null) {
+    shownText.current = JSON.stringify(checked?.jsonSchema ?? draft.document, null, 2);
+  }
   return (
     <>
       {row?.problem && <p class="warning">{row.problem}</p>}
@@ -206,11 +211,10 @@ function SchemaEditor(props: {
         <section>
           <h2>JSON Schema</h2>
           <EditorHost
-            text={jsonText}
+            text={shownText.current}
+            serial={draft.typed === null ? 0 : 1}
             label={`JSON Schema of ${automation}`}
-            onChange={(text) => {
-              if (text !== jsonText) setDraft(typedDraft(text, draft));
-            }}
+            onChange={(text) => setDraft((now) => now && typedDraft(text, now))}
           />
           {problem && (
             <p class="warning" role="alert">

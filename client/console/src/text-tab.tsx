@@ -32,6 +32,7 @@ interface Base {
 export function TextTab({ name, state, schema, automation, reload }: TextProps): JSX.Element {
   const [base, setBase] = useState<Base | null>(null);
   const [text, setText] = useState("");
+  const [begun, setBegun] = useState({ text: "", serial: 0 });
   const [reviewing, setReviewing] = useState<Json | null>(null);
   const [found, setFound] = useState<Violation[]>([]);
   const editor = useRef<JsonEditor | null>(null);
@@ -40,12 +41,16 @@ export function TextTab({ name, state, schema, automation, reload }: TextProps):
   useCheck(isEditing ? text : null, base?.state.bucket ?? null, automation, setFound);
   const isBehind = isEditing && base.state.etag !== state.etag;
 
+  const put = (shown: string): void => {
+    setText(shown);
+    setBegun(({ serial }) => ({ text: shown, serial: serial + 1 }));
+  };
   const begin = async (revealed: boolean): Promise<void> => {
     try {
       const from = revealed ? await readBucket(name, true) : state;
-      const begun = print(from.bucket);
-      setBase({ state: from, text: begun });
-      setText(begun);
+      const shown = print(from.bucket);
+      setBase({ state: from, text: shown });
+      put(shown);
     } catch (problem) {
       complain(problem);
     }
@@ -116,14 +121,15 @@ export function TextTab({ name, state, schema, automation, reload }: TextProps):
       {isBehind && (
         <div class="warning" role="alert">
           <p>The bucket has changed since you began; it is at revision {state.revision} now.</p>
-          <button type="button" onClick={() => rebase(base, text, state, setBase, setText)}>
+          <button type="button" onClick={() => rebase(base, text, state, setBase, put)}>
             Put my changes upon revision {state.revision}
           </button>
         </div>
       )}
       <EditorHost
         key={isEditing ? "edit" : "read"}
-        text={isEditing ? text : stored}
+        text={isEditing ? begun.text : stored}
+        serial={begun.serial}
         label={`JSON of ${name.device}, ${name.job ?? "device bucket"}`}
         readOnly={!isEditing}
         schema={schema}
