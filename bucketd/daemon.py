@@ -13,6 +13,7 @@ from . import logs, process, startup
 from .api.access import Operators
 from .api.handlers.contexts import sweep
 from .api.services import Services
+from .core.backup_record import BackupRecord
 from .core.buckets import Buckets
 from .core.clock_record import ClockRecord
 from .core.contexts import Contexts
@@ -23,6 +24,7 @@ from .core.retention import Retention
 from .core.schemas.file_watcher import FileWatcher
 from .core.schemas.registry import Registry
 from .core.schemas.replication import LocalSchemas, ReplicatedSchemas
+from .core.trash import Trash
 from .endpoint import Endpoint, Unreachable
 from .server import Server
 from .settings.sections import AT_START, Settings, SettingsError, reloaded
@@ -102,8 +104,9 @@ class Daemon:
         self._schema_files = FileWatcher(self._schemas)
         self._quota: Quota | None = None
         retention = settings.retention
+        self._trash = Trash(self._store, self._clock, settings.trash.days)
         self._retention = Retention(
-            self._store, self._clock, retention.days, retention.interval_seconds
+            self._store, self._clock, self._trash, retention.days, retention.interval_seconds
         )
         self._contexts = Contexts(self._endpoint.runtime, **_context_limits(settings))
         self._status = Status(settings, self._problems)
@@ -124,6 +127,8 @@ class Daemon:
             self._schemas,
             ReplicatedSchemas(self._schemas, shared) if shared else LocalSchemas(self._schemas),
             self._retention,
+            BackupRecord(root),
+            self._trash,
             operators(settings),
             limits.body_timeout_seconds,
             self._status.document,
@@ -138,6 +143,7 @@ class Daemon:
         start("expiry of contexts", lambda stop: sweep(self._services, stop))
         start("schema files", self._schema_files.run)
         start("retention", self._retention.keep)
+        start("trash", self._trash.keep)
         start("clock", self._clock.keep)
         kept = (self._contexts, self._services.holds)
         start("socket", lambda stop: self._endpoint.keep_reachable(kept, stop))
@@ -190,6 +196,7 @@ class Daemon:
         logs.configure(new.log, os.environ)
         self._contexts.limits(**_context_limits(new))
         self._services.buckets = self._buckets(new)
+        self._trash.days = new.trash.days
         self._retention.days = new.retention.days
         self._retention.interval = new.retention.interval_seconds
         if operators(new) != self._services.operators:

@@ -4,7 +4,8 @@ BucketdError
 ├── BadInput: InvalidJson, InvalidRequest, SchemaViolation
 ├── Denied: NoJobContext, Forbidden
 ├── NotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType, RequestTimeout
-├── Conflict: PatchFailed, SchemaConflict, PreconditionFailed, HoldLost, Held
+├── Conflict: PatchFailed, SchemaConflict, UndoConflict, NotKept, Exists, PreconditionFailed,
+│   HoldLost, Held
 ├── TooLarge
 ├── Unavailable (try again later): TooManyRequests, Overloaded, ShuttingDown, ReadOnly
 └── Failure: BucketCorrupt, StorageFull, Internal
@@ -165,6 +166,38 @@ class SchemaConflict(Conflict):
     """
 
     code = "schema_conflict"
+
+
+class Exists(Conflict):
+    """A deleted bucket cannot be restored, since a bucket is stored in its place. Nothing was
+    changed; the deleted one stays in the trash.
+
+    Compare the two, then clear the stored bucket or rename its device, and restore again.
+    """
+
+    code = "exists"
+
+
+class UndoConflict(Conflict):
+    """A change cannot be taken back, since later changes have set or removed the same keys.
+    ``details`` has each key with the revision that touched it last. Nothing was changed.
+
+    Take the later changes back first, the newest before the others, or set the keys to what you
+    want (``bucketctl history --values`` shows the earlier values).
+    """
+
+    code = "undo_conflict"
+
+
+class NotKept(Conflict):
+    """The history does not have this revision any more, or not what it takes to restore it:
+    it keeps the newest ``revisions`` of a bucket, and at most ``bytes``.
+
+    Raise the limits in ``[history]``, which counts from then on. An export made at that time, or a
+    backup, has the bucket as it was.
+    """
+
+    code = "not_kept"
 
 
 class PreconditionFailed(Conflict):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,11 @@ GAUGES = (
     ("bucketd_buckets", "Stored buckets of jobs.", "counts.buckets"),
     ("bucketd_device_buckets", "Stored device buckets.", "counts.device_buckets"),
     ("bucketd_quarantined_files", "Files in the quarantine.", "counts.quarantined_files"),
+    (
+        "bucketd_trashed_buckets",
+        "Deleted buckets that can be restored.",
+        "counts.trashed_buckets",
+    ),
     ("bucketd_watchers", "Open event streams.", "counts.watchers"),
     ("bucketd_holds", "Live holds.", "counts.holds"),
     ("bucketd_hold_waiters", "Requests that wait for a hold.", "counts.hold_waiters"),
@@ -36,6 +42,11 @@ GAUGES = (
         "store.journal_damaged",
     ),
     ("bucketd_schemas", "Schemas in force.", "schemas.count"),
+    (
+        "bucketd_last_backup_timestamp_seconds",
+        "Unix time of the last complete backup, by bucketctl backup.",
+        "backup.at",
+    ),
 )
 COUNTERS = (
     ("bucketd_commits_total", "Changes made durable.", "store.commits"),
@@ -113,6 +124,8 @@ class Collector:
         found: Any = self.status
         for part in path.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
+        if isinstance(found, str):
+            return datetime.fromisoformat(found).timestamp()
         return None if found is None else float(found)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .fs import files, mounts
 from .fs.locks import hold_daemon_lock
+from .model.revisions import HistoryLimits
 from .settings.sections import Etcd, Settings, SettingsError
 from .settings.validation import seconds, shards
 from .store.base import Store
@@ -27,8 +28,8 @@ class StartError(Exception):
 
 # A directory with no other entries belongs to bucketd alone, so its mode may be changed to 0700.
 _OURS = {
-    *("devices", "journal", "quarantine", "schemas", "clock.json", "write.lock", "daemon.lock"),
-    "lost+found",
+    *("devices", "history", "journal", "quarantine", "schemas", "trash"),
+    *("backup.json", "clock.json", "write.lock", "daemon.lock", "lost+found"),
 }
 
 
@@ -129,6 +130,7 @@ def open_store(root: int, settings: Settings) -> Store:
         journal_bytes=store.journal_bytes,
         relaxed_seconds=store.relaxed_seconds if store.durability == "relaxed" else None,
         unsafe=_check_filesystem(root, settings),
+        history=HistoryLimits(settings.history.revisions, settings.history.bytes),
     )
     try:
         return FileStore(os.dup(root), settings.paths.state_dir, options)

@@ -18,7 +18,7 @@ from .store.base import Store
 if TYPE_CHECKING:
     from .server import Server
 
-_STORE_COUNTS = ("devices", "buckets", "device_buckets", "quarantined_files")
+_STORE_COUNTS = ("devices", "buckets", "device_buckets", "quarantined_files", "trashed_buckets")
 
 
 class Status:
@@ -64,6 +64,7 @@ class Status:
             "problems": list(self._problems()),
             "store": store,
             "schemas": {"count": len(schemas.entries()), "problems": schemas.problems()},
+            "backup": self._services.backups.last,
             "socket": self.settings.socket.path,
             "settings": shown(self.settings),
             "settings_since": self._settings_since,

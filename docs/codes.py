@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import bucketd_client
-from bucketd_client import ctl
+from bucketd_client.ctl import refusals
 from tables import table
 
 from bucketd import errors
@@ -58,7 +58,7 @@ def _error_rows() -> Iterator[tuple[str, ...]]:
     for code in explained():
         status = str(responses.STATUS.get(code, "–"))
         retried = " (with `Retry-After`)" if code in responses.RETRY_AFTER else ""
-        exit_status = str(ctl.STATUS.get(code, 1))
+        exit_status = str(refusals.STATUS.get(code, 1))
         classes = (f"`{python[code].__name__}`", f"`{node[code]}`")
         yield (f"[`{code}`](#{code})", status + retried, *classes, exit_status)
 

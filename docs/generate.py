@@ -6,6 +6,8 @@ routes.md     every route, from the table of routes and openapi.json
 commands.md   every command, from the parsers' own help
 metrics.md    every metric, from the collector
 
+Beside them systemd/bucketd.toml.5, the manual page of the settings.
+
 The clients' tables of error codes are made, too: client_codes.
 """
 
@@ -20,6 +22,7 @@ from typing import Any
 
 import client_codes
 import codes
+import manual
 from bucketd_client.ctl import parser
 from bucketd_client.ctl.commands import man
 from bucketd_client.ctl.table.all import every
@@ -42,6 +45,11 @@ def pages() -> dict[str, str]:
     makers: tuple[Callable[[], Iterator[str]], ...] = (_settings, _routes, _commands, _metrics)
     made = {maker.__name__[1:]: maker() for maker in makers} | {"errors": codes.page()}
     return {f"{name}.md": "\n".join([NOTE, *lines]) + "\n" for name, lines in made.items()}
+
+
+def manual_pages() -> dict[str, str]:
+    """Return the text of each generated manual page by its path."""
+    return {"systemd/bucketd.toml.5": manual.settings_page(defaults(), reasons())}
 
 
 # --- settings
@@ -190,6 +198,6 @@ if __name__ == "__main__":
     for _name, _text in pages().items():
         (DOCS / _name).write_text(_text)
         sys.stdout.write(f"docs/{_name}\n")
-    for _name, _text in client_codes.files().items():
+    for _name, _text in (client_codes.files() | manual_pages()).items():
         (REPO / _name).write_text(_text)
         sys.stdout.write(f"{_name}\n")

@@ -22,10 +22,14 @@ config=/etc/bucketd/bucketd.toml
 files="
 systemd/bucketd.service systemd/system/bucketd.service
 systemd/bucketd.socket systemd/system/bucketd.socket
+systemd/bucketd-backup.service systemd/system/bucketd-backup.service
+systemd/bucketd-backup.timer systemd/system/bucketd-backup.timer
 systemd/user/bucketd.service systemd/user/bucketd.service
 systemd/user/bucketd.socket systemd/user/bucketd.socket
 systemd/sysusers.conf sysusers.d/bucketd.conf
 systemd/tmpfiles.conf tmpfiles.d/bucketd.conf
+systemd/bucketd.toml.5 ../share/man/man5/bucketd.toml.5
+systemd/bucketd.7 ../share/man/man7/bucketd.7
 systemd/bucketd.8 ../share/man/man8/bucketd.8
 systemd/move-buckets.sh ../share/bucketd/move-buckets.sh
 config/monitoring/alerts.yml ../share/bucketd/monitoring/alerts.yml
@@ -137,7 +141,8 @@ install_all() {
 
 uninstall_all() {
     if on_this_system; then
-        systemctl --quiet disable --now bucketd.service bucketd.socket 2>/dev/null || :
+        systemctl --quiet disable --now \
+            bucketd.service bucketd.socket bucketd-backup.timer 2>/dev/null || :
     fi
     each_file take
     rmdir "$destdir$prefix/share/bucketd" 2>/dev/null || :
@@ -155,7 +160,7 @@ uninstall_all() {
     fi
     if on_this_system; then
         systemctl daemon-reload
-        echo "Removed. The buckets in /var/lib/bucketd stay, and so does the user bucketd, their owner."
+        echo "Removed. The buckets in /var/lib/bucketd and their backups stay, and so does the user bucketd, their owner."
     fi
 }
 

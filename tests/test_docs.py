@@ -125,7 +125,7 @@ def test_the_commands_of_the_readme_print_what_it_says(home: Path) -> None:
 
 
 # Those that say by themselves how a daemon is had, and those that take it for granted.
-@pytest.mark.parametrize("name", ["tutorial"])
+@pytest.mark.parametrize("name", ["tutorial", "sessions"])
 def test_the_commands_of_a_lesson_print_what_it_says(name: str, home: Path) -> None:
     documents.check(REPO / "docs" / f"{name}.md", home)
 
@@ -139,7 +139,7 @@ def link_node_packages(home: Path) -> None:
     (modules / ".bin" / "tsc").symlink_to("../typescript/bin/tsc")
 
 
-@pytest.mark.parametrize("name", ["faq", "how-to"])
+@pytest.mark.parametrize("name", ["faq", "how-to", "operator"])
 def test_the_commands_of_a_page_print_what_it_says(name: str, home: Path) -> None:
     link_node_packages(home)
     documents.check(REPO / "docs" / f"{name}.md", home, documents.DAEMON, home)

@@ -7,7 +7,7 @@ import sys
 
 import bucketd_client
 import pytest
-from bucketd_client import ctl
+from bucketd_client.ctl import refusals
 from harness import REPO
 
 from bucketd.api import responses
@@ -32,6 +32,11 @@ def test_a_clients_table_of_codes_is_as_the_daemons(name: str) -> None:
     assert (REPO / name).read_text() == client_codes.files()[name], "run make docs"
 
 
+@pytest.mark.parametrize("name", generate.manual_pages())
+def test_a_manual_page_is_as_the_code(name: str) -> None:
+    assert (REPO / name).read_text() == generate.manual_pages()[name], "run make docs"
+
+
 def test_daemon_clients_and_api_know_the_same_codes() -> None:
     daemon = set(codes.daemon_codes())
     document = json.loads((REPO / "bucketd" / "api" / "openapi.json").read_text())
@@ -39,7 +44,7 @@ def test_daemon_clients_and_api_know_the_same_codes() -> None:
     assert daemon == set(responses.STATUS) == set(described)
     assert set(bucketd_client.CODES) == daemon | CLIENTS_OWN
     assert set(codes.node_codes()) == daemon | CLIENTS_OWN
-    assert set(ctl.STATUS) <= set(bucketd_client.CODES)
+    assert set(refusals.STATUS) <= set(bucketd_client.CODES)
     assert set(responses.RETRY_AFTER) <= daemon
 
 

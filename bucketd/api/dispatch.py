@@ -37,7 +37,7 @@ def resolve(method: str, target: str, fields: Headers) -> ResolvedRequest:
         raise InvalidRequest("cannot tell who asks: there are several Authorization headers")
     scheme, _, token = values[0].partition(" ") if values else ("", "", "")
     preconditions, malformed = NO_PRECONDITIONS, None
-    if route.of_bucket:
+    if route.is_guarded:
         try:
             preconditions = headers.preconditions(fields, of_read=route.method == "GET")
         except InvalidRequest as error:
@@ -96,13 +96,14 @@ def admit(services: Services, peer: access.Peer, resolved: ResolvedRequest, leng
         raise resolved.malformed
     if route.accepts and resolved.media_type is None:
         raise headers.unsupported_media_type(route.accepts)
-    if length > services.buckets.max_bytes:
-        raise body_too_large(f"{length} bytes", services.buckets.max_bytes)
     target = resolved.target
     if target is None and context is not None and route.of_bucket:
         # The rule of the route has let in this token, so it opens the bucket.
         job = None if route.access is access.any_context else context.job
         target = _opened_bucket(context.device, job, context.automation)
+    if length > services.buckets.max_bytes:
+        key = None if target is None else target.key
+        raise body_too_large(f"{length} bytes", services.buckets.max_bytes, key)
     return Request(services, peer, resolved, context, target)
 
 
@@ -111,10 +112,10 @@ def _opened_bucket(device: str, job: str | None, automation: str | None) -> Targ
     return Target(BucketKey(device, job), None if job is None else automation)
 
 
-def body_too_large(size: str, limit: int) -> TooLarge:
+def body_too_large(size: str, limit: int, key: BucketKey | None = None) -> TooLarge:
+    what = "read the request body: it has" if key is None else f"set {key}: the request body has"
     return TooLarge(
-        f"cannot read the request body: it has {size}, allowed are {limit}; "
-        "[limits] max_bucket_bytes says how many"
+        f"cannot {what} {size}, allowed are {limit}; [limits] max_bucket_bytes says how many"
     )
 
 

@@ -108,12 +108,12 @@ class Request:
         made = partial(_parse, self.body, then)
         return made() if len(self.body) <= INLINE_MAX_BYTES else await offload(made)
 
-    def flag(self, name: str) -> bool:
+    def flag(self, name: str, default: bool = False) -> bool:
         """Return whether a parameter is ``true``; raise InvalidRequest unless true or false."""
         text = self.one(name)
         if text not in (None, "true", "false"):
             raise InvalidRequest(f"cannot use the parameter {name}: it must be true or false")
-        return text == "true"
+        return default if text is None else text == "true"
 
     def one(self, name: str) -> str | None:
         """Return the value of a parameter that is given at most once."""

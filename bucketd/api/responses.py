@@ -32,6 +32,9 @@ STATUS = {
     "request_timeout": 408,
     "patch_failed": 409,
     "schema_conflict": 409,
+    "exists": 409,
+    "undo_conflict": 409,
+    "not_kept": 410,
     "precondition_failed": 412,
     "hold_lost": 412,
     "too_large": 413,
@@ -163,7 +166,14 @@ class ResponseTemplate:
     def fill(self, now: Snapshot) -> Response:
         """Return the response about this state of the bucket."""
         pieces, size = ((), 0) if self._minimal else (now.bucket.pieces, now.bucket.size)
-        if now.recovered is None and now.stale_seconds is None and not now.warnings:
+        if (
+            now.undone is None
+            and now.recovered is None
+            and now.stale_seconds is None
+            and not now.warnings
+            and now.trash is None
+            and now.restored is None
+        ):
             head, after = self._around(now.etag, now.revision, size)
             return Response(200, head, (self._before, *pieces, after), None, now.revision)
         field = members = b""
@@ -175,6 +185,13 @@ class ResponseTemplate:
             members += b',"stale_seconds":%.3f' % now.stale_seconds
         if now.warnings:
             members += b',"warnings":' + orjson.dumps(now.warnings)
+        if now.trash is not None:
+            field += b"\r\nBucketd-Trash: " + now.trash.encode()
+            members += b',"trash":"%b"' % now.trash.encode()
+        if now.restored is not None:
+            members += b',"restored":"%b"' % now.restored.encode()
+        if now.undone is not None:
+            members += b',"undone":%d' % now.undone
         # These members may be large, so the cache does not keep them.
         head, after = self._render(now.etag, now.revision, size, field, members)
         return Response(200, head, (self._before, *pieces, after), None, now.revision)

@@ -9,7 +9,18 @@ from dataclasses import dataclass
 
 from ..errors import MethodNotAllowed, NotFound
 from . import access
-from .handlers import buckets, contexts, events, holds, schemas, status
+from .handlers import (
+    backup,
+    buckets,
+    contexts,
+    events,
+    history,
+    holds,
+    quarantine,
+    schemas,
+    status,
+    trash,
+)
 from .headers import JSON, JSON_PATCH, MERGE_PATCH
 from .request import Handler
 from .target import decode
@@ -37,7 +48,14 @@ class Route:
     @property
     def of_bucket(self) -> bool:
         """Report whether the route is about one bucket, or the hold of what one belongs to."""
-        return self.path.endswith(("/bucket", "/bucket/events", "/hold"))
+        return self.path.endswith(
+            ("/bucket", "/bucket/events", "/bucket/history", "/bucket/undo", "/hold")
+        )
+
+    @property
+    def is_guarded(self) -> bool:
+        """Report whether preconditions apply: the route is about a bucket, or brings one back."""
+        return self.of_bucket or self.path.endswith("/restore")
 
     @property
     def is_operators_change(self) -> bool:
@@ -49,7 +67,9 @@ class Route:
 ANYONE, OPERATOR = access.anyone, access.operator
 JOB, DEVICE = access.job_context, access.any_context
 _PAIR = "/v1/devices/{device}/jobs/{job}/bucket"
+_READ = "key defaults mask revision"
 _METADATA = "revision created_at updated_at"
+_PAGE = "limit cursor values mask"
 _DOCUMENT = (JSON,)
 _PATCHES = (JSON, MERGE_PATCH, JSON_PATCH)
 
@@ -57,13 +77,16 @@ ROUTES = (
     Route("/healthz", "GET", ANYONE, status.health),
     Route("/metrics", "GET", OPERATOR, status.metrics, speaks_json=False),
     Route("/readyz", "GET", ANYONE, status.ready),
-    Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key mask"),
-    Route("/v1/bucket", "GET", JOB, buckets.read, "key defaults mask"),
+    Route("/v1/backup", "PUT", OPERATOR, backup.record, accepts=_DOCUMENT),
+    Route("/v1/bucket", "DELETE", JOB, buckets.delete, "key mask trash"),
+    Route("/v1/bucket", "GET", JOB, buckets.read, _READ),
     Route("/v1/bucket", "PATCH", JOB, buckets.patch, "mask", _PATCHES),
     Route("/v1/bucket", "PUT", JOB, buckets.put, "mask", _DOCUMENT),
     Route(
         "/v1/bucket/events", "GET", JOB, events.watch, "key mask snapshot holds", speaks_json=False
     ),
+    Route("/v1/bucket/history", "GET", JOB, history.list_all, _PAGE),
+    Route("/v1/bucket/undo", "POST", JOB, history.undo, "mask", _DOCUMENT),
     Route(
         "/v1/buckets",
         "GET",
@@ -75,8 +98,8 @@ ROUTES = (
     Route("/v1/contexts", "GET", OPERATOR, contexts.list_all),
     Route("/v1/contexts", "POST", OPERATOR, contexts.create, accepts=_DOCUMENT),
     Route("/v1/contexts/{id}", "DELETE", OPERATOR, contexts.revoke),
-    Route("/v1/device/bucket", "DELETE", DEVICE, buckets.delete, "key mask"),
-    Route("/v1/device/bucket", "GET", DEVICE, buckets.read, "key defaults mask"),
+    Route("/v1/device/bucket", "DELETE", DEVICE, buckets.delete, "key mask trash"),
+    Route("/v1/device/bucket", "GET", DEVICE, buckets.read, _READ),
     Route("/v1/device/bucket", "PATCH", DEVICE, buckets.patch, "mask", _PATCHES),
     Route("/v1/device/bucket", "PUT", DEVICE, buckets.put, "mask", _DOCUMENT),
     Route(
@@ -87,6 +110,8 @@ ROUTES = (
         "key mask snapshot holds",
         speaks_json=False,
     ),
+    Route("/v1/device/bucket/history", "GET", DEVICE, history.list_all, _PAGE),
+    Route("/v1/device/bucket/undo", "POST", DEVICE, history.undo, "mask", _DOCUMENT),
     Route(
         "/v1/device/hold",
         "POST",
@@ -96,8 +121,8 @@ ROUTES = (
         speaks_json=False,
         may_wait=True,
     ),
-    Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key mask"),
-    Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, "key defaults mask"),
+    Route("/v1/devices/{device}/bucket", "DELETE", OPERATOR, buckets.delete, "key mask trash"),
+    Route("/v1/devices/{device}/bucket", "GET", OPERATOR, buckets.read, _READ),
     Route("/v1/devices/{device}/bucket", "PATCH", OPERATOR, buckets.patch, "mask", _PATCHES),
     Route(
         "/v1/devices/{device}/bucket", "PUT", OPERATOR, buckets.put, f"mask {_METADATA}", _DOCUMENT
@@ -110,6 +135,8 @@ ROUTES = (
         "key mask snapshot holds",
         speaks_json=False,
     ),
+    Route("/v1/devices/{device}/bucket/history", "GET", OPERATOR, history.list_all, _PAGE),
+    Route("/v1/devices/{device}/bucket/undo", "POST", OPERATOR, history.undo, "mask", _DOCUMENT),
     Route(
         "/v1/devices/{device}/hold",
         "POST",
@@ -119,8 +146,8 @@ ROUTES = (
         speaks_json=False,
         may_wait=True,
     ),
-    Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation mask"),
-    Route(_PAIR, "GET", OPERATOR, buckets.read, "key automation defaults mask"),
+    Route(_PAIR, "DELETE", OPERATOR, buckets.delete, "key automation mask trash"),
+    Route(_PAIR, "GET", OPERATOR, buckets.read, f"automation {_READ}"),
     Route(_PAIR, "PATCH", OPERATOR, buckets.patch, "automation mask", _PATCHES),
     Route(_PAIR, "PUT", OPERATOR, buckets.put, f"automation mask {_METADATA}", _DOCUMENT),
     Route(
@@ -131,6 +158,8 @@ ROUTES = (
         "automation key mask snapshot holds",
         speaks_json=False,
     ),
+    Route(f"{_PAIR}/history", "GET", OPERATOR, history.list_all, f"automation {_PAGE}"),
+    Route(f"{_PAIR}/undo", "POST", OPERATOR, history.undo, "automation mask", _DOCUMENT),
     Route(
         "/v1/devices/{device}/jobs/{job}/hold",
         "POST",
@@ -153,6 +182,9 @@ ROUTES = (
     Route("/v1/holds", "GET", OPERATOR, holds.list_all, "device job"),
     Route("/v1/holds/{id}", "DELETE", OPERATOR, holds.end),
     Route("/v1/openapi.json", "GET", ANYONE, status.openapi),
+    Route("/v1/quarantine", "GET", OPERATOR, quarantine.list_all),
+    Route("/v1/quarantine/{id}", "DELETE", OPERATOR, quarantine.drop),
+    Route("/v1/quarantine/{id}", "GET", OPERATOR, quarantine.read),
     Route("/v1/schemas", "GET", OPERATOR, schemas.list_all),
     Route("/v1/schemas/{automation}", "DELETE", OPERATOR, schemas.remove),
     Route("/v1/schemas/{automation}", "GET", OPERATOR, schemas.read),
@@ -173,6 +205,9 @@ ROUTES = (
         only_reads=True,
     ),
     Route("/v1/status", "GET", OPERATOR, status.status),
+    Route("/v1/trash", "GET", OPERATOR, trash.list_all, "device job automation limit cursor"),
+    Route("/v1/trash/{id}", "DELETE", OPERATOR, trash.remove),
+    Route("/v1/trash/{id}/restore", "POST", OPERATOR, trash.restore),
 )
 
 _Methods = dict[str, Route]

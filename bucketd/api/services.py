@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.backup_record import BackupRecord
 from ..core.buckets import Buckets
 from ..core.contexts import Contexts
 from ..core.events import Hub
@@ -13,6 +14,7 @@ from ..core.holds import Holds
 from ..core.retention import Retention
 from ..core.schemas.registry import Registry
 from ..core.schemas.replication import SchemaWriter
+from ..core.trash import Trash
 from ..stats import RequestCounter
 from .access import Operators
 
@@ -28,6 +30,8 @@ class Services:
     schemas: Registry
     schema_writer: SchemaWriter
     retention: Retention
+    backups: BackupRecord
+    trash: Trash
     operators: Operators
     body_timeout: float
     status: Callable[[], Awaitable[dict[str, Any]]]

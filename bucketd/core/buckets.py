@@ -18,7 +18,9 @@ from ..model.bucket import ABSENT, BucketKey, Snapshot
 from ..model.changes import Change
 from ..model.document import Document
 from ..model.preconditions import Preconditions
+from ..model.revisions import History
 from ..store.base import Filter, Page, Store, settled
+from .history import EarlierState, earlier_state, undo_of
 from .quota import Quota
 from .schemas.registry import Registry
 
@@ -29,6 +31,8 @@ LARGEST_SHOWN = 3
 PAGE = 1000
 # The number of times that a slow change is prepared while others change the bucket.
 TRIES = 5
+# The number of times that a change is taken back while others change its keys.
+UNDO_TRIES = 50
 # Bytes of buckets in one page of an export.
 EXPORT_BYTES = 4 * 1024 * 1024
 Stored = list[tuple[BucketKey, Snapshot]]
@@ -90,6 +94,40 @@ class Buckets:
         if change.offloaded or self._takes_long(key, change, automation):
             return self._commit_offloaded(key, checked, preconditions, automation, author)
         return self._commit_within_quota(key, checked, preconditions, automation, author)
+
+    async def history(self, key: BucketKey) -> History:
+        """Return a bucket with the changes that led to it, as far as they are kept."""
+        return await self.store.history(key)
+
+    async def state_at(self, key: BucketKey, number: int) -> EarlierState:
+        """Return the state that a revision left. Raises NotFound, and NotKept."""
+        found = await self.store.history(key)
+        return await offload(earlier_state, key, found, number)
+
+    async def undo(
+        self,
+        key: BucketKey,
+        number: int | None,
+        preconditions: Preconditions,
+        automation: str | None,
+        author: Author,
+    ) -> Snapshot:
+        """Take one change back, by default the last one, and return the outcome.
+
+        Raises NotFound, NotKept, UndoConflict, and what a commit raises.
+        """
+        async with self._slow_changes.lock(key):
+            for tries_left in reversed(range(UNDO_TRIES)):
+                found = await self.store.history(key)
+                change, undone = await offload(undo_of, key, found, number)
+                try:
+                    now = await self.commit(key, change, preconditions, automation, author)
+                except Overloaded as error:
+                    if not (error.extra.pop("moved", False) and tries_left):
+                        raise
+                else:
+                    return now._replace(undone=undone)
+        raise AssertionError("the last try returns or raises")
 
     def _commit_within_quota(
         self,
@@ -179,6 +217,9 @@ class Buckets:
         def check(
             before: Document | None, after: Document, bound: str | None
         ) -> Sequence[dict[str, Any]]:
+            # A restored bucket was accepted before, as one that is stored.
+            if change.restores is not None:
+                return ()
             # The limit may have been lowered: a bucket over it may keep its size or shrink.
             if after.size > max(self.max_bytes, 0 if before is None else before.size):
                 raise self._too_large(key, after)

@@ -1,4 +1,7 @@
-"""Retention: remove buckets that were not written for as many days as the settings say."""
+"""Retention: remove buckets that were not written for as many days as the settings say.
+
+They go into the trash, as every deletion does.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ import time
 from datetime import datetime
 
 from ..errors import BucketdError, Held, Overloaded, PreconditionFailed
-from ..model import changes
 from ..model.author import RETENTION
 from ..model.bucket import BucketKey, is_timestamp
 from ..model.preconditions import EntityTags, Preconditions
 from ..store.base import BucketInfo, Filter, Store, settled
 from .clock_record import ClockRecord
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 PAGE = 500
@@ -29,8 +32,10 @@ class Retention:
     ``clock`` gives the age of a time stamp. ``swept`` counts the buckets removed since the start.
     """
 
-    def __init__(self, store: Store, clock: ClockRecord, days: float, interval: float) -> None:
-        self._store, self._clock = store, clock
+    def __init__(
+        self, store: Store, clock: ClockRecord, trash: Trash, days: float, interval: float
+    ) -> None:
+        self._store, self._clock, self._trash = store, clock, trash
         self.days, self.interval = days, interval
         self.swept = 0
 
@@ -95,7 +100,7 @@ class Retention:
             if now.etag is None or not self._is_old(now.updated_at):
                 return False
             guard = Preconditions(if_match=EntityTags(strong=frozenset({now.etag})))
-            await self._store.commit(key, changes.clear(), guard, author=RETENTION)
+            await self._store.commit(key, self._trash.removal, guard, author=RETENTION)
         except (PreconditionFailed, Held):
             # The bucket was written since it was listed, or somebody works on it alone.
             return False

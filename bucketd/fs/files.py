@@ -242,6 +242,61 @@ def remove(root: int, parts: tuple[str, ...], name: str, durably: bool = True) -
             sync_entries(parent)
 
 
+def free_bytes(root: int) -> int:
+    """Return how much this user can write to the file system; 0 where it can make no more files."""
+    found = os.fstatvfs(root)
+    has_files = not found.f_files or found.f_favail
+    return found.f_bavail * found.f_frsize if has_files else 0
+
+
+def begin(root: int, parts: tuple[str, ...], name: str, text: bytes) -> None:
+    """Create a file with this text, after the one there is removed; neither atomic nor durable."""
+    with directory(root, parts, create=True, durably=False) as parent:
+        fd = _create(parent, name)
+        try:
+            _write_at(fd, text, 0)
+        finally:
+            os.close(fd)
+
+
+def append(root: int, parts: tuple[str, ...], name: str, text: bytes, size: int) -> bool:
+    """Append to a file of ``size`` bytes, not durably; return False if it has another size.
+
+    Where writing fails, the file is as long as it was, as far as that is possible.
+    """
+    with directory(root, parts) as parent:
+        fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if os.fstat(fd).st_size != size:
+            return False
+        try:
+            _write_at(fd, text, size)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, size)
+            raise
+        return True
+    finally:
+        os.close(fd)
+
+
+def _write_at(fd: int, text: bytes, offset: int) -> None:
+    rest = memoryview(text)
+    while rest:
+        done = os.pwrite(fd, rest, offset)
+        rest, offset = rest[done:], offset + done
+
+
+def move(
+    root: int, parts: tuple[str, ...], name: str, new_parts: tuple[str, ...], new_name: str
+) -> None:
+    """Rename a file, if it exists, to another directory, which is created; not durably."""
+    with contextlib.suppress(FileNotFoundError), directory(root, parts) as parent:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+        with directory(root, new_parts, create=True, durably=False) as target:
+            os.rename(name, new_name, src_dir_fd=parent, dst_dir_fd=target)
+
+
 def sync_all(root: int) -> None:
     """Make everything on the state directory's file system durable (syncfs(2), Linux 5.8)."""
     if syncfs(root) != 0:

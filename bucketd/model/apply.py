@@ -33,6 +33,8 @@ def apply(
     keeps the current binding.
     """
     preconditions.check(now, key)
+    if change.upon is not None:
+        change.upon(now)
     stored = now.bucket if now.revision else None
     bound = automation or now.automation
     bucket, warnings = change.result(stored, bound)

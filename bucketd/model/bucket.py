@@ -68,7 +68,9 @@ class Snapshot(NamedTuple):
     ``recovered`` is (revision, reason) if the last good generation replaced an unreadable file:
     this generation, or the one before the change just made. ``stale_seconds`` is the maximum age
     of a value that was returned while the store was unavailable. ``warnings`` are the violations
-    that a write tolerates; the outcome of the write has them, and no stored state.
+    that a write tolerates, ``undone`` is the revision that it took back, ``trash`` the id under
+    which the deleted bucket can be restored, and ``restored`` the id of the one that was; the
+    outcome of the write has them, and no stored state.
     """
 
     bucket: Document = EMPTY
@@ -80,6 +82,9 @@ class Snapshot(NamedTuple):
     recovered: tuple[int, str] | None = None
     stale_seconds: float | None = None
     warnings: Sequence[dict[str, Any]] = ()
+    undone: int | None = None
+    trash: str | None = None
+    restored: str | None = None
 
     def with_warnings(self, warnings: Sequence[dict[str, Any]]) -> Snapshot:
         """Return the outcome of a write that leads to this state."""

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ..errors import BucketdError, InvalidRequest, Overloaded, PatchFailed, TooLarge
+from ..errors import BucketdError, Exists, InvalidRequest, Overloaded, PatchFailed, TooLarge
 from . import strict_json
+from .bucket import Snapshot
 from .document import EMPTY, Document
+from .trashed import TrashedBucket
 
 Object = dict[str, Any]
 Check = Callable[[Document | None, Document, str | None], Sequence[Object]]
@@ -42,6 +44,10 @@ class Change(NamedTuple):
     ``offloaded``: evaluation takes too long for the event loop; a worker thread prepares it.
     ``prepared_only``: evaluation takes too long for the committer as well, which refuses the
     change unless it was prepared for the current state.
+    ``undoes``: the revision that the change takes back. ``upon`` raises Overloaded as ``moved`` if
+    the change was not made for this state.
+    ``trash_days``: a removed bucket can be restored for so many days; 0: it cannot.
+    ``restores``: the deleted bucket that the change brings back.
     """
 
     apply: Callable[[Document | None], Document | None]
@@ -52,6 +58,10 @@ class Change(NamedTuple):
     removes: bool = False
     prepared_only: bool = False
     by_members: bool = False
+    undoes: int | None = None
+    upon: Callable[[Snapshot], None] | None = None
+    trash_days: float = 0.0
+    restores: TrashedBucket | None = None
 
     def result(
         self, stored: Document | None, automation: str | None
@@ -74,6 +84,10 @@ class Change(NamedTuple):
             self.removes,
             self.prepared_only,
             self.by_members,
+            self.undoes,
+            self.upon,
+            self.trash_days,
+            self.restores,
         )
 
 
@@ -110,9 +124,25 @@ def remove(keys: list[str]) -> Change:
     return Change(apply, by_members=True)
 
 
-def clear() -> Change:
-    """Remove the bucket."""
-    return REMOVAL
+def clear(trash_days: float = 0.0) -> Change:
+    """Remove the bucket, into the trash for so many days; 0: for good."""
+    return REMOVAL if not trash_days else REMOVAL._replace(trash_days=trash_days)
+
+
+def restore(trashed: TrashedBucket) -> Change:
+    """Bring a deleted bucket back where none is stored, with a revision that it never had."""
+    last = trashed.last
+
+    def apply(stored: Document | None) -> Document:
+        if stored is not None:
+            raise Exists(
+                f"cannot restore {trashed.key}: a bucket is stored there; nothing was changed, "
+                "clear it or rename its device first"
+            )
+        return last.bucket
+
+    metadata = Metadata(last.revision + 1, last.created_at)
+    return Change(apply, metadata=metadata, restores=trashed)
 
 
 def merge_patch(patch: Object) -> Change:

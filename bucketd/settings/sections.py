@@ -77,9 +77,20 @@ class Etcd:
 
 
 @dataclass(frozen=True, slots=True)
+class HistorySettings:
+    revisions: int = 64
+    bytes: int = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
 class RetentionSettings:
     days: float = 0.0
     interval_seconds: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrashSettings:
+    days: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +114,9 @@ class Settings:
     contexts: ContextLimits
     store: StoreSettings
     store_etcd: Etcd
+    history: HistorySettings
     retention: RetentionSettings
+    trash: TrashSettings
     log: Log
     origins: Mapping[str, str] = field(default_factory=dict)
     config_dir: str = ""
@@ -121,11 +134,15 @@ SECTIONS: dict[str, Any] = {
     "contexts": ContextLimits,
     "store": StoreSettings,
     "store.etcd": Etcd,
+    "history": HistorySettings,
     "retention": RetentionSettings,
+    "trash": TrashSettings,
     "log": Log,
 }
+# Settings whose default is not 0, and which 0 turns off.
+MAY_BE_ZERO = ("history.revisions", "history.bytes", "trash.days")
 # Sections that take effect at the start only; a reload does not change them.
-AT_START = ("paths", "socket", "store", "store_etcd")
+AT_START = ("paths", "socket", "store", "store_etcd", "history")
 LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "text", "json")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .sections import LEVELS, LOG_FORMATS, Settings, SettingsError, in_force
+from .sections import LEVELS, LOG_FORMATS, MAY_BE_ZERO, Settings, SettingsError, in_force
 
 # The store must be able to read such a bucket back, with its envelope.
 MAX_BUCKET_BYTES = 32 * 1024 * 1024
@@ -26,10 +26,10 @@ def convert(name: str, value: Any, default: Any, origin: str) -> Any:
             return _string(value)
         if isinstance(default, bool):
             return _truth(value)
-        return _number(value, default)
+        return _number(value, default, default == 0 or name in MAY_BE_ZERO)
     except (ValueError, TypeError, KeyError, OverflowError):
         kind = "a list of strings" if isinstance(default, tuple) else _KINDS[type(default)]
-        if default == 0 and type(default) in (int, float):
+        if (default == 0 or name in MAY_BE_ZERO) and type(default) in (int, float):
             kind += ", or 0"
         raise SettingsError(
             f"cannot use {name} ({origin}): it must be {kind}, got {_kind_of(value)}"
@@ -50,12 +50,12 @@ def _truth(value: Any) -> bool:
     return {"true": True, "1": True, "false": False, "0": False}[_string(value).lower()]
 
 
-def _number(value: Any, default: int | float) -> int | float:
-    """Return a number over 0; 0 is valid where it is the default, since it has a meaning there."""
+def _number(value: Any, default: int | float, may_be_zero: bool) -> int | float:
+    """Return a number over 0, or 0 where that has a meaning."""
     if isinstance(value, bool) or (isinstance(default, int) and isinstance(value, float)):
         raise TypeError
     number = type(default)(value)
-    if not 0 <= number < float("inf") or (number == 0 and default != 0):
+    if not 0 <= number < float("inf") or (number == 0 and not may_be_zero):
         raise ValueError
     return number
 
@@ -97,9 +97,10 @@ def checked(settings: Settings) -> Settings:
 
 def _check_durations(settings: Settings) -> None:
     """Refuse a duration so long that dates and timers overflow."""
-    if settings.retention.days > MAX_DAYS:
-        cause = f"the maximum is {MAX_DAYS:.0f} (100 years); 0 turns retention off"
-        raise unusable(settings, "retention.days", cause)
+    for name, days in ("retention", settings.retention.days), ("trash", settings.trash.days):
+        if days > MAX_DAYS:
+            cause = f"the maximum is {MAX_DAYS:.0f} (100 years); 0 turns the {name} off"
+            raise unusable(settings, f"{name}.days", cause)
     for name, value in in_force(settings).items():
         if name.endswith("_seconds") and value > MAX_DAYS * 86400:
             raise unusable(settings, name, f"the maximum is {MAX_DAYS * 86400:.0f} (100 years)")

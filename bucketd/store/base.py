@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Set
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -11,13 +11,15 @@ from ..model.author import UNKNOWN, Author
 from ..model.bucket import BucketKey, Snapshot
 from ..model.changes import Change
 from ..model.preconditions import Preconditions
+from ..model.revisions import History
+from ..model.trashed import TrashedBucket, TrashInfo
 from ..stats import Histogram
 from .holds import Hold, HoldQueue
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Select buckets by their names; None matches every name."""
+    """Select buckets by their names; None matches every name, the job "" device buckets."""
 
     device: str | None = None
     job: str | None = None
@@ -27,7 +29,7 @@ class Filter:
         """Report whether a bucket with these names is selected."""
         return (
             self.device in (None, device)
-            and self.job in (None, job)
+            and self.job in (None, job or "")
             and self.automation in (None, automation)
         )
 
@@ -149,6 +151,65 @@ class HoldStore(Protocol):
         """Return once the queue has all entries of all hosts, as of now."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """An entry of the quarantine; ``kind`` is file, directory or other, ``kept_at`` since when."""
+
+    id: str
+    kind: str
+    size: int
+    kept_at: str | None
+
+
+class Quarantine(Protocol):
+    """What the store found damaged or in its way, kept unchanged for people.
+
+    Call from a worker thread; each method raises ``BucketdError``.
+    """
+
+    def entries(self) -> list[KeptFile]:
+        """Return all entries, the newest first."""
+
+    def read(self, name: str) -> tuple[KeptFile, bytes]:
+        """Return a file and its content; raise NotFound, or TooLarge for a very large one."""
+
+    def drop(self, name: str) -> None:
+        """Remove an entry for good; raise NotFound."""
+
+
+class TrashPage(NamedTuple):
+    """Some deleted buckets, the newest first, and the cursor of the next page (None at the end).
+
+    ``unreadable`` names the entries that are not valid.
+    """
+
+    rows: list[TrashInfo]
+    next_cursor: str | None
+    unreadable: list[str]
+
+
+class TrashStore(Protocol):
+    """Deleted buckets, which a commit puts in and takes out. Methods raise only ``BucketdError``.
+
+    See ``Change.trash_days`` and ``Change.restores``.
+    """
+
+    async def list(self, only: Filter, cursor: str | None, limit: int) -> TrashPage:
+        """Return at most ``limit`` rows after the cursor; a long search returns fewer rows."""
+
+    async def read(self, trash_id: str) -> TrashedBucket:
+        """Return a deleted bucket. Raises NotFound."""
+
+    async def newest(self, key: BucketKey) -> TrashedBucket | None:
+        """Return the newest deletion of a bucket; None if the trash has none."""
+
+    async def remove(self, trash_id: str) -> None:
+        """Delete for good. Raises NotFound."""
+
+    async def expire(self, is_over: Callable[[float], bool]) -> int:
+        """Delete for good what was deleted at a time that is over; return how many that were."""
+
+
 class Subscriber(Protocol):
     """Receive changes, on the event loop. The methods must neither block nor raise."""
 
@@ -194,6 +255,9 @@ class Store(Protocol):
         ``author`` with the change.
         """
 
+    async def history(self, key: BucketKey) -> History:
+        """Return a bucket with the changes that led to it, as far as they are kept."""
+
     @property
     def event_id(self) -> str:
         """Return the event id of the newest change that the subscriber has received."""
@@ -230,8 +294,16 @@ class Store(Protocol):
     def holds(self) -> HoldStore:
         """Return the queue of holds."""
 
+    @property
+    def trash(self) -> TrashStore:
+        """Return the deleted buckets that can be restored."""
+
     def shared_schemas(self) -> SharedSchemas | None:
         """Return the schemas that the hosts of this store share; None for a store of one host."""
+
+    @property
+    def quarantine(self) -> Quarantine | None:
+        """Return the quarantine; None for a store that keeps no files."""
 
     async def run_background(self, stop: asyncio.Event) -> None:
         """Run the store's background work until ``stop``."""

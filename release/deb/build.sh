@@ -20,7 +20,7 @@ complain() {
 }
 
 check_tools() {
-    for tool in dpkg-deb dpkg-shlibdeps objdump; do
+    for tool in dpkg-deb dpkg-shlibdeps objdump strip; do
         command -v "$tool" >/dev/null || complain "there is no $tool; apt-get install dpkg-dev"
     done
     dpkg -S "$python" >/dev/null 2>&1 ||
@@ -48,6 +48,13 @@ fill_root() {
     rm "$lib"
     mv "$lib.a" "$lib"
     rm -rf "$lib/include" "$lib"/bin/[Aa]ctivate*
+    # Commands of the libraries, which nobody looks for here.
+    find "$lib/bin" -type f ! -name bucketd ! -name bucketctl -delete
+    find "$lib" -name '*.so*' -type f -exec strip --strip-unneeded {} +
+    # As of every package of modules, postinst makes the bytecode and prerm takes it away.
+    find "$lib" -name __pycache__ -prune -exec rm -r {} +
+    # Modules are not started by themselves.
+    find "$lib/lib" -name '*.py' -exec sed -i '1{/^#!/d}' {} +
     mkdir -p "$root/usr/share/zsh/vendor-completions"
     mv "$root/usr/share/zsh/site-functions/_bucketctl" "$root/usr/share/zsh/vendor-completions"
     rmdir "$root/usr/share/zsh/site-functions"
@@ -59,6 +66,8 @@ fill_doc() {
     cp -R examples/*session* "$doc/examples"
     gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
     "$python" $here/copyright.py LICENSE "$(echo "$lib"/lib/python*/site-packages)" >"$doc/copyright"
+    mkdir -p "$root/usr/share/lintian/overrides"
+    cp $here/lintian-overrides "$root/usr/share/lintian/overrides/bucketd"
     printf 'bucketd (%s) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- %s  %s\n' \
         "$version" "$maintainer" "$(date -R -d "@$epoch")" | gzip -9nc >"$doc/changelog.Debian.gz"
 }
@@ -76,7 +85,7 @@ fill_control() {
     mkdir "$root/DEBIAN"
     libraries=$(libraries | sed -n 's/^shlibs:Depends=//p')
     size=$(du -sk --exclude=DEBIAN "$root" | cut -f 1)
-    oldest=$(PYTHONPATH=. "$lib/bin/python" release/formats.py)
+    oldest=$(PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=. "$lib/bin/python" release/formats.py)
     for file in control postinst prerm postrm templates; do
         sed -e "s|@VERSION@|$version|g; s|@MAINTAINER@|$maintainer|; s|@SIZE@|$size|" \
             -e "s|@ARCHITECTURE@|$architecture|; s|@PYTHON@|${python##*/}|" \
@@ -88,12 +97,13 @@ fill_control() {
     (cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
 }
 
-# One time for all that was made just now, so that the same source gives the same package; what
-# Python compiled names the time of its source, and is made again.
+# Links within /usr are relative in Debian. The interpreter works through it once it is installed.
+relative_links() {
+    find "$lib/bin" -lname '/*' -exec ln -sfn "../../..${python#/usr}" {} ';'
+}
+
+# One time for all that was made just now, so that the same source gives the same package.
 same_times() {
-    find "$root" -newermt "@$epoch" -exec touch -h -d "@$epoch" {} +
-    find "$lib" -name __pycache__ -prune -exec rm -r {} +
-    "$lib/bin/python" -m compileall -q --invalidation-mode timestamp -s "$root" -p / "$lib/lib"
     find "$root" -newermt "@$epoch" -exec touch -h -d "@$epoch" {} +
 }
 
@@ -105,8 +115,9 @@ epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y C
 export SOURCE_DATE_EPOCH="$epoch"
 fill_root
 fill_doc
-same_times
 fill_control
+relative_links
+same_times
 mkdir -p "$dist"
 dpkg-deb --root-owner-group --build "$root" "$dist/bucketd_${version}_$architecture.deb" >/dev/null
 echo "$dist/bucketd_${version}_$architecture.deb"

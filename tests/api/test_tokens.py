@@ -27,6 +27,7 @@ TABLE: dict[str, tuple[int, ...]] = {
     "GET /healthz": ANYONE,
     "GET /metrics": OPERATOR,
     "GET /readyz": ANYONE,
+    "PUT /v1/backup": OPERATOR,
     "DELETE /v1/bucket": JOB,
     "GET /v1/bucket": JOB,
     "PATCH /v1/bucket": JOB,
@@ -61,12 +62,18 @@ TABLE: dict[str, tuple[int, ...]] = {
     "GET /v1/holds": OPERATOR,
     "DELETE /v1/holds/{id}": OPERATOR,
     "GET /v1/openapi.json": ANYONE,
+    "GET /v1/quarantine": OPERATOR,
+    "DELETE /v1/quarantine/{id}": OPERATOR,
+    "GET /v1/quarantine/{id}": OPERATOR,
     "GET /v1/schemas": OPERATOR,
     "DELETE /v1/schemas/{automation}": OPERATOR,
     "GET /v1/schemas/{automation}": OPERATOR,
     "PUT /v1/schemas/{automation}": OPERATOR,
     "POST /v1/schemas/{automation}/check": OPERATOR,
     "GET /v1/status": OPERATOR,
+    "GET /v1/trash": OPERATOR,
+    "DELETE /v1/trash/{id}": OPERATOR,
+    "POST /v1/trash/{id}/restore": OPERATOR,
 }
 SECRET = {"whose": "of another job"}
 

@@ -114,7 +114,7 @@ def test_a_terminal_gets_indented_json(ctl: Shell, at: list[str]) -> None:
 
 def test_status(ctl: Shell) -> None:
     assert ctl.json("status")["version"]
-    shown = ctl.on_terminal("status")
+    shown = ctl.on_terminal("status", "-v")
     assert shown.count("durability") == 1
     assert re.search(r"^  problem +-$", shown, re.M)
 
@@ -169,6 +169,8 @@ def test_curl_does_the_same(ctl: Shell, kind: str, command: str) -> None:
         answers.append(json.loads(ctl.line(line.format(f"{command} {target}"), env=env).stdout))
     printed, called = answers
     assert ("etag" in called) == (command != "clear")
+    # Each deletion has an id of its own.
+    assert (called.pop("trash", "") > printed.pop("trash", "")) == (command == "clear")
     assert called == {**printed, **({"etag": called["etag"]} if "etag" in called else {})}
 
 
@@ -262,7 +264,8 @@ def test_columns_stay_aligned_with_wide_names(ctl: Shell, at: list[str]) -> None
     header, *rows = ctl.on_terminal("list", *at[:2]).splitlines()
     wide = {"日本😀": 3, "plain": 0, "e\u0301": -1}  # columns more than characters
     for row in rows:
-        job = row.split()[1]
+        # The device is shown in the first row alone.
+        job = row.split()[1 if row.startswith(at[1]) else 0]
         assert row.index(" - ") + wide[job] == header.index("AUTOMATION") - 1
 
 

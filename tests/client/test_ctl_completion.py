@@ -27,6 +27,9 @@ def ctl(shared_daemon: Daemon) -> Shell:
     key = {"sessionToken": "x", "two words": 1}
     shared_daemon.request("PUT", pair("phone-1", "daily run"), key)
     shared_daemon.request("PUT", "/v1/schemas/login-auto", {"fields": []})
+    kept = shared_daemon.state_dir / "quarantine" / "20200101T000000Z-00000000-kept"
+    kept.parent.mkdir(exist_ok=True)
+    kept.touch()
     return Shell(shared_daemon)
 
 
@@ -68,6 +71,8 @@ def test_every_option_is_offered_until_it_is_given(ctl: Shell) -> None:
         (["help", "dev"], ["device"]),
         (["run", "--device", "d", "--job", "j", "--", "pho"], []),
         (["import", ""], []),
+        (["quarantine", "show", ""], ["20200101T000000Z-00000000-kept"]),
+        (["list", "--sort", "upd"], ["updated"]),
         (["nonsense", ""], []),
         (["get", "--device", "--socket", "/nope", ""], []),
     ],

@@ -119,7 +119,7 @@ def test_many_of_a_kind_are_counted(daemon: Daemon) -> None:
 
 def test_the_check_shows_how_far_it_is(daemon: Daemon) -> None:
     daemon.request("PUT", pair("d", "j"), {})
-    seen = Shell(daemon).on_terminal("doctor", "--buckets", env={"TERM": "xterm"})
+    seen = Shell(daemon).on_terminal("doctor", "--buckets", env={"TERM": "xterm", "NO_COLOR": ""})
     assert "\r\x1b[Kcheck [##############################] 100%  1 bucket," in seen
     assert re.search(r"1 bucket, [\d,]+/s\r\x1b\[K\x1b\[32mok", seen)  # and then it is gone
 
@@ -151,7 +151,7 @@ def test_a_store_that_does_not_answer(stopped_daemon: Daemon) -> None:
 
 @pytest.mark.parametrize(
     ("words", "failed"),
-    [((), {"buckets": 1}), (("--buckets",), {"buckets": 2, "schema": 1})],
+    [((), {"buckets": 1, "trash": 1}), (("--buckets",), {"buckets": 2, "schema": 1, "trash": 1})],
 )
 def test_what_fails_on_the_way_hides_nothing(
     daemon: Daemon, words: tuple[str, ...], failed: dict[str, int]
@@ -220,7 +220,7 @@ def test_files_in_the_quarantine_are_told_by_their_path(daemon: Daemon) -> None:
         "level": "warning",
         "about": "quarantine",
         "what": f"{kept} is kept",
-        "fix": "look at it, then remove it",
+        "fix": "look at it (bucketctl quarantine show), then remove it (bucketctl quarantine drop)",
     }
     assert found["store"]["level"] == "ok"
     for number in range(30):

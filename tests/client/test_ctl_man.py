@@ -13,6 +13,8 @@ from bucketd_client.ctl.commands.man import pages
 from bucketd_client.ctl.table.all import every
 from harness import REPO
 
+from bucketd.settings.sections import SECTIONS, fields
+
 
 def shown(path: Path) -> str:
     """As a reader sees it, without bold and with words apart by one blank."""
@@ -40,13 +42,26 @@ def test_each_page_has_all_of_its_command(tmp_path: Path) -> None:
     assert all(f"bucketctl-{c.name.replace(' ', '-')}(1)" in overview for c in every())
 
 
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+@pytest.mark.parametrize("name", ["bucketd.7", "bucketd.8", "bucketd.toml.5"])
+def test_the_pages_of_the_daemon_have_their_words(name: str) -> None:
+    text = shown(REPO / "systemd" / name)
+    expected = {
+        "bucketd.7": ["bucketctl run phone-1/login", "usermod -aG bucketd ada", "bucketd.toml(5)"],
+        "bucketd.8": ["--check-config", "SIGHUP", "bucketd(7)"],
+        "bucketd.toml.5": [f"[{section}]" for section in SECTIONS],
+    }
+    expected["bucketd.toml.5"] += [key for section in SECTIONS for key in fields(section)]
+    assert [words for words in expected[name] if words not in text] == []
+
+
 def test_a_page_for_each_command_and_no_other() -> None:
     names = {f"bucketctl-{command.name.replace(' ', '-')}.1" for command in every()}
     assert set(pages()) == names | {"bucketctl.1"}
 
 
 def test_nothing_begins_with_a_stray_request() -> None:
-    known = r"\.(TH|SH|TP|B|BR|nf|fi)( |$)"
+    known = r"\.(TH|SH|SS|TP|B|BR|nf|fi)( |$)"
     for name, text in pages().items():
         for line in text.splitlines():
             assert not line.startswith("'"), (name, line)
@@ -54,7 +69,8 @@ def test_nothing_begins_with_a_stray_request() -> None:
 
 
 def test_the_recorded_sessions_show_every_command() -> None:
-    text = (REPO / "docs" / "bucketctl.md").read_text()
+    pages = ("bucketctl.md", "operator.md")
+    text = "".join((REPO / "docs" / name).read_text() for name in pages)
     missing = {c.name for c in every() if not re.search(rf"bucketctl {c.name}\b", text)}
     assert missing == set()
     shown = re.findall(r"^\$ bucketctl (\w+)", text, re.M)

@@ -16,6 +16,7 @@ from harness import Daemon, pair
 
 from bucketd.core.clock_record import ClockRecord
 from bucketd.core.retention import Retention
+from bucketd.core.trash import Trash
 from bucketd.errors import ReadOnly
 from bucketd.fs import files
 from bucketd.model import changes
@@ -116,7 +117,7 @@ def test_what_is_written_meanwhile_stays(tmp_path: Path) -> None:
         key = BucketKey("d", "old")
         await store.commit(key, changes.merge({"n": 1}), Preconditions())
         clock = ClockRecord(files.open_root(str(tmp_path)))
-        retention = Retention(store, clock, days=1e-9, interval=1.0)
+        retention = Retention(store, clock, Trash(store, clock, 0.0), days=1e-9, interval=1.0)
         await asyncio.sleep(0.002)  # a time has milliseconds
         assert await retention.sweep(asyncio.Event()) == retention.swept == 0
         assert (await settled(store.read(key))).bucket.text == b'{"n":1,"late":true}'
@@ -152,7 +153,7 @@ def test_a_bucket_that_cannot_be_removed_keeps_no_other(
         for job in ("a", "b", "c"):
             await store.commit(BucketKey("d", job), changes.merge({"n": 1}), Preconditions())
         clock = ClockRecord(files.open_root(str(tmp_path)))
-        retention = Retention(store, clock, days=1e-9, interval=1.0)
+        retention = Retention(store, clock, Trash(store, clock, 0.0), days=1e-9, interval=1.0)
         await asyncio.sleep(0.002)  # a time has milliseconds
         assert await retention.sweep(asyncio.Event()) == 2
         assert [row.job for row in (await store.list(Filter(), None, 10)).rows] == ["b"]

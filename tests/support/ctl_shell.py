@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import struct
 import subprocess
 import sys
 import termios
@@ -60,12 +61,16 @@ class Shell:
             timeout=30,
         )
 
-    def on_terminal(self, *words: str, env: dict[str, str] | None = None) -> str:
-        """Run a command on a pseudo-terminal, and return what a person sees."""
+    def on_terminal(self, *words: str, env: dict[str, str] | None = None, columns: int = 0) -> str:
+        """Run a command on a pseudo-terminal; return what a person sees, without colours.
+
+        Nothing is known of its width if ``columns`` is 0.
+        """
         ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
         process = subprocess.Popen(
             [*CTL, *words],
-            env={**self.environ, **(env or {})},
+            env={**self.environ, "NO_COLOR": "1", **(env or {})},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

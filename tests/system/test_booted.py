@@ -183,6 +183,35 @@ def test_a_reload_picks_up_the_configuration(machine: Machine) -> None:
     assert pid(machine) == before
 
 
+def test_a_backup_restores_what_was_lost(machine: Machine) -> None:
+    """By the service that the timer starts, which is off; with all of the state gone meanwhile."""
+    assert machine.run("systemctl is-enabled bucketd-backup.timer", check=False).stdout == (
+        "disabled\n"
+    )
+    assert "there is none yet" in machine.run("bucketctl doctor", check=False).stdout
+    set_one(machine, "backed-up", SECRET)
+    machine.put("/srv/schema.json", '{"type": "object", "maxProperties": 9}')
+    machine.run("bucketctl schema set shop /srv/schema.json")
+    before = machine.run("bucketctl export | sort").stdout
+    for _ in range(2):
+        machine.run("systemctl start bucketd-backup.service")
+    places = machine.run("ls -d /var/lib/bucketd-backups/*").stdout.split()
+    assert len(places) == 2
+    modes = machine.run(f"stat -c '%U %a' /var/lib/bucketd-backups {places[0]} {places[0]}/*")
+    assert modes.stdout.split("\n")[:-1] == ["bucketd 700"] * 2 + ["bucketd 600"] * 3
+    assert "the last one was made" in machine.run("bucketctl doctor", check=False).stdout
+
+    machine.run("systemctl stop bucketd.service bucketd.socket && mv /var/lib/bucketd /srv/lost")
+    machine.run("systemctl start bucketd.socket")
+    assert json.loads(machine.run("bucketctl list").stdout) == []
+    machine.run(f"bucketctl restore {places[1]} --yes")
+    assert machine.run("bucketctl export | sort").stdout == before
+    assert '"maxProperties": 9' in machine.run("bucketctl schema get shop").stdout
+    machine.run("systemctl stop bucketd.service bucketd.socket")
+    machine.run("rm -r /var/lib/bucketd && mv /srv/lost /var/lib/bucketd")
+    machine.run("systemctl start bucketd.service && bucketctl schema remove shop")
+
+
 def test_restarts_under_load_fail_no_call(machine: Machine) -> None:
     started = {pid(machine)}
     with calls(machine, PYTHON) as acknowledged:

@@ -129,11 +129,32 @@ def get_one(machine: Machine) -> str:
     return machine.run("bucketctl get --device phone --job login --raw text").stdout.strip()
 
 
+def unit(machine: Machine) -> str:
+    return (machine.tree / "usr/lib/systemd/system/bucketd.service").read_text()
+
+
+def type_of(machine: Machine) -> str:
+    version = int(machine.run("systemctl --version").stdout.split()[1])
+    return "notify-reload" if version >= 253 else "notify"
+
+
 # --- the tests
 
 
+@pytest.mark.skipif(shutil.which("lintian") is None, reason="lintian is not installed")
+def test_lintian_has_nothing_against_it(built: list[Path]) -> None:
+    told = subprocess.run(
+        ["lintian", "--fail-on", "warning", built[0]], capture_output=True, text=True
+    )
+    assert (told.returncode, told.stdout) == (0, "")
+
+
 def test_it_is_installed_and_serves_at_once(machine: Machine, packages: list[Package]) -> None:
-    machine.run(f"{DPKG} -i {packages[0].file}", timeout=300)
+    """In silence, also where debconf finds no terminal and no program for dialogs."""
+    assert machine.run("command -v whiptail dialog", check=False).stdout == ""
+    done = machine.run(f"dpkg -i {packages[0].file}", timeout=300)
+    assert "debconf" not in done.stdout + done.stderr
+    assert re.findall("^Type=(.*)", unit(machine), flags=re.M) == [type_of(machine)]
     assert installed(machine) == both(packages[0])
     assert machine.run("systemctl is-enabled bucketd.service bucketd.socket").stdout == (
         "enabled\nenabled\n"
@@ -150,6 +171,7 @@ def test_it_is_complete(machine: Machine) -> None:
     for path in (
         *("bash-completion/completions/bucketctl", "zsh/vendor-completions/_bucketctl"),
         *("fish/vendor_completions.d/bucketctl.fish", "man/man1/bucketctl-edit.1.gz"),
+        *("man/man5/bucketd.toml.5.gz", "man/man7/bucketd.7.gz"),
         *("man/man8/bucketd.8.gz", "bucketd/move-buckets.sh", "bucketd/monitoring/alerts.yml"),
         *("doc/bucketd/copyright", "doc/bucketd/changelog.Debian.gz"),
     ):
@@ -219,10 +241,22 @@ def test_removed_it_leaves_buckets_and_settings(machine: Machine, packages: list
 
 
 def test_purged_it_keeps_the_buckets_and_says_so(machine: Machine, packages: list[Package]) -> None:
-    said = machine.run(f"{DPKG} --purge bucketd")
+    said = machine.run("dpkg --purge bucketd")
     assert f"the buckets stay in {STATE}" in said.stderr
+    assert "debconf" not in said.stdout + said.stderr
     left = machine.run("find /usr /etc /run /var/lib/systemd -name '*bucket*'").stdout.split()
     assert left == ["/etc/bucketd", "/etc/bucketd/bucketd.d"]  # the drop-in is not the package's
+    machine.run(f"{DPKG} -i {packages[0].file}", timeout=300)
+    assert get_one(machine) == "kept"
+
+
+def test_purged_on_a_terminal_it_asks_and_complains_of_nothing(
+    machine: Machine, packages: list[Package]
+) -> None:
+    said = machine.run("(sleep 5; echo no) | script -qec 'dpkg --purge bucketd' /dev/null").stdout
+    assert "Delete all buckets as well?" in said
+    assert "debconf:" not in said
+    assert f"the buckets stay in {STATE}" in said
     machine.run(f"{DPKG} -i {packages[0].file}", timeout=300)
     assert get_one(machine) == "kept"
 

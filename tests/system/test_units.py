@@ -18,6 +18,7 @@ from bucketd.__main__ import parser
 UNITS = REPO / "systemd"
 MOST_EXPOSURE = 0.6
 INSTALLED = "/usr/local/lib/bucketd/bin/bucketd"
+INSTALLED_CTL = "/usr/local/lib/bucketd/bin/bucketctl"
 INSTALLER = (UNITS / "install.sh").read_text()
 
 analyze = pytest.mark.skipif(
@@ -34,11 +35,14 @@ def run(*command: str, runtime: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("kind", ["system", "user"])
 def test_the_units_have_no_mistake(tmp_path: Path, kind: str) -> None:
     names = ["bucketd.service", "bucketd.socket"]
+    names += ["bucketd-backup.service", "bucketd-backup.timer"] if kind == "system" else []
     for name in names:
         text = (UNITS / ("user" if kind == "user" else "") / name).read_text()
         program = Path(sys.executable).parent / "bucketd"
         text = text.replace("=notify-reload", "=notify")  # this systemd may be before 253
-        (tmp_path / name).write_text(text.replace(INSTALLED, str(program)))
+        text = text.replace(INSTALLED, str(program))
+        ctl = program.with_name("bucketctl")
+        (tmp_path / name).write_text(text.replace(INSTALLED_CTL, str(ctl)))
     done = run(
         *("systemd-analyze", f"--{kind}", "--man=no", "verify"),
         *(str(tmp_path / name) for name in names),
@@ -176,7 +180,9 @@ def test_install_and_uninstall_leave_what_is_not_theirs(tmp_path: Path) -> None:
     assert not (root / "opt/b/share/bucketd").exists()
 
 
-@pytest.mark.parametrize("unit", ["bucketd.service", "user/bucketd.service"])
+@pytest.mark.parametrize(
+    "unit", ["bucketd.service", "user/bucketd.service", "bucketd-backup.service"]
+)
 def test_memory_with_secrets_stays_out_of_swap_and_core_dumps(unit: str) -> None:
     lines = (UNITS / unit).read_text().splitlines()
     assert "MemorySwapMax=0" in lines

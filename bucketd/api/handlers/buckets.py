@@ -22,6 +22,7 @@ from .. import headers, responses
 from ..access import known_user_name, user_name
 from ..request import Request
 from ..responses import Deferred, Reply, Response
+from . import history
 
 if TYPE_CHECKING:
     from ...core.schemas.masking import Masking
@@ -35,6 +36,8 @@ ChangeOf = Callable[[Request, object], Change]
 
 def read(request: Request) -> Reply:
     target = request.bucket
+    if "revision" in request.head.query:
+        return history.read_revision(request)
     completes = bool(request.head.query) and request.flag("defaults")
     found = request.services.buckets.read(target.key, request.head.stale_ok)
     if completes:
@@ -113,7 +116,12 @@ def put(request: Request) -> Reply:
 
 def delete(request: Request) -> Reply:
     keys = request.head.query.get("key")
-    return _commit(request, changes.clear() if keys is None else changes.remove(keys))
+    if keys is not None:
+        if "trash" in request.head.query:
+            raise InvalidRequest("cannot use the parameter trash with key: it is for whole buckets")
+        return _commit(request, changes.remove(keys))
+    keeps = request.flag("trash", default=True)
+    return _commit(request, request.services.trash.removal if keeps else changes.clear())
 
 
 def _parsed(body: bytes) -> Any:
@@ -209,7 +217,7 @@ _REVISION = re.compile(r"[1-9][0-9]{0,14}")
 
 async def list_all(request: Request) -> Response:
     only = Filter(request.name("device"), request.name("job"), request.name("automation"))
-    limit, days = _limit(request.one("limit")), _days(request.one("older_than_days"))
+    limit, days = limit_of(request), _days(request.one("older_than_days"))
     page = await request.services.buckets.list(only, request.one("cursor"), limit)
     is_over = request.services.retention.is_over
     return await _paged(
@@ -225,7 +233,7 @@ async def list_all(request: Request) -> Response:
 async def export(request: Request) -> Response:
     """Return a page of envelopes: each bucket with its names, revision and times."""
     only = Filter(request.name("device"), request.name("job"), request.name("automation"))
-    limit = _limit(request.one("limit"))
+    limit = limit_of(request)
     stored, page = await request.services.buckets.export(only, request.one("cursor"), limit)
     schemas = request.services.schemas if request.head.masked else None
     return await _paged(
@@ -268,7 +276,9 @@ def _days(text: str | None) -> int | None:
     return int(text)
 
 
-def _limit(text: str | None) -> int:
+def limit_of(request: Request) -> int:
+    """Return how many rows a page may have at most. Raises InvalidRequest."""
+    text = request.one("limit")
     if text is None:
         return MAX_PAGE
     if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_PAGE):

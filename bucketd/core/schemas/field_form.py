@@ -3,6 +3,7 @@
     field form                               JSON Schema
     {"fields": [field…]}                     {"type": "object", "properties": {name: field…}}
     "type": string boolean array object      "type", the same
+    "type": integer                          "type": "integer"
     "type": number, with "integer": true     "type": "number", "integer"
     "type": any                              no "type"
     "secret": true                           "writeOnly": true
@@ -25,7 +26,7 @@ from ...errors import InvalidRequest
 from .messages import describe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-TYPES = ("string", "number", "boolean", "array", "object", "any")
+TYPES = ("string", "number", "integer", "boolean", "array", "object", "any")
 _SAME = ("description", "enum", "pattern", "minLength", "maxLength", "minItems", "maxItems")
 _RENAMED = {"min": "minimum", "max": "maximum", "defaultValue": "default"}
 # The types to which an attribute applies; attributes not named here apply to all types.
@@ -101,7 +102,8 @@ def _check(name: str, value: Any, kind: str, where: str) -> None:
     """Check that an attribute is known, fits the type of the field, and has the right type."""
     if name not in _KNOWN:
         raise _wrong(where, f"{name!r} is unknown{_nearest(name, _KNOWN)}")
-    if _ONLY.get(name, kind) != kind:
+    # An integer is a number, so whatever restricts numbers restricts it.
+    if _ONLY.get(name, kind) not in (kind, "number" if kind == "integer" else kind):
         raise _wrong(where, f"{name!r} is for the type {_ONLY[name]}, and its type is {kind}")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     sound = {

@@ -54,6 +54,11 @@ def bucket_ranges(prefix: str) -> dict[str, tuple[bytes, bytes]]:
     }
 
 
+def trash_range(prefix: str) -> tuple[bytes, bytes]:
+    """Return the range of the deleted buckets."""
+    return prefix_range(f"{prefix}trash/")
+
+
 def filtered_ranges(prefix: str, only: Filter) -> list[tuple[bytes, bytes]]:
     """Return ranges that contain all buckets that a filter selects, in the order of keys."""
     if only.device is None:
@@ -63,11 +68,13 @@ def filtered_ranges(prefix: str, only: Filter) -> list[tuple[bytes, bytes]]:
     return [(device_bucket, device_bucket + b"\0"), jobs]
 
 
-def encode_value(key: BucketKey, now: Snapshot) -> bytes:
+def encode_value(key: BucketKey, now: Snapshot, more: dict[str, Any] | None = None) -> bytes:
+    """Return the value of a bucket; ``more`` members precede the bucket."""
     return orjson.dumps(
         {
             **envelope_fields(key, now),
             "etag": now.etag,
+            **(more or {}),
             "bucket": orjson.Fragment(now.bucket.text),
         }
     )
@@ -79,6 +86,14 @@ def key_of(kv: KeyValue) -> bytes:
 
 def decode(prefix: str, kv: KeyValue) -> tuple[BucketKey, Snapshot]:
     """Return the bucket that a key and its value represent; raise NotABucket for any other."""
+    key, snapshot, _ = decode_value(kv)
+    if encode_key(prefix, key) != key_of(kv):
+        raise NotABucket
+    return key, snapshot
+
+
+def decode_value(kv: KeyValue) -> tuple[BucketKey, Snapshot, dict[str, Any]]:
+    """Return the bucket in a value, whatever its key, and all members; raise NotABucket."""
     try:
         value = orjson.loads(base64.b64decode(kv["value"]))
         key = BucketKey.checked(value["device"], value["job"])
@@ -97,13 +112,12 @@ def decode(prefix: str, kv: KeyValue) -> tuple[BucketKey, Snapshot]:
             and snapshot.revision > 0
             and isinstance(snapshot.etag, str)
             and all(isinstance(text, str | None) for text in snapshot[3:6])
-            and encode_key(prefix, key) == key_of(kv)
         )
     except (ValueError, KeyError, TypeError, InvalidRequest) as error:
         raise NotABucket from error
     if not valid:
         raise NotABucket
-    return key, snapshot
+    return key, snapshot, value
 
 
 def stored_value(prefix: str, kvs: list[KeyValue] | None, key: BucketKey) -> StoredValue:

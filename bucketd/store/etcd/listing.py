@@ -59,7 +59,11 @@ class Listing:
     async def counts(self, deadline: float) -> dict[str, int]:
         """Return how many buckets are stored, by kind."""
         counts = {}
-        for name, (begin, end) in keys.bucket_ranges(self._prefix).items():
+        ranges = {
+            **keys.bucket_ranges(self._prefix),
+            "trashed_buckets": keys.trash_range(self._prefix),
+        }
+        for name, (begin, end) in ranges.items():
             request = {"key": b64(begin), "range_end": b64(end), "count_only": True}
             answer = await self._reader.range(request, "count the buckets", deadline)
             counts[name] = int(answer.get("count", 0))

@@ -17,16 +17,18 @@ from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
+from ...model.revisions import History
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
 from ..holds import Hold, HoldQueue
 from .client import EtcdOptions
 from .holds import EtcdHolds
 from .schemas import EtcdSchemas
+from .sharded_trash import ShardedTrash
 from .store import EtcdStore
 from .topology import Shard
 
-_SUMMED = ("buckets", "device_buckets", "swap_retries", "stale_reads")
+_SUMMED = ("buckets", "device_buckets", "trashed_buckets", "swap_retries", "stale_reads")
 
 
 def shard_of(names: tuple[str, ...], device: str) -> int:
@@ -44,8 +46,14 @@ class ShardedStore:
         queue = HoldQueue()
         self._stores = [EtcdStore(shards[name], Shard(name, names), queue) for name in names]
         self.holds = ShardedHolds(queue, lambda hold: self._of(hold.key).holds, self._stores)
+        self.trash = ShardedTrash([store.trash for store in self._stores], self.number_of)
         self.histograms: dict[str, Histogram] = {}
         self.stalled_seconds = 0.0
+
+    @property
+    def quarantine(self) -> None:
+        """Return None, since values that are damaged stay in the cluster."""
+        return None
 
     def shared_schemas(self) -> EtcdSchemas:
         """Return the schemas, all of which are in the first shard."""
@@ -108,6 +116,9 @@ class ShardedStore:
 
     def read(self, key: BucketKey, stale_ok: bool = False) -> Awaitable[Snapshot]:
         return self._of(key).read(key, stale_ok)
+
+    async def history(self, key: BucketKey) -> History:
+        return await self._of(key).history(key)
 
     def commit(
         self,

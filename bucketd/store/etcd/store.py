@@ -10,11 +10,12 @@ import contextlib
 from typing import Any
 
 from ...concurrency import KeyedLocks
-from ...errors import BucketdError, Internal, Overloaded
+from ...errors import BucketdError, Internal, NotKept, Overloaded
 from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
+from ...model.revisions import History
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
 from ..holds import HoldQueue
@@ -27,6 +28,7 @@ from .schemas import EtcdSchemas
 from .session import Session
 from .stale_cache import StaleCache, StaleCacheUpdater
 from .topology import ClusterTopology, Shard
+from .trash import EtcdTrash
 from .watch import Watch, includes
 from .writer import Write, Writer
 
@@ -46,7 +48,8 @@ class EtcdStore:
         idempotency_keys = IdempotencyKeys(self._client, self._session)
         queue = HoldQueue() if queue is None else queue
         self.holds = EtcdHolds(self._client, self._session, self._topology, queue)
-        self._writer = Writer(self._client, self._reader, idempotency_keys, self.holds)
+        self.trash = EtcdTrash(self._client, self._reader)
+        self._writer = Writer(self._client, self._reader, idempotency_keys, self.holds, self.trash)
         self._listing = Listing(self._client, self._reader)
         self._schemas = EtcdSchemas(self._client)
         self._locks = KeyedLocks()
@@ -64,6 +67,11 @@ class EtcdStore:
 
     def subscribe(self, subscriber: Subscriber) -> None:
         self._watch.subscribe(StaleCacheUpdater(subscriber, self._stale_cache))
+
+    @property
+    def quarantine(self) -> None:
+        """Return None, since values that are damaged stay in the cluster."""
+        return None
 
     def shared_schemas(self) -> EtcdSchemas:
         return self._schemas
@@ -105,6 +113,12 @@ class EtcdStore:
             key,
             lambda: reader.read(key, self._client.deadline()),
             lambda: reader.unavailable is not None,
+        )
+
+    async def history(self, key: BucketKey) -> History:
+        raise NotKept(
+            f"cannot read the history of {key}: a bucket in etcd has none; nothing was changed, "
+            "see docs/fleet.md"
         )
 
     def commit(

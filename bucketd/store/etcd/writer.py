@@ -7,13 +7,23 @@ one round trip. The transaction compares the remembered value, so an outdated va
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import random
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import BucketdError, Held, HoldLost, Internal, Overloaded, StorageFull
+from ...errors import (
+    BucketdError,
+    Held,
+    HoldLost,
+    Internal,
+    Overloaded,
+    StorageFull,
+    TooLarge,
+)
 from ...model.apply import apply
 from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
@@ -26,7 +36,9 @@ from .holds import EtcdHolds
 from .idempotency import IdempotencyKey, IdempotencyKeys
 from .keys import StoredValue
 from .reader import Reader
+from .trash import EtcdTrash, TrashPut, TrashTake
 
+log = logging.getLogger(__name__)
 _MAX_REMEMBERED = 1000
 _MAX_REMEMBERED_BYTES = 16 * 1024 * 1024
 _MAX_ATTEMPTS = 200
@@ -47,7 +59,8 @@ class Write:
 class CompareAndSwap:
     """One transaction from ``before`` to ``after``, sent again until it is answered.
 
-    It fails where ``guard`` does: a hold has ended, or another one excludes the write.
+    It fails where ``guard`` does: a hold has ended, or another one excludes the write. What it puts
+    into the ``trash``, or takes out of it, goes in the same transaction.
     With ``read_on_failure``, a failed transaction returns the current value, which is slower.
     ``maybe_applied``: an attempt without an answer may have been applied, or may still be.
     """
@@ -58,6 +71,7 @@ class CompareAndSwap:
     guard: Guard
     deadline: float
     read_on_failure: bool
+    trash: TrashPut | TrashTake | None = None
     maybe_applied: bool = False
     asked_at: float = 0.0
     idempotency_key: IdempotencyKey | None = None
@@ -70,12 +84,14 @@ class CompareAndSwap:
         else:
             operation = {"request_delete_range": {"key": key}}
         revision = str(self.before.mod_revision)
+        trash = [] if self.trash is None else [self.trash]
         return {
             "compare": [
                 {"key": key, "target": "MOD", "mod_revision": revision},
+                *(one.compare for one in trash),
                 *self.guard.compares(),
             ],
-            "success": [operation],
+            "success": [operation, *(one.operation for one in trash)],
             "failure": [{"request_range": {"key": key}}, *self.guard.reads()]
             if self.read_on_failure
             else [],
@@ -100,8 +116,9 @@ class Writer:
         reader: Reader,
         idempotency_keys: IdempotencyKeys,
         holds: EtcdHolds,
+        trash: EtcdTrash,
     ) -> None:
-        self._client, self._reader, self._holds = client, reader, holds
+        self._client, self._reader, self._holds, self._trash = client, reader, holds, trash
         self._idempotency_keys = idempotency_keys
         self._prefix = client.options.prefix
         self._remembered: OrderedDict[BucketKey, StoredValue] = OrderedDict()
@@ -138,9 +155,9 @@ class Writer:
                 before = None
                 continue
             swap = CompareAndSwap(write, before, after, guard, deadline, read_on_failure=confirmed)
-            done, before = await self._swap(swap)
+            done, before = await self._swap_with_trash(swap)
             if done:
-                return after.with_warnings(warnings)
+                return await self._result(swap, warnings)
             confirmed = True
             self.retries += 1
             await asyncio.sleep(random.uniform(0, 0.002 * min(attempt, 10)))  # noqa: S311
@@ -148,6 +165,45 @@ class Writer:
             f"cannot change {key}: other hosts changed it {_MAX_ATTEMPTS} times meanwhile; "
             "nothing was changed; try again"
         )
+
+    async def _swap_with_trash(self, swap: CompareAndSwap) -> tuple[bool, StoredValue | None]:
+        """Swap, with the bucket's way into the trash or out of it; a deletion never fails by it."""
+        change, key = swap.write.change, swap.write.key
+        if change.restores is not None:
+            swap.trash = await self._trash.take(change.restores.id, swap.deadline)
+        elif not swap.after.revision and change.trash_days:
+            try:
+                swap.trash = await self._trash.put(
+                    key, swap.before.snapshot, change.trash_days, swap.write.author, swap.deadline
+                )
+                return await self._swap(swap)
+            except Unavailable as error:
+                raise self._unavailable(swap.write, error) from error
+            except LeaseExpired:
+                # Somebody revoked the lease; nothing was changed.
+                self._trash.forget_lease()
+                return False, None
+            except (StorageFull, TooLarge) as error:
+                log.error(
+                    "cannot put %s into the trash: %s; it is deleted for good", key, error.message
+                )
+                swap.trash = None
+        return await self._swap(swap)
+
+    async def _result(self, swap: CompareAndSwap, warnings: Sequence[dict[str, Any]]) -> Snapshot:
+        """Return the outcome of a swap that was applied."""
+        after = swap.after.with_warnings(warnings)
+        if isinstance(swap.trash, TrashTake):
+            return after._replace(restored=swap.trash.id)
+        if swap.trash is None:
+            return after
+        if swap.maybe_applied:
+            # The bucket is gone, but another host may have removed it.
+            with contextlib.suppress(BucketdError):
+                if await self._trash.is_there(swap.trash, swap.deadline):
+                    return after._replace(trash=swap.trash.id)
+            return after
+        return after._replace(trash=swap.trash.id)
 
     async def _guard(self, write: Write, deadline: float) -> Guard:
         try:

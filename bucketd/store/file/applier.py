@@ -7,13 +7,17 @@ import traceback
 from collections.abc import Mapping
 
 from ...errors import BucketCorrupt, BucketdError, Internal
+from ...fs import errors
 from ...model.apply import apply, next_snapshot
-from ...model.author import EDIT, UNKNOWN, Author
-from ...model.bucket import ABSENT, BucketKey, Snapshot
+from ...model.author import EDIT, UNKNOWN
+from ...model.bucket import ABSENT, BucketKey, Snapshot, timestamp
+from ...model.trashed import TrashedBucket, new_id
 from ..holds import HoldQueue
+from ..trash import not_in_trash
 from .batch import INGEST, Batch, Commit
 from .bucket_files import BucketFiles, Loaded
 from .journal import Journal
+from .trash import Trash, for_good
 
 log = logging.getLogger(__name__)
 MAX_UNRECOVERABLE = 10_000
@@ -33,8 +37,10 @@ class Applier:
         dirty: Mapping[BucketKey, Snapshot],
         corrupt: dict[BucketKey, str],
         holds: HoldQueue,
+        trash: Trash,
     ) -> None:
         self._files, self._journal, self._dirty, self._holds = files, journal, dirty, holds
+        self._trash = trash
         self._corrupt = corrupt
         # Buckets whose file is unreadable and that are not in the journal.
         self._unrecoverable: set[BucketKey] = set()
@@ -72,15 +78,46 @@ class Applier:
         now = loaded.snapshot
         if not loaded.verified:
             # Responses show the edit even if this commit fails, so the edit is journaled first.
-            self._add(batch, key, now, now, loaded.before, EDIT)
+            self._check_writable(key)
+            batch.add(key, now, now, loaded.before, EDIT)
         after, warnings = apply(commit.change, commit.preconditions, commit.automation, key, now)
         if after is now:
             return now.with_warnings(warnings)
-        self._add(batch, key, now, after, now, commit.author)
+        if not after.revision:
+            return self._delete(commit, batch, now, now)
+        if (restored := commit.change.restores) is not None:
+            return self._restore_deleted(batch, commit, restored, after)
+        self._add(batch, commit, now, after, now)
         after = after.with_warnings(warnings)
-        if now.recovered is None or not after.revision:
-            return after
-        return after._replace(recovered=now.recovered)
+        return after if now.recovered is None else after._replace(recovered=now.recovered)
+
+    def _delete(
+        self, commit: Commit, batch: Batch, last: Snapshot, published: Snapshot | None
+    ) -> Snapshot:
+        """Remove a bucket, into the trash where the change asks for that and it is possible."""
+        trashed = None
+        if commit.change.trash_days and last.revision:
+            why = self._trash.refusal(last.bucket.size)
+            if why is None:
+                by = commit.author.members(last.automation)
+                trashed = TrashedBucket(new_id(commit.key), commit.key, last, by)
+            else:
+                log.error("%s", for_good(commit.key, why))
+        self._add(batch, commit, last, ABSENT, published, trashed)
+        return ABSENT if trashed is None else ABSENT._replace(trash=trashed.id)
+
+    def _restore_deleted(
+        self, batch: Batch, commit: Commit, restored: TrashedBucket, after: Snapshot
+    ) -> Snapshot:
+        """Bring a bucket back from the trash, which has each deleted bucket once."""
+        try:
+            found = self._trash.has(restored.id, batch.trash)
+        except OSError as error:
+            raise errors.refusal("read the trash", error) from error
+        if not found:
+            raise not_in_trash(restored.id)
+        self._add(batch, commit, ABSENT, after, ABSENT)
+        return after._replace(restored=restored.id)
 
     def _overwrite(self, commit: Commit, batch: Batch, good: Snapshot | None) -> Snapshot:
         """Replace or remove a bucket whose file cannot be read."""
@@ -89,7 +126,10 @@ class Applier:
         # Nothing can be tolerated without a bucket to compare with.
         bucket, _ = change.result(None, bound)
         after = next_snapshot(last, bucket, bound, change.metadata)
-        self._add(batch, commit.key, last, after, good, commit.author)
+        if after.revision:
+            self._add(batch, commit, last, after, good)
+        else:
+            after = self._delete(commit, batch, last, good)
         self._corrupt[commit.key] = self._files.quarantine_name(commit.key)
         return after
 
@@ -103,7 +143,8 @@ class Applier:
         what = f"{damage}; kept as {self._files.path}/{kept}, revision {good.revision} goes on"
         log.error("cannot read %s: %s", key, what)
         good = good._replace(recovered=(good.revision, what))
-        self._add(batch, key, good, good, good, UNKNOWN)
+        self._check_writable(key)
+        batch.add(key, good, good, good, UNKNOWN)
         self._corrupt[key] = kept
         return good
 
@@ -126,12 +167,28 @@ class Applier:
     def _add(
         self,
         batch: Batch,
-        key: BucketKey,
+        commit: Commit,
         before: Snapshot,
         after: Snapshot,
         published: Snapshot | None,
-        author: Author,
+        trashed: TrashedBucket | None = None,
     ) -> None:
+        change, at = commit.change, None
+        if change.metadata is not None and change.metadata.updated_at is not None:
+            at = timestamp()
+        self._check_writable(commit.key)
+        batch.add(
+            commit.key,
+            before,
+            after,
+            published,
+            commit.author,
+            at,
+            change.undoes,
+            trashed,
+            change.restores,
+        )
+
+    def _check_writable(self, key: BucketKey) -> None:
         self._files.check_writable(key)
         self._unrecoverable.discard(key)
-        batch.add(key, before, after, published, author)

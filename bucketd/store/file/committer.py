@@ -25,12 +25,14 @@ from ...stats import Histogram
 from ..base import ChangeEvent, Subscriber
 from ..holds import HoldQueue
 from . import pipeline
+from .backlog import Backlog
 from .batch import INGEST, Batch, Commit
 from .bucket_files import BucketFiles
 from .journal import Journal
 from .journal_writer import Counters
 from .pipeline import Pipeline, Respond
 from .records import EventId, JournalPosition, framed_size
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 MAX_WAITING = 10_000
@@ -45,11 +47,19 @@ class _End:
     """End the thread: all accepted commits precede this item."""
 
 
+class _Emptying(NamedTuple):
+    """Delete buckets in the trash for good; the future gets the ids of those that were there."""
+
+    ids: list[str]
+    future: asyncio.Future[list[str]]
+
+
 class _Work(NamedTuple):
-    """One iteration of the thread: the commits, and a flush barrier after them."""
+    """One iteration of the thread: the commits, and what follows once files are written."""
 
     commits: list[Commit]
     barrier: asyncio.Future[None] | None = None
+    emptying: _Emptying | None = None
     is_last: bool = False
 
 
@@ -64,10 +74,12 @@ class Committer:
         lock_timeout: float,
         relaxed_seconds: float | None,
         holds: HoldQueue,
+        trash: Trash,
+        backlog: Backlog,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         # The thread's work, in order. A future is a flush barrier.
-        self._inbox: queue.SimpleQueue[Commit | asyncio.Future[None] | _Wake | _End]
+        self._inbox: queue.SimpleQueue[Commit | asyncio.Future[None] | _Emptying | _Wake | _End]
         self._inbox = queue.SimpleQueue()
         self._pipeline = Pipeline(
             files,
@@ -76,6 +88,8 @@ class Committer:
             lock_timeout,
             relaxed_seconds,
             holds,
+            trash,
+            backlog,
             has_waiting=lambda: not self._inbox.empty(),
             heartbeat=self._heartbeat,
         )
@@ -169,6 +183,14 @@ class Committer:
             self._inbox.put(barrier)
             await barrier
 
+    async def empty_trash(self, ids: list[str]) -> list[str]:
+        """Delete buckets in the trash for good; return the ids of those that were there."""
+        if self._closing.is_set():
+            raise _stopping()
+        future: asyncio.Future[list[str]] = self._loop.create_future()
+        self._inbox.put(_Emptying(ids, future))
+        return await future
+
     async def close(self) -> None:
         """Finish the accepted commits, leave nothing to replay, release everything."""
         self._closing.set()
@@ -255,7 +277,7 @@ class Committer:
             with self._pipeline_lock:
                 if work.commits:
                     self._work(work.commits, self._send)
-                self._maintain(work.barrier)
+                self._maintain(work)
         with self._pipeline_lock:
             self._pipeline.finish()
         # Commits that arrived after the end are refused.
@@ -265,6 +287,8 @@ class Committer:
                 self._send(Batch(outcomes=[(late, _stopping())]))
             elif isinstance(late, asyncio.Future):
                 self._loop.call_soon_threadsafe(_release, late)
+            elif isinstance(late, _Emptying):
+                self._loop.call_soon_threadsafe(_settle, late.future, _stopping())
 
     def _take(self) -> _Work:
         """Wait for work; return at most MAX_BATCH commits, up to the first barrier."""
@@ -281,6 +305,8 @@ class Committer:
                 commits.append(item)
             elif isinstance(item, asyncio.Future):
                 return _Work(commits, barrier=item)
+            elif isinstance(item, _Emptying):
+                return _Work(commits, emptying=item)
             elif isinstance(item, _End):
                 return _Work(commits, is_last=True)
             if len(commits) == MAX_BATCH or self._inbox.empty():
@@ -292,14 +318,27 @@ class Committer:
         self._busy_since = time.monotonic()
         return self._closing.is_set()
 
-    def _maintain(self, barrier: asyncio.Future[None] | None) -> None:
+    def _maintain(self, work: _Work) -> None:
+        barrier, emptying = work.barrier, work.emptying
         try:
-            self._pipeline.maintain(flush_now=barrier is not None)
+            self._pipeline.maintain(flush_now=barrier is not None or emptying is not None)
         except Exception:
             log.exception("unexpected error in the committer")
             self._pipeline.writer.fail(None)
         if barrier is not None:
             self._loop.call_soon_threadsafe(_release, barrier)
+        if emptying is not None:
+            outcome = self._empty_trash(emptying.ids)
+            self._loop.call_soon_threadsafe(_settle, emptying.future, outcome)
+
+    def _empty_trash(self, ids: list[str]) -> list[str] | BucketdError:
+        try:
+            return self._pipeline.empty_trash(ids)
+        except BucketdError as error:
+            return error
+        except Exception:
+            log.exception("unexpected error in the committer")
+            return self._pipeline.writer.fail(None)
 
     def _send(self, batch: Batch) -> None:
         """Schedule the acknowledgement of a whole batch on the loop, in one callback."""
@@ -322,6 +361,15 @@ class Committer:
 def _release(barrier: asyncio.Future[None]) -> None:
     if not barrier.done():
         barrier.set_result(None)
+
+
+def _settle(future: asyncio.Future[list[str]], outcome: list[str] | BucketdError) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, BucketdError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def _stopping() -> ShuttingDown:

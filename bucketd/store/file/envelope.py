@@ -16,7 +16,7 @@ everything but that origin. The seal distinguishes four cases:
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -25,6 +25,7 @@ from ...errors import BadInput
 from ...fs import files
 from ...model import strict_json
 from ...model.bucket import (
+    ABSENT,
     FORMAT,
     BucketKey,
     Snapshot,
@@ -39,6 +40,7 @@ from ...model.document import Document
 ALWAYS_TRIED_BYTES = 64 * 1024
 # The factor by which indentation may enlarge a bucket.
 MAX_GROWTH = 8
+_NAMES = {*envelope_fields(BucketKey("-"), ABSENT), "bucket"}
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
@@ -55,14 +57,20 @@ class Stored:
     verified: bool
     # The ETag that the seal names, even if the checksum is wrong.
     base: str | None = None
+    # The members before the bucket that only some files have.
+    more: dict[str, Any] = field(default_factory=dict)
 
 
-def write(key: BucketKey, snapshot: Snapshot, origin: str) -> bytes:
+def write(
+    key: BucketKey, snapshot: Snapshot, origin: str, more: dict[str, Any] | None = None
+) -> bytes:
     """Return the file's whole text: indented JSON with a final newline.
 
-    A bucket whose indentation would multiply its size is written on one line.
+    A bucket whose indentation would multiply its size is written on one line. ``more`` members
+    precede the bucket.
     """
-    envelope = {**envelope_fields(key, snapshot), "bucket": snapshot.bucket.values()}
+    fields = {**envelope_fields(key, snapshot), **(more or {})}
+    envelope = {**fields, "bucket": snapshot.bucket.values()}
     seal = f"{snapshot.etag}.{origin}.{_checksum(envelope, snapshot.etag)}"
     bucket = envelope.pop("bucket")
     parts = {**envelope, "seal": seal}
@@ -93,7 +101,8 @@ def read(content: files.Content) -> Stored:
         raise Unreadable(error.message) from None
     etag, origin, checksum = _split(seal)
     if etag and checksum == _checksum(envelope, etag):
-        return Stored(_with_etag(snapshot, etag), key, verified=True, base=etag)
+        more = {name: envelope[name] for name in envelope if name not in _NAMES}
+        return Stored(_with_etag(snapshot, etag), key, verified=True, base=etag, more=more)
     file_id, _, origin_mtime = origin.partition("@")
     _, _, mtime_ns, ctime_ns = content.stat_key
     # Earlier versions recorded no mtime, so an edit in place of such a file looks like damage.

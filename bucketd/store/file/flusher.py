@@ -15,6 +15,7 @@ from .bucket_files import BucketFiles
 from .journal import Journal
 from .journal_writer import JournalWriter
 from .records import JournalPosition
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 # A start may have to write all files again that were not synced.
@@ -39,8 +40,9 @@ class Flusher:
         lock: WriteLock,
         has_waiting: Callable[[], bool],
         heartbeat: Callable[[], bool],
+        trash: Trash,
     ) -> None:
-        self._files, self._journal, self._writer = bucket_files, journal, writer
+        self._files, self._journal, self._writer, self._trash = bucket_files, journal, writer, trash
         self._lock, self._has_waiting, self._heartbeat = lock, has_waiting, heartbeat
         self._sync = FileSync(bucket_files.root, journal.position)
         # The number of files written before the newest sync began.
@@ -74,7 +76,11 @@ class Flusher:
                 if key in self.corrupt:
                     self._files.quarantine(key, self.corrupt[key])
                     del self.corrupt[key]
+                self._trash.write_pending(key)
+                # A file that shows a change must not be there before the line of that change.
+                self._writer.backlog.write(key)
                 self._files.put(key, snapshot)
+                self._trash.remove_restored(key)
             except OSError as error:
                 about = {"fields": key.fields}
                 log.error("cannot write %s: %s", self._files.name(key), error, extra=about)
@@ -119,6 +125,7 @@ class Flusher:
                 return
         self._writer.begin_whole()
         self._journal.recycle(self._sync.durable)
+        self._trash.forget_journaled(self._journal.oldest)
 
     def make_all_durable(self) -> None:
         """Write and sync all files; set ``flush_error`` if that fails."""
@@ -143,6 +150,7 @@ class Flusher:
         for key, after in self._journal.newest_since(self._sync.durable).items():
             if key not in self.dirty and after.revision and self._files.shows(key, after):
                 self.dirty[key] = after
+        self._trash.write_again(self._journal.trash_since(self._sync.durable))
         self._sync.failed = False
 
     def close(self) -> None:

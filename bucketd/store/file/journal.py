@@ -64,6 +64,11 @@ class Journal:
         return JournalPosition(self._generation, 0)
 
     @property
+    def oldest(self) -> JournalPosition:
+        """The position before all records in both segments."""
+        return JournalPosition(self._generation - 1, 0)
+
+    @property
     def position(self) -> JournalPosition:
         """The position of the next record, after all records so far."""
         return JournalPosition(self._generation, self._offset)
@@ -135,6 +140,15 @@ class Journal:
         """Return the last state of each bucket with a record at or after a position."""
         found = self._records_until(self.position, None)
         return {record.key: record.after for place, record in found if not place < position}
+
+    def trash_since(self, position: JournalPosition) -> list[Record]:
+        """Return the deletions into the trash and the restores at or after a position."""
+        found = self._records_until(self.position, None)
+        return [
+            record
+            for place, record in found
+            if not place < position and (record.trashed or record.restores)
+        ]
 
     def changes_after(
         self, event_id: EventId, key: BucketKey | None, end: JournalPosition

@@ -10,8 +10,10 @@ from ...errors import BucketdError, ReadOnly
 from ...fs import errors
 from ...model.bucket import BucketKey, Snapshot
 from ...stats import SIZES, Histogram
+from .backlog import Backlog
 from .batch import Batch
 from .journal import Journal
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 # The event loop does not wait for longer syncs.
@@ -39,8 +41,11 @@ class JournalWriter:
     after so many seconds. Use from one thread, but read ``dirty`` and ``end`` from any.
     """
 
-    def __init__(self, journal: Journal, relaxed_seconds: float | None) -> None:
+    def __init__(
+        self, journal: Journal, relaxed_seconds: float | None, backlog: Backlog, trash: Trash
+    ) -> None:
         self._journal, self._relaxed = journal, relaxed_seconds
+        self.backlog, self._trash = backlog, trash
         self._unsynced_since: float | None = None
         # Syncs count as slow until one was measured.
         self._recent_sync_seconds = MAX_INLINE_SYNC_SECONDS * 2
@@ -83,6 +88,11 @@ class JournalWriter:
         except OSError as error:
             self.fail(error)
             return errors.refusal("write", errors.OutcomeUnknown(error.errno, error.strerror))
+        # The trash comes before ``dirty``, so that a deleted bucket is always somewhere.
+        if batch.trash:
+            self._trash.apply(batch.trash, batch.start)
+        for owed in batch.owed:
+            self.backlog.add(owed)
         self.dirty.update(batch.newest)
         for key, now in batch.newest.items():
             if now.etag is None:

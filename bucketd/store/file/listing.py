@@ -15,6 +15,7 @@ from ...model.bucket import BucketKey, Snapshot
 from ..base import BucketInfo, Filter, Page
 from . import envelope, paths, quarantine
 from .bucket_files import BucketFiles
+from .trash import Trash
 
 # One page reads at most so many files, so that a filter with few matches takes bounded time.
 MAX_READ = 20_000
@@ -174,6 +175,9 @@ def _read_cursor(cursor: str | None) -> tuple[str, str | None]:
     return device, behind
 
 
+_HOW = "look at it (bucketctl quarantine show), then remove it (bucketctl quarantine drop)"
+
+
 class Counts:
     """Count buckets and devices; counting takes at most a twentieth of the time."""
 
@@ -197,11 +201,14 @@ class Counts:
     def _count(self) -> tuple[dict[str, int], list[str]]:
         devices = jobs = device_buckets = 0
         kept: list[str] = []
+        trashed: list[str] = []
         problems: list[str] = []
         found: list[str] = []
         try:
             found = _devices(self._root)
             kept = quarantine.kept(self._root)
+            trashed, foreign = Trash(self._root).entries()
+            problems += [f"{path} is no deleted bucket; move it away" for path in foreign]
         except OSError as error:
             problems.append(f"cannot count the buckets: {error.strerror}")
         for device in found:
@@ -217,7 +224,7 @@ class Counts:
             devices += of_jobs > 0 or own
             jobs += of_jobs
             device_buckets += own
-        problems += [f"{path} is kept; look at it, then remove it" for path in kept]
+        problems += [f"{path} is kept; {_HOW}" for path in kept]
         if len(problems) > MAX_PROBLEMS:
             problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more"]
         return {
@@ -225,6 +232,7 @@ class Counts:
             "buckets": jobs,
             "device_buckets": device_buckets,
             "quarantined_files": len(kept),
+            "trashed_buckets": len(trashed),
         }, problems
 
     def _has_own(self, device: str) -> bool:

@@ -22,11 +22,13 @@ from ...fs.locks import WriteLock
 from ...stats import Histogram
 from ..holds import HoldQueue
 from .applier import Applier
+from .backlog import Backlog
 from .batch import Batch, Commit
 from .bucket_files import BucketFiles
 from .flusher import Flusher
 from .journal import Journal
 from .journal_writer import JournalWriter
+from .trash import Trash, for_good
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +59,20 @@ class Pipeline:
         lock_timeout: float,
         relaxed_seconds: float | None,
         holds: HoldQueue,
+        trash: Trash,
+        backlog: Backlog,
         has_waiting: Callable[[], bool],
         heartbeat: Callable[[], bool],
     ) -> None:
-        self._files, self._journal, self._lock = files, journal, lock
+        self._files, self._journal, self._lock, self._trash = files, journal, lock, trash
         self._lock_timeout = lock_timeout
         self._has_waiting, self._heartbeat = has_waiting, heartbeat
         self._committed_at = 0.0
-        self.writer = JournalWriter(journal, relaxed_seconds)
-        self._flusher = Flusher(files, journal, self.writer, lock, has_waiting, heartbeat)
+        self.writer = JournalWriter(journal, relaxed_seconds, backlog, trash)
+        self._history = backlog.limits
+        self._flusher = Flusher(files, journal, self.writer, lock, has_waiting, heartbeat, trash)
         self.dirty = self.writer.dirty
-        self._applier = Applier(files, journal, self.dirty, self._flusher.corrupt, holds)
+        self._applier = Applier(files, journal, self.dirty, self._flusher.corrupt, holds, trash)
         self.commit_seconds = Histogram()
 
     @property
@@ -95,8 +100,9 @@ class Pipeline:
             return False
         if now is None:
             return False
-        # A large bucket is written quickly only as a difference.
-        is_quick = commit.change.by_members and self.writer.base_of(commit.key) == now.etag
+        # A large bucket is written quickly only as a difference; into the trash it goes whole.
+        is_difference = commit.change.by_members and not commit.change.trash_days
+        is_quick = is_difference and self.writer.base_of(commit.key) == now.etag
         return now.bucket.size <= INLINE_MAX_BYTES or (is_quick and now.bucket.is_split)
 
     def poll_timeout(self) -> float | None:
@@ -124,14 +130,14 @@ class Pipeline:
             if not commits:
                 return []
         began = time.monotonic()
-        batch, undone = Batch(self.writer.base_of), 0
+        batch, undone = Batch(self.writer.base_of, self._history), 0
         for number, commit in enumerate(commits, 1):
             self._applier.apply(commit, batch)
             if number == len(commits) or batch.whole_size > self._journal.max_batch_bytes:
                 if inline and not self._journal.fits(batch.size):
                     break
                 self._complete(batch, respond)
-                batch, undone = Batch(self.writer.base_of), number
+                batch, undone = Batch(self.writer.base_of, self._history), number
         if refusal is not None:
             # Only removals were let through; flushing them frees space.
             self._flusher.flush()
@@ -182,6 +188,9 @@ class Pipeline:
         refused = Batch()
         for commit in commits:
             if full and commit.change.removes:
+                if commit.change.trash_days:
+                    log.error("%s", for_good(commit.key, "the disk is full"))
+                    commit.change = commit.change._replace(trash_days=0.0)
                 allowed.append(commit)
             else:
                 refused.outcomes.append((commit, refusal))
@@ -199,6 +208,33 @@ class Pipeline:
         return self._flusher.flush_error
 
     # --- files
+
+    def empty_trash(self, ids: list[str]) -> list[str]:
+        """Delete buckets in the trash for good; return the ids of those that were there.
+
+        Raises BucketdError.
+        """
+        refusal = self._refusal()
+        # A full disk is a reason to empty the trash, not to refuse that.
+        if refusal is not None and not isinstance(refusal, StorageFull):
+            raise refusal
+        try:
+            if self._trash.is_journaled(ids):
+                self._make_trash_durable()
+            return self._trash.remove_all(ids)
+        except OSError as error:
+            raise errors.refusal("empty the trash", error) from error
+
+    def _make_trash_durable(self) -> None:
+        """Let a start read no record that would put a bucket into the trash again."""
+        self._flusher.make_all_durable()
+        if self._flusher.flush_error is not None:
+            raise self._flusher.flush_error
+        try:
+            self._journal.checkpoint_all()
+        except OSError as error:
+            raise self.writer.fail(error) from error
+        self._trash.forget_journaled()
 
     def maintain(self, flush_now: bool = False) -> None:
         """Write files once commits pause or the lock is held for long; then make them durable.

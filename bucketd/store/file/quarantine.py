@@ -5,15 +5,87 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import secrets
+import shutil
 import stat
 from datetime import UTC, datetime
 
+from ...errors import NotFound, TooLarge
 from ...fs import errors, files
 from ...fs.filenames import printable
+from ..base import KeptFile
 
 log = logging.getLogger(__name__)
 QUARANTINE = "quarantine"
+_STAMP = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-")
+
+
+class FileQuarantine:
+    """The quarantine of a state directory, for people who look at it through the API."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+
+    def entries(self) -> list[KeptFile]:
+        try:
+            names = files.names(self._root, (QUARANTINE,))
+            if not names:
+                return []
+            with _quarantine_fd(self._root) as here:
+                # A name that is not UTF-8 is not ours, and no request could name it.
+                ours = [name for name in reversed(names) if name.isprintable()]
+                return [entry for name in ours if (entry := _entry(here, name)) is not None]
+        except OSError as error:
+            raise errors.refusal("list the quarantine", error) from error
+
+    def read(self, name: str) -> tuple[KeptFile, bytes]:
+        what = f"read {name!r} in the quarantine"
+        found = self._find(name, what)
+        if found.kind != "file":
+            return found, b""
+        if found.size > files.MAX_FILE_BYTES:
+            raise TooLarge(
+                f"cannot {what}: it has {found.size} bytes, and at most {files.MAX_FILE_BYTES} are "
+                "shown; look at the file itself, in <state>/quarantine"
+            )
+        try:
+            return found, files.read(self._root, (QUARANTINE,), name).text
+        except OSError as error:
+            raise errors.refusal(what, error) from error
+
+    def drop(self, name: str) -> None:
+        what = f"remove {name!r} from the quarantine"
+        found = self._find(name, what)
+        try:
+            with _quarantine_fd(self._root) as here:
+                if found.kind == "directory":
+                    shutil.rmtree(name, dir_fd=here)
+                else:
+                    os.unlink(name, dir_fd=here)
+                files.sync_entries(here)
+        except OSError as error:
+            raise errors.refusal(what, error) from error
+        log.warning("removed %s/%s, as an operator has asked", QUARANTINE, name)
+
+    def _find(self, name: str, what: str) -> KeptFile:
+        for found in self.entries():
+            if found.id == name:
+                return found
+        raise NotFound(f"cannot {what}: there is no such entry; see bucketctl quarantine list")
+
+
+def _entry(here: int, name: str) -> KeptFile | None:
+    """Return an entry of the open directory; None if it is gone."""
+    try:
+        status = os.stat(name, dir_fd=here, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    kind = "file" if stat.S_ISREG(status.st_mode) else "other"
+    kind = "directory" if stat.S_ISDIR(status.st_mode) else kind
+    stamp = _STAMP.match(name)
+    kept_at = "{}-{}-{}T{}:{}:{}.000Z".format(*stamp.groups()) if stamp else None
+    return KeptFile(name, kind, status.st_size, kept_at)
 
 
 def new_name(parts: tuple[str, ...], name: str) -> str:

@@ -11,9 +11,12 @@ Version 2, little-endian:
 A change is a JSON object: the names of its bucket, the ETag ``base`` of the state before, and in
 ``after`` the state that it left (null: deleted). That state is whole, ``bucket`` included, or a
 difference to the state before: the members in ``set`` and the keys in ``removed``. ``by`` says who
-made the change, where that is known. The first change
+made the change, where that is known. A whole change has what takes it back in ``was`` and
+``inverse``, where the state before may not be in the journal. The first change
 of a bucket in a segment, and after each position that a checkpoint may name, is whole, since a file
-that was not synced may be torn. Version 1 has whole states alone.
+that was not synced may be torn. Version 1 has whole states alone. A deletion that goes into the
+trash has ``trash``: the id there and the last state. ``restores`` is the id of the deleted bucket
+that a change brought back.
 
 The generation in the checksums invalidates the records of earlier uses of the segment without
 erasing them. A log ends at the first record whose checksum is wrong. Recovery needs only the
@@ -36,6 +39,9 @@ from ...model import strict_json
 from ...model.author import UNKNOWN, Author
 from ...model.bucket import ABSENT, BucketKey, Snapshot
 from ...model.document import EMPTY, Document, Members
+from ...model.inverses import Inverse
+from ...model.revisions import decode_inverse, encode_inverse
+from ...model.trashed import TrashedBucket
 
 MAGIC, VERSION = b"bucketdJ", 2
 # The oldest version that is read.
@@ -61,10 +67,21 @@ class Difference(NamedTuple):
     removed: list[str]
 
 
+class Origin(NamedTuple):
+    """The revision and ETag of the state before a change, and the inverse, if it is kept."""
+
+    was: tuple[int, str | None]
+    inverse: Inverse | None
+
+
 class Record(NamedTuple):
     """One acknowledged change: the state after it (ABSENT: deleted), the ETag before, and who.
 
-    With a ``difference`` the state is not complete: it lacks its bucket.
+    With a ``difference`` the state is not complete: it lacks its bucket. ``at`` is the time of the
+    change where that of the state is another; ``undoes`` is the revision that it takes back.
+    ``origin`` is there for the history where the journal may not have the state before.
+    ``trashed`` is what a deletion put into the trash, and ``restores`` the id of what a change
+    took out of it.
     """
 
     key: BucketKey
@@ -72,6 +89,11 @@ class Record(NamedTuple):
     after: Snapshot
     author: Author = UNKNOWN
     difference: Difference | None = None
+    at: str | None = None
+    undoes: int | None = None
+    origin: Origin | None = None
+    trashed: TrashedBucket | None = None
+    restores: str | None = None
 
     def completed(self, before: Snapshot | None) -> Record:
         """Return the record with its whole state, upon the newest one that is known before it."""
@@ -84,7 +106,7 @@ class Record(NamedTuple):
                 "files then have what was durable in them"
             )
         bucket = before.bucket.changed(*self.difference)
-        return Record(self.key, self.base, self.after._replace(bucket=bucket), self.author)
+        return self._replace(after=self.after._replace(bucket=bucket), difference=None)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -145,10 +167,19 @@ def _tag(generation: int) -> int:
 
 def encode(record: Record) -> bytes:
     """Return a change as a payload."""
-    after, state = record.after, None
+    after = record.after
+    members: dict[str, Any] = {"base": record.base, "after": None}
     if after.revision:
-        state = {**_metadata(after), "bucket": orjson.Fragment(after.bucket.text)}
-    return b"%b%b}" % (prefix(record.key), _encoded({"base": record.base, "after": state}, record))
+        members["after"] = _state(after)
+    if record.trashed is not None:
+        members["trash"] = {"id": record.trashed.id, **_state(record.trashed.last)}
+    if record.restores is not None:
+        members["restores"] = record.restores
+    return b"%b%b}" % (prefix(record.key), _encoded(members, record))
+
+
+def _state(now: Snapshot) -> dict[str, Any]:
+    return {**_metadata(now), "bucket": orjson.Fragment(now.bucket.text)}
 
 
 def encode_difference(record: Record, before: Document) -> bytes | None:
@@ -174,9 +205,18 @@ def encode_difference(record: Record, before: Document) -> bytes | None:
 
 
 def _encoded(members: dict[str, Any], record: Record) -> bytes:
-    """Return members of a payload without braces, with the author where that is known."""
+    """Return members of a payload without braces, with those for the history."""
+    if record.at is not None:
+        members["at"] = record.at
+    if record.undoes is not None:
+        members["undoes"] = record.undoes
     text = orjson.dumps(members)[1:-1]
-    return text if record.author is UNKNOWN else b'%b,"by":%b' % (text, record.author.json)
+    if record.author is not UNKNOWN:
+        text = b'%b,"by":%b' % (text, record.author.json)
+    if record.origin is not None:
+        was, inverse = record.origin
+        text = b'%b,"was":%b,"inverse":{%b}' % (text, orjson.dumps(was), encode_inverse(inverse))
+    return text
 
 
 def _metadata(after: Snapshot) -> dict[str, Any]:
@@ -198,14 +238,39 @@ def decode(payload: bytes) -> Record:
     """Return the change in a payload; one with a difference is yet to be completed."""
     value = orjson.loads(payload)
     key = BucketKey(str(value["device"]), value["job"])
-    base, state, author = value["base"], value["after"], Author.read(value.get("by"))
-    if not isinstance(state, dict):
-        return Record(key, base, ABSENT, author)
+    state, after, difference, origin = value["after"], ABSENT, None, None
     if "set" in value:
         difference = Difference(strict_json.split(value["set"]), value["removed"])
-        return Record(key, base, Snapshot(EMPTY, **state), author, difference)
-    after = Snapshot(**{**state, "bucket": Document.of(state["bucket"])})
-    return Record(key, base, after, author)
+        after = Snapshot(EMPTY, **state)
+    elif isinstance(state, dict):
+        after = _snapshot(state)
+    if "was" in value:
+        revision, etag = value["was"]
+        origin = Origin((revision, etag), decode_inverse(value["inverse"]))
+    author = Author.read(value.get("by"))
+    return Record(
+        key,
+        value["base"],
+        after,
+        author,
+        difference,
+        value.get("at"),
+        value.get("undoes"),
+        origin,
+        _trashed(key, author, value.get("trash")),
+        value.get("restores"),
+    )
+
+
+def _trashed(key: BucketKey, author: Author, value: Any) -> TrashedBucket | None:
+    if not isinstance(value, dict):
+        return None
+    trash_id, last = value.pop("id"), _snapshot(value)
+    return TrashedBucket(trash_id, key, last, author.members(last.automation))
+
+
+def _snapshot(state: dict[str, Any]) -> Snapshot:
+    return Snapshot(**{**state, "bucket": Document.of(state["bucket"])})
 
 
 def encode_checkpoint(upto: JournalPosition) -> bytes:

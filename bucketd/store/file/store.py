@@ -21,17 +21,23 @@ from ...model.author import UNKNOWN, Author
 from ...model.bucket import ABSENT, BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
+from ...model.revisions import DEFAULT_LIMITS, History, HistoryLimits, chain
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, SharedSchemas, Subscriber, settled
 from ..holds import HoldQueue
-from . import listing, paths, recovery
+from . import history_files, listing, paths, recovery
+from .backlog import Backlog
 from .batch import INGEST, Commit
 from .bucket_files import BeingEdited, BucketFiles
 from .committer import Committer
 from .edit_watcher import EditWatcher
+from .history_files import HistoryFiles
 from .holds import LocalHolds
 from .journal import Journal
+from .local_trash import LocalTrash
+from .quarantine import FileQuarantine
 from .records import EventId
+from .trash import Trash
 
 log = logging.getLogger(__name__)
 # How many scans of the journal may wait; they run one after the other.
@@ -51,6 +57,7 @@ class FileStoreOptions:
     journal_bytes: int
     relaxed_seconds: float | None
     unsafe: str | None = None
+    history: HistoryLimits = DEFAULT_LIMITS
 
 
 class FileStore:
@@ -64,7 +71,9 @@ class FileStore:
         self._loop = asyncio.get_running_loop()
         journal = self._journal
         self._damaged = journal.damaged
-        self._replayed = recovery.replay_under(lock, self._files, journal)
+        trash, self._history = Trash(root), HistoryFiles(root, options.history)
+        self._replayed = recovery.replay_under(lock, self._files, journal, self._history, trash)
+        self._backlog = Backlog(self._history)
         queue = HoldQueue()
         self._committer = Committer(
             self._files,
@@ -73,7 +82,11 @@ class FileStore:
             options.lock_timeout,
             options.relaxed_seconds,
             queue,
+            trash,
+            self._backlog,
         )
+        committer = self._committer
+        self.trash = LocalTrash(trash, committer.wait_until_flushed, committer.empty_trash)
         self.holds = LocalHolds(queue, self._committer.settle)
         self._dirty = self._committer.dirty
         self._edit_watcher: EditWatcher | None = None
@@ -114,6 +127,25 @@ class FileStore:
         for fence in preconditions.fences:
             self.holds.follow(fence, future)
         return future
+
+    async def history(self, key: BucketKey) -> History:
+        """Return a bucket with the changes that led to it. Raises BucketdError."""
+        now = await settled(self.read(key))
+        entry = self._files.entry(key)
+        if entry is not None and not entry.verified and key not in self._dirty:
+            # An edit by another program has no line before it is a revision.
+            now = await self._ingest(key)
+        if not now.revision:
+            return History(now, iter(()))
+        # What is written meanwhile is in the backlog or in the files, or in both.
+        owed = self._backlog.lines(key)
+        try:
+            lines = await asyncio.to_thread(self._history.read, history_files.place_of(key))
+        except OSError as error:
+            if not errors.is_obstacle(error):
+                raise errors.refusal(f"read the history of {key}", error) from error
+            lines = []
+        return History(now, chain(now, [*lines, *owed][::-1], self._options.history))
 
     @property
     def event_id(self) -> str:
@@ -275,6 +307,10 @@ class FileStore:
         """The reason why writes are refused now; None if they are not."""
         problem = self._committer.problem
         return problem.message if problem else None
+
+    @property
+    def quarantine(self) -> FileQuarantine:
+        return FileQuarantine(self._root)
 
     def shared_schemas(self) -> SharedSchemas | None:
         return None

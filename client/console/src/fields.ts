@@ -1,6 +1,6 @@
 /** The field form of a schema, as the table edits it, and the JSON Schema that can be shown so. */
 
-export const TYPES = ["string", "number", "boolean", "array", "object", "any"] as const;
+export const TYPES = ["string", "number", "integer", "boolean", "array", "object", "any"] as const;
 export type FieldType = (typeof TYPES)[number];
 
 export interface Field {
@@ -38,6 +38,7 @@ const isPlain = (value: unknown): value is Plain =>
 export const LIMITS: Record<FieldType, readonly (keyof Field)[]> = {
   string: ["minLength", "maxLength", "pattern", "enum"],
   number: ["min", "max", "integer", "enum"],
+  integer: ["min", "max", "enum"],
   boolean: [],
   array: ["minItems", "maxItems"],
   object: [],

@@ -1,6 +1,7 @@
 import { type Target, heldTarget, resolve } from "./context.js";
 import { BucketError } from "./errors.js";
 import { Hold, holdArguments, refresh } from "./hold.js";
+import { history, readingAt, undoing } from "./history.js";
 import { encodeObject, nameOfError } from "./json.js";
 import { type AnyWriteOptions, defaultsQuery, writeHeaders } from "./preconditions.js";
 import { type BucketRequest, requestBucket, requestMinimal } from "./request.js";
@@ -12,6 +13,8 @@ import type {
   DeviceBucketResult,
   Failure,
   Held,
+  HistoryOptions,
+  HistoryResult,
   HoldOptions,
   HoldResult,
   HoldValueResult,
@@ -38,6 +41,12 @@ export interface AgentBucket {
   set(data: Partial<BucketData>, options?: { returning?: true | undefined }): Promise<BucketResult>;
   /** Merge shallowly; the result holds the revision, but not the bucket. */
   set(data: Partial<BucketData>, options: { returning: false }): Promise<WriteResult>;
+  /** Read the last changes, the newest first. */
+  history(options?: HistoryOptions): Promise<HistoryResult>;
+  /** Take one change back, the last one or that of a revision. */
+  undo(revision?: number): Promise<BucketResult>;
+  /** Read the bucket as it was at a revision. */
+  at(revision: number): Promise<BucketResult>;
   /** Iterate over every later change by any client; a failure is the last item. */
   watch(options?: WatchOptions): AsyncGenerator<WatchResult<BucketData>, void, void>;
   /** Be the only one who holds the bucket, until `held.release()`. */
@@ -58,6 +67,9 @@ export interface AgentDeviceBucket {
   get(): Promise<DeviceBucketResult>;
   set(data: Partial<DeviceBucketData>, options?: { returning?: true | undefined }): Promise<DeviceBucketResult>;
   set(data: Partial<DeviceBucketData>, options: { returning: false }): Promise<WriteResult>;
+  history(options?: HistoryOptions): Promise<HistoryResult>;
+  undo(revision?: number): Promise<DeviceBucketResult>;
+  at(revision: number): Promise<DeviceBucketResult>;
   watch(options?: WatchOptions): AsyncGenerator<WatchResult<DeviceBucketData>, void, void>;
   /** Hold the whole device: nobody else holds it or one of its jobs. */
   hold(options?: HoldOptions): Promise<HoldResult<AgentHeldDeviceBucket>>;
@@ -96,6 +108,10 @@ function bucketAt(locate: () => Target): any {
   return {
     get: (options?: ReadOptions) => read(locate, options),
     set: (data: unknown, options?: AnyWriteOptions) => merge(locate, data, options),
+    history: (options?: HistoryOptions) =>
+      resultOf(async () => ({ success: true, history: await history(locate(), options) })),
+    undo: (revision?: number) => resultOf(() => whole(locate(), (target) => undoing(target, revision))),
+    at: (revision: number) => resultOf(() => whole(locate(), () => readingAt(revision))),
     watch: (options?: WatchOptions) => changes(locate, options),
     hold: (...given: unknown[]) => hold(locate, given),
     refresh: (fresh: any, login: any, options?: RefreshOptions) => refreshed(locate, fresh, login, options),
@@ -108,6 +124,11 @@ function read(locate: () => Target, options: ReadOptions | undefined): Promise<u
     const query = defaultsQuery(options, "read the bucket");
     return requestBucket(target, { method: "GET", query }).then(({ body }) => body);
   });
+}
+
+/** Make a request, and return the whole response. */
+async function whole(target: Target, wantedOf: (target: Target) => BucketRequest): Promise<unknown> {
+  return (await requestBucket(target, wantedOf(target))).body;
 }
 
 function merge(locate: () => Target, data: unknown, options: AnyWriteOptions | undefined): Promise<unknown> {

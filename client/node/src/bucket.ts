@@ -1,7 +1,9 @@
 import { sleep } from "./clock.js";
+import { locateErrors, located } from "./call-site.js";
 import { type BucketOptions, type LiveHold, type Target, heldTarget, quote, resolve } from "./context.js";
 import { InvalidRequestError, PreconditionFailedError } from "./errors.js";
 import { Hold, holdArguments, refresh } from "./hold.js";
+import { history, readingAt, undoing } from "./history.js";
 import { encode, encodeObject } from "./json.js";
 import { type AnyWriteOptions, defaultsQuery, preconditionHeaders, splitOptions, writeHeaders } from "./preconditions.js";
 import { type BucketRequest, type BucketResponse, request, requestBucket, requestMinimal } from "./request.js";
@@ -10,6 +12,8 @@ import type {
   Change,
   Context,
   Held,
+  HistoryEntry,
+  HistoryOptions,
   HoldOptions,
   JsonPatchOperation,
   MinimalWriteOptions,
@@ -56,6 +60,14 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
     const [keys, options] = splitOptions<ReadOptions>(given);
     const query = [...queryOf(keys), ...defaultsQuery(options, "read the bucket")];
     return this.content({ method: "GET", query });
+  }
+
+  /** Read the value of one key; `fallback`, or undefined, if the bucket does not have it. */
+  value<K extends keyof T & string>(key: K): Promise<T[K] | undefined>;
+  value<K extends keyof T & string, V>(key: K, fallback: V): Promise<Exclude<T[K], undefined> | V>;
+  async value(key: string, fallback?: unknown): Promise<unknown> {
+    const found = await this.content({ method: "GET", query: queryOf([key]) });
+    return Object.hasOwn(found, key) ? found[key] : fallback;
   }
 
   /** Merge shallowly; resolve to the whole bucket, or to its revision with `returning: false`. */
@@ -112,10 +124,7 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
 
   /** Read the bucket with its revision, and with the ETag that a conditional write compares. */
   async snapshot(): Promise<Snapshot<T>> {
-    const { body, etag, content } = await this.send({ method: "GET" });
-    const found: Snapshot<T> = { bucket: content as T, revision: body.revision, etag };
-    if (body.stale_seconds !== undefined) found.stale_seconds = body.stale_seconds;
-    return found;
+    return this.current();
   }
 
   /**
@@ -129,7 +138,7 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
     options: { returning?: boolean | undefined } = {},
   ): Promise<unknown> {
     for (let round = 1; ; round++) {
-      const { bucket, etag } = await this.snapshot();
+      const { bucket, etag } = await this.current();
       const body = encodeObject((await change(bucket)) ?? bucket, "update the bucket");
       try {
         const guarded = { ...options, ifMatch: etag } as AnyWriteOptions;
@@ -141,6 +150,27 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
     }
   }
 
+  /** Read the last changes, the newest first: revision, time, who, and which keys. */
+  async history(options?: HistoryOptions): Promise<HistoryEntry[]> {
+    return history(this.target(), options, this.options.timeout);
+  }
+
+  /**
+   * Take one change back, the last one or that of a revision, and no other; of a bucket that was
+   * deleted that is its deletion. Rejects with the code `undo_conflict` if a later change has touched
+   * one of its keys.
+   */
+  undo(revision?: number, options?: WriteOptions): Promise<T>;
+  undo(revision: number | undefined, options: MinimalWriteOptions): Promise<WriteSuccess>;
+  async undo(revision?: number, options?: AnyWriteOptions): Promise<unknown> {
+    return this.write("undo", undoing(this.target(), revision), options);
+  }
+
+  /** Read the bucket as it was at a revision. */
+  async at(revision: number): Promise<T> {
+    return this.content(readingAt(revision));
+  }
+
   /**
    * Iterate over every later change by any client: `for await (const change of bucket.watch())`.
    *
@@ -149,7 +179,11 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
    * Rejects with NoJobContextError once the token is revoked or expired.
    */
   async *watch(options: WatchOptions = {}): AsyncGenerator<Change<T>, void, void> {
-    yield* watch(this.target(), options, this.options.timeout) as AsyncGenerator<Change<T>, void, void>;
+    try {
+      yield* watch(this.target(), options, this.options.timeout) as AsyncGenerator<Change<T>, void, void>;
+    } catch (error) {
+      throw located(error, this.watch);
+    }
   }
 
   /**
@@ -203,6 +237,13 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
     return resolve(this.options);
   }
 
+  private async current(): Promise<Snapshot<T>> {
+    const { body, etag, content } = await this.send({ method: "GET" });
+    const found: Snapshot<T> = { bucket: content as T, revision: body.revision, etag };
+    if (body.stale_seconds !== undefined) found.stale_seconds = body.stale_seconds;
+    return found;
+  }
+
   private async write(verb: string, wanted: BucketRequest, options: AnyWriteOptions | undefined): Promise<unknown> {
     const headers = { ...wanted.headers, ...writeHeaders(options, verb) };
     if (options?.returning !== false) return this.content({ ...wanted, headers });
@@ -223,6 +264,10 @@ export class Bucket<T extends object = AnyBucket, D extends object = T> {
     return response;
   }
 }
+
+locateErrors(Bucket.prototype, [
+  "get", "value", "set", "replace", "remove", "clear", "mergePatch", "jsonPatch", "snapshot", "update", "history", "undo", "at", "hold", "refresh", "context",
+]);
 
 /** A bucket while it is held: each write passes only as long as the hold lasts. */
 export class HeldBucket<T extends object = AnyBucket, D extends object = T> extends Bucket<T, D> implements Held {

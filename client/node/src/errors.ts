@@ -1,3 +1,4 @@
+import type { ErrorCode } from "./codes.js";
 import type { Detail } from "./types.js";
 
 export interface BucketErrorOptions {
@@ -33,7 +34,8 @@ export interface BucketErrorOptions {
  *         └── ConnectionLostError     connection_lost
  */
 export class BucketError extends Error {
-  readonly code: string;
+  /** To branch on, one of a closed list; a daemon newer than this client may have others. */
+  readonly code: ErrorCode;
   readonly status: number;
   readonly details: Detail[] | undefined;
   readonly revision: number | undefined;
@@ -42,7 +44,7 @@ export class BucketError extends Error {
   constructor(message: string, code: string, options: BucketErrorOptions = {}) {
     super(message);
     this.name = new.target.name;
-    this.code = code;
+    this.code = code as ErrorCode;
     this.status = options.status ?? 0;
     this.details = options.details;
     this.revision = options.revision;

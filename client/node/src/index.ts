@@ -4,4 +4,5 @@ export * from "./types.js";
 export * from "./errors.js";
 export * from "./agent.js";
 export * from "./bucket.js";
+export type { ErrorCode } from "./codes.js";
 export type { SchemaWarning } from "./schema-warning.js";

@@ -56,16 +56,17 @@ function stringify(value: unknown, refusalOf: (holder: any, key: string, json: u
 function refusal(holder: any, key: string, json: unknown): Refusal | undefined {
   if (json === null) {
     // Only toJSON turns another value into null, such as an invalid Date.
-    return holder[key] === null ? undefined : [`${kind(holder[key])} without a JSON form`];
+    return holder[key] === null ? undefined : [`${kind(holder[key])} without a JSON form`, "; store null instead"];
   }
   switch (typeof json) {
     case "number":
-      return Number.isFinite(json) ? undefined : [`${json} is not JSON`];
+      return Number.isFinite(json) ? undefined : [`${json} is not JSON`, "; store null or a string instead"];
     case "object":
-      return plain(json as object) ? undefined : [`${kind(json)} is not JSON`];
+      return plain(json as object) ? undefined : [`${kind(json)} is not JSON`, insteadOf(json as object)];
     case "undefined":
-      return Array.isArray(holder) ? ["undefined in an array is not JSON"] : undefined;
+      return Array.isArray(holder) ? ["undefined in an array is not JSON", "; store null instead"] : undefined;
     case "bigint":
+      return ["a bigint is not JSON", "; store its toString()"];
     case "function":
     case "symbol":
       return [`a ${typeof json} is not JSON`];
@@ -85,6 +86,22 @@ function surrogateRefusal(_holder: unknown, key: string, json: unknown): Refusal
 function plain(value: object): boolean {
   const tag = Object.prototype.toString.call(value);
   return tag === "[object Object]" || tag === "[object Array]";
+}
+
+const INSTEAD: Readonly<Record<string, string>> = {
+  Map: "store Object.fromEntries(map)",
+  Set: "store [...set]",
+  Promise: "await it first",
+  Error: "store its message",
+  RegExp: "store its source",
+  ArrayBuffer: 'store Buffer.from(buffer).toString("base64")',
+  Uint8Array: 'store Buffer.from(bytes).toString("base64")',
+};
+
+/** Return what to store instead of an object, "" where that is not known. */
+function insteadOf(value: object): string {
+  const advice = INSTEAD[Object.prototype.toString.call(value).slice(8, -1)];
+  return advice === undefined ? "" : `; ${advice}`;
 }
 
 function kind(value: unknown): string {

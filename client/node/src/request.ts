@@ -6,11 +6,12 @@ import { MalformedResponse, serialize } from "./http1.js";
 import { QueueTimeout, enqueue } from "./keyed-queue.js";
 import { type ApiResponse, RetryLater, parseResponse } from "./response.js";
 import { permanentFailure } from "./socket-path.js";
+import { withLargestKeys } from "./too-large.js";
 import type { WriteSuccess } from "./types.js";
 
 /** One call on a bucket; `query` is percent-encoded, `body` is JSON. */
 export interface BucketRequest {
-  readonly method: "GET" | "PUT" | "PATCH" | "DELETE";
+  readonly method: "GET" | "PUT" | "PATCH" | "POST" | "DELETE";
   readonly path?: string;
   readonly query?: readonly string[];
   readonly body?: string;
@@ -34,7 +35,7 @@ export async function request(target: Target, wanted: BucketRequest, timeout?: n
   try {
     return await enqueue(bucket, limits.deadline, () => retry(target, wanted, limits));
   } catch (error) {
-    throw errorFor(error, target, wanted);
+    throw withLargestKeys(errorFor(error, target, wanted), wanted.body);
   }
 }
 

@@ -27,6 +27,7 @@ type Kind = new (message: string, code: string, options: BucketErrorOptions) => 
 
 const KINDS: Readonly<Record<string, Kind>> = {
   bucket_corrupt: StoreError,
+  exists: InvalidRequestError,
   forbidden: ForbiddenError,
   held: HeldError,
   hold_lost: HoldLostError,
@@ -37,6 +38,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   no_job_context: NoJobContextError,
   not_acceptable: InvalidRequestError,
   not_found: NotFoundError,
+  not_kept: NotFoundError,
   overloaded: UnavailableError,
   patch_failed: PatchFailedError,
   precondition_failed: PreconditionFailedError,
@@ -48,6 +50,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   storage_full: UnavailableError,
   too_large: TooLargeError,
   too_many_requests: UnavailableError,
+  undo_conflict: InvalidRequestError,
   unsupported_media_type: InvalidRequestError,
 };
 

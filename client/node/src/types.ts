@@ -1,3 +1,5 @@
+import type { ErrorCode } from "./codes.js";
+
 /**
  * The types of this program's buckets. Fill this empty interface by augmentation, and
  * `agent.utils` is typed without a cast:
@@ -70,8 +72,8 @@ export interface Failure {
   success: false;
   /** One sentence a person can act on. */
   error: string;
-  /** The code to branch on, such as `no_job_context` or `schema_violation`. */
-  code: string;
+  /** The code to branch on, such as `no_job_context`; `aborted` is that of a signal. */
+  code: ErrorCode | "aborted";
   details?: Detail[];
 }
 
@@ -130,6 +132,46 @@ export interface WriteOptions extends Precondition {
 export interface MinimalWriteOptions extends Precondition {
   returning: false;
 }
+
+/** Who made a change; `edit` is true for another program, which has written the file. */
+export interface Author {
+  user?: string;
+  /** The id of the context. */
+  context?: string;
+  device?: string;
+  job?: string;
+  automation?: string;
+  /** The label of the run. */
+  run?: string;
+  edit?: true;
+}
+
+/** One change in the history of a bucket. */
+export interface HistoryEntry {
+  revision: number;
+  /** RFC 3339, UTC, as the wall clock said; the order is that of the revisions. */
+  at: string;
+  etag: string | null;
+  by: Author;
+  /** The keys that it set. */
+  set: string[];
+  removed: string[];
+  /** The revision that it took back. */
+  undoes?: number;
+  /** With `values`: the earlier values of the keys in `set` and `removed`. */
+  before?: Record<string, any>;
+  /** False if another program replaced a state that the daemon did not know. */
+  before_known?: false;
+}
+
+export interface HistoryOptions {
+  /** The number of changes, the newest first; null for all that are kept. Default: 50. */
+  limit?: number | null | undefined;
+  /** Have the earlier values of the changed keys, as `before`. */
+  values?: boolean | undefined;
+}
+
+export type HistoryResult = { success: true; history: HistoryEntry[] } | Failure;
 
 /** One change of a bucket, made by any client. */
 export interface Change<T = AnyBucket> {

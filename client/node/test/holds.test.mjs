@@ -1,49 +1,15 @@
-// Holds, on the testing server and on a running bucketd: the same tests for both.
+// Holds, on a running bucketd.
 import assert from "node:assert/strict";
 import { after, afterEach, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Bucket, HeldBucket, HeldError, HoldLostError, agent } from "../dist/index.mjs";
 import { limits } from "../dist/hold.js";
-import { startServer } from "../dist/testing/index.mjs";
-import { Daemon, api } from "./support/daemon.mjs";
+import { Daemon } from "./support/daemon.mjs";
 import { environment } from "./support/temp.mjs";
 
-class Memory {
-  static async start(after) {
-    const memory = new Memory();
-    memory.server = await startServer();
-    after(() => memory.server.close());
-    return memory;
-  }
-
-  get socket() {
-    return this.server.socket;
-  }
-
-  api(method, path, body, headers) {
-    return api(this.socket, method, path, body, headers);
-  }
-
-  down() {
-    return this.server.stop();
-  }
-
-  up() {
-    return this.server.start();
-  }
-}
-
-const subjects = { "the testing server": () => Memory.start(after), bucketd: () => startDaemon() };
-
-async function startDaemon() {
-  const daemon = await Daemon.start(after);
-  return Object.assign(daemon, { down: () => daemon.end("SIGKILL"), up: () => daemon.run() });
-}
-
-for (const [name, start] of Object.entries(subjects)) {
-  const subject = await start();
-  describe(`holds on ${name}`, () => holds(subject));
-}
+const daemon = await Daemon.start(after);
+const subject = Object.assign(daemon, { down: () => daemon.end("SIGKILL"), up: () => daemon.run() });
+describe("holds", () => holds(subject));
 
 function holds(subject) {
   let jobs = 0;

@@ -31,7 +31,7 @@ test("dates, class instances, other realms and objects without a prototype are d
 });
 
 const refusals = [
-  ["NaN", NaN, /^cannot set the bucket: NaN is not JSON at \/a\/0\/b~1c$/],
+  ["NaN", NaN, /^cannot set the bucket: NaN is not JSON at \/a\/0\/b~1c; store null or a string instead$/],
   ["Infinity", 1e400, /Infinity is not JSON/],
   ["-Infinity", -Infinity, /-Infinity is not JSON/],
   ["a BigInt", 1n, /a bigint is not JSON/],

@@ -58,9 +58,21 @@ test("both ways lead to one implementation, with the same public names", async (
   ]);
 });
 
-test("the package holds what runs and its types, and depends on nothing", () => {
+test("the package holds what runs and its types, and fetches nothing else", () => {
   const home = join(dir, "node_modules", "bucketd-client");
-  assert.deepEqual(readdirSync(home).sort(), ["LICENSE", "README.md", "dist", "package.json"]);
-  const { dependencies, peerDependencies } = JSON.parse(readFileSync(join(home, "package.json"), "utf8"));
-  assert.deepEqual([dependencies, peerDependencies], [undefined, undefined]);
+  assert.deepEqual(readdirSync(home).sort(), ["LICENSE", "README.md", "dist", "node_modules", "package.json"]);
+  const { dependencies, bundleDependencies, peerDependencies } = JSON.parse(readFileSync(join(home, "package.json"), "utf8"));
+  assert.deepEqual([Object.keys(dependencies), peerDependencies], [bundleDependencies, undefined]);
+});
+
+test("the client itself loads no other package; its testing entry point loads those in the package", async () => {
+  const told = await run("loaded.mjs", `
+    import { createRequire } from "node:module";
+    const require = createRequire(import.meta.url);
+    const others = () => Object.keys(require.cache).filter((file) => /bucketd-client.node_modules/.test(file)).length;
+    require("bucketd-client");
+    const client = others();
+    require("bucketd-client/testing");
+    console.log(JSON.stringify([client, others() > 0]));`);
+  assert.deepEqual(told, [0, true]);
 });

@@ -55,23 +55,3 @@ test("failures are told as without it, and what is no answer is refused", async 
   environment(t, { BUCKETD_TOKEN: "t", BUCKETD_SOCKET: fake.path });
   await assert.rejects(new Bucket().set({ a: 1 }, { returning: false }), { code: "internal", message: /it holds no revision/ });
 });
-
-test("the testing server answers the preference as RFC 7240 has it", async (t) => {
-  const { server, bucket } = await useBucketd(t);
-  const http = await import("node:http");
-  const put = (prefer) =>
-    new Promise((resolve, reject) => {
-      const headers = { Authorization: `Bearer ${bucket.token}`, "Content-Type": "application/json", Prefer: prefer };
-      const request = http.request({ socketPath: server.socket, method: "PUT", path: "/v1/bucket", headers }, async (response) => {
-        let text = "";
-        for await (const piece of response.setEncoding("utf8")) text += piece;
-        resolve([response.headers["preference-applied"], Object.keys(JSON.parse(text)), response.headers.etag]);
-      });
-      request.on("error", reject).end('{"a":1}');
-    });
-  const minimal = ["return=minimal", ["success", "revision"]];
-  const whole = [undefined, ["success", "bucket", "revision"]];
-  for (const prefer of ["return=minimal", 'Return="minimal"; a=b', "wait=5, return=minimal"]) assert.deepEqual((await put(prefer)).slice(0, 2), minimal, prefer);
-  for (const prefer of ["return=representation", "return=representation, return=minimal", "minimal", ""]) assert.deepEqual((await put(prefer)).slice(0, 2), whole, prefer);
-  assert.match((await put("return=minimal"))[2], /^"[0-9a-f]+"$/);
-});

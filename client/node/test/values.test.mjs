@@ -92,9 +92,7 @@ test("the testing server shows neither what is sent nor what is stored", async (
   await ask("PUT", bucket, "{}", SECRET);
   await ask("PUT", bucket, "{}", "application/json", `If-Match: ${SECRET}\r\n`);
   await ask("PUT", bucket, "{}", "application/json", `Authorization: Bearer ${SECRET}\r\n`);
-  await ask("GET", `${bucket}/events?snapshot=${SECRET}`, "");
-  await ask("GET", `/v1/buckets?limit=${SECRET}`, "");
-  await ask("GET", `/v1/buckets?cursor=${SECRET}`, "");
+  await ask("GET", `/v1/${SECRET}`, "");
   await ask("POST", "/v1/contexts", `{"device": "d", "ttl_seconds": "${SECRET}"}`);
   await ask("POST", "/v1/contexts", `{"device": ["${SECRET}"]}`);
   assertSilent(await send(server.socket, `${SECRET}\r\n\r\n`));

@@ -42,12 +42,15 @@ if TYPE_CHECKING:
     from ._errors import Unavailable as Unavailable
     from ._events import Change as Change
     from ._held_bucket import HeldBucket as HeldBucket
+    from ._history import HistoryEntry as HistoryEntry
     from ._operations import Snapshot as Snapshot
     from ._results import BucketResult as BucketResult
     from ._results import BucketSuccess as BucketSuccess
     from ._results import DeviceBucketResult as DeviceBucketResult
     from ._results import DeviceBucketSuccess as DeviceBucketSuccess
     from ._results import Failure as Failure
+    from ._results import HistoryResult as HistoryResult
+    from ._results import HistorySuccess as HistorySuccess
     from ._results import HoldResult as HoldResult
     from ._results import HoldSuccess as HoldSuccess
     from ._results import WriteResult as WriteResult
@@ -64,6 +67,7 @@ _HOMES = {
     "_bucket": ("Bucket",),
     "_events": ("Change",),
     "_held_bucket": ("HeldBucket",),
+    "_history": ("HistoryEntry",),
     "_errors": (
         *("BucketCorrupt", "BucketError", "CODES", "ConnectionLost", "DaemonUnreachable"),
         *("Forbidden", "Held", "HoldLost", "InternalError", "InvalidJson", "InvalidRequest"),
@@ -73,7 +77,8 @@ _HOMES = {
     ),
     "_results": (
         *("BucketResult", "BucketSuccess", "DeviceBucketResult", "DeviceBucketSuccess"),
-        *("Failure", "HoldResult", "HoldSuccess", "WriteResult", "WriteSuccess"),
+        *("Failure", "HistoryResult", "HistorySuccess", "HoldResult", "HoldSuccess"),
+        *("WriteResult", "WriteSuccess"),
     ),
     "_warnings": ("SchemaWarning",),
 }

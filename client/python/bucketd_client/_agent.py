@@ -20,6 +20,8 @@ from ._results import (
     DeviceBucketResult,
     DeviceBucketSuccess,
     Failure,
+    HistoryResult,
+    HistorySuccess,
     HoldResult,
     HoldSuccess,
     WriteResult,
@@ -53,11 +55,18 @@ class Call:
     Every step raises BucketError, which ``Failure.of`` makes a result.
     """
 
-    def __init__(self, kind: Success[Any], device_bucket: bool, operation: Operation) -> None:
+    def __init__(
+        self,
+        kind: Success[Any],
+        device_bucket: bool,
+        operation: Operation,
+        below: str | None = None,
+        query: tuple[str, ...] = (),
+    ) -> None:
         scope = _context.from_environment(os.environ, device_bucket)
         path = _context.socket_path(os.environ)
         self._kind = kind
-        self.request = BucketRequest(scope, path, operation)
+        self.request = BucketRequest(scope, path, operation, None, below, query)
 
     def result(self, response: Response) -> Any:
         if self._kind is WriteSuccess:
@@ -72,6 +81,19 @@ def get_call(kind: Success[Any], device_bucket: bool, defaults: bool = False) ->
 def set_call(kind: Success[Any], device_bucket: bool, data: Any, returning: bool) -> Call:
     operation = _operations.merge(whole(data), {}, _operations.UNGUARDED, returning)
     return Call(kind if returning else WriteSuccess, device_bucket, operation)
+
+
+def undo_call(kind: Success[Any], device_bucket: bool, revision: int | None) -> Call:
+    from ._history import undoing
+
+    return Call(kind, device_bucket, undoing(revision, _operations.UNGUARDED), "/undo")
+
+
+def at_call(kind: Success[Any], device_bucket: bool, revision: int) -> Call:
+    from ._history import reading_at
+
+    operation, query = reading_at(revision)
+    return Call(kind, device_bucket, operation, "", query)
 
 
 def _result(call: Callable[..., Call], *args: Any) -> Any:
@@ -104,6 +126,18 @@ def _refresh(kind: Success[Any], device_bucket: bool, *refreshing: Any) -> Any:
 
     try:
         return kind(Bucket(device_bucket=device_bucket)._refresh(*refreshing).members)
+    except BucketError as cause:
+        return Failure.of(cause)
+
+
+def _history(device_bucket: bool, limit: int | None, values: bool) -> HistoryResult:
+    """Read the history, and return the result."""
+    from ._bucket import Bucket
+
+    try:
+        bucket: Bucket = Bucket(device_bucket=device_bucket)
+        found = bucket.history(limit=limit, values=values)
+        return HistorySuccess({"success": True, "history": found})
     except BucketError as cause:
         return Failure.of(cause)
 
@@ -149,6 +183,20 @@ class BucketOfJob(Generic[B, P, D]):
         With ``returning=False`` the result has no bucket, which saves the transfer of a large one.
         """
         result: BucketResult[B] = _result(set_call, BucketSuccess, False, data, returning)
+        return result
+
+    def history(self, *, limit: int | None = 50, values: bool = False) -> HistoryResult:
+        """Return the last changes, the newest first; see ``Bucket.history``."""
+        return _history(False, limit, values)
+
+    def undo(self, revision: int | None = None) -> BucketResult[B]:
+        """Take one change back, the last one or that of a revision; see ``Bucket.undo``."""
+        result: BucketResult[B] = _result(undo_call, BucketSuccess, False, revision)
+        return result
+
+    def at(self, revision: int) -> BucketResult[B]:
+        """Return the bucket as it was at a revision; see ``Bucket.at``."""
+        result: BucketResult[B] = _result(at_call, BucketSuccess, False, revision)
         return result
 
     def hold(
@@ -214,6 +262,20 @@ class BucketOfDevice:
         With ``returning=False`` the result has no bucket.
         """
         result: DeviceBucketResult = _result(set_call, DeviceBucketSuccess, True, data, returning)
+        return result
+
+    def history(self, *, limit: int | None = 50, values: bool = False) -> HistoryResult:
+        """Return the last changes, the newest first; see ``Bucket.history``."""
+        return _history(True, limit, values)
+
+    def undo(self, revision: int | None = None) -> DeviceBucketResult:
+        """Take one change back, the last one or that of a revision; see ``Bucket.undo``."""
+        result: DeviceBucketResult = _result(undo_call, DeviceBucketSuccess, True, revision)
+        return result
+
+    def at(self, revision: int) -> DeviceBucketResult:
+        """Return the bucket as it was at a revision; see ``Bucket.at``."""
+        result: DeviceBucketResult = _result(at_call, DeviceBucketSuccess, True, revision)
         return result
 
     def hold(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from . import _json, _transport
-from ._errors import NOT_BUCKETD, error
+from ._errors import NOT_BUCKETD, TooLarge, error
 from ._http11 import encode_head, with_body
+
+# See _bucket.
+__tracebackhide__ = True
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -83,15 +86,23 @@ class BucketRequest:
     __slots__ = ("data", "method", "path", "scope", "timeout")
 
     def __init__(
-        self, scope: Scope, path: str, operation: Operation, timeout: float | None = None
+        self,
+        scope: Scope,
+        path: str,
+        operation: Operation,
+        timeout: float | None = None,
+        below: str | None = None,
+        query: tuple[str, ...] = (),
     ) -> None:
+        """``below`` is the rest of the path for what is not the bucket itself, as ``/undo``."""
         method, body, *_ = operation
         self.scope, self.method, self.path, self.timeout = scope, method, path, timeout
-        self.data = with_body(_head(scope, operation), body)
+        target = None if below is None else scope.below(below, query)
+        self.data = with_body(_head(scope, operation, target), body)
 
     def reply(self, response: Response) -> Reply:
         """Return the reply, which holds the bucket as ``scope.label``. Raise as ``checked``."""
-        reply = checked(response)
+        reply = self._checked(response)
         reply.bucket = reply.members.get(self.scope.label)
         if not isinstance(reply.bucket, dict):
             raise error("internal", f"cannot read the response: it holds no {self.scope.label}")
@@ -99,21 +110,29 @@ class BucketRequest:
 
     def minimal_reply(self, response: Response) -> Reply:
         """Return the reply without the bucket, even if the daemon has sent the bucket."""
-        reply = checked(response)
+        reply = self._checked(response)
         reply.members.pop(self.scope.label, None)
         return reply
 
+    def _checked(self, response: Response) -> Reply:
+        try:
+            return checked(response)
+        except TooLarge as refusal:
+            from ._advice import name_largest_keys
 
-def _head(scope: Scope, operation: Operation) -> bytes:
+            name_largest_keys(refusal, self.data.partition(b"\r\n\r\n")[2])
+            raise
+
+
+def _head(scope: Scope, operation: Operation, target: str | None) -> bytes:
     method, _, media_type, keys, headers, defaults = operation
     which = (method, scope.identity, media_type)
-    is_usual = not keys and not headers and not defaults
+    is_usual = not keys and not headers and not defaults and target is None
     if is_usual and (head := _heads.get(which)) is not None:
         return head
     content = {} if media_type is None else {"Content-Type": media_type}
-    head = encode_head(
-        method, scope.target(keys, defaults), {**scope.headers(method), **headers, **content}
-    )
+    target = scope.target(keys, defaults) if target is None else target
+    head = encode_head(method, target, {**scope.headers(method), **headers, **content})
     if is_usual:
         if len(_heads) >= _MAX_HEADS:
             _heads.clear()
@@ -197,7 +216,9 @@ def why_no_json(value: Any, pointer: str) -> str | None:
         return None if is_finite else f"the number {where} is not finite"
     if value is None or isinstance(value, int):
         return None
-    return f"the value {where} is a {_kind(value)}, which JSON does not have"
+    from ._advice import instead_of
+
+    return f"the value {where} is a {_kind(value)}, which JSON does not have{instead_of(value)}"
 
 
 _SURROGATE = (

@@ -7,16 +7,22 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Literal, overload
 
 from . import _operations
-from ._async_connections import sleep
+from ._async_connections import pool_of_loop, sleep
 from ._async_transport import exchange
-from ._errors import PreconditionFailed
+from ._errors import BucketError, PreconditionFailed
 from ._operations import UNGUARDED, B, Backoff, BaseBucket, D, P, Snapshot
 
 if TYPE_CHECKING:
-    from ._api import Reply
+    from typing_extensions import Self
+
+    from ._api import BucketRequest, Reply
     from ._async_held_bucket import AsyncHeldBucket
     from ._events import Change
+    from ._history import HistoryEntry
     from ._operations import Operation
+
+# pytest shows the line of a test where an error came from, and not the frames of this module.
+__tracebackhide__ = True
 
 
 class AsyncBucket(BaseBucket[B, P, D]):
@@ -24,6 +30,17 @@ class AsyncBucket(BaseBucket[B, P, D]):
 
     A cancelled call may still take effect if it was sent; read the bucket to know.
     """
+
+    async def __aenter__(self) -> Self:
+        """Return this bucket; the end of the block closes idle connections."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the idle connections of this event loop; a later call opens another."""
+        (await pool_of_loop(self._path())).close_idle()
 
     @overload
     async def get(self, *keys: str, defaults: Literal[False] = False) -> B: ...
@@ -39,11 +56,15 @@ class AsyncBucket(BaseBucket[B, P, D]):
         """
         return await self._run(_operations.read(keys, defaults))
 
+    async def value(self, key: str, default: Any = None) -> Any:
+        """Return the value of one key, ``default`` if the bucket does not have it."""
+        found = await self._run(_operations.read((key,)))
+        return found.get(key, default)
+
     async def snapshot(self) -> Snapshot[B]:
         """Return the bucket with its revision and ETag."""
         request = self._request(_operations.read())
-        response = await exchange(request.method, request.data, request.path, request.timeout)
-        return _operations.snapshot_of(request, request.reply(response))
+        return _operations.snapshot_of(request, await self._exchange(request))
 
     @overload
     async def set(
@@ -206,6 +227,62 @@ class AsyncBucket(BaseBucket[B, P, D]):
                     raise
             await sleep(backoff.pause())
 
+    async def history(self, *, limit: int | None = 50, values: bool = False) -> list[HistoryEntry]:
+        """Return the last changes, the newest first: revision, time, who, and which keys.
+
+        ``limit`` is their number, None for all that are kept. With ``values`` each has ``before``,
+        the earlier values of its keys.
+        """
+        from ._history import Pages
+
+        pages = Pages(limit, values)
+        while (query := pages.query()) is not None:
+            request = self._request(_operations.read(), "/history", query)
+            pages.take((await self._exchange(request, returning=False)).members)
+        return pages.entries
+
+    @overload
+    async def undo(
+        self,
+        revision: int | None = None,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
+    ) -> B: ...
+    @overload
+    async def undo(
+        self,
+        revision: int | None = None,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool,
+    ) -> B | None: ...
+    async def undo(
+        self,
+        revision: int | None = None,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool = True,
+    ) -> Any:
+        """Take one change back, the last one or that of a revision, and no other.
+
+        Of a bucket that was deleted that is its deletion. Raise a BucketError with the code
+        ``undo_conflict`` if a later change has touched one of its keys.
+        """
+        from ._history import undoing
+
+        request = self._request(undoing(revision, if_match, returning), "/undo")
+        reply = await self._exchange(request, returning)
+        return _operations.result_of(request, reply, returning)
+
+    async def at(self, revision: int) -> B:
+        """Return the bucket as it was at a revision. Raise NotFound for one that is not kept."""
+        from ._history import reading_at
+
+        operation, query = reading_at(revision)
+        found: B = (await self._exchange(self._request(operation, "", query))).bucket
+        return found
+
     def hold(
         self,
         name: str = "",
@@ -274,14 +351,19 @@ class AsyncBucket(BaseBucket[B, P, D]):
     async def _run(self, operation: Operation, returning: bool = True) -> Any:
         """Return the bucket after an operation, None unless ``returning``."""
         request = self._request(operation)
-        response = await exchange(request.method, request.data, request.path, request.timeout)
-        return _operations.result_of(request, response, returning)
+        return _operations.result_of(request, await self._exchange(request, returning), returning)
 
     async def _reply(self, operation: Operation) -> Reply:
         """Return the reply with the bucket after an operation."""
-        request = self._request(operation)
-        response = await exchange(request.method, request.data, request.path, request.timeout)
-        return request.reply(response)
+        return await self._exchange(self._request(operation))
+
+    async def _exchange(self, request: BucketRequest, returning: bool = True) -> Reply:
+        """Make a request, and return the reply, with the bucket if ``returning``."""
+        try:
+            response = await exchange(request.method, request.data, request.path, request.timeout)
+            return request.reply(response) if returning else request.minimal_reply(response)
+        except BucketError as problem:
+            raise _operations.without_frames(problem) from problem.__cause__
 
     async def _refresh(
         self,

@@ -249,6 +249,11 @@ class Pool:
         self._open.clear()
         self._idle.clear()
 
+    def close_idle(self) -> None:
+        """Close the connections that no call uses."""
+        while self._idle:
+            self._close(self._idle.pop())
+
     def _close(self, connection: Connection) -> None:
         self._open.discard(connection)
         connection.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from types import TracebackType
 from typing import Callable
 
 from ._async_bucket import AsyncBucket
@@ -17,6 +16,9 @@ from ._held import HeldState, HoldOptions, Keeper
 from ._hold_session import FAILURES, HoldSession
 from ._operations import B, D, P
 from ._unshared import open_unshared
+
+# See _bucket.
+__tracebackhide__ = True
 
 # The daemon ends its side of a released hold at once, unless it hangs.
 RELEASE_SECONDS = 1.0
@@ -146,15 +148,14 @@ class AsyncHeldBucket(HeldState, AsyncBucket[B, P, D]):
         if self._keeper is not None:
             await self._keeper.release()
 
+    async def close(self) -> None:
+        """Release the hold, as ``release``."""
+        await self.release()
+
     async def __aenter__(self) -> AsyncHeldBucket[B, P, D]:
         return self if self._enters_held() else await self.acquire()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.release()
 
     def _scope(self) -> Scope:

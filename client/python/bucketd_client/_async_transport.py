@@ -14,6 +14,9 @@ from ._connections import TIMED_OUT
 from ._http11 import Response
 from ._retry import FAILURES, Attempt, Attempts, NotSent
 
+# See _bucket.
+__tracebackhide__ = True
+
 if TYPE_CHECKING:
     from ._retry import Outcome
 

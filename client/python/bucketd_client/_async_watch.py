@@ -9,6 +9,9 @@ from ._clock import monotonic
 from ._events import Change
 from ._watch_session import FAILURES, Watching
 
+# See _bucket.
+__tracebackhide__ = True
+
 
 async def changes(watching: Watching) -> AsyncGenerator[Change, None]:
     """Yield the changes of one bucket, from the first ``await`` on."""

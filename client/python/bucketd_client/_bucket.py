@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from . import _operations, _transport
-from ._errors import PreconditionFailed
+from ._errors import BucketError, PreconditionFailed
 from ._operations import UNGUARDED, B, Backoff, BaseBucket, D, P, Snapshot
 
 TYPE_CHECKING = False  # see bucketd_client
@@ -14,14 +14,21 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
     from typing import Any, Callable, Literal, overload
 
-    from ._api import Reply
+    from typing_extensions import Self
+
+    from ._api import BucketRequest, Reply
     from ._events import Change
     from ._held_bucket import HeldBucket
+    from ._history import HistoryEntry
     from ._operations import Operation
 else:
 
     def overload(function: object) -> None:
         """Ignore the overloads, which only type checkers need."""
+
+
+# pytest shows the line of a test where an error came from, and not the frames of this module.
+__tracebackhide__ = True
 
 
 class Bucket(BaseBucket[B, P, D]):
@@ -33,6 +40,17 @@ class Bucket(BaseBucket[B, P, D]):
     a large bucket. ``if_match`` takes the ``etag`` of a snapshot: the write raises
     PreconditionFailed if the bucket has changed since (None: if a bucket is stored now).
     """
+
+    def __enter__(self) -> Self:
+        """Return this bucket; the end of the block closes idle connections."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the idle connections to the daemon; a later call opens another."""
+        _transport.close_idle(self._path())
 
     @overload
     def get(self, *keys: str, defaults: Literal[False] = False) -> B: ...
@@ -48,11 +66,15 @@ class Bucket(BaseBucket[B, P, D]):
         """
         return self._run(_operations.read(keys, defaults))
 
+    def value(self, key: str, default: Any = None) -> Any:
+        """Return the value of one key, ``default`` if the bucket does not have it."""
+        found = self._run(_operations.read((key,)))
+        return found.get(key, default)
+
     def snapshot(self) -> Snapshot[B]:
         """Return the bucket with its revision and ETag."""
         request = self._request(_operations.read())
-        response = _transport.exchange(request.method, request.data, request.path, request.timeout)
-        return _operations.snapshot_of(request, request.reply(response))
+        return _operations.snapshot_of(request, self._exchange(request))
 
     @overload
     def set(
@@ -208,6 +230,62 @@ class Bucket(BaseBucket[B, P, D]):
                     raise
             time.sleep(backoff.pause())
 
+    def history(self, *, limit: int | None = 50, values: bool = False) -> list[HistoryEntry]:
+        """Return the last changes, the newest first: revision, time, who, and which keys.
+
+        ``limit`` is their number, None for all that are kept. With ``values`` each has ``before``,
+        the earlier values of its keys.
+        """
+        from ._history import Pages
+
+        pages = Pages(limit, values)
+        while (query := pages.query()) is not None:
+            request = self._request(_operations.read(), "/history", query)
+            pages.take((self._exchange(request, returning=False)).members)
+        return pages.entries
+
+    @overload
+    def undo(
+        self,
+        revision: int | None = None,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: Literal[True] = True,
+    ) -> B: ...
+    @overload
+    def undo(
+        self,
+        revision: int | None = None,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool,
+    ) -> B | None: ...
+    def undo(
+        self,
+        revision: int | None = None,
+        *,
+        if_match: str | None = UNGUARDED,
+        returning: bool = True,
+    ) -> Any:
+        """Take one change back, the last one or that of a revision, and no other.
+
+        Of a bucket that was deleted that is its deletion. Raise a BucketError with the code
+        ``undo_conflict`` if a later change has touched one of its keys.
+        """
+        from ._history import undoing
+
+        request = self._request(undoing(revision, if_match, returning), "/undo")
+        reply = self._exchange(request, returning)
+        return _operations.result_of(request, reply, returning)
+
+    def at(self, revision: int) -> B:
+        """Return the bucket as it was at a revision. Raise NotFound for one that is not kept."""
+        from ._history import reading_at
+
+        operation, query = reading_at(revision)
+        found: B = (self._exchange(self._request(operation, "", query))).bucket
+        return found
+
     def hold(
         self,
         name: str = "",
@@ -282,14 +360,21 @@ class Bucket(BaseBucket[B, P, D]):
     def _run(self, operation: Operation, returning: bool = True) -> Any:
         """Return the bucket after an operation, None unless ``returning``."""
         request = self._request(operation)
-        response = _transport.exchange(request.method, request.data, request.path, request.timeout)
-        return _operations.result_of(request, response, returning)
+        return _operations.result_of(request, self._exchange(request, returning), returning)
 
     def _reply(self, operation: Operation) -> Reply:
         """Return the reply with the bucket after an operation."""
-        request = self._request(operation)
-        response = _transport.exchange(request.method, request.data, request.path, request.timeout)
-        return request.reply(response)
+        return self._exchange(self._request(operation))
+
+    def _exchange(self, request: BucketRequest, returning: bool = True) -> Reply:
+        """Make a request, and return the reply, with the bucket if ``returning``."""
+        try:
+            response = _transport.exchange(
+                request.method, request.data, request.path, request.timeout
+            )
+            return request.reply(response) if returning else request.minimal_reply(response)
+        except BucketError as problem:
+            raise _operations.without_frames(problem) from problem.__cause__
 
     def _refresh(
         self,

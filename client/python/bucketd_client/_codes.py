@@ -7,6 +7,7 @@ Code = Literal[
     "bucket_corrupt",
     "connection_lost",
     "daemon_unreachable",
+    "exists",
     "forbidden",
     "held",
     "hold_lost",
@@ -17,6 +18,7 @@ Code = Literal[
     "no_job_context",
     "not_acceptable",
     "not_found",
+    "not_kept",
     "overloaded",
     "patch_failed",
     "precondition_failed",
@@ -29,6 +31,7 @@ Code = Literal[
     "timeout",
     "too_large",
     "too_many_requests",
+    "undo_conflict",
     "unsupported_media_type",
 ]
 # The HTTP status of each code of the daemon.
@@ -43,6 +46,9 @@ STATUS: dict[str, int] = {
     "request_timeout": 408,
     "patch_failed": 409,
     "schema_conflict": 409,
+    "exists": 409,
+    "undo_conflict": 409,
+    "not_kept": 410,
     "precondition_failed": 412,
     "hold_lost": 412,
     "too_large": 413,

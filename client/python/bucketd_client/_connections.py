@@ -130,9 +130,12 @@ class Pool:
         else:
             connection.close()
 
-    def close(self) -> None:
-        """Close all idle connections."""
-        closing, self._idle, self._pid = self._idle, {}, os.getpid()
+    def close(self, path: str | None = None) -> None:
+        """Close all idle connections, or those of a path."""
+        if path is not None and self._pid == os.getpid():
+            closing = {path: self._idle.pop(path, [])}
+        else:
+            closing, self._idle, self._pid = self._idle, {}, os.getpid()
         for connections in closing.values():
             for connection in connections:
                 connection.close()

@@ -6,6 +6,9 @@ import os
 
 from ._errors import error
 
+# See _bucket.
+__tracebackhide__ = True
+
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
@@ -123,6 +126,10 @@ class Scope:
         """Return path and query of the bucket's events."""
         more = [*more, "snapshot=true"] if snapshot else more
         return f"{self._path}/events{self._query(keys, more)}"
+
+    def below(self, rest: str, query: Iterable[str]) -> str:
+        """Return path and query of what belongs to the bucket, as ``/history``."""
+        return f"{self._path}{rest}{self._query((), query)}"
 
     def hold(self) -> str:
         """Return the path that holds the pair, or for a device bucket the whole device."""

@@ -35,12 +35,15 @@ TYPE_CHECKING = False  # see bucketd_client
 if TYPE_CHECKING:
     from typing import Any
 
+    from ._codes import Code
+
 
 class BucketError(Exception):
     """An error with ``code``, ``status`` (of HTTP; None without a response) and ``details``.
 
-    After a failed precondition ``revision`` is the bucket's current revision. ``request_id``
-    identifies the request in the daemon's log.
+    ``code`` is typed as a union of literals, so a type checker finds a misspelt one; a newer daemon
+    may have others. After a failed precondition ``revision`` is the bucket's current revision.
+    ``request_id`` identifies the request in the daemon's log.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class BucketError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.code = code
+        self.code: Code = code  # type: ignore[assignment]  # a newer daemon may have others
         self.status = status
         self.details = details or []
         self.revision = revision
@@ -163,6 +166,7 @@ CODES: dict[str, type[BucketError]] = {
     "bucket_corrupt": BucketCorrupt,
     "connection_lost": ConnectionLost,
     "daemon_unreachable": DaemonUnreachable,
+    "exists": InvalidRequest,
     "forbidden": Forbidden,
     "held": Held,
     "hold_lost": HoldLost,
@@ -173,6 +177,7 @@ CODES: dict[str, type[BucketError]] = {
     "no_job_context": NoJobContext,
     "not_acceptable": InvalidRequest,
     "not_found": NotFound,
+    "not_kept": NotFound,
     "overloaded": Overloaded,
     "patch_failed": PatchFailed,
     "precondition_failed": PreconditionFailed,
@@ -185,6 +190,7 @@ CODES: dict[str, type[BucketError]] = {
     "timeout": Timeout,
     "too_large": TooLarge,
     "too_many_requests": Overloaded,
+    "undo_conflict": InvalidRequest,
     "unsupported_media_type": InvalidRequest,
 }
 

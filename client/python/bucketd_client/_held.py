@@ -8,6 +8,9 @@ import warnings
 from ._errors import BucketError, error
 from ._hold_session import HoldEnded, HoldSession, check_wait, wanted
 
+# See _bucket.
+__tracebackhide__ = True
+
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:

@@ -18,10 +18,12 @@ from ._hold_session import FAILURES
 from ._operations import B, D, P
 from ._unshared import open_unshared
 
+# See _bucket.
+__tracebackhide__ = True
+
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Any, Callable
 
     from ._context import Scope
@@ -158,15 +160,14 @@ class HeldBucket(HeldState, Bucket[B, P, D]):
         if self._keeper is not None:
             self._keeper.release()
 
+    def close(self) -> None:
+        """Release the hold, as ``release``."""
+        self.release()
+
     def __enter__(self) -> HeldBucket[B, P, D]:
         return self if self._enters_held() else self.acquire()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def _scope(self) -> Scope:

@@ -16,6 +16,9 @@ from ._errors import BucketError, HoldLost, error
 from ._event_stream import Busy, EventStream
 from ._http11 import encode
 
+# See _bucket.
+__tracebackhide__ = True
+
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar
 
+    from ._errors import BucketError
     from ._http11 import Response
     from ._watch_session import Watching
 
@@ -49,6 +50,8 @@ else:
     B = P = D = Any = object
     Operation = tuple
 
+# pytest shows the line of a test where an error came from, and not the frames of this module.
+__tracebackhide__ = True
 # The default of ``if_match``, where None is the ETag of a bucket that is not stored.
 UNGUARDED = str(b"no guard", "ascii")
 UPDATE_SECONDS = 30.0
@@ -111,6 +114,13 @@ class Snapshot(Generic[B]):
 
 
 def read(keys: tuple[str, ...] = (), defaults: bool = False) -> Operation:
+    for key in keys:
+        if not isinstance(key, str):
+            raise error(
+                "invalid_request",
+                f"cannot use a key that is of type {type(key).__name__}: get(*keys) takes names of "
+                "keys; for one value with a default: bucket.value(key, default)",
+            )
     return "GET", None, None, keys, {}, defaults
 
 
@@ -238,8 +248,11 @@ class BaseBucket(Generic[B, P, D]):
     def _path(self) -> str:
         return self._socket or _context.socket_path(os.environ)
 
-    def _request(self, operation: Operation) -> BucketRequest:
-        return BucketRequest(self._scope(), self._path(), operation, self._timeout)
+    def _request(
+        self, operation: Operation, below: str | None = None, query: tuple[str, ...] = ()
+    ) -> BucketRequest:
+        scope, path = self._scope(), self._path()
+        return BucketRequest(scope, path, operation, self._timeout, below, query)
 
     def _watching(self, keys: tuple[str, ...], snapshot: bool, since: str | None) -> Watching:
         # The import is late, since most programs do not watch.
@@ -259,9 +272,16 @@ class BaseBucket(Generic[B, P, D]):
         return encode_request("GET", "/v1/context", None, self._scope().headers())
 
 
-def result_of(request: BucketRequest, response: Response, returning: bool) -> Any:
+def without_frames(problem: BucketError) -> BucketError:
+    """Return an error whose traceback leads from its caller to one place of this client.
+
+    Raise it from its own cause, so that no error before it is shown.
+    """
+    return problem.with_traceback(None)
+
+
+def result_of(request: BucketRequest, reply: Reply, returning: bool) -> Any:
     """Return the bucket after an operation, None unless ``returning``; warn as the daemon does."""
-    reply = request.reply(response) if returning else request.minimal_reply(response)
     if "warnings" in reply.members:
         from ._warnings import warn
 

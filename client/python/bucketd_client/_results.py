@@ -10,6 +10,9 @@ from ._errors import BucketError
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
+    from ._codes import Code
+    from ._history import HistoryEntry
+
     B = TypeVar("B", bound=Mapping[str, Any], default=dict[str, Any])
     H = TypeVar("H")
 else:
@@ -125,6 +128,26 @@ class HoldSuccess(Result, Generic[H]):
         return found
 
 
+class HistorySuccess(Result):
+    """``history`` has the changes, the newest first; see ``Bucket.history``."""
+
+    __slots__ = ()
+
+    success: Literal[True] = True
+
+    if TYPE_CHECKING:  # see Failure.bucket
+
+        @property
+        def error(self) -> NoReturn: ...
+        @property
+        def code(self) -> NoReturn: ...
+
+    @property
+    def history(self) -> list[HistoryEntry]:
+        found: list[HistoryEntry] = self._members["history"]
+        return found
+
+
 class WriteSuccess(_Success):
     """The result of a write with ``returning=False``: ``revision``, and no bucket."""
 
@@ -152,8 +175,9 @@ class Failure(Result):
         return str(self._members["error"])
 
     @property
-    def code(self) -> str:
-        return str(self._members["code"])
+    def code(self) -> Code:
+        found: Code = self._members["code"]
+        return found
 
     @property
     def details(self) -> list[Any]:
@@ -177,6 +201,8 @@ class Failure(Result):
         def device_bucket(self) -> NoReturn: ...
         @property
         def held(self) -> NoReturn: ...
+        @property
+        def history(self) -> NoReturn: ...
 
     else:
 
@@ -192,3 +218,4 @@ BucketResult = Union[BucketSuccess[B], Failure]
 DeviceBucketResult = Union[DeviceBucketSuccess, Failure]
 HoldResult = Union[HoldSuccess[H], Failure]
 WriteResult = Union[WriteSuccess, Failure]
+HistoryResult = Union[HistorySuccess, Failure]

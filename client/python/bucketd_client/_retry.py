@@ -17,6 +17,9 @@ from ._connections import TIMED_OUT
 from ._errors import BucketError, error
 from ._http11 import Response, ResponseParser
 
+# See _bucket.
+__tracebackhide__ = True
+
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:

@@ -10,6 +10,9 @@ from ._connections import Connection
 from ._events import Change
 from ._watch_session import FAILURES, Received, Watching
 
+# See _bucket.
+__tracebackhide__ = True
+
 
 def changes(watching: Watching) -> Generator[Change, None, None]:
     """Yield all changes of one bucket that are made after this function has returned."""

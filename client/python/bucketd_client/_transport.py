@@ -13,6 +13,9 @@ from ._connections import TIMED_OUT, Connection, Pool
 from ._http11 import Response, encode
 from ._retry import FAILURES, Attempt, Attempts, NotSent
 
+# See _bucket.
+__tracebackhide__ = True
+
 TYPE_CHECKING = False  # see bucketd_client
 
 if TYPE_CHECKING:
@@ -36,6 +39,11 @@ def request(
 ) -> Response:
     """Return the daemon's response; see ``exchange``."""
     return exchange(method, encode(method, target, body, headers or {}), path, timeout)
+
+
+def close_idle(path: str) -> None:
+    """Close the idle connections to a socket."""
+    _pool.close(path)
 
 
 def exchange(method: str, data: bytes, path: str, timeout: float | None = None) -> Response:

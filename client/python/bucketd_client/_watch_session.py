@@ -21,6 +21,9 @@ from ._events import Change, Notice
 from ._http11 import encode_head
 from ._sse import Event
 
+# See _bucket.
+__tracebackhide__ = True
+
 # Three heartbeats of the daemon: after a longer silence the connection counts as broken.
 SILENT_SECONDS = 45.0
 # After a stream that lasted so long, the next pause is short again.

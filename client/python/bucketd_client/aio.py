@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Generic, overload
 
 from . import _context
-from ._agent import B, Call, D, P, Success, get_call, set_call
+from ._agent import B, Call, D, P, Success, at_call, get_call, set_call, undo_call
 from ._async_bucket import AsyncBucket
 from ._async_transport import exchange
 from ._errors import BucketError
@@ -17,6 +17,8 @@ from ._results import (
     DeviceBucketResult,
     DeviceBucketSuccess,
     Failure,
+    HistoryResult,
+    HistorySuccess,
     HoldResult,
     HoldSuccess,
     WriteResult,
@@ -58,6 +60,16 @@ async def _refresh(kind: Success[Any], device_bucket: bool, *refreshing: Any) ->
     try:
         bucket: AsyncBucket = AsyncBucket(device_bucket=device_bucket)
         return kind((await bucket._refresh(*refreshing)).members)
+    except BucketError as cause:
+        return Failure.of(cause)
+
+
+async def _history(device_bucket: bool, limit: int | None, values: bool) -> HistoryResult:
+    """Read the history, and return the result."""
+    try:
+        bucket: AsyncBucket = AsyncBucket(device_bucket=device_bucket)
+        found = await bucket.history(limit=limit, values=values)
+        return HistorySuccess({"success": True, "history": found})
     except BucketError as cause:
         return Failure.of(cause)
 
@@ -110,6 +122,20 @@ class AsyncBucketOfJob(Generic[B, P, D]):
         With ``returning=False`` the result has no bucket, which saves the transfer of a large one.
         """
         result: BucketResult[B] = await _result(set_call, BucketSuccess, False, data, returning)
+        return result
+
+    async def history(self, *, limit: int | None = 50, values: bool = False) -> HistoryResult:
+        """Return the last changes, the newest first; see ``Bucket.history``."""
+        return await _history(False, limit, values)
+
+    async def undo(self, revision: int | None = None) -> BucketResult[B]:
+        """Take one change back, the last one or that of a revision; see ``Bucket.undo``."""
+        result: BucketResult[B] = await _result(undo_call, BucketSuccess, False, revision)
+        return result
+
+    async def at(self, revision: int) -> BucketResult[B]:
+        """Return the bucket as it was at a revision; see ``Bucket.at``."""
+        result: BucketResult[B] = await _result(at_call, BucketSuccess, False, revision)
         return result
 
     async def hold(
@@ -177,6 +203,20 @@ class AsyncBucketOfDevice:
         result: DeviceBucketResult = await _result(
             set_call, DeviceBucketSuccess, True, data, returning
         )
+        return result
+
+    async def history(self, *, limit: int | None = 50, values: bool = False) -> HistoryResult:
+        """Return the last changes, the newest first; see ``Bucket.history``."""
+        return await _history(True, limit, values)
+
+    async def undo(self, revision: int | None = None) -> DeviceBucketResult:
+        """Take one change back, the last one or that of a revision; see ``Bucket.undo``."""
+        result: DeviceBucketResult = await _result(undo_call, DeviceBucketSuccess, True, revision)
+        return result
+
+    async def at(self, revision: int) -> DeviceBucketResult:
+        """Return the bucket as it was at a revision; see ``Bucket.at``."""
+        result: DeviceBucketResult = await _result(at_call, DeviceBucketSuccess, True, revision)
         return result
 
     async def hold(

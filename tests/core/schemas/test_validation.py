@@ -249,3 +249,17 @@ def test_a_check_by_a_schema_that_is_not_in_force(schema: Daemon) -> None:
 def test_what_is_no_check(schema: Daemon, body: Any, said: str) -> None:
     answer = schema.request("POST", "/v1/schemas/login/check", body)
     assert (answer.status, said in answer.json["error"]) == (400, True), answer
+
+
+def test_a_field_may_be_an_integer(shared_daemon: Daemon) -> None:
+    field = {"name": "n", "type": "integer", "min": 1, "max": 9}
+    answer = shared_daemon.request("PUT", "/v1/schemas/whole", {"fields": [field]})
+    assert answer.status == 200, answer
+    applied = shared_daemon.request("GET", "/v1/schemas/whole").json["json_schema"]
+    assert applied["properties"] == {"n": {"type": "integer", "minimum": 1, "maximum": 9}}
+    target = pair("integers", "job") + "?automation=whole"
+    for value, status in ((5, 200), (5.0, 200), (5.5, 422), ("5", 422), (10, 422)):
+        assert shared_daemon.request("PATCH", target, {"n": value}).status == status, value
+    wrong = {"fields": [{"name": "n", "type": "integer", "minLength": 1}]}
+    answer = shared_daemon.request("PUT", "/v1/schemas/wrong", wrong)
+    assert "'minLength' is for the type string, and its type is integer" in answer.json["error"]

@@ -1,17 +1,13 @@
 import { clearInterval, clearTimeout, now, setInterval, setTimeout } from "../clock.js";
-import type { HoldNotice } from "./holds.js";
 import { type JsonObject, write } from "./json.js";
-import { bucketOf, type Context, type Key, type State, type Notification } from "./state.js";
+import type { Context, Key, State, Notification } from "./state.js";
 
 const HEARTBEAT_MS = 15_000;
 
-/** The changes that a stream reports: of one bucket or, without `key`, of all that match the names. */
+/** The changes that a stream reports: of one bucket, and with `members` of these keys alone. */
 export interface Filter {
-  readonly key: Key | undefined;
-  readonly names: Readonly<Partial<Record<"device" | "job" | "automation", string | undefined>>>;
+  readonly key: Key;
   readonly members: readonly string[] | undefined;
-  /** Report holds as well. */
-  readonly holds: boolean;
 }
 
 /** One event stream: its beginning is fixed when it is made, and later changes follow. */
@@ -31,7 +27,7 @@ export class Stream {
     // A resumed stream gets no id first: it would skip the changes that are still to be sent.
     const start = since === undefined ? `retry: 1000\n${this.id}` : "retry: 1000\n\n";
     const gap = since !== undefined && known === undefined ? this.gap : "";
-    const current = known === undefined && snapshot && filter.key ? this.snapshot(filter.key) : "";
+    const current = known === undefined && snapshot ? this.snapshot(filter.key) : "";
     this.first = start + gap + current;
     this.at = known ?? this.at;
   }
@@ -48,20 +44,14 @@ export class Stream {
       // Set anew each time: a timer may go off a moment early, when the token is still valid.
       expiry = setTimeout(flush, Math.min(2 ** 31 - 1, (this.context?.expires ?? Infinity) - now()));
     };
-    const notify = (notice: HoldNotice) => this.holdFrame(notice).forEach(send);
     const beat = setInterval(() => send(`: \n${this.id}`), HEARTBEAT_MS);
     const stop = () => {
       this.state.watchers.delete(flush);
-      this.state.holds.watchers.delete(notify);
       clearInterval(beat);
       clearTimeout(expiry);
       end();
     };
     this.state.watchers.add(flush);
-    if (this.filter.holds) {
-      this.state.holds.notices.forEach(notify);
-      this.state.holds.watchers.add(notify);
-    }
     flush();
     return stop;
   }
@@ -77,31 +67,17 @@ export class Stream {
     });
   }
 
-  private frame({ key, automation, revision, set, removed }: Notification): string[] {
-    const { key: onlyKey, names, members } = this.filter;
-    const actual = { ...key, automation };
-    const otherBucket = onlyKey && (onlyKey.device !== key.device || onlyKey.job !== key.job);
-    const otherNames = (["device", "job", "automation"] as const).some(
-      (name) => names[name] !== undefined && names[name] !== actual[name],
-    );
-    if (otherBucket || otherNames) return [];
+  private frame({ key, revision, set, removed }: Notification): string[] {
+    const { key: onlyKey, members } = this.filter;
+    if (onlyKey.device !== key.device || onlyKey.job !== key.job) return [];
     const [kept, gone] = [this.selected(set), removed.filter((name) => members?.includes(name) ?? true)];
-    if (members && kept.size === 0 && gone.length === 0) return [];
+    if (members && Object.keys(kept).length === 0 && gone.length === 0) return [];
     return [bucketEvent(key, revision, kept, gone, this.state.id(this.at))];
-  }
-
-  private holdFrame({ change, key, automation, row }: HoldNotice): string[] {
-    const { key: onlyKey, names } = this.filter;
-    const actual = { ...key, automation };
-    const matches = onlyKey
-      ? onlyKey.device === key.device && (onlyKey.job === null || key.job === null || onlyKey.job === key.job)
-      : (["device", "job", "automation"] as const).every((name) => names[name] === undefined || names[name] === actual[name]);
-    return matches ? [`event: hold\ndata: ${JSON.stringify({ change, ...row })}\n\n`] : [];
   }
 
   private selected(set: JsonObject): JsonObject {
     const { members } = this.filter;
-    return members ? new Map([...set].filter(([name]) => members.includes(name))) : set;
+    return members ? Object.fromEntries(Object.entries(set).filter(([name]) => members.includes(name))) : set;
   }
 
   private get id(): string {
@@ -109,12 +85,12 @@ export class Stream {
   }
 
   private get gap(): string {
-    return event("gap", this.state.id(this.at), JSON.stringify(this.filter.key ?? {}));
+    return event("gap", this.state.id(this.at), JSON.stringify(this.filter.key));
   }
 
   private snapshot(key: Key): string {
     const now = this.state.read(key);
-    return bucketEvent(key, now.revision, this.selected(bucketOf(now)), [], this.state.id(this.at));
+    return bucketEvent(key, now.revision, this.selected(now.bucket), [], this.state.id(this.at));
   }
 }
 

@@ -1,18 +1,13 @@
 import { randomBytes } from "node:crypto";
 import { hostname, userInfo } from "node:os";
 import { clearInterval, clearTimeout, now, setInterval, setTimeout } from "../clock.js";
-import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
-import { type Json, type JsonObject, Numeral } from "./json.js";
-import { nameFor } from "./names.js";
-import { FENCE } from "./requests.js";
-import type { Context, Key } from "./state.js";
+import { BucketError, InvalidRequestError, NoJobContextError } from "../errors.js";
+import type { JsonObject } from "./json.js";
+import { type Context, type Key, nameFor } from "./state.js";
 
 const HEARTBEAT_MS = 15_000;
 /** How long a hold waits for its holder after a restart. */
 const GRACE_MS = 5_000;
-const MAX_WAIT_SECONDS = 3600;
-const MAX_LABEL = 256;
-const MEMBERS = ["name", "wait_seconds", "exclusive", "label", "fence"];
 
 /** What the body of a request for a hold says. */
 interface Wanted {
@@ -26,18 +21,8 @@ interface Wanted {
 /** The connection of a holder or waiter, once it is answered. */
 export type Answer = (outcome: HoldStream | BucketError) => void;
 
-/** What has happened to a hold or waiter, for event streams. */
-export interface HoldNotice {
-  readonly change: "waiting" | "taken" | "released";
-  readonly key: Key;
-  readonly automation: string | null;
-  readonly row: object;
-}
-
 /** All holds and, in the order of their arrival, those that wait for one. */
 export class Holds {
-  /** Functions to call with whatever happens. */
-  readonly watchers = new Set<(notice: HoldNotice) => void>();
   private readonly entries: Hold[] = [];
 
   constructor(private readonly live: () => Context[]) {}
@@ -50,43 +35,22 @@ export class Holds {
     this.entries.push(hold);
     this.watchExpiry(hold);
     this.serveWaiting();
-    if (hold.state === "waiting") {
-      this.publish(hold, "waiting");
-      hold.waitFor(wanted.waitSeconds, () => this.refuse(hold));
-    }
+    if (hold.state === "waiting") hold.waitFor(wanted.waitSeconds, () => this.refuse(hold));
     return () => {
       if (hold.state === "waiting") this.leave(hold);
     };
   }
 
   /** Refuse a write without the fence that it needs, or with one whose hold has ended. */
-  check(key: Key, fences: readonly string[]): void {
+  check(key: Key, given: string | undefined): void {
     const { held } = this;
+    const fences = given?.split(/, */) ?? [];
     if (!fences.every((fence) => held.some((hold) => hold.fence === fence && hold.guards(key)))) {
       const cause = "its fence is not that of a hold of this bucket or device, or the hold has ended";
       throw new BucketError(`cannot change the bucket: ${cause}; nothing was changed`, "hold_lost");
     }
     const exclusive = held.find((hold) => hold.wanted.exclusive && hold.covers(key) && !fences.includes(hold.fence));
     if (exclusive) throw heldBy("cannot change the bucket", [exclusive]);
-  }
-
-  /** Return all holds and waiters, as notices. */
-  get notices(): HoldNotice[] {
-    return this.entries.map((hold) => hold.notice(hold.state === "held" ? "taken" : "waiting"));
-  }
-
-  rows(state: "held" | "waiting", matches: (key: Key) => boolean): object[] {
-    return this.entries.filter((hold) => hold.state === state && matches(hold.key)).map((hold) => hold.row);
-  }
-
-  /** End a hold or a wait, as an operator may. */
-  break(id: string): object {
-    const hold = this.entries.find((each) => each.id === id);
-    if (!hold) throw new NotFoundError("cannot break the hold: none has this id", "not_found");
-    const { state } = hold;
-    if (state === "waiting") this.refuse(hold);
-    else this.lose(hold, "broken");
-    return { id, state, ...hold.key, name: hold.wanted.name };
   }
 
   /** End the holds and waits of contexts that are no longer valid. */
@@ -123,12 +87,7 @@ export class Holds {
     this.entries.forEach((hold, index) => {
       if (hold.state === "held" || this.before(hold, index).length > 0) return;
       hold.grant(() => this.leave(hold));
-      this.publish(hold, "taken");
     });
-  }
-
-  private publish(hold: Hold, change: HoldNotice["change"]): void {
-    for (const watcher of [...this.watchers]) watcher(hold.notice(change));
   }
 
   /** Return who keeps this waiter from its hold: holders, and waiters before it. */
@@ -178,9 +137,7 @@ export class Holds {
     hold.stopWaiting();
     clearTimeout(hold.expiry);
     const at = this.entries.indexOf(hold);
-    if (at < 0) return hold;
-    this.entries.splice(at, 1);
-    this.publish(hold, "released");
+    if (at >= 0) this.entries.splice(at, 1);
     return hold;
   }
 }
@@ -215,10 +172,6 @@ class Hold {
     const by = { user: userName(), uid: process.getuid?.() ?? null, pid: process.pid, context, automation };
     const seconds = (now() - this.began) / 1000;
     return { id, state, ...this.shown, seconds, connected, by, host: hostname() };
-  }
-
-  notice(change: HoldNotice["change"]): HoldNotice {
-    return { change, key: this.key, automation: this.context?.automation ?? null, row: this.row };
   }
 
   get shown(): object {
@@ -330,29 +283,11 @@ function heldBy(verb: string, [first, ...others]: readonly [Hold, ...Hold[]]): B
   return new BucketError(message, "held", { details: [first, ...others].map(({ row }) => row) });
 }
 
-function wantedBy(body: JsonObject): Wanted {
-  const unknown = [...body.keys()].find((name) => !MEMBERS.includes(name));
-  if (unknown !== undefined) throw wrong(`'${unknown.slice(0, 40)}' is not one of ${MEMBERS.join(", ")}`);
-  const { name = "", exclusive = false, label = null, fence = null } = Object.fromEntries(body) as Record<string, Json | undefined>;
-  if (typeof exclusive !== "boolean") throw wrong("exclusive must be true or false");
-  if (exclusive && name !== "") throw wrong("only the unnamed hold can be exclusive");
-  if (fence !== null && !(typeof fence === "string" && FENCE.test(fence))) throw wrong("fence must be one that a hold was given");
-  const waitSeconds = body.has("wait_seconds") ? secondsOf(body.get("wait_seconds")!) : 0;
-  return { name: name === "" ? name : nameFor(name, "hold"), waitSeconds, exclusive, label: labelOf(label), fence };
-}
-
-function secondsOf(value: Json): number {
-  const seconds = value instanceof Numeral ? Number(value.text) : NaN;
-  if (seconds >= 0 && seconds <= MAX_WAIT_SECONDS) return seconds;
-  throw wrong(`wait_seconds must be a number from 0 to ${MAX_WAIT_SECONDS}`);
-}
-
-function labelOf(label: Json): string | null {
-  if (label === null) return null;
-  if (typeof label === "string" && [...label].length <= MAX_LABEL && !/\p{Cc}/u.test(label)) return label;
-  throw wrong(`label must be a string of at most ${MAX_LABEL} characters without control characters`);
-}
-
-function wrong(cause: string): InvalidRequestError {
-  return new InvalidRequestError(`cannot hold it: ${cause}`);
+function wantedBy({ name = "", exclusive = false, label = null, fence = null, wait_seconds: waitSeconds = 0 }: JsonObject): Wanted {
+  const isText = (value: unknown) => value === null || typeof value === "string";
+  if (typeof exclusive !== "boolean" || typeof waitSeconds !== "number" || !isText(label) || !isText(fence)) {
+    throw new InvalidRequestError("cannot hold it: a member of the request has another type");
+  }
+  if (exclusive && name !== "") throw new InvalidRequestError("cannot hold it: only the unnamed hold can be exclusive");
+  return { name: name === "" ? name : nameFor(name, "hold"), waitSeconds, exclusive, label: label as string | null, fence: fence as string | null };
 }

@@ -7,11 +7,13 @@ export { StoredBucket } from "./stored-bucket.js";
 export { Server, type ServerOptions } from "./server.js";
 export type { Write } from "./state.js";
 
-/** The part of `node:test`'s context that is used; other runners have an equivalent. */
+/** The part of a test's context that is used: of `node:test` (`after`), or of vitest (`onTestFinished`). */
 export interface TestContext {
-  after(clean: () => unknown): void;
+  after?(clean: () => unknown): unknown;
+  onTestFinished?(clean: () => unknown): unknown;
   /** The name of the test, which is the label of its context. */
   readonly name?: string;
+  readonly task?: { readonly name: string };
 }
 
 export interface TestBuckets extends ServerOptions {
@@ -31,6 +33,10 @@ export interface TestBucketd {
   readonly bucket: StoredBucket;
   /** The bucket that `agent.utils.deviceBucket` uses in this test. */
   readonly deviceBucket: StoredBucket;
+  /** Stop the server, and restore `process.env`; done by itself where a context of the test was given. */
+  close(): Promise<void>;
+  /** As `close`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** Start a bucketd in memory; `close` it when done. */
@@ -43,17 +49,34 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
 /**
  * Start a bucketd for this test alone: in memory, on a real socket, with a job context in
  * `process.env`, which is restored after the test.
+ *
+ * `t` is the context of the test, as `node:test` and vitest pass it. Without it, as in jest, `close`
+ * the result in `afterEach`, or take it with `await using`.
  */
-export async function useBucketd(t: TestContext, options: TestBuckets = {}): Promise<TestBucketd> {
+export function useBucketd(options?: TestBuckets): Promise<TestBucketd>;
+export function useBucketd(t: TestContext, options?: TestBuckets): Promise<TestBucketd>;
+export async function useBucketd(first: TestContext | TestBuckets = {}, second: TestBuckets = {}): Promise<TestBucketd> {
+  const [t, options] = isContext(first) ? [first, second] : [undefined, first];
   const { device = "test-device", job = "test-job" } = options;
   const server = await startServer(options);
-  t.after(() => server.close());
-  const label = options.label ?? labelOf(t.name);
+  const label = options.label ?? labelOf(t?.name ?? t?.task?.name);
   const [bucket, deviceBucket] = [server.bucket(device, job, { label }), server.bucket(device)];
   if (options.bucket) bucket.seed(options.bucket);
   if (options.deviceBucket) deviceBucket.seed(options.deviceBucket);
-  t.after(setEnvironment(bucket.environ));
-  return { server, bucket, deviceBucket };
+  const restore = setEnvironment(bucket.environ);
+  let closed: Promise<void> | undefined;
+  const close = () => {
+    if (!closed) restore();
+    return (closed ??= server.close());
+  };
+  (t?.after ?? t?.onTestFinished)?.call(t, close);
+  const found = { server, bucket, deviceBucket, close };
+  // Older runtimes have no such symbol.
+  return (Symbol.asyncDispose ? Object.assign(found, { [Symbol.asyncDispose]: close }) : found) as TestBucketd;
+}
+
+function isContext(given: TestContext | TestBuckets): given is TestContext {
+  return "after" in given || "onTestFinished" in given;
 }
 
 /** Return the name of a test as a label that bucketd accepts; null for none. */

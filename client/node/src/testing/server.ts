@@ -1,10 +1,9 @@
-import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import * as http from "node:http";
-import type { Duplex } from "node:stream";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate } from "../clock.js";
+import { STATUS } from "../codes.js";
 import { BucketError } from "../errors.js";
 import { nameOfError } from "../json.js";
 import { fits, MAX_SOCKET_PATH_BYTES } from "../socket-path.js";
@@ -12,18 +11,9 @@ import type { Detail } from "../types.js";
 import { StoredBucket } from "./stored-bucket.js";
 import type { Stream } from "./events.js";
 import type { HoldStream } from "./holds.js";
-import { headersOf, MAX_NODE_BYTES } from "./head.js";
-import { Request } from "./requests.js";
-import { type Response, handle } from "./routes.js";
+import { type Request, type Response, handle } from "./routes.js";
 import { State } from "./state.js";
 
-const STATUS: Readonly<Record<string, number>> = {
-  invalid_json: 400, invalid_request: 400, no_job_context: 401, forbidden: 403, not_found: 404,
-  method_not_allowed: 405, not_acceptable: 406, request_timeout: 408, patch_failed: 409,
-  precondition_failed: 412, hold_lost: 412, too_large: 413, unsupported_media_type: 415,
-  schema_violation: 422, held: 423, too_many_requests: 429, internal: 500, bucket_corrupt: 500, overloaded: 503, shutting_down: 503,
-  read_only: 503, storage_full: 507,
-};
 const RETRY_AFTER: Readonly<Record<string, string>> = {
   too_many_requests: "1", overloaded: "1", shutting_down: "1", read_only: "5",
 };
@@ -38,8 +28,8 @@ export interface ServerOptions {
 }
 
 /**
- * bucketd's protocol on a unix socket, with everything in memory: buckets, their events, contexts
- * and lists, with the daemon's rules and limits. It has no schemas, files, export or metrics.
+ * A small bucketd on a unix socket, with everything in memory: what an automation itself asks for.
+ * It has buckets, their events, contexts and holds; the daemon alone has schemas, lists and history.
  */
 export class Server {
   /** The path of the socket, for BUCKETD_SOCKET. */
@@ -56,15 +46,7 @@ export class Server {
 
   /** Serve, with the buckets stored before. */
   async start(): Promise<void> {
-    const options = { keepAliveTimeout: 0, maxHeaderSize: MAX_NODE_BYTES, requireHostHeader: false };
-    const server = http.createServer(options as object);
-    // Without a limit of Node's, which drops headers in silence.
-    server.maxHeadersCount = 0;
-    for (const event of ["request", "checkExpectation"]) {
-      server.on(event, (request, response) => void this.serve(request, response));
-    }
-    server.on("clientError", (error, socket) => refuseRaw(error, socket));
-    server.on("connect", (_request, socket) => refuseRaw(new Error("it asks for a tunnel"), socket));
+    const server = http.createServer({ keepAliveTimeout: 0 }, (request, response) => void this.serve(request, response));
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
       server.listen(this.socket, resolve);
@@ -116,12 +98,9 @@ export class Server {
   private async serve(incoming: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
     incoming.on("error", () => response.destroy());
     try {
-      // After a request that cannot be read the connection is of no use.
-      response.setHeader("Connection", "close");
       const body = await bodyOf(incoming, this.state.maxBytes);
-      const headers = headersOf(incoming);
-      if (!(body instanceof BucketError)) response.removeHeader("Connection");
-      const request = new Request(incoming.method!, incoming.url!, headers, body);
+      const { method, url, headers } = incoming;
+      const request = { method: method!, target: url!, headers, body };
       const result = this.respond(request);
       if (result.later) answerLater(response, result.later);
       else if (result.stream) stream(response, result.stream, incoming.method === "HEAD");
@@ -132,7 +111,7 @@ export class Server {
   }
 
   private respond(request: Request): Response {
-    const refusal = request.path.endsWith("/bucket") ? this.refusals.shift() : undefined;
+    const refusal = /\/bucket(?:\?|$)/.test(request.target) ? this.refusals.shift() : undefined;
     if (refusal) throw refusal;
     return handle(this.state, request);
   }
@@ -152,29 +131,22 @@ function unexpected(error: unknown): BucketError {
   return new BucketError(`cannot serve the request: unexpected ${nameOfError(error)}`, "internal");
 }
 
-/** Read the whole body; return the refusal, leaving the rest unread, if it is longer than `maxBytes`. */
-async function bodyOf(incoming: http.IncomingMessage, maxBytes: number): Promise<Buffer | BucketError> {
-  const cause = `it has over ${maxBytes} bytes, allowed are ${maxBytes}`;
-  const tooLarge = new BucketError(`cannot read the request body: ${cause}`, "too_large");
-  if (Number(incoming.headers["content-length"] ?? 0) > maxBytes) return tooLarge;
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of incoming.iterator({ destroyOnReturn: false })) {
-    chunks.push(chunk);
+/** Read the whole body; refuse one over `maxBytes`, and read the rest of it so that its sender gets the response. */
+async function bodyOf(incoming: http.IncomingMessage, maxBytes: number): Promise<Buffer> {
+  let [size, chunks]: [number, Buffer[]] = [0, []];
+  for await (const chunk of incoming) {
     size += chunk.length;
-    if (size > maxBytes) return tooLarge;
+    if (size <= maxBytes) chunks.push(chunk);
   }
-  return Buffer.concat(chunks);
+  if (size <= maxBytes) return Buffer.concat(chunks);
+  throw new BucketError(`cannot read the request body: it has ${size} bytes, allowed are ${maxBytes}`, "too_large");
 }
 
 function refuse(response: http.ServerResponse, { message, code, details, revision }: BucketError): void {
-  response.setHeader("X-Request-Id", randomBytes(6).toString("hex"));
   const later = RETRY_AFTER[code];
   if (later !== undefined) response.setHeader("Retry-After", later);
-  if (code === "no_job_context") response.setHeader("WWW-Authenticate", "Bearer");
-  if (code === "method_not_allowed") response.setHeader("Allow", message.split("it takes ").at(-1)!);
   const text = JSON.stringify({ success: false, error: message, code, details, revision });
-  send(response, { status: STATUS[code] ?? 500, text });
+  send(response, { status: statusOf(code), text });
 }
 
 function send(response: http.ServerResponse, { status, text, etag = null, preference }: Response): void {
@@ -212,15 +184,6 @@ function stream(response: http.ServerResponse, from: Stream | HoldStream, onlyHe
   response.once("close", from.start(push, () => response.end()));
 }
 
-/** Refuse bytes that are not HTTP/1.1; the words of Node's parser repeat nothing of what was sent. */
-function refuseRaw(error: NodeJS.ErrnoException & { reason?: string }, socket: Duplex): void {
-  const ended = error.code === "HPE_INVALID_EOF_STATE";
-  const cause = ended ? ": it ended before it was complete" : ` as HTTP/1.1: ${error.reason ?? error.message}`;
-  const text = JSON.stringify({ success: false, error: `cannot read the request${cause}`, code: "invalid_request" });
-  const head = [
-    "HTTP/1.1 400 Bad Request",
-    ...["Content-Type: application/json", "Cache-Control: no-store", "Server: bucketd"],
-    ...[`Content-Length: ${Buffer.byteLength(text)}`, "Connection: close"],
-  ];
-  if (socket.writable) socket.end(`${head.join("\r\n")}\r\n\r\n${text}`);
+function statusOf(code: string): number {
+  return (STATUS as Readonly<Record<string, number>>)[code] ?? 500;
 }

@@ -1,13 +1,12 @@
 import { randomBytes } from "node:crypto";
+import { isDeepStrictEqual } from "node:util";
 import { now } from "../clock.js";
 import { BucketError, InvalidRequestError, NoJobContextError, NotFoundError } from "../errors.js";
 import { type Change, diff } from "./changes.js";
 import { Holds } from "./holds.js";
-import { equal, isDeeper, type Json, type JsonObject, MAX_DEPTH, parseObject, write } from "./json.js";
-import { nameFor } from "./names.js";
+import { type Json, type JsonObject, write } from "./json.js";
 
 const DEFAULT_TTL = 86_400;
-const MAX_TTL = 31_622_400;
 export const HOW_TO_START = "start it with: bucketctl run --device DEVICE --job JOB -- COMMAND";
 
 /** The key of a bucket: of one (device, job) or, with `job` null, of the device. */
@@ -16,20 +15,16 @@ export interface Key {
   readonly job: string | null;
 }
 
+/** `revision` is 0 and `etag` null when no bucket is stored. */
 export interface Stored {
-  /** Compact JSON. */
-  readonly text: string;
-  /** 0 when no bucket is stored. */
+  readonly bucket: JsonObject;
   readonly revision: number;
   readonly etag: string | null;
-  readonly automation: string | null;
-  readonly updatedAt: string | null;
 }
 
 /** One change of a bucket, as published to its watchers. */
 export interface Notification {
   readonly key: Key;
-  readonly automation: string | null;
   readonly revision: number;
   readonly set: JsonObject;
   readonly removed: string[];
@@ -45,39 +40,26 @@ export interface Write {
   readonly revision: number;
 }
 
-/** The value of If-Match or If-None-Match: `any` for `*`, or the listed tags. */
-export interface EntityTags {
-  readonly any: boolean;
-  readonly strong: ReadonlySet<string>;
-  readonly weak: ReadonlySet<string>;
-}
-
-export interface Preconditions {
-  readonly ifMatch?: EntityTags | undefined;
-  readonly ifNoneMatch?: EntityTags | undefined;
-}
-
 export interface Context extends Key {
   readonly id: string;
   readonly token: string;
   readonly automation: string | null;
   readonly label: string | null;
-  readonly createdAt: string;
   readonly expiresAt: string;
   /** Monotonic time in milliseconds, so that a test that sets the clock ends no token. */
   readonly expires: number;
 }
 
-const ABSENT: Stored = { text: "{}", revision: 0, etag: null, automation: null, updatedAt: null };
+const ABSENT: Stored = { bucket: {}, revision: 0, etag: null };
 
 /** All buckets and contexts; `maxBytes` limits the compact JSON of each bucket. */
 export class State {
-  readonly buckets = new Map<string, Stored>();
   readonly notifications: Notification[] = [];
   /** Functions to call after anything that may concern a stream. */
   readonly watchers = new Set<() => void>();
   readonly holds = new Holds(() => this.live());
   serving = false;
+  private readonly buckets = new Map<string, Stored>();
   private readonly written = new Map<string, Write[]>();
   /** By bucket, what a schema would have as defaults. */
   private readonly defaults = new Map<string, JsonObject>();
@@ -92,7 +74,7 @@ export class State {
   }
 
   defaultsOf(key: Key): JsonObject {
-    return this.defaults.get(nameOf(key)) ?? new Map();
+    return this.defaults.get(nameOf(key)) ?? {};
   }
 
   setDefaults(key: Key, defaults: JsonObject): void {
@@ -108,63 +90,57 @@ export class State {
   }
 
   /** Apply `change` (null deletes the bucket) or throw; `named` holds the keys that the request sets. */
-  commit(key: Key, method: string, change: Change | null, preconditions: Preconditions = {}, automation: string | null = null, named: JsonObject = new Map()): Stored {
+  commit(key: Key, method: string, change: Change | null, check: (now: Stored) => void = () => undefined, named: JsonObject = {}): Stored {
     const now = this.read(key);
-    check(preconditions, now);
-    const before = bucketOf(now);
-    const after = change?.(bucketOf(now)) ?? null;
-    const bound = automation === null || automation === now.automation;
-    const same = after !== null && equal(after, before) && (now.revision > 0 ? bound : method !== "PUT");
-    const next = after === null ? ABSENT : same ? now : this.next(now, after, automation);
-    if (next.revision > 0) this.buckets.set(nameOf(key), next);
-    else this.buckets.delete(nameOf(key));
-    this.note(key, method, before, next, named);
+    check(now);
+    const after = change?.(structuredClone(now.bucket)) ?? null;
+    const same = after !== null && isDeepStrictEqual(after, now.bucket) && (now.revision > 0 || method !== "PUT");
+    const next = after === null ? ABSENT : same ? now : this.next(now, after);
+    this.buckets.set(nameOf(key), next);
+    const { set, removed } = diff(now.bucket, next.bucket);
+    const written = Object.entries(next.bucket).filter(([name]) => Object.hasOwn(named, name) || Object.hasOwn(set, name));
+    const note = { method, set: plain(Object.fromEntries(written)), removed, revision: next.revision };
+    this.written.set(nameOf(key), [...this.writes(key), note]);
     if (next.etag !== now.etag) {
-      const automation = next.automation ?? now.automation;
-      this.notifications.push({ key, automation, revision: next.revision, ...diff(before, bucketOf(next)) });
+      this.notifications.push({ key, revision: next.revision, set, removed });
       this.wake();
     }
     return next;
   }
 
-  mint(device: Json | undefined, job: Json = null, automation: Json = null, ttl: unknown = DEFAULT_TTL, label: Json = null): Context {
+  mint(device: Json | undefined, job: Json = null, automation: Json = null, ttl: Json = DEFAULT_TTL, label: Json = null): Context {
     const names = {
       device: nameFor(device, "device"),
       job: job === null ? null : nameFor(job, "job"),
       automation: automation === null ? null : nameFor(automation, "automation"),
       label: label === null ? null : nameFor(label, "label"),
     };
-    if (typeof ttl !== "number" || !(ttl > 0 && ttl <= MAX_TTL)) {
-      throw new InvalidRequestError(
-        `cannot mint a context: ttl_seconds must be a number over 0 and at most ${MAX_TTL}`,
-      );
-    }
+    if (typeof ttl !== "number" || ttl <= 0) throw new InvalidRequestError("cannot mint a context: ttl_seconds must be over 0");
     const [id, token] = [randomBytes(8).toString("hex"), randomBytes(32).toString("base64url")];
-    const [createdAt, expiresAt] = [0, 1000 * ttl].map((ms) => new Date(Date.now() + ms).toISOString());
-    const context = { id, token, ...names, createdAt: createdAt!, expiresAt: expiresAt!, expires: now() + 1000 * ttl };
-    this.contexts.set(id, context);
+    const expiresAt = new Date(Date.now() + 1000 * ttl).toISOString();
+    const context = { id, token, ...names, expiresAt, expires: now() + 1000 * ttl };
+    this.contexts.set(token, context);
     return context;
   }
 
-  /** Return the valid contexts, oldest first. */
+  /** Return the valid contexts. */
   live(): Context[] {
     return [...this.contexts.values()].filter(({ expires }) => expires > now());
   }
 
   /** Return the context of a token. */
   contextOf(token: string): Context {
-    const found = this.live().find((context) => context.token === token);
-    if (found) return found;
+    const found = this.contexts.get(token);
+    if (found && found.expires > now()) return found;
     throw new NoJobContextError(
       `no job context: the token is unknown, revoked or expired; get a new one, or ${HOW_TO_START}`,
     );
   }
 
   revoke(id: string): void {
-    if (!this.live().some((context) => context.id === id)) {
-      throw new NotFoundError("cannot revoke the context: no live one has this id", "not_found");
-    }
-    this.contexts.delete(id);
+    const found = this.live().find((context) => context.id === id);
+    if (!found) throw new NotFoundError("cannot revoke the context: no live one has this id", "not_found");
+    this.contexts.delete(found.token);
     this.holds.endContexts();
     this.wake();
   }
@@ -180,75 +156,40 @@ export class State {
 
   /** Return the index of an event id; undefined for the id of another server, or a malformed one. */
   indexOf(id: string): number | undefined {
-    const [instanceId, number = ""] = id.split(/\.(.*)/s);
+    const [instanceId, number = ""] = id.split(".");
     const known = instanceId === this.instanceId && /^[0-9]{1,9}$/.test(number) && Number(number) <= this.notifications.length;
     return known ? Number(number) : undefined;
   }
 
-  private next(now: Stored, after: JsonObject, automation: string | null): Stored {
-    if (isDeeper(after, MAX_DEPTH)) {
-      throw new BucketError(`cannot keep the bucket: it is nested deeper than ${MAX_DEPTH} levels`, "invalid_json");
-    }
-    const text = write(after);
-    const size = Buffer.byteLength(text);
-    if (size > Math.max(this.maxBytes, Buffer.byteLength(now.text))) throw tooLarge(after, size, this.maxBytes);
+  private next(now: Stored, after: JsonObject): Stored {
+    const size = Buffer.byteLength(write(after));
+    if (size > Math.max(this.maxBytes, Buffer.byteLength(write(now.bucket)))) throw tooLarge(after, size, this.maxBytes);
     this.count += 1;
-    const etag = `${this.instanceId}${this.count.toString(16).padStart(6, "0")}`;
-    const updatedAt = new Date().toISOString();
-    return { text, revision: now.revision + 1, etag, automation: automation ?? now.automation, updatedAt };
+    return { bucket: after, revision: now.revision + 1, etag: `${this.instanceId}${this.count.toString(16).padStart(6, "0")}` };
   }
+}
 
-  private note(key: Key, method: string, before: JsonObject, next: Stored, named: JsonObject): void {
-    const after = bucketOf(next);
-    const changed = [...after].filter(([name, value]) => {
-      const was = before.get(name);
-      return named.has(name) || was === undefined || !equal(was, value);
-    });
-    const removed = [...before.keys()].filter((name) => !after.has(name));
-    const write_ = { method, set: plain(new Map(changed)), removed, revision: next.revision };
-    this.written.set(nameOf(key), [...this.writes(key), write_]);
-  }
+/** Return the name, or refuse it: 1 to 128 characters, no control characters or lone surrogates. */
+export function nameFor(name: unknown, what: string): string {
+  const wrong = (cause: string) => new InvalidRequestError(`cannot use the ${what} name: ${cause}`);
+  if (typeof name !== "string") throw wrong("it must be a string");
+  const { length } = [...name];
+  if (length < 1 || length > 128) throw wrong(`it has ${length} characters, allowed are 1 to 128`);
+  if (/[\p{Cc}\p{Cs}]/u.test(name)) throw wrong("it has a control character or a lone surrogate");
+  return name;
+}
+
+/** Return the bucket as a plain object of its own; large integers are rounded. */
+export function plain(bucket: JsonObject): Record<string, any> {
+  return JSON.parse(write(bucket));
 }
 
 function nameOf({ device, job }: Key): string {
   return JSON.stringify([device, job]);
 }
 
-export function keyOf(name: string): Key {
-  const [device, job] = JSON.parse(name);
-  return { device, job };
-}
-
-export function bucketOf(stored: Stored): JsonObject {
-  return parseObject(Buffer.from(stored.text));
-}
-
-/** Return the bucket as a plain object; large integers are rounded. */
-export function plain(bucket: JsonObject): Record<string, any> {
-  return JSON.parse(write(bucket));
-}
-
-export function ifNoneMatchHolds({ ifNoneMatch: tags }: Preconditions, now: Stored): boolean {
-  if (!tags || now.revision === 0) return true;
-  return !(tags.any || tags.strong.has(now.etag!) || tags.weak.has(now.etag!));
-}
-
-/** Throw `precondition_failed`, with the stored revision, unless the preconditions hold. */
-export function check(preconditions: Preconditions, now: Stored): void {
-  const { ifMatch: tags } = preconditions;
-  const matched = !tags || (now.revision > 0 && (tags.any || tags.strong.has(now.etag!)));
-  if (matched && ifNoneMatchHolds(preconditions, now)) return;
-  const cause = matched ? "it exists already" : now.revision > 0 ? "it has changed since" : "none is stored";
-  const { revision } = now;
-  throw new BucketError(
-    `cannot change the bucket: ${cause} (revision ${revision}); read it again and repeat`,
-    "precondition_failed",
-    { revision },
-  );
-}
-
 function tooLarge(after: JsonObject, size: number, limit: number): BucketError {
-  const sizes = [...after].map(([key, value]) => ({ key, bytes: Buffer.byteLength(write(value)) }));
+  const sizes = Object.entries(after).map(([key, value]) => ({ key, bytes: Buffer.byteLength(write(value)) }));
   const details = sizes.sort((one, other) => other.bytes - one.bytes).slice(0, 3);
   const shown = details.map(({ key, bytes }) => `${JSON.stringify(key.slice(0, 40))} (${bytes} bytes)`);
   return new BucketError(

@@ -1,8 +1,8 @@
 import { AssertionError, deepStrictEqual } from "node:assert";
 import { encodeObject } from "../json.js";
 import { replace } from "./changes.js";
-import { parseObject } from "./json.js";
-import { bucketOf, type Context, type Key, plain, type State, type Stored, type Write } from "./state.js";
+import { parseObject, write } from "./json.js";
+import { type Context, type Key, plain, type State, type Stored, type Write } from "./state.js";
 
 /** A bucket as the server holds it; reading it makes no request. */
 export class StoredBucket {
@@ -34,7 +34,7 @@ export class StoredBucket {
 
   /** A copy of the stored bucket; `{}` when none is stored. */
   get data(): Record<string, any> {
-    return plain(bucketOf(this.state.read(this.key)));
+    return plain(this.state.read(this.key).bucket);
   }
 
   /** The stored revision; 0 when no bucket is stored. */
@@ -76,7 +76,7 @@ export class StoredBucket {
 
   /** Assert that each of these keys was removed since `seed` and not set again. */
   assertRemoved(...keys: string[]): void {
-    const removed = new Set(this.writes.flatMap((write) => write.removed));
+    const removed = new Set(this.writes.flatMap(({ removed }) => removed));
     for (const key of keys) {
       if (!removed.has(key)) throw wrong(`${quote(key)} was not removed; removed were: ${names(removed)}`);
       if (Object.hasOwn(this.data, key)) throw wrong(`${quote(key)} was removed, and set again`);
@@ -87,7 +87,7 @@ export class StoredBucket {
   assertUnchanged(): void {
     const now = this.state.read(this.key);
     if (now.etag === this.seeded.etag) return;
-    throw wrong(`the bucket was changed: it was ${this.seeded.text}, it is ${now.text}`);
+    throw wrong(`the bucket was changed: it was ${write(this.seeded.bucket)}, it is ${write(now.bucket)}`);
   }
 }
 

@@ -120,3 +120,22 @@ export async function watched(bucket: Bucket<{ n?: number }>): Promise<number | 
   }
   return undefined;
 }
+
+// Codes are a closed union, and `value` is typed by its key.
+import type { ErrorCode } from "bucketd-client";
+
+interface Counted { opened?: number; name: string }
+const counted = new Bucket<Counted>();
+const opened: number = await counted.value("opened", 0);
+const maybe: number | undefined = await counted.value("opened");
+const either: number | null = await counted.value("opened", null);
+// @ts-expect-error: a misspelt key
+await counted.value("opend", 0);
+export const known: ErrorCode = "schema_violation";
+// @ts-expect-error: a misspelt code
+export const unknown: ErrorCode = "schema_violated";
+const outcome = await agent.utils.bucket.get();
+// @ts-expect-error: a misspelt code is never equal
+if (!outcome.success && outcome.code === "no_job_contexts") throw new Error("never");
+if (!outcome.success && outcome.code === "aborted") throw new Error("of a signal");
+export { either, maybe, opened };

@@ -17,13 +17,17 @@ MAX_BYTES = 64 * 1024 * 1024
 
 
 class Envelope(NamedTuple):
-    """One stored bucket. ``where`` names its source in messages."""
+    """One stored bucket. ``where`` names its source in messages.
+
+    ``kept``: revision and times as the daemon takes them to keep them.
+    """
 
     where: str
     device: str
     job: str | None
     automation: str | None
     bucket: dict[str, Any]
+    kept: dict[str, str] = {}  # noqa: RUF012
 
     @property
     def name(self) -> str:
@@ -115,4 +119,7 @@ def checked(where: str, value: Any) -> Envelope:
         raise Usage(f'cannot use {where}: it needs "device", a string, and "bucket", an object')
     if not isinstance(job, (str, type(None))) or not isinstance(automation, (str, type(None))):
         raise Usage(f'cannot use {where}: "job" and "automation" must be strings or null')
-    return Envelope(where, device, job, automation, bucket)
+    found = {name: value.get(name) for name in ("revision", "created_at", "updated_at")}
+    # A file that was written by hand may lack them; the daemon refuses invalid ones.
+    kept = {name: str(one) for name, one in found.items() if one is not None}
+    return Envelope(where, device, job, automation, bucket, kept)

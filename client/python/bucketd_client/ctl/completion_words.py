@@ -1,4 +1,4 @@
-"""Completion words from the daemon: devices, jobs, automations, keys, contexts and holds."""
+"""Completion words from the daemon: devices, jobs, automations, keys, and ids."""
 
 from __future__ import annotations
 
@@ -23,13 +23,32 @@ def values(option: str, given: Given) -> Iterable[str]:
     if name in ("device", "job"):
         wanted = {"device": given.get(option.replace("job", "device"))} if name == "job" else {}
         return _safely(lambda session: _of_buckets(session, name, wanted), given)
+    if option in ("columns", "sort"):
+        from .bucket_query import MEMBERS
+
+        return MEMBERS
     return _safely(_automations, given) if name == "automation" else ()
+
+
+def buckets(given: Given) -> Iterable[str]:
+    """Return the names of all buckets as DEVICE/JOB; of those with slashes that cannot be told."""
+    return _safely(_places, given)
+
+
+def _places(session: Session) -> Iterator[str]:
+    for row in _rows(session, {}):
+        if "/" not in f"{row['device']}{row['job'] or ''}":
+            yield f"{row['device']}/{row['job'] or ''}"
 
 
 def arguments(command: str, count: int, given: Given) -> Iterable[str]:
     """Return the words for the argument after ``count`` others."""
     if command in ("get", "unset", "watch"):
         return _safely(_keys, given)
+    if command in ("quarantine show", "quarantine drop"):
+        return _safely(_kept_files, given)
+    if command == "trash empty":
+        return _safely(_deleted, given)
     if count:
         return ()
     if command.startswith("device "):
@@ -38,6 +57,8 @@ def arguments(command: str, count: int, given: Given) -> Iterable[str]:
         return _safely(_ids, given)
     if command == "hold break":
         return _safely(_holds, given)
+    if command == "trash restore":
+        return _safely(_deleted, given)
     if command.startswith("schema ") or command == "types":
         return _safely(_automations, given)
     return ()
@@ -53,15 +74,20 @@ def _safely(ask: Callable[[Session], Iterable[str]], given: Given) -> Iterable[s
 
 
 def _of_buckets(session: Session, name: str, only: dict[str, str | None]) -> Iterator[str]:
-    """Yield the names in the list of buckets, as many as arrive within ``SECONDS``."""
+    """Yield the names in the list of buckets."""
+    for row in _rows(session, only):
+        if row[name] is not None:
+            yield row[name]
+
+
+def _rows(session: Session, only: dict[str, str | None]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the list of buckets, as many as arrive within ``SECONDS``."""
     query = "".join(f"&{k}={escape(v)}" for k, v in only.items() if v is not None)
     until, cursor = time.monotonic() + SECONDS, ""
     while cursor is not None and time.monotonic() < until:
         target = f"/v1/buckets?limit=1000{query}" + (f"&cursor={cursor}" if cursor else "")
         members: dict[str, Any] = session.call("GET", target).members
-        for row in members["buckets"]:
-            if row[name] is not None:
-                yield row[name]
+        yield from members["buckets"]
         cursor = members["next_cursor"]
 
 
@@ -78,6 +104,16 @@ def _ids(session: Session) -> Iterator[str]:
 def _holds(session: Session) -> Iterator[str]:
     members = session.call("GET", "/v1/holds").members
     for row in (*members["holds"], *members["waiting"]):
+        yield row["id"]
+
+
+def _kept_files(session: Session) -> Iterator[str]:
+    for row in session.call("GET", "/v1/quarantine").members["quarantine"]:
+        yield row["id"]
+
+
+def _deleted(session: Session) -> Iterator[str]:
+    for row in session.call("GET", "/v1/trash").members["trash"]:
         yield row["id"]
 
 

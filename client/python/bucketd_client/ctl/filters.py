@@ -14,6 +14,7 @@ from .._context import escape
 from . import output
 from .parser import Usage
 from .session import Session
+from .table.daily import Options
 
 NAMES = ("device", "job", "automation")
 PAGE = 1000
@@ -27,9 +28,14 @@ class Filters:
     def __init__(self, session: Session) -> None:
         given = {n: v for n in NAMES if (v := session.options.get(n)) is not None}
         patterns = {n: v for n, v in given.items() if re.search(r"[*?\[]", v)}
-        self.query = [f"{n}={escape(v)}" for n, v in given.items() if n not in patterns]
+        self.names = {n: v for n, v in given.items() if n not in patterns}
+        self.query = [f"{n}={escape(v)}" for n, v in self.names.items()]
         self.given = bool(given)
         self.patterns = {n: _compiled(n, v) for n, v in patterns.items()}
+
+    def select(self, row: dict[str, Any]) -> bool:
+        """Report whether all names and patterns match, for what the daemon does not filter."""
+        return self.fit(row) and all(row[name] == text for name, text in self.names.items())
 
     def fit(self, row: dict[str, Any]) -> bool:
         """Report whether all patterns match; a device bucket has no job to match."""
@@ -37,6 +43,16 @@ class Filters:
             row[name] is not None and pattern.match(row[name])
             for name, pattern in self.patterns.items()
         )
+
+
+def whole_number(options: Options, name: str) -> int | None:
+    """Return an option that is a whole number over 0; None if it is not given. Raises Usage."""
+    text = options.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) > 0):
+        raise Usage(f"cannot use --{name} {text}: it must be a whole number over 0")
+    return int(text)
 
 
 def pages(
@@ -117,6 +133,17 @@ def buckets(
     """Yield the rows of all stored buckets that match; the daemon decides which are older."""
     extra = [] if older_than_days is None else [f"older_than_days={older_than_days}"]
     return rows(pages(session, "/v1/buckets", "buckets", extra=extra), "buckets", left_out)
+
+
+def joined(found: Pages, member: str) -> dict[str, Any]:
+    """Return all pages as one response, in the form of the last."""
+    whole: dict[str, Any] = {}
+    for members in found:
+        for name in (member, "unreadable"):
+            if name in members or name in whole:
+                members[name] = whole.get(name, []) + members.get(name, [])
+        whole = members
+    return whole
 
 
 def _page(session: Session, filters: Filters, path: str, cursor: str, limit: int) -> dict[str, Any]:

@@ -70,8 +70,13 @@ def read_object(name: str) -> dict[str, Any]:
     return value
 
 
-def data_and_words(options: Options) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the data of ``--data`` or ``-`` (None for neither), and the other words."""
+def data_and_words(
+    options: Options, kind: type[dict[str, Any]] | type[list[Any]] = dict
+) -> tuple[Any, list[str]]:
+    """Return the data of ``--data`` or ``-`` (None for neither), and the other words.
+
+    Raises Usage for data that is not of this ``kind``.
+    """
     words = [word for word in options.arguments if word != "-"]
     dashes, text = len(options.arguments) - len(words), options.get("data")
     if dashes + (text is not None) > 1:
@@ -82,8 +87,11 @@ def data_and_words(options: Options) -> tuple[dict[str, Any] | None, list[str]]:
         return None, words
     else:
         value = parse_json(text, "the data", lambda: _quoting_hint(text, f"--data '{EXAMPLE}'"))
-    if not isinstance(value, dict):
-        raise Usage("cannot use the data: it must be a JSON object, such as '{\"loggedIn\": true}'")
+    if not isinstance(value, kind):
+        what = "object, such as '{\"loggedIn\": true}'"
+        if kind is list:
+            what = 'array of operations, such as \'[{"op": "remove", "path": "/a"}]\''
+        raise Usage(f"cannot use the data: it must be a JSON {what}")
     return value, words
 
 
@@ -99,10 +107,27 @@ def _assignment(number: int, word: str) -> tuple[str, Any]:
         what = f"word {number} ({len(word)} characters) has no ="
         raise Usage(f"cannot set keys: {what}; it must be KEY=TEXT or KEY:=JSON")
     if not key.endswith(":"):
+        if value.startswith("@"):
+            value = value[1:] if value.startswith("@@") else _text_for(key, value[1:])
         _check_unicode(value, f"the value of {key!r}")
         return key, value
     key = key[:-1]
+    if value.startswith("@"):
+        return key, parse_json(read_text(value[1:]), f"the file for {key!r}")
     return key, parse_json(value, f"the value of {key!r}", lambda: _assignment_hint(key, value))
+
+
+def _text_for(key: str, name: str) -> str:
+    """Return the text in a file, without the last line break, which echo and get -r write."""
+    try:
+        return read_text(name).removesuffix("\n")
+    except Usage as problem:
+        from shlex import quote
+
+        raise Usage(
+            f"{problem}; {quote(f'{key}=@FILE')} reads a file, and a string that begins with an @ "
+            f"is {quote(f'{key}=@@TEXT')}"
+        ) from None
 
 
 def _assignment_hint(key: str, value: str) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
     from .._api import Reply
+    from .tables import Cell
 
     Columns = dict[str, Callable[[dict[str, Any]], str]]
 
@@ -29,6 +30,14 @@ READER_GONE = 141
 MAX_WARNINGS = 20
 # Whether the last request has changed something.
 changed = False
+# The form that -o asks for; empty: that of a terminal there, JSON elsewhere.
+form = ""
+# Whether -q asks for nothing on standard output, and for no remarks.
+quiet = False
+FORMS = ("table", "json", "ndjson", "tsv")
+# A bucket that was not written for so long is shown as stale.
+STALE_DAYS = 30
+YELLOW = "33"
 
 
 class Unwritten(Exception):
@@ -39,20 +48,51 @@ def on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
+def into_pipe() -> bool:
+    """Report whether standard output is a pipe."""
+    import stat
+
+    return sys.stdout is not None and stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+
+
+def columns() -> int:
+    """Return how wide the terminal is; 0 if it is not known, or there is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns if on_terminal() else 0
+    except OSError:
+        return 0
+
+
+def for_people() -> bool:
+    """Report whether the output is in words and tables, as on a terminal."""
+    return form == "table" or (not form and on_terminal())
+
+
 def show(value: Any) -> int:
-    """Write one JSON value: indented on a terminal, on one line elsewhere."""
-    if on_terminal():
+    """Write one JSON value: indented on a terminal, on one line elsewhere, or in the form of -o."""
+    if form in ("table", "tsv"):
+        from .tables import value_lines
+
+        for line in value_lines(value, form):
+            write(line)
+    elif on_terminal() and form != "ndjson":
         import json
 
-        write(_harmless(masks_shown(json.dumps(value, ensure_ascii=False, indent=2))))
+        from .colours import in_json
+
+        text = json.dumps(value, ensure_ascii=False, indent=2)
+        write(in_json(harmless(masks_shown(text))))
     else:
-        write(_json.dumps(value))
+        write_json(value)
     return 0
 
 
 def show_line(value: Any) -> None:
     """Write one of several JSON values, on one line everywhere."""
-    write(_harmless(masks_shown(_json.dumps(value))))
+    if form == "tsv":
+        show(value)
+    else:
+        write(harmless(masks_shown(_json.dumps(value))))
 
 
 def write_json(value: Any) -> None:
@@ -82,6 +122,8 @@ def write(text: str) -> None:
 
 def put(data: bytes, flush: bool = False) -> None:
     """Write bytes as they are. Raises Unwritten, or BrokenPipeError where the reader has gone."""
+    if quiet:
+        return
     if sys.stdout is None:
         raise Unwritten("it is closed")
     try:
@@ -131,6 +173,15 @@ def warn(message: str, before: str = "bucketctl: ") -> None:
         abandon(sys.stderr)
 
 
+def remark(message: str) -> None:
+    """Write a line for a person to standard error, if that is a terminal and -q is not given.
+
+    Nothing else is told of it, so that no mail of cron and no log has more lines than before.
+    """
+    if not quiet and sys.stderr is not None and sys.stderr.isatty():
+        warn(message)
+
+
 def warn_of_recovery(recovered: dict[str, Any]) -> None:
     """Warn that the bucket may lack changes that were once stored, and why."""
     what = f"revision {recovered.get('revision')} has replaced a damaged file"
@@ -159,10 +210,16 @@ def abandon(stream: TextIO | None) -> None:
 
 
 def show_rows(rows: Iterable[dict[str, Any]], columns: Columns, empty: str) -> int:
-    """Write a table on a terminal (``columns``: header → row → text), else a JSON array."""
-    if on_terminal():
-        lines = [[plain(text(row)) for text in columns.values()] for row in rows]
-        write(_table(list(columns), lines) if lines else empty)
+    """Write a table (``columns``: header → row → text), a JSON array, or the form of -o."""
+    if for_people() or form == "tsv":
+        from .tables import row_lines
+
+        for line in row_lines(rows, columns, form) or ([] if form == "tsv" else [empty]):
+            write(line)
+        return 0
+    if form == "ndjson":
+        for row in rows:
+            write_json(row)
         return 0
     separator = "["
     for row in rows:
@@ -172,29 +229,12 @@ def show_rows(rows: Iterable[dict[str, Any]], columns: Columns, empty: str) -> i
     return 0
 
 
-def _table(headers: list[str], lines: list[list[str]]) -> str:
-    rows = [headers, *lines]
-    widths = [max(map(_width, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join(c + " " * (w - _width(c)) for c, w in zip(row, widths)).rstrip() for row in rows
-    )
-
-
-def _width(text: str) -> int:
-    """Return the width of a text in columns of a terminal."""
-    if text.isascii():
-        return len(text)
-    from unicodedata import combining, east_asian_width
-
-    return sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in text)
-
-
 def plain(text: str) -> str:
     """Return a text in which characters that could disturb a terminal are escaped."""
     return "".join(c if _is_harmless(c) else f"\\u{ord(c):04x}" for c in text)
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """Return JSON in which the control characters that JSON allows are escaped."""
     return "\n".join(map(plain, text.split("\n")))
 
@@ -204,16 +244,50 @@ def _is_harmless(char: str) -> bool:
     return char.isprintable() or char in "\u200d\u00a0\u3000" or ord(char) > 0xFFFF
 
 
-def size(count: int) -> str:
+def name(value: str | None, absent: str = "-") -> Cell:
+    """Return a name that may be absent."""
+    from .tables import Cell
+
+    return Cell.of(value or absent, value or None)
+
+
+def job(value: str | None) -> Cell:
+    """Return the name of a job; without one it is the bucket of the device."""
+    from .tables import Cell
+
+    return Cell.of("(device)" if value is None else value, value)
+
+
+def number(count: int) -> Cell:
+    from .tables import Cell
+
+    return Cell.of(str(count), count, right=True)
+
+
+def size(count: int) -> Cell:
+    """Return a number of bytes as people read it: 14 B, 1.4 KiB, 230 MiB."""
+    from .tables import Cell
+
     if count < 1024:
-        return f"{count} B"
-    return f"{count / 1024:.1f} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.1f} MiB"
+        return Cell.of(f"{count} B", count, right=True)
+    value = float(count)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        value /= 1024
+        if value < 1023.5 or unit == "TiB":
+            break
+    digits = 1 if value < 99.95 else 0
+    return Cell.of(f"{value:.{digits}f} {unit}", count, right=True)
 
 
-def age(timestamp: str | None) -> str:
-    """Return the time from now to a time stamp, past or future, in the largest unit."""
+def age(timestamp: str | None, stale_days: float | None = None) -> Cell:
+    """Return the time from now to a time stamp, past or future, in the largest unit.
+
+    After ``stale_days`` it has a colour.
+    """
+    from .tables import Cell
+
     if not timestamp:
-        return "-"
+        return Cell.of("-", None)
     from datetime import datetime, timezone
 
     try:
@@ -221,12 +295,19 @@ def age(timestamp: str | None) -> str:
         seconds = (datetime.now(timezone.utc) - then).total_seconds()
     except (ValueError, TypeError):
         # An invalid time written by hand must not make the whole table fail.
-        return timestamp
+        return Cell.of(timestamp, timestamp)
+    is_stale = stale_days is not None and seconds > stale_days * 86400
+    return Cell.of(_when(seconds), timestamp, YELLOW if is_stale else "")
+
+
+def _when(seconds: float) -> str:
+    count, unit = duration(abs(seconds))
+    return f"in {count:.0f} {unit}" if seconds < 0 else f"{count:.0f} {unit} ago"
+
+
+def duration(seconds: float) -> tuple[float, str]:
+    """Return a time in the largest unit of which there is one."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if abs(seconds) >= length:
-            return _when(seconds / length, unit)
-    return _when(seconds, "s")
-
-
-def _when(count: float, unit: str) -> str:
-    return f"in {-count:.0f} {unit}" if count < 0 else f"{count:.0f} {unit} ago"
+        if seconds >= length:
+            return seconds / length, unit
+    return seconds, "s"

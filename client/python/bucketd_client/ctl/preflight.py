@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 from .. import _api, _context
 from .._errors import BucketError
-from . import _bucket_of, _lines_of, json_diff
+from . import json_diff
 from .archive import Envelope
 from .filters import described
 from .prompts import counted
+from .refusals import bucket_of, lines_of
 from .session import Session
 
 # How many stored buckets are named; ``bucketctl schema check`` shows all.
@@ -96,7 +97,7 @@ def check_bucket(
         why = cause or problem.message
         return Preflight([], f"not checked by the schema of {automation!r}: {why}")
     refused, tolerated = (
-        [f"by the schema of {automation!r}, {line}" for each in found for line in _lines_of(each)]
+        [f"by the schema of {automation!r}, {line}" for each in found for line in lines_of(each)]
         for found in (said["violations"], said.get("warnings", []))
     )
     return Preflight(refused, tolerated=tolerated)
@@ -140,7 +141,7 @@ def check_schema(session: Session, target: str, schema: Any, tolerates: bool) ->
         unchecked = f"not checked: {what} that cannot be read ({'; '.join(names)})"
     if not count:
         return Preflight([], unchecked)
-    names = [_bucket_of(detail) for detail in said["details"][:NAMED]] + ["…"] * (count > NAMED)
+    names = [bucket_of(detail) for detail in said["details"][:NAMED]] + ["…"] * (count > NAMED)
     found = f"{counted(count, 'stored bucket')} would violate it ({'; '.join(names)})"
     if tolerates:
         return Preflight([], unchecked, [found])

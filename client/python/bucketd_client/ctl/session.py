@@ -16,6 +16,7 @@ class Shown(Exception):
 
 
 MASK_SECRETS = "mask=secrets"
+NO_TRASH = "trash=false"
 _INSTEAD = "upgrade it, or show them with --reveal"
 # The headers of a read before a write, for which a stale value is not sufficient.
 NEWEST = {"Cache-Control": "no-cache"}
@@ -83,6 +84,8 @@ class Session:
         except InvalidRequest as problem:
             if MASK_SECRETS in target and "'mask'" in problem.message:
                 problem.message += f"; the daemon is too old to mask secrets: {_INSTEAD}"
+            if NO_TRASH in target and "'trash'" in problem.message:
+                problem.message += "; the daemon is too old to have a trash: leave out --no-trash"
             raise
         output.changed = _changes(method, target)
         if recovered := reply.members.get("recovered_from"):

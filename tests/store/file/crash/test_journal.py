@@ -22,6 +22,7 @@ from bucketd.model import changes
 from bucketd.model.bucket import BucketKey, Snapshot, timestamp
 from bucketd.model.document import Document
 from bucketd.model.preconditions import Preconditions
+from bucketd.model.revisions import DEFAULT_LIMITS
 from bucketd.settings.sections import StoreSettings
 from bucketd.store.file import (
     flusher,
@@ -32,9 +33,11 @@ from bucketd.store.file import (
     recovery,
 )
 from bucketd.store.file.bucket_files import BucketFiles
+from bucketd.store.file.history_files import HistoryFiles
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.records import Record
 from bucketd.store.file.store import FileStore, FileStoreOptions
+from bucketd.store.file.trash import Trash
 
 LARGE, SMALL = 64 * 1024, 16 * 1024
 
@@ -272,7 +275,13 @@ def test_a_full_journal_is_replayed_in_time(root: int, tmp_path: Path) -> None:
     log.close()
     began, spent = time.monotonic(), time.process_time()
     log = Journal(root, size)
-    replayed = recovery.replay_under(WriteLock(root), BucketFiles(root, home, 1 << 20), log)
+    replayed = recovery.replay_under(
+        WriteLock(root),
+        BucketFiles(root, home, 1 << 20),
+        log,
+        HistoryFiles(root, DEFAULT_LIMITS),
+        Trash(root),
+    )
     seconds, spent = time.monotonic() - began, time.process_time() - spent
     print(f"full journal: {count} records, {replayed} files completed, {seconds:.2f} s")
     assert replayed == 1000

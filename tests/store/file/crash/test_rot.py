@@ -22,10 +22,13 @@ from bucketd.errors import BucketCorrupt
 from bucketd.fs import files
 from bucketd.model.bucket import ABSENT, BucketKey, Snapshot, timestamp
 from bucketd.model.document import Document
+from bucketd.model.revisions import DEFAULT_LIMITS
 from bucketd.store.file import journal, quarantine, records, recovery
 from bucketd.store.file.bucket_files import BeingEdited, BucketFiles
+from bucketd.store.file.history_files import HistoryFiles
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.records import Record
+from bucketd.store.file.trash import Trash
 
 KEY, BESIDE = BucketKey("phone", "login"), BucketKey("phone", "beside")
 SEGMENT = 16 * 1024
@@ -265,7 +268,8 @@ def test_a_rotted_file_is_completed_from_the_journal(home: str) -> None:
     damaged = path.read_bytes().replace(b"t-1", b"t-9")
     path.write_bytes(damaged)
     log = Journal(root, SEGMENT)
-    assert recovery.replay(bucket_files, log.replay) == 1
+    history = HistoryFiles(root, DEFAULT_LIMITS)
+    assert recovery.replay(bucket_files, log.replay, history, Trash(root)) == 1
     assert BucketFiles(root, home, 1 << 20).load(KEY).snapshot == journaled[-1].after
     kept = list(Path(home, quarantine.QUARANTINE).iterdir())
     assert [p.read_bytes() for p in kept] == [damaged]
@@ -280,7 +284,8 @@ def test_a_file_without_its_bytes_is_completed_and_not_kept(home: str, left: byt
     bucket_files.put(KEY, journaled[0].after)
     Path(bucket_files.name(KEY)).write_bytes(left)
     log = Journal(root, SEGMENT)
-    assert recovery.replay(bucket_files, log.replay) == 1
+    history = HistoryFiles(root, DEFAULT_LIMITS)
+    assert recovery.replay(bucket_files, log.replay, history, Trash(root)) == 1
     assert BucketFiles(root, home, 1 << 20).load(KEY).snapshot == journaled[-1].after
     assert not Path(home, quarantine.QUARANTINE).exists()
     log.close()

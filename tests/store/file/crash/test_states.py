@@ -13,10 +13,11 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import orjson
@@ -27,20 +28,29 @@ from bucketd.errors import BucketdError
 from bucketd.fs import files, logfile
 from bucketd.fs.locks import WriteLock
 from bucketd.model import changes
-from bucketd.model.bucket import ABSENT, BucketKey, Snapshot
+from bucketd.model.bucket import BucketKey, Snapshot
 from bucketd.model.changes import Change
 from bucketd.model.preconditions import Preconditions
-from bucketd.store.file import journal, pipeline, records, recovery
+from bucketd.model.revisions import DEFAULT_LIMITS
+from bucketd.model.trashed import TrashedBucket
+from bucketd.store.file import envelope, journal, pipeline, records, recovery
 from bucketd.store.file import quarantine as quarantine_module
 from bucketd.store.file.batch import Batch
 from bucketd.store.file.bucket_files import BucketFiles
+from bucketd.store.file.history_files import HistoryFiles
 from bucketd.store.file.journal import Journal
 from bucketd.store.file.journal_writer import JournalWriter
 from bucketd.store.file.store import FileStore, FileStoreOptions
+from bucketd.store.file.trash import Trash
 
 SEGMENT = 12 * 1024
 OPTIONS = FileStoreOptions(1 << 20, 5.0, SEGMENT, None)
-UNREADABLE = Snapshot(revision=-1)
+# What is in the trash of a bucket: id, revision, ETag and text of each.
+Trashed = frozenset[tuple[str, int, str | None, bytes]]
+# A bucket's revision, ETag and text, and its trash.
+State = tuple[int, str | None, bytes, Trashed]
+GONE: State = (0, None, b"{}", frozenset())
+UNREADABLE: State = (-1, None, b"", frozenset())
 HOT, OTHER, DEVICE = BucketKey("phone", "hot"), BucketKey("phone", "b/c"), BucketKey("phone")
 Workload = Callable[["Session"], Awaitable[None]]
 
@@ -51,6 +61,8 @@ class Session:
     def __init__(self, recorder: Recorder, root: str, rounds: int) -> None:
         self.recorder, self.root, self.rounds = recorder, root, rounds
         self.store: FileStore | None = None
+        self.last: dict[BucketKey, Snapshot] = {}
+        self.trash: dict[BucketKey, Trashed] = defaultdict(frozenset)
 
     def open(self) -> None:
         self.store = FileStore(files.open_root(self.root), self.root, OPTIONS)
@@ -63,8 +75,35 @@ class Session:
         assert self.store is not None
         asked = len(self.recorder.ops)
         after = await self.store.commit(key, change, Preconditions())
-        self.recorder.note(Op("ack", note=(key, asked, after)))
+        if after.trash is not None:
+            self.trash[key] |= {(after.trash, *shown(self.last[key]))}
+        if after.restored is not None:
+            self._take_out(key, after.restored)
+        self.last[key] = after
+        self._acknowledge(key, asked)
         return after
+
+    def _take_out(self, key: BucketKey, trash_id: str) -> None:
+        self.trash[key] = frozenset(one for one in self.trash[key] if one[0] != trash_id)
+
+    def _acknowledge(self, key: BucketKey, asked: int) -> None:
+        state = (*shown(self.last[key]), self.trash[key])
+        self.recorder.note(Op("ack", note=(key, asked, state)))
+
+    async def delete(self, key: BucketKey) -> str:
+        return (await self.commit(key, changes.clear(30.0))).trash or ""
+
+    async def restore(self, trash_id: str) -> None:
+        assert self.store is not None
+        trashed = await self.store.trash.read(trash_id)
+        await self.commit(trashed.key, changes.restore(trashed))
+
+    async def empty(self, key: BucketKey, trash_id: str) -> None:
+        assert self.store is not None
+        asked = len(self.recorder.ops)
+        await self.store.trash.remove(trash_id)
+        self._take_out(key, trash_id)
+        self._acknowledge(key, asked)
 
     async def set(self, key: BucketKey, **data: object) -> Snapshot:
         return await self.commit(key, changes.merge(data))
@@ -133,7 +172,30 @@ async def quarantine(session: Session) -> None:
     await session.close()
 
 
-WORKLOADS: tuple[Workload, ...] = (sets_and_recycling, differences, stop_and_start, quarantine)
+async def deletions(session: Session) -> None:
+    """Buckets go into the trash and come back, alone and in one batch; some go for good."""
+    session.open()
+    for number in range(session.rounds // 3):
+        await session.set(HOT, n=number, pad="x" * 500)
+        trash_id = await session.delete(HOT)
+        if number % 4 != 1:
+            await asyncio.sleep(0.03)  # idle: the files are written
+        if number % 3 == 0:
+            await session.restore(trash_id)
+        if number % 3 == 1:
+            await asyncio.gather(session.set(OTHER, n=number), session.delete(OTHER))
+        if number % 3 == 2:
+            await session.empty(HOT, trash_id)
+        if number % 7 == 6:
+            await session.close()
+            session.open()
+    await session.close()
+
+
+WORKLOADS: tuple[Workload, ...] = (
+    *(sets_and_recycling, differences, stop_and_start, quarantine),
+    deletions,
+)
 
 
 @contextmanager
@@ -157,9 +219,13 @@ def record(workload: Workload, rounds: int = 60) -> list[Op]:
         return recorder.ops
 
 
-def promises(ops: list[Op], end: int) -> dict[BucketKey, list[Snapshot]]:
+def shown(now: Snapshot) -> tuple[int, str | None, bytes]:
+    return now.revision, now.etag, now.bucket.text
+
+
+def promises(ops: list[Op], end: int) -> dict[BucketKey, list[State]]:
     """The states each bucket may be found in: the last acknowledged, or one asked for since."""
-    allowed: dict[BucketKey, list[Snapshot]] = defaultdict(lambda: [ABSENT])
+    allowed: dict[BucketKey, list[State]] = defaultdict(lambda: [GONE])
     for index, op in enumerate(ops):
         if op.kind == "damage" and index < end:
             allowed[op.note] = [UNREADABLE]
@@ -173,7 +239,7 @@ def promises(ops: list[Op], end: int) -> dict[BucketKey, list[Snapshot]]:
     return allowed
 
 
-def recover(state: Disk) -> dict[BucketKey, Snapshot | str]:
+def recover(state: Disk) -> dict[BucketKey, State | str]:
     """What a start on these files comes to; a text where a bucket cannot be read."""
     with tempfile.TemporaryDirectory(prefix="bd-") as path:
         state.write_out(path)
@@ -181,21 +247,28 @@ def recover(state: Disk) -> dict[BucketKey, Snapshot | str]:
         try:
             log = Journal(root, SEGMENT)
             bucket_files = BucketFiles(root, path, 1 << 20)
-            lock = WriteLock(root)
-            with mock.patch.object(files, "syncfs", return_value=0):
-                recovery.replay_under(lock, bucket_files, log)
+            lock, trash = WriteLock(root), Trash(root)
+            history = HistoryFiles(root, DEFAULT_LIMITS)
+            # The state is on a real disk, where a sync would take long and show nothing.
+            with (
+                mock.patch.object(files, "syncfs", return_value=0),
+                mock.patch.object(os, "fsync"),
+            ):
+                recovery.replay_under(lock, bucket_files, log, history, trash)
             lock.close()
             log.close()
-            return {key: _load(bucket_files, key) for key in (HOT, OTHER, DEVICE)}
-        except records.JournalError as error:
+            trashed = [trash.read(one) for one in trash.entries()[0]]
+            return {key: _load(bucket_files, key, trashed) for key in (HOT, OTHER, DEVICE)}
+        except (records.JournalError, envelope.Unreadable) as error:
             return dict.fromkeys((HOT, OTHER, DEVICE), str(error))
         finally:
             os.close(root)
 
 
-def _load(bucket_files: BucketFiles, key: BucketKey) -> Snapshot | str:
+def _load(bucket_files: BucketFiles, key: BucketKey, trashed: list[TrashedBucket]) -> State | str:
+    own = frozenset((one.id, *shown(one.last)) for one in trashed if one.key == key)
     try:
-        return bucket_files.load(key).snapshot
+        return (*shown(bucket_files.load(key).snapshot), own)
     except BucketdError as error:
         return error.message
 
@@ -216,23 +289,20 @@ def violations(ops: list[Op], every: int = 1, enough: float = math.inf) -> tuple
     return len(seen), wrong
 
 
-def _mark(allowed: dict[BucketKey, list[Snapshot]]) -> str:
-    return repr(sorted((str(k), [s.etag for s in v]) for k, v in allowed.items()))
+def _mark(allowed: dict[BucketKey, list[State]]) -> str:
+    named = {k: [(s[1], sorted(one[0] for one in s[3])) for s in v] for k, v in allowed.items()}
+    return repr(sorted((str(k), v) for k, v in named.items()))
 
 
-def _judge(
-    allowed: dict[BucketKey, list[Snapshot]], found: dict[BucketKey, Snapshot | str]
-) -> list[str]:
+def _judge(allowed: dict[BucketKey, list[State]], found: dict[BucketKey, State | str]) -> list[str]:
     wrong = []
     for key, now in found.items():
         if key not in allowed:
             continue
-        states = [(s.revision, s.etag, s.bucket.text) for s in allowed[key] if s is not UNREADABLE]
-        shown = (now.revision, now.etag, now.bucket.text) if isinstance(now, Snapshot) else now
         if isinstance(now, str) and UNREADABLE in allowed[key]:
             continue  # damaged by the workload itself, and not yet replaced
-        if shown not in states:
-            wrong.append(f"{key} is {shown}, may be {states}")
+        if now not in allowed[key]:
+            wrong.append(f"{key} is {now}, may be {allowed[key]}")
     return wrong
 
 
@@ -338,6 +408,50 @@ def _applied_twice(segments: list[journal._Segment]) -> list[records.Record]:
     return [*found, _upon(again, newest.after, again.difference.removed)]
 
 
+def _not_done(*_arguments: object) -> None:
+    """A store that leaves out a step of the way into the trash, or out of it."""
+
+
+_complete_trash = Trash.complete
+
+
+def _restores_overlooked(self: Trash, found: Iterable[records.Record]) -> None:
+    """A start that puts into the trash what was restored since."""
+    _complete_trash(self, (record._replace(restores=None) for record in found))
+
+
+def _files_trusted(self: Trash, found: Iterable[records.Record]) -> None:
+    """A start that takes each file in the trash for whole."""
+    missing = [r for r in found if r.restores or (r.trashed and not self._has_file(r.trashed.id))]
+    _complete_trash(self, missing)
+
+
+_encode = records.encode
+
+
+def _without_trash(record: records.Record) -> bytes:
+    """A journal that does not have what a deletion puts into the trash."""
+    return _encode(record._replace(trashed=None))
+
+
+_trashed = records._trashed
+
+
+def _wrong_revision(*arguments: Any) -> TrashedBucket | None:
+    """A start that forgets how far the revisions of a bucket had come."""
+    found = _trashed(*arguments)
+    return found and found._replace(last=found.last._replace(revision=1))
+
+
+PLANTED_IN_TRASH = {
+    "a deletion that a start does not complete": (Trash, "complete", _not_done),
+    "a restore that a start overlooks": (Trash, "complete", _restores_overlooked),
+    "a torn file in the trash": (Trash, "complete", _files_trusted),
+    "a deletion without the last state": (records, "encode", _without_trash),
+    "a restored bucket left in the trash": (Trash, "remove_restored", _not_done),
+    "emptied, and in the journal": (pipeline.Pipeline, "_make_trash_durable", _not_done),
+    "another revision in the journal": (records, "_trashed", _wrong_revision),
+}
 PLANTED_IN_DIFFERENCES = {
     "a difference after a checkpoint": (JournalWriter, "begin_whole", _never_whole),
     "a difference to the segment before": (Batch, "make_whole", _never_whole),
@@ -366,11 +480,12 @@ def test_the_harness_catches_a_store_that_syncs_no_directory(crash_scale: float)
     assert wrong
 
 
-@pytest.mark.parametrize("fault", [*PLANTED, *PLANTED_IN_DIFFERENCES])
+@pytest.mark.parametrize("fault", [*PLANTED, *PLANTED_IN_DIFFERENCES, *PLANTED_IN_TRASH])
 @pytest.mark.timeout(1800)
 def test_the_harness_catches_a_planted_fault(fault: str, crash_scale: float) -> None:
-    where, name, faulty = (PLANTED | PLANTED_IN_DIFFERENCES)[fault]
+    where, name, faulty = (PLANTED | PLANTED_IN_DIFFERENCES | PLANTED_IN_TRASH)[fault]
     workload = sets_and_recycling if fault in PLANTED else differences
+    workload = deletions if fault in PLANTED_IN_TRASH else workload
     with mock.patch.object(where, name, faulty):
         ops = record(workload)
         _, wrong = violations(ops, every=5, enough=_enough(crash_scale))

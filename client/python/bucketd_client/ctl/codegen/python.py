@@ -56,6 +56,8 @@ class Python:
         self._names = Names(model.name, *(each.name for each in model.definitions.values()))
         self._declared: list[str] = []
         self._imported: set[str] = set()
+        # The keys of the bucket with the types of their values, for ``value``.
+        self._values: list[Row] = []
         self.problems: list[str] = []
 
     def text(self) -> str:
@@ -69,7 +71,7 @@ class Python:
         if model.completed and not _is_mapping(model.bucket):
             types.append(f"{whole}WithDefaults")
         declared = "\n\n\n".join([*own, *self._declared])
-        client = _client(types, keywords, self._parameter())
+        client = _client(types, keywords, self._parameter(), self._values)
         # The imports are those of all the others.
         return "\n\n\n".join([self._imports(keywords is not None), declared, client])
 
@@ -89,7 +91,7 @@ class Python:
                 self._alias(part, "Mapping[str, Any]"),
             ], None
         # Both have the same types, so that nested types are declared once.
-        rows = self._rows(bucket, whole)
+        rows = self._values = self._rows(bucket, whole)
         notes = Notes(f"The keys that ``set`` takes, none of which a {part} must have.")
         own = [
             self._typed_dict(whole, rows, self._model.notes),
@@ -273,23 +275,43 @@ def _docstring(notes: Notes) -> list[str]:
     return [f'    """{lines[0]}', *(f"    {line}".rstrip() for line in lines[1:]), '    """']
 
 
-def _client(types: list[str], keywords: str | None, data: str) -> str:
+def _client(types: list[str], keywords: str | None, data: str, values: list[Row]) -> str:
     """Return buckets and agents of these types; ``keywords`` types the keyword arguments of set."""
     return _CLIENT.format(
-        bucket=_bucket_class("Bucket", "def", types, keywords, data),
-        async_bucket=_bucket_class("AsyncBucket", "async def", types, keywords, data),
+        bucket=_bucket_class("Bucket", "def", types, keywords, data, values),
+        async_bucket=_bucket_class("AsyncBucket", "async def", types, keywords, data, values),
         types=", ".join(types),
     )
 
 
-def _bucket_class(name: str, define: str, types: list[str], keywords: str | None, data: str) -> str:
+def _bucket_class(
+    name: str,
+    define: str,
+    types: list[str],
+    keywords: str | None,
+    data: str,
+    values: list[Row],
+) -> str:
     whole, part = types[:2]
     head = f"    class {name}(bucketd_client.{name}[{', '.join(types)}]):\n"
     if keywords is None:
         return f"{head}        pass\n"
     data += f": {part} | None = None" if keywords else f": {part}"
     more = f"\n            **more: {keywords}," if keywords else ""
-    return head + _SET.format(define=define, whole=whole, part=part, data=data, more=more)
+    setting = _SET.format(define=define, whole=whole, part=part, data=data, more=more)
+    return head + setting + _value_method(define, values)
+
+
+def _value_method(define: str, values: list[Row]) -> str:
+    """Return the overloads of ``value`` for each key, without and with a default of its type."""
+    if not values:
+        return ""
+    known = "".join(
+        _VALUE.format(define=define, key=quoted(row.key), type=row.annotation) for row in values
+    )
+    # The client's own takes any key.
+    known = known.replace("@overload", "@overload  # type: ignore[override]", 1)
+    return f"{known}        {define} value(self, key: str, default: object = ...) -> object: ...\n"
 
 
 # Both have the same two overloads; ``set`` of the client itself takes any keyword argument.
@@ -313,6 +335,12 @@ _SET = """\
             returning: bool,{more}
         ) -> {whole} | None: ...
         {define} set(self, data: object = ..., /, **more: object) -> object: ...
+"""
+_VALUE = """\
+        @overload
+        {define} value(self, key: Literal[{key}], default: None = ...) -> {type} | None: ...
+        @overload
+        {define} value(self, key: Literal[{key}], default: {type}) -> {type}: ...
 """
 _CLIENT = """\
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import json
 import os
 
 from ... import _api, _context, _transport
-from .. import STATUS, curl, inputs, output
+from .. import curl, inputs, output
 from ..parser import Usage
+from ..refusals import STATUS
 from ..session import Session
 from ..table.daily import Options
 

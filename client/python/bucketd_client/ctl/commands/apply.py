@@ -70,7 +70,8 @@ def apply(options: Options) -> int:
     if todo and not options.has("dry-run"):
         prompts.ask(options, f"make {prompts.counted(len(todo), 'change')}")
         _do_all(session, todo)
-        output.warn(f"{prompts.counted(len(todo), 'change')} made")
+        if not output.quiet:
+            output.warn(f"{prompts.counted(len(todo), 'change')} made")
     return 0
 
 
@@ -91,7 +92,7 @@ def _do(session: Session, step: Step) -> None:
 
 def _show(options: Options, plan: list[Step]) -> None:
     """Show places without values, since plans end up in logs."""
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         output.show({"plan": [step.as_data() for step in plan]})
         return
     for step in plan:

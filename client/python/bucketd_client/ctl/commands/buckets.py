@@ -1,13 +1,18 @@
-"""The commands on one bucket: get, set, unset, replace, clear."""
+"""The commands that change one bucket: set, unset, patch, replace, clear."""
 
 from __future__ import annotations
 
+import os
+
 from ... import _api
-from ..._errors import NOT_BUCKETD, error
-from .. import output
+from ..._errors import PreconditionFailed
+from .. import output, prompts
+from ..deletions import how_to_restore, query
+from ..inputs import assignments, data_and_words
 from ..parser import Usage
-from ..session import NEWEST, Session, Shown
+from ..session import NEWEST, Session
 from ..table.daily import Options
+from .get import ask
 
 TYPE_CHECKING = False  # see bucketd_client
 
@@ -18,31 +23,7 @@ if TYPE_CHECKING:
 TRIES = 10
 
 
-def get(options: Options) -> int:
-    keys = options.arguments
-    if options.has("raw") and len(keys) != 1:
-        raise Usage("cannot use --raw: it goes with exactly one KEY")
-    reply, bucket = _ask(options, "GET", keys=keys, defaults=options.has("defaults"))
-    if reply is None:
-        return 0
-    if (age := reply.members.get("stale_seconds")) is not None:
-        output.warn(f"no majority of etcd answers: this value is at most {age:.0f} s old")
-    if options.has("json"):
-        return output.show_answer(reply)
-    if len(keys) != 1:
-        return output.show(bucket)
-    if keys[0] not in bucket:
-        raise error("not_found", f"cannot get {keys[0]!r}: the bucket has no such key")
-    value = bucket[keys[0]]
-    if options.has("raw") and isinstance(value, str):
-        output.write(value)
-        return 0
-    return output.show(value)
-
-
 def set_keys(options: Options) -> int:
-    from ..inputs import assignments, data_and_words
-
     data, words = data_and_words(options)
     if data is None and not words and not options.has("defaults"):
         raise Usage(
@@ -56,19 +37,17 @@ def set_keys(options: Options) -> int:
 
 def _set_defaults(options: Options, given: dict[str, Any]) -> int:
     """Set the defaults of keys that are not stored, unless others write the bucket meanwhile."""
-    from ..._errors import PreconditionFailed
-
     if options.has("curl"):
         raise Usage("cannot use --curl with --defaults, which is more than one request")
     for tries_left in reversed(range(TRIES if options.get("if-match") is None else 1)):
-        reply, stored = _ask(options, "GET", headers=NEWEST, shown=False)
-        _, completed = _ask(options, "GET", headers=NEWEST, defaults=True, shown=False)
+        reply, stored = ask(options, "GET", headers=NEWEST, shown=False)
+        _, completed = ask(options, "GET", headers=NEWEST, defaults=True, shown=False)
         missing = {k: v for k, v in completed.items() if k not in stored and k not in given}
         etag = None if reply is None else reply.etag
         guard = {"If-None-Match": "*"} if etag is None else {"If-Match": etag}
         if not missing and not given:
             output.warn("there is nothing to set: no key with a default is missing")
-            return 0 if options.has("quiet") else output.show(_ask(options, "GET")[1])
+            return 0 if options.has("quiet") else output.show(ask(options, "GET")[1])
         try:
             status = _write(options, "PATCH", data={**missing, **given}, guard=guard)
         except PreconditionFailed:
@@ -85,9 +64,17 @@ def unset(options: Options) -> int:
     return _write(options, "DELETE", keys=options.arguments)
 
 
-def replace(options: Options) -> int:
-    from ..inputs import data_and_words
+def patch(options: Options) -> int:
+    is_list = options.has("json-patch")
+    data, words = data_and_words(options, list if is_list else dict)
+    if data is None or words:
+        raise Usage("cannot patch: give --data JSON, or - to read it from standard input")
+    return _write(
+        options, "PATCH", data=data, kind=_api.JSON_PATCH if is_list else _api.MERGE_PATCH
+    )
 
+
+def replace(options: Options) -> int:
     data, words = data_and_words(options)
     if data is None or words:
         raise Usage("cannot replace: give --data OBJ, or - to read it from standard input")
@@ -99,9 +86,20 @@ def clear(options: Options) -> int:
         from .bulk import clear as clear_all
 
         return clear_all(options)
-    if alone := next((name for name in ("dry-run", "yes") if options.has(name)), None):
-        raise Usage(f"cannot use --{alone}: it goes with --all")
-    return _write(options, "DELETE")
+    if options.has("dry-run"):
+        raise Usage("cannot use --dry-run: it goes with --all")
+    is_doubtful = _is_job_left_out(options) and not options.has("curl")
+    # A script that clears a device bucket goes on doing so.
+    if is_doubtful and prompts.person_is_there():
+        device = options.get("device")
+        prompts.ask(options, f"clear the device bucket of {device}, as no --job is given")
+    return _write(options, "DELETE", query=query(options))
+
+
+def _is_job_left_out(options: Options) -> bool:
+    """Report whether the options name a device bucket only by naming no job."""
+    is_named = options.has("job") or options.has("device-bucket")
+    return options.has("device") and not is_named
 
 
 def _write(
@@ -111,48 +109,29 @@ def _write(
     if (tag := options.get("if-match")) is not None:
         headers = {"If-Match": tag}
     is_quiet = options.has("quiet")
-    if is_quiet and options.has("json"):
-        raise Usage("cannot use --quiet with --json: one prints nothing, the other the response")
     if is_quiet:
         headers |= _api.RETURN_MINIMAL
-    reply, bucket = _ask(options, method, headers=headers, **more)
+    reply, bucket = ask(options, method, headers=headers, **more)
     if reply is None or is_quiet:
         return 0
-    return output.show_answer(reply) if options.has("json") else output.show(bucket)
+    status = output.show_answer(reply) if options.has("json") else output.show(bucket)
+    if output.for_people() and not options.has("json"):
+        output.remark(_told(options, reply))
+    if "trash" in reply.members:
+        output.remark(how_to_restore(reply.members["trash"], Session(options).scope()))
+    return status
 
 
-def _ask(
-    options: Options,
-    method: str,
-    *,
-    data: dict[str, Any] | None = None,
-    keys: list[str] | None = None,
-    headers: dict[str, str] | None = None,
-    defaults: bool = False,
-    shown: bool = True,
-) -> tuple[_api.Reply | None, dict[str, Any]]:
-    """Return the response and its bucket; None if a curl command was printed instead.
-
-    What is ``shown`` on a terminal has masks.
-    """
-    session = Session(options)
-    scope = session.scope()
-    headers = {**scope.headers(method), **(headers or {})}
-    body = None
-    if data is not None:
-        headers["Content-Type"] = _api.JSON
-        body = _api.encode(data)
-    try:
-        mask = session.mask if shown else ()
-        target = scope.target(keys or (), defaults, mask)
-        reply = session.call(method, target, headers=headers, body=body)
-    except Shown:
-        return None, {}
-    # A response that was asked for without the bucket has none.
-    bucket = reply.members.get(scope.label, {} if "Prefer" in headers else None)
-    if not isinstance(bucket, dict):
-        raise error(
-            "internal",
-            f"cannot read the answer: {NOT_BUCKETD}",
-        )
-    return reply, bucket
+def _told(options: Options, reply: _api.Reply) -> str:
+    """Return which bucket was written, and its revision."""
+    device, job = options.get("device"), options.get("job")
+    if device is None:
+        device, job = os.environ.get("BUCKETD_DEVICE"), os.environ.get("BUCKETD_JOB")
+    of_device = "deviceBucket" in reply.members
+    where = "this context" if device is None else device if of_device else f"{device}, {job}"
+    bucket = f"{'device bucket' if of_device else 'bucket'} of {where}"
+    revision = reply.members.get("revision")
+    what = f"{bucket}, revision {revision}" if revision else f"{bucket}: removed"
+    if _is_job_left_out(options):
+        what += "; no --job was given, and all jobs of the device share this bucket"
+    return what

@@ -7,7 +7,7 @@ from typing import Any
 
 from ... import _api, _context
 from ..._errors import BucketError, error
-from .. import filters, json_diff, output, prompts
+from .. import deletions, filters, json_diff, output, prompts
 from ..parser import Usage
 from ..progress import Progress
 from ..prompts import counted
@@ -19,8 +19,8 @@ Row = dict[str, Any]
 
 def clear(options: Options) -> int:
     """Clear every bucket that matches, for ``clear --all``."""
-    if any(map(options.has, ("if-match", "device-bucket", "curl", "quiet"))):
-        raise Usage("cannot clear --all with --if-match, --device-bucket, --curl or --quiet")
+    if any(map(options.has, ("if-match", "device-bucket", "curl"))):
+        raise Usage("cannot clear --all with --if-match, --device-bucket or --curl")
     session = Session(options)
     left_out = filters.LeftOut()
     rows = list(filters.buckets(session, left_out))
@@ -112,7 +112,7 @@ def _move(session: Session, row: Row, new: str) -> bool:
         # An earlier run may have written the target already.
         if problem.code != "precondition_failed" or not _is_stored(session, target, bucket):
             raise
-    session.call("DELETE", source.target(), headers={"If-Match": stored.etag})
+    deletions.remove_moved(session, source, stored.etag)
     return True
 
 
@@ -124,7 +124,8 @@ def _is_stored(session: Session, scope: _context.Scope, bucket: Any) -> bool:
 def _clear(session: Session, rows: list[Row]) -> int:
     with Work("clear", "cleared", len(rows)) as work:
         for row in rows:
-            session.call("DELETE", _scope({**row, "automation": None}).target())
+            scope = _scope({**row, "automation": None})
+            session.call("DELETE", scope.target(more=deletions.query(session.options)))
             work.changed += 1
             work.next()
     return len(rows)
@@ -170,16 +171,16 @@ def show_rows(options: Options, rows: Iterable[Row]) -> None:
         return
     columns: output.Columns = {
         "DEVICE": lambda row: row["device"],
-        "JOB": lambda row: "(device)" if row["job"] is None else row["job"],
+        "JOB": lambda row: output.job(row["job"]),
         "SIZE": lambda row: output.size(row["size"]),
-        "UPDATED": lambda row: output.age(row["updated_at"]),
+        "UPDATED": lambda row: output.age(row["updated_at"], output.STALE_DAYS),
     }
     output.show_rows(rows, columns, "no buckets")
 
 
 def nothing(options: Options, verb: str, **counts: int) -> int:
     """Report that nothing matches; no confirmation is needed then."""
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         return output.show(counts)
     output.write(f"there is nothing to {verb}")
     return 0
@@ -188,7 +189,7 @@ def nothing(options: Options, verb: str, **counts: int) -> int:
 def show_counts(options: Options, what: str, count: int, **more: int) -> int:
     """Show how many buckets were changed."""
     counts = {what: count, **more}
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         return output.show(counts)
     output.write(", ".join(f"{number} {done.replace('_', ' ')}" for done, number in counts.items()))
     return 0

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from .. import output
-from ..parser import Usage
+from ..parser import Usage, may_name_bucket
 from ..table.all import every
 from ..table.daily import Command, Option, Options
 
@@ -118,7 +118,7 @@ def _candidates(before: list[str], begun: str) -> Iterable[str]:
         return _names(before)
     if "--" in rest:
         return ()
-    option = next((o for o in command.options if rest and rest[-1] == f"--{o.name}"), None)
+    option = next((o for o in command.options if rest and rest[-1] in o.words), None)
     if option is not None and option.value:
         return _values(option, command, rest)
     if begun.startswith("-"):
@@ -148,8 +148,8 @@ def _names(before: list[str]) -> Iterator[str]:
 
 def _switches(command: Command, rest: list[str]) -> Iterator[str]:
     for option in command.options:
-        if option.often or f"--{option.name}" not in rest:
-            yield f"--{option.name}"
+        if option.often or not set(option.words).intersection(rest):
+            yield option.words[0]
     yield "--help"
 
 
@@ -161,7 +161,7 @@ def _values(option: Option, command: Command, rest: list[str]) -> Iterable[str]:
     if option.name == "hold":
         return ("job", "device")
     if option.name == "format":
-        return ("ndjson", "tar")
+        return ("ndjson", "tar") if command.name == "export" else output.FORMS
     return completion_words.values(option.name, _given(command, rest))
 
 
@@ -171,16 +171,32 @@ def _arguments(command: Command, rest: list[str]) -> Iterable[str]:
     count = len([w for i, w in enumerate(rest) if not _belongs_to_option(command, rest, i)])
     if command.name == "completion":
         return SCRIPTS if count == 0 else ()
-    return completion_words.arguments(command.name, count, _given(command, rest))
+    given = _given(command, rest)
+    if not count and "device" not in given and may_name_bucket(command):
+        found = list(completion_words.buckets(given))
+        return found if command.name == "run" else [*found, *_words(command, count, given)]
+    return _words(command, count, given)
+
+
+def _words(command: Command, count: int, given: dict[str, str]) -> Iterable[str]:
+    from .. import completion_words
+
+    return completion_words.arguments(command.name, count, given)
 
 
 def _belongs_to_option(command: Command, rest: list[str], index: int) -> bool:
     before = rest[index - 1] if index else ""
-    takes = any(option.value and before == f"--{option.name}" for option in command.options)
+    takes = any(option.value and before in option.words for option in command.options)
     return takes or rest[index].startswith("-")
 
 
 def _given(command: Command, rest: list[str]) -> dict[str, str]:
-    """Return the options with values that are already on the line."""
-    takes = {f"--{option.name}": option.name for option in command.options if option.value}
-    return {takes[word]: value for word, value in zip(rest, rest[1:]) if word in takes}
+    """Return the options with values that are already on the line, and the bucket named first."""
+    takes = {word: o.name for o in command.options if o.value for word in o.words}
+    given = {takes[word]: value for word, value in zip(rest, rest[1:]) if word in takes}
+    words = [w for i, w in enumerate(rest) if not _belongs_to_option(command, rest, i)]
+    if may_name_bucket(command) and "device" not in given and words:
+        device, slash, job = words[0].partition("/")
+        named = {"device": device, **({"job": job} if job else {})}
+        given |= named if device and slash else {}
+    return given

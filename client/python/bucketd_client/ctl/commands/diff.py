@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ... import _context
@@ -10,6 +11,7 @@ from ..inputs import read_object
 from ..parser import Usage
 from ..session import Session
 from ..table.daily import Options
+from ..tables import Cell
 
 
 def diff(options: Options) -> int:
@@ -22,6 +24,8 @@ def diff(options: Options) -> int:
         found = list(masks.shown(found, stored.masked, other_masked))
     if options.has("json"):
         output.show({"equal": not found, "changes": json_diff.as_data(found)})
+    elif output.form not in ("", "table"):
+        output.show_rows(json_diff.as_data(found), COLUMNS, "")
     else:
         for line in json_diff.lines(found):
             output.write(line)
@@ -44,3 +48,16 @@ def _other(session: Session, stored: masks.Read) -> tuple[dict[str, Any], Any]:
         raise Usage("cannot compare: name the other device with --to-device")
     there = masks.read(session, _context.named(device, job, None, False), bool(session.mask))
     return there.bucket, there.masked
+
+
+COLUMNS: output.Columns = {
+    "PATH": lambda row: row["path"],
+    "BEFORE": lambda row: _side(row, "before"),
+    "AFTER": lambda row: _side(row, "after"),
+}
+
+
+def _side(row: dict[str, Any], side: str) -> Cell:
+    """Return a value as JSON, and nothing where that side has none."""
+    text = json.dumps(row[side], ensure_ascii=False) if side in row else None
+    return output.name(text)

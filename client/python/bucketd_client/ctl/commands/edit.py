@@ -17,10 +17,11 @@ from typing import Any
 
 from ... import _api
 from ..._errors import BucketError, PreconditionFailed, error
-from .. import _lines_of, json_diff, masks, output, prompts
+from .. import json_diff, masks, output, prompts
 from ..inputs import parse_json, read_text
 from ..json_diff import ABSENT, pointer
 from ..parser import Usage
+from ..refusals import lines_of, status_of
 from ..session import Session
 from ..table.daily import Options
 
@@ -126,7 +127,7 @@ def _done(
     if options.has("json"):
         return output.show_answer(reply)
     bucket = reply.members[stored._scope.label]
-    if not output.on_terminal():
+    if not output.for_people():
         return output.show(bucket)
     found = masks.shown(json_diff.changes(stored.bucket, edited), stored.masked, bucket)
     for line in json_diff.lines(list(found)):
@@ -153,7 +154,7 @@ def _store(stored: Stored, bucket: dict[str, Any]) -> _api.Reply | None:
     try:
         return stored.change(bucket)
     except BucketError as problem:
-        lines = [problem.message, *(f"  {x}" for d in problem.details or [] for x in _lines_of(d))]
+        lines = [problem.message, *(f"  {x}" for d in problem.details or [] for x in lines_of(d))]
         raise Refused(lines, problem) from None
 
 
@@ -190,10 +191,8 @@ def _wants_another_edit() -> bool:
 
 
 def _give_up(options: Options, path: str, stored: Stored, refused: Refused) -> int:
-    from .. import _status_of
-
     _show_how_to_continue(options, stored, path)
-    return 2 if refused.problem is None else _status_of(refused.problem)
+    return 2 if refused.problem is None else status_of(refused.problem)
 
 
 def _show_how_to_continue(options: Options, stored: Stored, path: str) -> None:

@@ -27,6 +27,8 @@ def export(options: Options) -> int:
     kind = options.get("format") or FORMATS[0]
     if kind not in FORMATS:
         raise Usage(f"cannot export as {kind!r}: --format is ndjson or tar")
+    if options.has("quiet") and not options.get("output"):
+        raise Usage("cannot use --quiet: it goes with --output FILE")
     session = Session(options)
     try:
         if options.has("curl"):

@@ -43,12 +43,12 @@ def _process(row: dict[str, Any]) -> str:
 COLUMNS: output.Columns = {
     "ID": lambda row: row["id"],
     "DEVICE": lambda row: row["device"],
-    "JOB": lambda row: "(device)" if row["job"] is None else row["job"],
-    "NAME": lambda row: row["name"] or "-",
+    "JOB": lambda row: output.job(row["job"]),
+    "NAME": lambda row: output.name(row["name"]),
     "STATE": _state,
     "BY": _process,
     "SINCE": lambda row: output.age(row["since"]),
-    "LABEL": lambda row: row["label"] or "-",
+    "LABEL": lambda row: output.name(row["label"]),
 }
 
 
@@ -66,7 +66,7 @@ def end(options: Options) -> int:
         reply = Session(options).call("DELETE", f"/v1/holds/{_context.escape(hold_id)}")
     except Shown:
         return 0
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         return output.show_answer(reply)
     what = "hold" if reply.members["state"] == "held" else "wait"
     output.write(f"{what} {output.plain(hold_id)} ended")

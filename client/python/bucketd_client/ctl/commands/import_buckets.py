@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import Any
 
 from ... import _api, _context
 from ..._errors import BucketCorrupt, BucketError, PreconditionFailed
-from .. import _status_of, json_diff, output
+from .. import json_diff, output
 from ..archive import Envelope, Source
 from ..parser import Usage
 from ..preflight import rebinding
 from ..progress import Progress
 from ..prompts import counted
+from ..refusals import status_of
 from ..session import NEWEST, Session
 from ..table.daily import Options
 from ..thread_pool import ThreadPool
@@ -38,6 +38,10 @@ class Importer:
     def done(self) -> int:
         return sum(self.counts.values())
 
+    @property
+    def stored(self) -> int:
+        return 0 if self._dry_run else self.counts["created"] + self.counts["changed"]
+
     def take(self, envelope: Envelope) -> None:
         try:
             outcome, found = self._put(envelope)
@@ -54,21 +58,21 @@ class Importer:
     def refuse(self, message: str, problem: BucketError | None = None) -> None:
         with self._lock:
             self.counts["refused"] += 1
-            self.status = self.status or (2 if problem is None else _status_of(problem))
+            self.status = self.status or (2 if problem is None else status_of(problem))
             output.warn(message)
 
     def _put(self, envelope: Envelope) -> Outcome:
         scope = _context.named(envelope.device, envelope.job, envelope.automation, False)
         if not self._dry_run:
             try:
-                self._write(scope, envelope.bucket, {"If-None-Match": "*"})
+                self._write(scope, envelope, {"If-None-Match": "*"})
                 return "created", []
             except (PreconditionFailed, BucketCorrupt):
                 # A bucket exists already.
                 pass
         outcome, found = self._compared(scope, envelope)
         if outcome != "unchanged" and not self._dry_run:
-            self._write(scope, envelope.bucket, {})
+            self._write(scope, envelope, {})
         return outcome, found
 
     def _compared(self, scope: _context.Scope, envelope: Envelope) -> Outcome:
@@ -84,21 +88,41 @@ class Importer:
         found = found or rebinding(self._session, envelope)
         return "changed" if found else "unchanged", found
 
-    def _write(self, scope: _context.Scope, bucket: Any, guard: dict[str, str]) -> None:
+    def _write(self, scope: _context.Scope, envelope: Envelope, guard: dict[str, str]) -> None:
         headers = {**guard, "Content-Type": _api.JSON}
-        body = _api.encode(bucket)
-        self._session.call("PUT", scope.target(), headers=headers, body=body)
+        body, target = _api.encode(envelope.bucket), self._target(scope, envelope)
+        self._session.call("PUT", target, headers=headers, body=body)
+
+    def _target(self, scope: _context.Scope, _envelope: Envelope) -> str:
+        """Return where to put a bucket, with a new revision and new times."""
+        return scope.target()
+
+    def show_counts(self, **more: int) -> None:
+        """Show what was done, or with a dry run would be."""
+        counts = {**{outcome: self.counts[outcome] for outcome in OUTCOMES}, **more}
+        if not self._as_json:
+            would = "would be " if self._dry_run else ""
+            output.write(", ".join(f"{count} {would}{what}" for what, count in counts.items()))
+        else:
+            output.show_line(counts)
 
 
 def import_(options: Options) -> int:
     """Store all buckets; return the exit status of the first refusal, or 0."""
     source = Source(options.arguments[0] if options.arguments else "-")
     session, dry_run = Session(options), options.has("dry-run")
-    as_json = options.has("json") or not output.on_terminal()
+    as_json = options.has("json") or not output.for_people()
     importer = Importer(session, dry_run, as_json)
+    store(importer, source, "import")
+    importer.show_counts()
+    return importer.status
+
+
+def store(importer: Importer, source: Source, what: str) -> None:
+    """Store all buckets of a source; one that is refused is named, and counted."""
     pool = ThreadPool(importer.take)
     try:
-        with Progress("import") as progress:
+        with Progress(what) as progress:
             for envelope in source.envelopes():
                 if isinstance(envelope, Usage):
                     importer.refuse(str(envelope))
@@ -108,11 +132,9 @@ def import_(options: Options) -> int:
             pool.finish()
     except (BucketError, Usage):
         # Other buckets may have been stored before the error.
-        if (made := importer.counts["created"] + importer.counts["changed"]) and not dry_run:
+        if made := importer.stored:
             output.warn(f"{counted(made, 'bucket')} stored, then:")
         raise
-    _summary(importer, dry_run, as_json)
-    return importer.status
 
 
 def _show(envelope: Envelope, outcome: str, found: list[json_diff.Change], as_json: bool) -> None:
@@ -124,12 +146,3 @@ def _show(envelope: Envelope, outcome: str, found: list[json_diff.Change], as_js
     else:
         names = {"device": envelope.device, "job": envelope.job}
         output.show_line({**names, "change": outcome, "places": places})
-
-
-def _summary(importer: Importer, dry_run: bool, as_json: bool) -> None:
-    counts = {outcome: importer.counts[outcome] for outcome in OUTCOMES}
-    if not as_json:
-        would = "would be " if dry_run else ""
-        output.write(", ".join(f"{count} {would}{what}" for what, count in counts.items()))
-    else:
-        output.show_line(counts)

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 
 from ... import __version__
-from ..parser import EXIT_STATUS, usage
+from ..help import EXIT_STATUS, GROUPS, OUTPUT, grouped
+from ..parser import usage
 from ..table.all import every
 from ..table.daily import Command, Option
 
@@ -19,7 +20,8 @@ ENVIRONMENT = (
     ("BUCKETD_FENCE, BUCKETD_HOLD", "the fence of a hold, sent with writes, and what is held"),
     ("BUCKETD_RUN", "set by run for its command: the label of the run"),
     ("VISUAL, EDITOR", "the editor that edit opens"),
-    ("NO_COLOR", "unless empty, no colours on a terminal"),
+    ("NO_COLOR", "unless empty, no colours anywhere"),
+    ("CLICOLOR_FORCE", "unless empty or 0, colours also where standard output is no terminal"),
 )
 
 
@@ -41,51 +43,54 @@ def _text(lines: Iterator[str]) -> str:
 
 def _page(command: Command) -> Iterator[str]:
     yield from _head(_name(command), command.summary)
-    yield from (".SH SYNOPSIS", f".B {_plain(usage(command))}")
+    yield from (".SH SYNOPSIS", f".B {plain(usage(command))}")
     if command.notes:
         yield ".SH DESCRIPTION"
-        yield from map(_line, command.notes.split("\n"))
+        yield from map(line, command.notes.split("\n"))
     yield ".SH OPTIONS"
     for option in command.options:
-        yield from (".TP", f".B {_option(option)}", _line(option.help))
-    yield from (".SH EXAMPLES", ".nf", *map(_line, command.example.split("\n")), ".fi")
+        yield from (".TP", f".B {_option(option)}", line(option.help))
+    yield from (".SH EXAMPLES", ".nf", *map(line, command.example.split("\n")), ".fi")
     yield from _foot()
     yield from (".SH SEE ALSO", f".BR bucketctl ({SECTION})")
 
 
 def _option(option: Option) -> str:
-    return _plain(f"{option.forms} {option.value}".rstrip())
+    return plain(f"{option.forms} {option.value}".rstrip())
 
 
 def _overview() -> Iterator[str]:
     yield from _head("bucketctl", "the buckets of automations, from a shell")
-    yield from (".SH SYNOPSIS", ".B bucketctl", _line("COMMAND [OPTION…]"))
+    yield from (".SH SYNOPSIS", ".B bucketctl", line("COMMAND [OPTION…]"))
     yield from (".SH DESCRIPTION", "One JSON object is kept for each device and job.")
     yield "Each command has a page of its own:"
-    for command in every():
-        yield from (".TP", f".BR {_plain(_name(command))} ({SECTION})", _line(command.summary))
+    for group, commands in grouped().items():
+        yield f".SS {plain(f'{group}: {GROUPS[group][0]}')}"
+        for command in commands:
+            yield from (".TP", f".BR {plain(_name(command))} ({SECTION})", line(command.summary))
+    yield from (".SH OUTPUT", *map(line, OUTPUT.split("\n")))
     yield ".SH ENVIRONMENT"
     for name, meaning in ENVIRONMENT:
-        yield from (".TP", f".B {_plain(name)}", _line(meaning))
+        yield from (".TP", f".B {plain(name)}", line(meaning))
     yield from _foot()
 
 
 def _head(name: str, summary: str) -> Iterator[str]:
-    title = _plain(name).upper()
+    title = plain(name).upper()
     yield f'.TH {title} {SECTION} "" "bucketctl {__version__}" "User Commands"'
-    yield from (".SH NAME", f"{_plain(name)} \\- {_plain(summary)}")
+    yield from (".SH NAME", f"{plain(name)} \\- {plain(summary)}")
 
 
 def _foot() -> Iterator[str]:
-    yield from (".SH EXIT STATUS", *map(_line, EXIT_STATUS.split("\n")))
+    yield from (".SH EXIT STATUS", *map(line, EXIT_STATUS.split("\n")))
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
     """Return a line of text; escape a dot or apostrophe at its beginning, which roff interprets."""
-    return ("\\&" if text[:1] in (".", "'") else "") + _plain(text)
+    return ("\\&" if text[:1] in (".", "'") else "") + plain(text)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("`", "\\(ga")
     return "".join(c if c.isascii() else f"\\[u{ord(c):04X}]" for c in text)
 

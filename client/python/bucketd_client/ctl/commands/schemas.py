@@ -19,7 +19,7 @@ def put(options: Options) -> int:
     reply = _send(options, f"?{query}" if query else "")
     if reply is None:
         return 0
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         output.show_answer(reply)
     else:
         output.write(f"the schema of {output.plain(options.arguments[0])} is set")
@@ -35,7 +35,7 @@ def check(options: Options) -> int:
         return 0
     count = int(reply.members["count"])
     status = _not_checked(reply)
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         output.show_answer(reply)
     elif count:
         output.write(f"{count} stored buckets violate it:")
@@ -62,7 +62,7 @@ def remove(options: Options) -> int:
     reply = _call(options, "DELETE", _path(options))
     if reply is None:
         return 0
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         return output.show_answer(reply)
     output.write(f"the schema of {output.plain(options.arguments[0])} is removed")
     return 0
@@ -80,10 +80,10 @@ def show(options: Options) -> int:
 COLUMNS: output.Columns = {
     "AUTOMATION": lambda row: row["automation"],
     "SOURCE": lambda row: row["source"],
-    "FORM": lambda row: row["form"] or "-",
+    "FORM": lambda row: output.name(row["form"]),
     # A daemon of an older version does not say it, and refuses.
     "EXISTING": lambda row: row.get("existing", "refuse"),
-    "PROBLEM": lambda row: row["problem"] or "-",
+    "PROBLEM": lambda row: output.name(row["problem"]),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ... import _context
 from ..._errors import BucketError, error
-from .. import filters, output
+from .. import deletions, filters, output
 from ..clock import jump_seconds
 from ..parser import Usage
 from ..prompts import ask, counted
@@ -30,7 +30,8 @@ def sweep(options: Options) -> int:
         return left_out.status
     if not rows:
         return bulk.nothing(options, "remove", removed=0) or left_out.status
-    ask(options, f"remove {counted(len(rows), 'bucket')} for good")
+    for_good = " for good" if options.has("no-trash") else ""
+    ask(options, f"remove {counted(len(rows), 'bucket')}{for_good}")
     removed = 0
     with bulk.Work("sweep", "removed", len(rows)) as work:
         for row in rows:
@@ -63,7 +64,7 @@ def usage(options: Options) -> int:
 
 COLUMNS: output.Columns = {
     "DEVICE": lambda row: row["device"],
-    "BUCKETS": lambda row: str(row["buckets"]),
+    "BUCKETS": lambda row: output.number(row["buckets"]),
     "SIZE": lambda row: output.size(row["size"]),
 }
 
@@ -74,7 +75,8 @@ def _remove(session: Session, row: Row, days: int) -> bool:
     if stored.etag is None or not _is_older(session, row, days):
         return False
     try:
-        session.call("DELETE", scope.target(), headers={"If-Match": stored.etag})
+        target = scope.target(more=deletions.query(session.options))
+        session.call("DELETE", target, headers={"If-Match": stored.etag})
     except BucketError as problem:
         if problem.code != "precondition_failed":
             raise

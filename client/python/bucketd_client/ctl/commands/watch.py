@@ -11,7 +11,7 @@ from ..._events import Change, Notice
 from ..._sync_watch import everything
 from ..._watch_session import Received, Watching
 from .. import colours, json_diff, output
-from ..filters import NAMES, Filters
+from ..filters import NAMES, Filters, whole_number
 from ..parser import Usage
 from ..session import Session
 from ..table.daily import Options
@@ -20,16 +20,19 @@ from .holds import holder
 
 def watch(options: Options) -> int:
     _check(options)
+    count = whole_number(options, "count")
     session = Session(options)
     watching = _watching(session)
     if options.has("curl"):
         return _show_curl(session, watching)
     filters = Filters(session) if options.has("all") else None
-    show = _lines(options) if options.has("json") or not output.on_terminal() else Screen(options)
+    show = _lines(options) if options.has("json") or not output.for_people() else Screen(options)
     output.end_with_reader()
     for event in everything(watching):
-        if filters is None or _fits(filters, event):
-            show(event)
+        if (filters is None or _fits(filters, event)) and show(event) and count is not None:
+            count -= 1
+            if not count:
+                break
     return 0
 
 
@@ -61,7 +64,7 @@ def _watching(session: Session) -> Watching:
         query = (*named, *_also(session))
         return Watching(None, session.path, since=since, timeout=session.timeout, query=query)
     # On a terminal the watch starts with the bucket, since a diff shows the values before.
-    shown = output.on_terminal() and not options.has("json") and since is None
+    shown = output.for_people() and not options.has("json") and since is None
     whole = options.has("snapshot") or shown
     scope, query = session.scope(), _also(session)
     return Watching(scope, session.path, keys, whole, since, session.timeout, query)
@@ -84,7 +87,7 @@ def _show_curl(session: Session, watching: Watching) -> int:
 def _lines(options: Options) -> Any:
     whole = options.has("json")
 
-    def show(event: Received) -> None:
+    def show(event: Received) -> bool:
         members = dict(event)
         id = members.pop("id")
         if isinstance(event, Notice):
@@ -93,6 +96,7 @@ def _lines(options: Options) -> Any:
             gap = members.pop("gap")
             kind, data = "bucket", {**members, "gap": True} if gap else members
         output.write_json({"event": kind, "id": id, "data": data} if whole else data)
+        return True
 
     return show
 
@@ -109,16 +113,19 @@ class Screen:
         self._before: dict[str, Any] | None = {} if one else None
         self._begun = not one
 
-    def __call__(self, event: Received) -> None:
+    def __call__(self, event: Received) -> bool:
+        """Show an event; return False for the state that a watch begins with."""
         if isinstance(event, Notice):
             self._head(_in_words(event))
-            return
+            return True
         lines = list(self._lines(event))
-        if self._begun or self._first:
+        is_shown = self._begun or self._first
+        if is_shown:
             self._head(_title(event))
             for line in lines:
                 output.write(line)
         self._begun = True
+        return is_shown
 
     def _lines(self, change: Change) -> list[str]:
         before = self._before

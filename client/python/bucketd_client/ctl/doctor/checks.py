@@ -14,22 +14,25 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ... import __version__, _context
-from ..._errors import BucketError
-from .. import bucket_paths
+from ..._errors import BucketError, NotFound
+from .. import bucket_paths, output
 from ..clock import jump_seconds, parse_time
 from ..filters import described
 from ..prompts import counted
 from ..session import Session
-from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding
+from .findings import OK, PROBLEM, UNKNOWN, WARNING, Finding, failed
 
 LOW_SPACE, LOW_PART = 256 * 1024 * 1024, 0.05
 SKEW = timedelta(seconds=60)
+# A timer that runs each day, and may be late once.
+BACKUP_AGE = timedelta(days=2)
 SYSTEMD = "/run/systemd/system"
 # A part of the daemon's message about a cluster that is unavailable.
 CLUSTER_UNAVAILABLE = "majority of etcd"
 # Parts of its messages about what does no harm by itself: a kept file, and edits found late.
 QUARANTINE, POLLED = "quarantine/", "so they are polled"
 JOURNAL = "the journal was damaged"
+TRASH = "trash/"
 
 
 def environment(session: Session) -> Iterator[Finding]:
@@ -71,9 +74,9 @@ def unit() -> Iterator[Finding]:
         yield Finding(OK, "unit", "bucketd.service is enabled and active")
 
 
-def _systemctl(verb: str) -> str:
+def _systemctl(*words: str) -> str:
     done = subprocess.run(
-        ["systemctl", verb, "bucketd.service"],
+        ["systemctl", *words, "bucketd.service"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         check=False,
@@ -153,12 +156,15 @@ def store_problems(status: dict[str, Any]) -> Iterator[Finding]:
         if what.startswith(QUARANTINE):
             kept += 1
             yield Finding(WARNING, "quarantine", f"{home}/{what}", fix)
+        # The check of the trash names what is in it, and what cannot be read.
+        elif what.startswith(TRASH):
+            continue
         # The check of the store has reported its problem and its journal already.
         elif not (is_down or problem == found["problem"] or JOURNAL in problem):
             yield Finding(WARNING if POLLED in problem else PROBLEM, "store", what, fix)
     if more := (status.get("counts", {}).get("quarantined_files") or 0) - kept:
         what = counted(more, "further damaged file" if kept else "damaged file")
-        fix = f"look at {home}/{QUARANTINE}; remove what was restored, or is not needed"
+        fix = "bucketctl quarantine list; remove what was restored, or is not needed"
         yield Finding(WARNING, "quarantine", f"{what} kept", fix)
 
 
@@ -241,6 +247,21 @@ def unreadable(session: Session, entry: object) -> Finding:
     return Finding(WARNING, "bucket", f"{path} was damaged: recovered, revision {revision}", fix)
 
 
+def trash(session: Session) -> Iterator[Finding]:
+    """Tell what in the trash cannot be read, so that nobody counts on it."""
+    try:
+        entries = session.call("GET", "/v1/trash?limit=1000").members.get("unreadable", [])
+    except NotFound:
+        # An older daemon has no trash.
+        return
+    except BucketError as problem:
+        yield failed("trash", problem)
+        return
+    for entry in entries:
+        fix = "look at it, then move it away; everything else in the trash can be restored"
+        yield Finding(WARNING, "trash", f"{described(entry)} is no deleted bucket", fix)
+
+
 def problems(status: dict[str, Any]) -> Iterator[Finding]:
     """Report the daemon's own problems, such as a background task that has ended."""
     for entry in status.get("problems") or []:
@@ -249,6 +270,26 @@ def problems(status: dict[str, Any]) -> Iterator[Finding]:
         about = found.get("about") or found.get("task") or found.get("code") or "background"
         fix = found.get("fix") or "look into the daemon's log, then restart the daemon"
         yield Finding(PROBLEM, str(about), str(what), str(fix))
+
+
+def backup(status: dict[str, Any]) -> Iterator[Finding]:
+    """Check the time of the last backup; where none was made, only a host's service is told so."""
+    last = status.get("backup")
+    if last is not None:
+        age = datetime.now(timezone.utc) - parse_time(last["at"])
+        what = f"the last one was made {output.age(last['at'])} ({last['buckets']} buckets)"
+        fix = "see why: systemctl status bucketd-backup.timer bucketd-backup.service"
+        yield Finding(WARNING if age > BACKUP_AGE else OK, "backup", what, fix * (age > BACKUP_AGE))
+    elif "backup" in status and _is_service(status):
+        fix = "systemctl enable --now bucketd-backup.timer, or bucketctl backup DIR from cron"
+        yield Finding(WARNING, "backup", "there is none yet", fix)
+
+
+def _is_service(status: dict[str, Any]) -> bool:
+    """Report whether the daemon that answers is the service of this host."""
+    if not os.path.isdir(SYSTEMD) or shutil.which("systemctl") is None:
+        return False
+    return _systemctl("show", "--value", "--property=MainPID") == str(status["pid"])
 
 
 def settings(status: dict[str, Any]) -> Iterator[Finding]:
@@ -296,6 +337,7 @@ OF_STATUS = (
     store_problems,
     problems,
     settings,
+    backup,
     file_system,
     disk,
     permissions,

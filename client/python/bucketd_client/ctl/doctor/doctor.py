@@ -20,12 +20,13 @@ UNREACHABLE = 4
 def doctor(options: Options) -> int:
     """Return 0 without problems, 4 without a daemon, else 1."""
     session = Session(options)
-    as_json = options.has("json") or not output.on_terminal()
+    is_quiet, output.quiet = options.has("quiet"), False
+    as_json = options.has("json") or not (output.for_people() or is_quiet)
     found = []
     for finding in examine(session):
         found.append(finding)
         # Each finding is shown at once, since the next check may wait for the store.
-        if not as_json:
+        if not as_json and not (is_quiet and finding.level == OK):
             _show(finding)
     if as_json:
         output.show({"findings": [finding._asdict() for finding in found]})
@@ -86,6 +87,7 @@ def _of_status(session: Session, status: dict[str, Any]) -> Iterator[Finding]:
         yield failed("buckets", problem)
     yield from checks.clock(page["buckets"], status)
     yield from _of_buckets(session, page)
+    yield from checks.trash(session)
 
 
 def _of_buckets(session: Session, page: dict[str, Any]) -> Iterator[Finding]:

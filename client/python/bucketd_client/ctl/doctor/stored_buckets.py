@@ -9,10 +9,11 @@ from typing import Any
 
 from ... import _api, _context
 from ..._errors import BucketError
-from .. import _lines_of, filters
+from .. import filters
 from ..commands import export
 from ..progress import Progress
 from ..prompts import counted
+from ..refusals import lines_of
 from ..session import Session
 from .checks import unreadable
 from .findings import OK, PROBLEM, WARNING, Finding, guarded
@@ -67,7 +68,7 @@ def _violations(session: Session, automation: str) -> Iterator[Finding]:
 def _violation(row: dict[str, Any], automation: str, tolerates: bool) -> Finding:
     words = ["bucketctl", "edit", "--device", row["device"]]
     words += ["--job", row["job"]] if row["job"] is not None else []
-    lines, verb = _lines_of(row), "refuses"
+    lines, verb = lines_of(row), "refuses"
     if tolerates:
         keywords = [wrong["keyword"] for wrong in row["violations"]]
         lines = [f"{line} ({keyword})" for line, keyword in zip(lines, keywords)]

@@ -137,7 +137,7 @@ def _show_plan(options: Options, move: Transfer) -> int:
         for key, held in keys.items()
     }
     signs |= dict.fromkeys(plan.remove, "-") | dict.fromkeys(plan.newer, "!")
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         for key, sign in signs.items():
             output.show_line({"device": key[0], "job": key[1], "change": _WORDS[sign]})
     else:
@@ -152,7 +152,7 @@ _WORDS = {"+": "created", "~": "replaced", "-": "removed", "!": "newer"}
 
 
 def _summary(options: Options, found: dict[str, Any]) -> None:
-    if options.has("json") or not output.on_terminal():
+    if options.has("json") or not output.for_people():
         output.show_line(found)
         return
     numbers = {what: number for what, number in found.items() if "checksum" not in what}

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from ... import _api, _context
 from ..._errors import BucketError, PreconditionFailed
-from .. import _status_of, filters, json_diff, output
+from .. import filters, json_diff, output
 from ..commands.import_buckets import OF_ONE
 from ..progress import Progress
+from ..refusals import status_of
 from ..session import NEWEST, Session
 from ..thread_pool import ThreadPool
 from .state_file import Key, StateFile
@@ -170,7 +171,7 @@ class Transfer:
             raise problem
         with self._lock:
             self.refused[key] = problem.message
-            self.status = self.status or _status_of(problem)
+            self.status = self.status or status_of(problem)
             output.warn(f"{name_of(key)}: {problem.message}")
 
     def _remove(self, key: Key, held: Row) -> None:

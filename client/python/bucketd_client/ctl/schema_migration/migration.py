@@ -54,7 +54,7 @@ class Migration:
         self.transform = transform.chosen(self.session, self.automation)
         self.wanted = parse_json(read_text(path), f"what {path} holds")
         self.schemas = Schemas(self.session, self.automation)
-        self.as_json = options.has("json") or not output.on_terminal()
+        self.as_json = options.has("json") or not output.for_people()
         id = id_of(self.automation, self.wanted)
         given = options.get("backup") or f"bucketd-migration-{id}.ndjson"
         self.backup_path = os.path.abspath(given)

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Optional
 
 from ... import _api, _context
 from ..._errors import BucketError, ConnectionLost, PreconditionFailed, Timeout
-from .. import _status_of
 from ..commands.import_buckets import OF_ONE
 from ..json_diff import ABSENT, same
 from ..progress import Progress
+from ..refusals import status_of
 from ..session import NEWEST, Session
 from ..thread_pool import ThreadPool
 from .backup import Backup
@@ -171,7 +171,7 @@ class Writer:
             except BucketError as problem:
                 if problem.code not in OF_ONE:
                     raise
-                self._refuse(key, problem.message, _status_of(problem))
+                self._refuse(key, problem.message, status_of(problem))
 
         pool: ThreadPool[Key] = ThreadPool(guarded)
         for key in keys:

@@ -1,1 +1,1 @@
-"""The table of commands: names, options, help; in two modules, of which a start loads one."""
+"""The table of commands: names, options, help; in modules of which a start loads one."""

@@ -1,10 +1,11 @@
-"""All commands of ``bucketctl`` by name, daily and occasional."""
+"""All commands of ``bucketctl`` by name."""
 
 from __future__ import annotations
 
 from .daily import COMMANDS, Command
 from .occasional import COMMANDS as MORE
+from .schemas import COMMANDS as OF_SCHEMAS
 
 
 def every() -> tuple[Command, ...]:
-    return tuple(sorted((*COMMANDS, *MORE), key=lambda command: command.name))
+    return tuple(sorted((*COMMANDS, *MORE, *OF_SCHEMAS), key=lambda command: command.name))

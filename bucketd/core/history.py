@@ -1,0 +1,149 @@
+"""History: what changed in a bucket, its earlier states, and the change that takes one back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..errors import NotFound, NotKept, Overloaded, UndoConflict
+from ..model import inverses
+from ..model.bucket import BucketKey, Snapshot
+from ..model.changes import Change
+from ..model.document import Document
+from ..model.inverses import Inverse
+from ..model.revisions import History, Revision
+
+
+class EarlierState(NamedTuple):
+    """A state of a bucket, and the automations that it has been bound to since."""
+
+    snapshot: Snapshot
+    automations: frozenset[str | None]
+
+
+def earlier_state(key: BucketKey, history: History, number: int) -> EarlierState:
+    """Return the state that a revision left. Raises NotFound, and NotKept."""
+    state = history.now
+    automations = {state.automation}
+    if number > state.revision:
+        raise _not_made(f"read revision {number} of {key}", state.revision)
+    for revision in history.revisions:
+        # The state before a change is bound by the change that led to it.
+        state = state._replace(automation=revision.automation)
+        automations.add(revision.automation)
+        if state.revision <= number or revision.inverse is None:
+            break
+        bucket = inverses.take_back(state.bucket, revision.inverse)
+        before, etag = revision.was
+        state = state._replace(bucket=bucket, revision=before, etag=etag)
+    if state.revision == number:
+        return EarlierState(state, frozenset(automations))
+    if state.revision < number:
+        raise NotFound(f"cannot read revision {number} of {key}: there was none of this number")
+    raise _not_kept(f"read revision {number} of {key}")
+
+
+@dataclass(slots=True)
+class _Search:
+    """Walk from the newest revision to the one to take back, and note what was touched since."""
+
+    target: int
+    # The newest revision that touched each key, and the keys that are not as the target left them.
+    touched: dict[str, int] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+    taken_back: set[int] = field(default_factory=set)
+
+    def find(self, revisions: Iterator[Revision]) -> Revision | None:
+        """Return the revision; None if the history ends before it, or cannot tell what it was."""
+        for revision in revisions:
+            if revision.revision <= self.target or revision.inverse is None:
+                return revision
+            self._note(revision, revision.inverse)
+        return None
+
+    def _note(self, revision: Revision, inverse: Inverse) -> None:
+        for key in inverse.keys:
+            self.touched.setdefault(key, revision.revision)
+        if revision.revision in self.taken_back:
+            return
+        if revision.undoes is not None:
+            self.taken_back.add(revision.undoes)
+            if revision.undoes > self.target:
+                # Both together have left the keys as they were.
+                return
+        self.changed.update(inverse.keys)
+
+
+class Undo(NamedTuple):
+    """The change that takes back ``revision``."""
+
+    change: Change
+    revision: int
+
+
+def undo_of(key: BucketKey, history: History, number: int | None) -> Undo:
+    """Return the change that takes one back, by default the last one.
+
+    Raises NotFound, NotKept, and UndoConflict where later changes have touched its keys.
+    """
+    now = history.now
+    target = now.revision if number is None else number
+    doing = f"take back revision {target} of {key}"
+    if target > now.revision:
+        raise _not_made(doing, now.revision)
+    if not now.revision:
+        raise NotFound(f"cannot take back a change of {key}: none is stored; nothing was changed")
+    search = _Search(target)
+    found = search.find(history.revisions)
+    if found is not None and found.revision < target:
+        raise NotFound(f"cannot {doing}: there was none of this number; nothing was changed")
+    if found is None or found.inverse is None:
+        raise _not_kept(doing)
+    keys = found.inverse.keys
+    if conflicts := [name for name in keys if name in search.changed]:
+        details = [{"key": name, "revision": search.touched[name]} for name in conflicts]
+        raise UndoConflict(
+            f"cannot {doing}: {_quoted(conflicts)} changed since; nothing was changed, "
+            "take the later changes back first, or set the keys",
+            details=details,
+        )
+    return Undo(_change(now, found.inverse, target), target)
+
+
+def _change(made_for: Snapshot, inverse: Inverse, number: int) -> Change:
+    def apply(stored: Document | None) -> Document | None:
+        if stored is None:
+            return None
+        after = inverses.take_back(stored, inverse)
+        return stored if after.text == stored.text else after
+
+    def upon(now: Snapshot) -> None:
+        if now.etag == made_for.etag:
+            return
+        is_same = now.created_at == made_for.created_at and now.revision > made_for.revision
+        if not (is_same and inverses.have_same(inverse.keys, now.bucket, made_for.bucket)):
+            raise Overloaded(
+                f"cannot take back revision {number}: other requests change the bucket faster than "
+                "its history can be read; nothing was changed, try again",
+                moved=True,
+            )
+
+    return Change(apply, undoes=number, upon=upon)
+
+
+def _quoted(keys: list[str]) -> str:
+    shown = ", ".join(repr(key if len(key) <= 40 else key[:39] + "…") for key in keys[:3])
+    return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"
+
+
+def _not_made(doing: str, newest: int) -> NotFound:
+    cause = f"the newest is {newest}" if newest else "none is stored"
+    return NotFound(f"cannot {doing}: {cause}")
+
+
+def _not_kept(doing: str) -> NotKept:
+    return NotKept(
+        f"cannot {doing}: its history does not reach back so far any more; "
+        "[history] revisions and bytes say how far it does"
+    )

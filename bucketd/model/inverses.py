@@ -1,0 +1,98 @@
+"""Inverses of changes: what takes one back, byte for byte, without parsing what it left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .document import Document, Members
+
+
+class Inverse(NamedTuple):
+    """What takes a change back.
+
+    ``changed`` and ``removed``: the earlier JSON of the keys that it changed and removed;
+    ``places``: where the removed ones stood; ``added``: the keys that were not there before.
+    ``order``: where each of the other keys stands after the change, in their order before it; None
+    if the change kept their order.
+    """
+
+    changed: Members
+    removed: Members
+    places: list[int]
+    added: list[str]
+    order: list[int] | None = None
+
+    @property
+    def set_keys(self) -> list[str]:
+        """The keys that the change set."""
+        return [*self.changed, *self.added]
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that the change touched."""
+        return [*self.changed, *self.added, *self.removed]
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        values = sum(map(len, self.changed.values())) + sum(map(len, self.removed.values()))
+        return values + 4 * sum(map(len, self.added)) + 8 * len(self.order or ())
+
+
+def invert(old: Members, new: Members) -> Inverse:
+    """Return the inverse of the change from the members ``old`` to the members ``new``."""
+    changed, added = {}, []
+    for key, member in new.items():
+        was = old.get(key)
+        if was is None:
+            added.append(key)
+        elif was is not member and was != member:
+            changed[key] = was
+    removed: Members = {}
+    places: list[int] = []
+    if len(old) > len(new) - len(added):
+        for place, (key, member) in enumerate(old.items()):
+            if key not in new:
+                removed[key] = member
+                places.append(place)
+    return Inverse(changed, removed, places, added, _order(old, new, bool(added or removed)))
+
+
+def _order(old: Members, new: Members, differ: bool) -> list[int] | None:
+    before = [key for key in old if key in new] if differ else [*old]
+    after = [key for key in new if key in old] if differ else [*new]
+    if before == after:
+        return None
+    place = {key: number for number, key in enumerate(after)}
+    return [place[key] for key in before]
+
+
+def take_back(now: Document, inverse: Inverse) -> Document:
+    """Return the document without the change.
+
+    It is the one before the change, byte for byte, where ``now`` is the one after it; where later
+    changes touched other keys, these keep their values and about their places.
+    """
+    gone, changed = frozenset(inverse.added), inverse.changed
+    kept = [(key, changed.get(key, m)) for key, m in now.members.items() if key not in gone]
+    order = inverse.order
+    if order is not None and len(order) == len(kept):
+        kept = [kept[place] for place in order]
+    for place, item in zip(inverse.places, inverse.removed.items(), strict=True):
+        kept.insert(place, item)
+    return Document(None, dict(kept))
+
+
+def have_same(keys: Iterable[str], one: Document, other: Document) -> bool:
+    """Report whether no change lies between two documents that touched one of these keys.
+
+    A value that was set and set back is another object; where the documents are held as text, any
+    change counts.
+    """
+    if one is other:
+        return True
+    if not (one.is_split and other.is_split):
+        return False
+    mine, others = one.members, other.members
+    return all(mine.get(key) is others.get(key) for key in keys)

@@ -1,0 +1,160 @@
+"""Revisions of a bucket as its history keeps them: who made one, when, and what takes it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import orjson
+
+from . import strict_json
+from .author import Author
+from .bucket import Snapshot
+from .document import Members
+from .inverses import Inverse, invert
+
+
+class HistoryLimits(NamedTuple):
+    """The bounds of a bucket's history, oldest revisions first; 0 keeps none."""
+
+    revisions: int = 64
+    bytes: int = 256 * 1024
+
+    def __bool__(self) -> bool:
+        return self.revisions > 0 and self.bytes > 0
+
+
+NO_HISTORY = HistoryLimits(0, 0)
+DEFAULT_LIMITS = HistoryLimits()
+
+
+class Revision(NamedTuple):
+    """One change: from the state ``was`` (revision and ETag; 0 and None: no bucket) to ``etag``.
+
+    ``inverse`` is None if the state before was not known, or is too large to be kept.
+    ``undoes`` is the revision that this one takes back.
+    """
+
+    revision: int
+    etag: str
+    at: str | None
+    was: tuple[int, str | None]
+    author: Author
+    automation: str | None
+    inverse: Inverse | None
+    undoes: int | None = None
+
+
+class History(NamedTuple):
+    """A bucket and the changes that led to it, the newest first; each begins where the next ends.
+
+    The iterator decodes each one when it is asked for.
+    """
+
+    now: Snapshot
+    revisions: Iterator[Revision]
+
+
+def kept_inverse(old: Members, new: Members, max_bytes: int) -> Inverse | None:
+    """Return the inverse of a change; None if it takes more than the history may."""
+    inverse = invert(old, new)
+    return inverse if inverse.size <= max_bytes else None
+
+
+def encode(revision: Revision) -> bytes:
+    """Return a revision as JSON on one line."""
+    was_revision, was_etag = revision.was
+    text = b'{"revision":%d,"etag":%b,"at":%b,"was":[%d,%b],"automation":%b,"by":%b' % (
+        revision.revision,
+        _string(revision.etag),
+        _string(revision.at),
+        was_revision,
+        _string(was_etag),
+        _string(revision.automation),
+        revision.author.json,
+    )
+    if revision.undoes is not None:
+        text += b',"undoes":%d' % revision.undoes
+    return text + b"," + encode_inverse(revision.inverse) + b"}"
+
+
+def encode_inverse(inverse: Inverse | None) -> bytes:
+    """Return the members of an inverse, without braces."""
+    if inverse is None:
+        return b'"before_known":false'
+    text = b'"changed":{%b},"added":%b' % (
+        b",".join(inverse.changed.values()),
+        orjson.dumps(inverse.added) if inverse.added else b"[]",
+    )
+    if inverse.removed:
+        text += b',"removed":{%b},"places":%b' % (
+            b",".join(inverse.removed.values()),
+            orjson.dumps(inverse.places),
+        )
+    if inverse.order is not None:
+        text += b',"order":' + orjson.dumps(inverse.order)
+    return text
+
+
+def _string(text: str | None) -> bytes:
+    return b"null" if text is None else orjson.dumps(text)
+
+
+def decode(text: bytes) -> Revision:
+    """Return the revision in a line; raise ValueError, KeyError or TypeError for any other text."""
+    value = orjson.loads(text)
+    was_revision, was_etag = value["was"]
+    return Revision(
+        value["revision"],
+        value["etag"],
+        value["at"],
+        (was_revision, was_etag),
+        Author.read(value["by"]),
+        value["automation"],
+        decode_inverse(value),
+        value.get("undoes"),
+    )
+
+
+def decode_inverse(value: dict[str, Any]) -> Inverse | None:
+    """Return the inverse in an object; None where it is not kept."""
+    if "changed" not in value:
+        return None
+    return Inverse(
+        _split(value["changed"]),
+        _split(value.get("removed")),
+        value.get("places", []),
+        value["added"],
+        value.get("order"),
+    )
+
+
+def _split(values: dict[str, Any] | None) -> Members:
+    return strict_json.split(values) if values else {}
+
+
+def chain(now: Snapshot, lines: Iterable[bytes], limits: HistoryLimits) -> Iterator[Revision]:
+    """Yield the revisions that lead to ``now``, the newest first, within the limits.
+
+    ``lines`` come with the newest first, too; they may begin with later ones, and have some twice.
+    The chain ends where a line does not lead to the state in which the one before begins.
+    """
+    etag, size, seen = now.etag, 0, set[str]()
+    for text in lines:
+        if etag is None or len(seen) == limits.revisions:
+            return
+        try:
+            found = decode(text)
+        except (ValueError, KeyError, TypeError):
+            return
+        if found.etag != etag:
+            # Later changes than the state come first.
+            if not seen or found.etag in seen:
+                continue
+            return
+        size += len(text)
+        if seen and size > limits.bytes:
+            return
+        yield found
+        seen.add(etag)
+        etag = found.was[1]
