@@ -147,6 +147,7 @@ function SchemaEditor(props: {
   useEffect(() => void (row === undefined ? undefined : load()), []);
   const checked = useDryRun(path, draft?.document, setProblem);
   const shownText = useRef("");
+  const [serial, wasTyped] = [useRef(0), useRef(false)];
   if (draft === null) return <Loading what="the schema" />;
 
   const changed = JSON.stringify(draft.document) !== (stored ?? JSON.stringify(EMPTY.document));
@@ -174,8 +175,10 @@ function SchemaEditor(props: {
   };
   // What is typed stays in the editor, whatever the daemon says about it later.
   if (draft.typed === null) {
+    if (wasTyped.current) serial.current++;
     shownText.current = JSON.stringify(checked?.jsonSchema ?? draft.document, null, 2);
   }
+  wasTyped.current = draft.typed !== null;
   return (
     <>
       {row?.problem && <p class="warning">{row.problem}</p>}
@@ -212,7 +215,7 @@ function SchemaEditor(props: {
           <h2>JSON Schema</h2>
           <EditorHost
             text={shownText.current}
-            serial={draft.typed === null ? 0 : 1}
+            serial={serial.current}
             label={`JSON Schema of ${automation}`}
             onChange={(text) => setDraft((now) => now && typedDraft(text, now))}
           />

@@ -486,7 +486,9 @@ step("overview", "a deleted bucket comes back out of the trash", async () => {
   await go("#/overview");
   await button("Delete for good phone-9").click();
   await dialog().getByRole("button", { name: "Delete for good" }).click();
-  await page.getByText("The trash is empty.").waitFor();
+  await button("Delete for good phone-9").waitFor({ state: "detached" });
+  const { trash } = await daemon.must("GET", "/v1/trash");
+  assert.deepEqual((trash as { device: string }[]).map(({ device }) => device), ["phone-99"]);
 });
 
 // --- the whole

@@ -199,7 +199,10 @@ export async function openPage(
   page.on("console", (message) => {
     const text = message.text();
     // A refused request is told by the page itself.
-    if (message.type() === "error" && !text.startsWith("Failed to load resource")) problems.push(text);
+    const isRefusal = text.startsWith("Failed to load resource");
+    if (message.type() === "error" && !isRefusal) {
+      problems.push(`${text} (${JSON.stringify(message.location())})`);
+    }
   });
   page.on("request", (sent) => {
     if (!sent.url().startsWith(`${origin}/`)) problems.push(`a request to ${sent.url()}`);
