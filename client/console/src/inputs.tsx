@@ -117,9 +117,15 @@ interface Draft {
   document: unknown;
   /** The text of the JSON Schema as it is typed, null while the table is what is edited. */
   typed: string | null;
+  /** Whether it began as fields, and is saved so wherever they can express it. */
+  asFields: boolean;
 }
 
-const EMPTY: Draft = { document: { fields: [] } satisfies FieldForm, typed: null };
+const EMPTY: Draft = {
+  document: { fields: [] } satisfies FieldForm,
+  typed: null,
+  asFields: true,
+};
 
 function SchemaEditor(props: {
   automation: string;
@@ -137,7 +143,8 @@ function SchemaEditor(props: {
     try {
       const { members } = await call("GET", path);
       setStored(JSON.stringify(members.schema));
-      setDraft({ document: members.schema, typed: null });
+      const { schema } = members;
+      setDraft({ document: schema, typed: null, asFields: isFieldForm(schema) });
       setDefaults(Object.keys((members.defaults as object | null) ?? {}));
     } catch (cause) {
       if (cause instanceof Refused && cause.code === "not_found") setDraft(EMPTY);
@@ -208,7 +215,7 @@ function SchemaEditor(props: {
               A table cannot show this schema: {fields}. Edit the JSON Schema instead.
             </p>
           ) : (
-            <FieldTable form={fields} onChange={(form) => setDraft({ document: form, typed: null })} />
+            <FieldTable form={fields} onChange={(form) => setDraft({ ...draft, document: form, typed: null })} />
           )}
         </section>
         <section>
@@ -263,8 +270,8 @@ function fieldsOf(document: unknown): FieldForm | string {
 function typedDraft(text: string, draft: Draft): Draft {
   try {
     const schema: unknown = JSON.parse(text);
-    const asFields = isFieldForm(draft.document) ? fieldsOf(schema) : schema;
-    return { document: typeof asFields === "string" ? schema : asFields, typed: text };
+    const found = draft.asFields ? fieldsOf(schema) : schema;
+    return { ...draft, document: typeof found === "string" ? schema : found, typed: text };
   } catch {
     return { ...draft, typed: text };
   }

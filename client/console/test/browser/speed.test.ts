@@ -8,7 +8,7 @@ import { Console, Daemon, FULL, launch, openPage, picture, skip, step, until, wr
 const DEVICES = FULL ? 500 : 100;
 const JOBS = 10;
 const CHANGES_A_SECOND = 200;
-const SECONDS = FULL ? 20 : 4;
+const SECONDS = FULL ? 10 : 3;
 const MIN_FRAMES = 30;
 const FIRST_PAINT_MS = 500;
 

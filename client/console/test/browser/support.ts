@@ -248,7 +248,7 @@ const steps: Step[] = [];
 
 /** A test that is a row of the table in docs/console.md; `run` may return a figure to be told. */
 export function step(suite: string, name: string, run: () => Promise<string | void>): void {
-  test(`${suite}: ${name}`, { skip, timeout: 40_000 }, async () => {
+  test(`${suite}: ${name}`, { skip, timeout: FULL ? 120_000 : 60_000 }, async () => {
     const began = performance.now();
     const told = (await run()) ?? "";
     steps.push({ suite, step: name, seconds: (performance.now() - began) / 1000, told });
