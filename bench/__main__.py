@@ -7,20 +7,25 @@ import os
 import tempfile
 from pathlib import Path
 
-from . import clients, fleets, large, probes, revisions, works
+from . import clients, fleets, histories, large, probes, revisions, works
 from .peers import Bucketd
 from .report import Report
 
 # The topics of the page: works run on one daemon, probes start their own.
 ONE, MANY, LARGE = "One client", "Many clients", "Large buckets"
 CLIENTS, PROCESS, FLEET = "TypeScript and asyncio", "Starts, memory, watchers, holds", "On etcd"
+HISTORY = "With and without a history"
 WORKS = (
     *((ONE, work) for work in (works.single_gets, works.single_sets, works.with_schema)),
     *((MANY, work) for work in (works.many_gets, works.many_sets)),
     *((CLIENTS, work) for work in (clients.typescript, clients.asyncio)),
     (LARGE, large.large_buckets),
 )
-PROBES = (*((PROCESS, probe) for probe in probes.PROBES), (FLEET, fleets.fleet))
+PROBES = (
+    *((PROCESS, probe) for probe in probes.PROBES),
+    (HISTORY, histories.history),
+    (FLEET, fleets.fleet),
+)
 MILLION = "A million buckets"
 
 

@@ -122,15 +122,16 @@ def _ignores_case(root: int) -> bool:
 def open_store(root: int, settings: Settings) -> Store:
     """Open the engine that the settings name. Raises StartError or SettingsError."""
     store = settings.store
+    history = HistoryLimits(settings.history.revisions, settings.history.bytes)
     if store.engine == "etcd":
-        return _open_etcd(settings.store_etcd, os.environ, store.cache_bytes)
+        return _open_etcd(settings.store_etcd, os.environ, store.cache_bytes, history)
     options = FileStoreOptions(
         cache_bytes=store.cache_bytes,
         lock_timeout=store.lock_timeout_seconds,
         journal_bytes=store.journal_bytes,
         relaxed_seconds=store.relaxed_seconds if store.durability == "relaxed" else None,
         unsafe=_check_filesystem(root, settings),
-        history=HistoryLimits(settings.history.revisions, settings.history.bytes),
+        history=history,
     )
     try:
         return FileStore(os.dup(root), settings.paths.state_dir, options)
@@ -143,7 +144,9 @@ def open_store(root: int, settings: Settings) -> Store:
         ) from error
 
 
-def _open_etcd(settings: Etcd, environ: Mapping[str, str], stale_bytes: int) -> Store:
+def _open_etcd(
+    settings: Etcd, environ: Mapping[str, str], stale_bytes: int, history: HistoryLimits
+) -> Store:
     """Return the store of a cluster, which need not respond yet.
 
     At most ``stale_bytes`` are kept for stale reads. Raises SettingsError for a file that cannot
@@ -165,6 +168,7 @@ def _open_etcd(settings: Etcd, environ: Mapping[str, str], stale_bytes: int) -> 
             password,
             seconds(settings.stale_reads),
             stale_bytes // len(found),
+            history,
         )
         for name, endpoints in found.items()
     }

@@ -249,35 +249,49 @@ def free_bytes(root: int) -> int:
     return found.f_bavail * found.f_frsize if has_files else 0
 
 
-def begin(root: int, parts: tuple[str, ...], name: str, text: bytes) -> None:
-    """Create a file with this text, after the one there is removed; neither atomic nor durable."""
+def begin(root: int, parts: tuple[str, ...], name: str, text: bytes) -> int:
+    """Create a file with this text, after the one there is removed; neither atomic nor durable.
+
+    Return a descriptor of it, for ``append``.
+    """
     with directory(root, parts, create=True, durably=False) as parent:
         fd = _create(parent, name)
-        try:
-            _write_at(fd, text, 0)
-        finally:
-            os.close(fd)
-
-
-def append(root: int, parts: tuple[str, ...], name: str, text: bytes, size: int) -> bool:
-    """Append to a file of ``size`` bytes, not durably; return False if it has another size.
-
-    Where writing fails, the file is as long as it was, as far as that is possible.
-    """
-    with directory(root, parts) as parent:
-        fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
-        if os.fstat(fd).st_size != size:
-            return False
-        try:
-            _write_at(fd, text, size)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.ftruncate(fd, size)
-            raise
-        return True
-    finally:
+        _write_at(fd, text, 0)
+    except BaseException:
         os.close(fd)
+        raise
+    return fd
+
+
+def open_for_append(root: int, parts: tuple[str, ...], name: str) -> int:
+    """Return a descriptor of a regular file that exists, for ``append``."""
+    # O_NONBLOCK: opening a named pipe must not block.
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with directory(root, parts) as parent:
+        fd = os.open(name, flags, dir_fd=parent)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise NotAFile(errno.EINVAL, "it is not a regular file")
+
+
+def append(fd: int, text: bytes, size: int) -> bool:
+    """Append to a file of ``size`` bytes, not durably.
+
+    Return False if it has another size, or was removed. Where writing fails, the file is as long as
+    it was, as far as that is possible.
+    """
+    status = os.fstat(fd)
+    if status.st_size != size or not status.st_nlink:
+        return False
+    try:
+        _write_at(fd, text, size)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, size)
+        raise
+    return True
 
 
 def _write_at(fd: int, text: bytes, offset: int) -> None:

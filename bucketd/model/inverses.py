@@ -59,6 +59,19 @@ def invert(old: Members, new: Members) -> Inverse:
     return Inverse(changed, removed, places, added, _order(old, new, bool(added or removed)))
 
 
+def changed_in_place(old: Members, new: Members) -> list[bytes] | None:
+    """Return the earlier JSON of the keys that differ; None if that is not all of the inverse."""
+    if len(old) != len(new):
+        return None
+    changed = []
+    for (key, was), (name, member) in zip(old.items(), new.items(), strict=True):
+        if key != name:
+            return None
+        if was is not member and was != member:
+            changed.append(was)
+    return changed
+
+
 def _order(old: Members, new: Members, differ: bool) -> list[int] | None:
     before = [key for key in old if key in new] if differ else [*old]
     after = [key for key in new if key in old] if differ else [*new]
@@ -87,12 +100,13 @@ def take_back(now: Document, inverse: Inverse) -> Document:
 def have_same(keys: Iterable[str], one: Document, other: Document) -> bool:
     """Report whether no change lies between two documents that touched one of these keys.
 
-    A value that was set and set back is another object; where the documents are held as text, any
-    change counts.
+    A value that was set and set back is another object, so it counts as touched; not so where the
+    documents are held as text, of which only values can be compared.
     """
     if one is other:
         return True
     if not (one.is_split and other.is_split):
-        return False
+        keys = [*keys]
+        return one.only(keys).text == other.only(keys).text
     mine, others = one.members, other.members
     return all(mine.get(key) is others.get(key) for key in keys)

@@ -51,7 +51,7 @@ fill_root() {
     # Commands of the libraries, which nobody looks for here.
     find "$lib/bin" -type f ! -name bucketd ! -name bucketctl -delete
     find "$lib" -name '*.so*' -type f -exec strip --strip-unneeded {} +
-    # As of every package of modules, postinst makes the bytecode and prerm takes it away.
+    # As of every package of modules, postinst makes the bytecode.
     find "$lib" -name __pycache__ -prune -exec rm -r {} +
     # Modules are not started by themselves.
     find "$lib/lib" -name '*.py' -exec sed -i '1{/^#!/d}' {} +

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from external_edits import edit
 from harness import Daemon, Response, pair
 
-pytestmark = pytest.mark.files
 USER = pwd.getpwuid(os.getuid()).pw_name
 SECRETS = {"properties": {"password": {"type": "string", "writeOnly": True}}}
 
@@ -260,6 +262,7 @@ def test_secrets_are_masked_in_history(shared_daemon: Daemon) -> None:
     assert earlier.etag != shared_daemon.request("GET", f"{path}?revision=1").etag
 
 
+@pytest.mark.files
 def test_an_edit_by_another_program_is_a_change(daemon: Daemon) -> None:
     path = pair("phone", "edited")
     daemon.request("PUT", path, {"a": 1, "b": 2})
@@ -274,6 +277,7 @@ def test_an_edit_by_another_program_is_a_change(daemon: Daemon) -> None:
     assert answer.body.startswith(b'{"success":true,"bucket":{"a":1,"b":2},"revision":3')
 
 
+@pytest.mark.files
 def test_an_edit_of_what_was_not_known_ends_the_history(daemon: Daemon) -> None:
     path = pair("phone", "offline")
     daemon.request("PUT", path, {"a": 1})
@@ -292,6 +296,7 @@ def test_an_edit_of_what_was_not_known_ends_the_history(daemon: Daemon) -> None:
     refused(undo(daemon, path, 1), 410, "not_kept")
 
 
+@pytest.mark.files
 def test_the_history_is_bounded_and_goes_with_its_bucket(stopped_daemon: Daemon) -> None:
     daemon = stopped_daemon
     daemon.env |= {"BUCKETD_HISTORY_REVISIONS": "10", "BUCKETD_HISTORY_BYTES": "4000"}
@@ -319,14 +324,15 @@ def test_the_history_is_bounded_and_goes_with_its_bucket(stopped_daemon: Daemon)
     newest, before, *_ = history(daemon, path)
     assert newest["before_known"] is False
     assert before["revision"] == large + 3
-    daemon.request("DELETE", path)
+    daemon.request("DELETE", f"{path}?trash=false")
     daemon.request("PUT", path, {"anew": 1})
     assert [entry["revision"] for entry in history(daemon, path)] == [1]
-    daemon.request("DELETE", path)
+    daemon.request("DELETE", f"{path}?trash=false")
     daemon.request("GET", "/v1/status")
     assert list(kept.iterdir()) == []
 
 
+@pytest.mark.files
 @pytest.mark.parametrize("off", ["BUCKETD_HISTORY_REVISIONS", "BUCKETD_HISTORY_BYTES"])
 def test_zero_turns_it_off(stopped_daemon: Daemon, off: str) -> None:
     daemon = stopped_daemon
@@ -351,3 +357,84 @@ def test_an_import_is_told_at_the_time_it_was_made(shared_daemon: Daemon) -> Non
     assert newest["at"] >= imported["at"] > "2026"
     assert (newest["revision"], imported["revision"]) == (18, 17)
     refused(shared_daemon.request("GET", f"{path}?revision=5"), 404, "not_found")
+
+
+@pytest.mark.parametrize("keys", [5, 100])
+def test_an_undo_gets_through_while_others_write(shared_daemon: Daemon, keys: int) -> None:
+    """A bucket of few keys is held by its members, one of many short ones as text."""
+    path, stop = pair("phone", f"busy {keys}"), threading.Event()
+    shared_daemon.request("PUT", path, {f"k{number}": number for number in range(keys)})
+
+    def write(name: str) -> None:
+        with shared_daemon.connect() as sock:
+            for number in itertools.count():
+                shared_daemon.request("PATCH", path, {name: number}, sock=sock)
+                if stop.is_set():
+                    return
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(write, name) for name in ("one", "other")]
+        try:
+            for number in range(20):
+                made = shared_daemon.request("PATCH", path, {"k1": -number}).json["revision"]
+                answer = undo(shared_daemon, path, made)
+                assert (answer.status, answer.json.get("undone")) == (200, made)
+                assert answer.bucket["k1"] == 1
+        finally:
+            stop.set()
+    assert all(writer.exception() is None for writer in writers)
+
+
+@pytest.mark.files
+def test_a_deleted_bucket_takes_its_history_along(daemon: Daemon) -> None:
+    path = pair("phone", "deleted")
+    for number in range(4):
+        daemon.request("PATCH", path, {"n": number})
+    trash_id = daemon.request("DELETE", path).json["trash"]
+    assert history(daemon, path) == []
+    daemon.request("PUT", path, {"anew": 1})
+    assert [entry["revision"] for entry in history(daemon, path)] == [1]
+    refused(daemon.request("GET", f"{path}?revision=2"), 404, "not_found")
+    daemon.request("DELETE", f"{path}?trash=false")
+    restored = daemon.request("POST", f"/v1/trash/{trash_id}/restore").json["revision"]
+    # At once, and once all is in its files.
+    for _ in range(2):
+        found = history(daemon, path)
+        assert [entry["revision"] for entry in found] == [restored, 4, 3, 2, 1]
+        assert (found[0]["set"], found[0]["removed"]) == ([], [])
+        assert daemon.request("GET", f"{path}?revision=2").bucket == {"n": 1}
+        daemon.request("GET", "/v1/status")
+    assert undo(daemon, path, 4).bucket == {"n": 2}
+
+
+def test_an_undo_brings_a_deleted_bucket_back(daemon: Daemon) -> None:
+    token = daemon.mint("phone", "back")
+    daemon.request("PUT", "/v1/bucket", {"n": 1}, token=token)
+    trash_id = daemon.request("DELETE", "/v1/bucket", token=token).json["trash"]
+    refused(undo(daemon, "/v1/bucket", 1, token=token), 404, "not_found")
+    refused(undo(daemon, "/v1/device/bucket", token=token), 404, "not_found")
+    answer = undo(daemon, "/v1/bucket", token=token)
+    assert answer.json == {
+        "success": True,
+        "bucket": {"n": 1},
+        "revision": 2,
+        "restored": trash_id,
+    }
+    assert daemon.request("GET", "/v1/trash").json["trash"] == []
+
+
+@pytest.mark.files
+@pytest.mark.parametrize("way", ["no trash", "emptied"])
+def test_a_bucket_that_is_deleted_for_good_leaves_no_history(daemon: Daemon, way: str) -> None:
+    path = pair("phone", "good")
+    daemon.request("PUT", path, {"password": "secret-1"})
+    daemon.request("PATCH", path, {"password": "secret-2"})
+    daemon.request("GET", "/v1/status")
+    if way == "no trash":
+        daemon.request("DELETE", f"{path}?trash=false")
+    else:
+        trash_id = daemon.request("DELETE", path).json["trash"]
+        daemon.request("GET", "/v1/status")
+        assert daemon.request("DELETE", f"/v1/trash/{trash_id}").status == 200
+    daemon.request("GET", "/v1/status")
+    assert [p for p in (daemon.state_dir / "history").rglob("*") if p.is_file()] == []

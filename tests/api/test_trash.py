@@ -328,3 +328,12 @@ def test_days_that_a_reload_shortens_are_soon_over(daemon: Daemon, device: str) 
     daemon.config.write_text("[trash]\ndays = 0.000001\n")
     os.kill(daemon.pid, signal.SIGHUP)
     wait_until(lambda: not listed(daemon, device), 10)
+
+
+@pytest.mark.files
+def test_a_page_of_large_buckets_is_short(daemon: Daemon, device: str) -> None:
+    ids = [deleted(daemon, device, text="x" * 1_000_000) for _ in range(40)]
+    first = daemon.request("GET", f"/v1/trash?device={device}").json
+    assert 30 <= len(first["trash"]) < 40
+    rest = listed(daemon, device, f"&cursor={first['next_cursor']}")
+    assert [row["id"] for row in first["trash"] + rest] == ids[::-1]

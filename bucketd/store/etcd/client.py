@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from ...errors import BucketdError, Internal, Overloaded, StorageFull, TooLarge
+from ...model.revisions import NO_HISTORY, HistoryLimits
 
 RETRY_PAUSE_SECONDS = 0.05
 _MAX_IDLE_SECONDS = 15.0
@@ -45,7 +46,8 @@ class EtcdOptions:
     """Where the cluster is, how to log in, and what to keep there; times in seconds.
 
     Every key begins with ``prefix``. While the cluster does not answer, a read may return a value
-    up to ``stale_seconds`` old; at most ``stale_bytes`` of such values are cached.
+    up to ``stale_seconds`` old; at most ``stale_bytes`` of such values are cached. ``history`` has
+    the limits of the histories of buckets.
     """
 
     endpoints: tuple[str, ...]
@@ -56,6 +58,7 @@ class EtcdOptions:
     password: str = field(default="", repr=False)
     stale_seconds: float = 0.0
     stale_bytes: int = 0
+    history: HistoryLimits = NO_HISTORY
 
 
 class Unavailable(Exception):

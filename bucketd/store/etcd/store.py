@@ -10,7 +10,7 @@ import contextlib
 from typing import Any
 
 from ...concurrency import KeyedLocks
-from ...errors import BucketdError, Internal, NotKept, Overloaded
+from ...errors import BucketdError, Internal, Overloaded
 from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
@@ -19,6 +19,7 @@ from ...model.revisions import History
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, Subscriber
 from ..holds import HoldQueue
+from . import history_keys
 from .client import EtcdClient, EtcdOptions, Unavailable
 from .holds import EtcdHolds
 from .idempotency import IdempotencyKeys
@@ -116,9 +117,9 @@ class EtcdStore:
         )
 
     async def history(self, key: BucketKey) -> History:
-        raise NotKept(
-            f"cannot read the history of {key}: a bucket in etcd has none; nothing was changed, "
-            "see docs/fleet.md"
+        options = self._options
+        return await history_keys.read(
+            self._reader, options.prefix, options.history, key, self._client.deadline()
         )
 
     def commit(

@@ -29,7 +29,8 @@ from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
 from ...model.changes import Change
 from ...model.preconditions import Preconditions
-from . import keys, stale_cache
+from ...model.revisions import HistoryLimits
+from . import history_keys, keys, stale_cache
 from .client import RETRY_PAUSE_SECONDS, EtcdClient, LeaseExpired, Unavailable, b64
 from .hold_keys import Guard
 from .holds import EtcdHolds
@@ -76,7 +77,8 @@ class CompareAndSwap:
     asked_at: float = 0.0
     idempotency_key: IdempotencyKey | None = None
 
-    def transaction(self, prefix: str) -> dict[str, Any]:
+    def transaction(self, prefix: str, history: HistoryLimits) -> dict[str, Any]:
+        write = self.write
         key = b64(keys.encode_key(prefix, self.write.key))
         if self.after.revision:
             value = b64(keys.encode_value(self.write.key, self.after))
@@ -91,7 +93,19 @@ class CompareAndSwap:
                 *(one.compare for one in trash),
                 *self.guard.compares(),
             ],
-            "success": [operation, *(one.operation for one in trash)],
+            "success": [
+                operation,
+                *(one.operation for one in trash),
+                *history_keys.operations(
+                    prefix,
+                    history,
+                    write.key,
+                    self.before.snapshot,
+                    self.after,
+                    write.change,
+                    write.author,
+                ),
+            ],
             "failure": [{"request_range": {"key": key}}, *self.guard.reads()]
             if self.read_on_failure
             else [],
@@ -120,7 +134,7 @@ class Writer:
     ) -> None:
         self._client, self._reader, self._holds, self._trash = client, reader, holds, trash
         self._idempotency_keys = idempotency_keys
-        self._prefix = client.options.prefix
+        self._prefix, self._history = client.options.prefix, client.options.history
         self._remembered: OrderedDict[BucketKey, StoredValue] = OrderedDict()
         self._remembered_bytes = 0
         self.retries = 0
@@ -271,7 +285,7 @@ class Writer:
 
     async def _send(self, swap: CompareAndSwap) -> dict[str, Any]:
         """Send the transaction once. Raises BucketdError or Unavailable."""
-        transaction = swap.transaction(self._prefix)
+        transaction = swap.transaction(self._prefix, self._history)
         if not swap.before.mod_revision:
             created_at = await self._add_idempotency_key(swap, transaction)
             if created_at is not None:

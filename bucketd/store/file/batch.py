@@ -34,26 +34,26 @@ class Commit:
     future: asyncio.Future[Snapshot] | None = None
 
 
-class Owed(NamedTuple):
-    """A change whose line the history does not have yet; ``before``: None if not known.
+class Transition(NamedTuple):
+    """One journaled change: the last published state, if known, the new state, and who made it.
 
-    ``at`` is the time of the change where that of the state is another.
+    ``at`` is the time of the change where that of the state is another; ``undoes`` is the revision
+    that it takes back; ``trashed`` went into the trash with it, and ``restored`` came out of it.
     """
 
     key: BucketKey
     before: Snapshot | None
     after: Snapshot
     author: Author
-    at: str | None
-    undoes: int | None
+    at: str | None = None
+    undoes: int | None = None
+    trashed: TrashedBucket | None = None
+    restored: TrashedBucket | None = None
 
-
-class Transition(NamedTuple):
-    """One journaled change: the last published state, if known, and the new state."""
-
-    key: BucketKey
-    before: Snapshot | None
-    after: Snapshot
+    @property
+    def is_change(self) -> bool:
+        """Report whether there is another state now; an unreadable file may have been restored."""
+        return self.before is None or self.before.etag != self.after.etag
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class Batch:
     ``size`` is that of the payloads in the journal, ``whole_size`` the same if no payload were a
     difference to an earlier record, and ``start`` the position of the first one once it is in the
     journal. ``base_of`` returns the ETag of the state of a bucket that a difference may build upon.
-    ``owed`` has the changes for the histories, within the limits of ``history``.
+    Whole records have what a ``history`` within these limits needs of the state before.
     """
 
     base_of: Callable[[BucketKey], str | None] = lambda _key: None
@@ -74,7 +74,6 @@ class Batch:
     newest: dict[BucketKey, Snapshot] = field(default_factory=dict)
     payloads: list[bytes] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)
-    owed: list[Owed] = field(default_factory=list)
     outcomes: list[tuple[Commit, Snapshot | BucketdError]] = field(default_factory=list)
     # The records of deletions and restores, in order.
     trash: list[Record] = field(default_factory=list)
@@ -122,10 +121,9 @@ class Batch:
         self.payloads.append(payload)
         self.size, self.whole_size = self.size + size, self.whole_size + size
         self.newest[key] = after
-        self.transitions.append(Transition(key, published, after))
-        # The restoration of an unreadable file is no change.
-        if self.history and (published is None or published.etag != after.etag):
-            self.owed.append(Owed(key, earlier_state, after, author, at, undoes))
+        self.transitions.append(
+            Transition(key, published, after, author, at, undoes, trashed, restored)
+        )
 
     def _with_origin(self, record: Record, before: Snapshot | None) -> Record:
         """Return a record with what its line in the history needs of the state before."""
@@ -136,7 +134,9 @@ class Batch:
             return record
         if before is None:
             return record._replace(origin=Origin((0, None), None))
-        inverse = kept_inverse(before.bucket.members, after.bucket.members, self.history.bytes)
+        old, new = before.bucket, after.bucket
+        size = old.size + new.size
+        inverse = kept_inverse(old.members, new.members, size, self.history.bytes)
         return record._replace(origin=Origin((before.revision, before.etag), inverse))
 
     def make_whole(self) -> None:

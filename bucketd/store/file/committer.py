@@ -258,10 +258,12 @@ class Committer:
         if batch.start is None:
             return
         generation, offset = batch.start.generation, batch.start.offset
-        for (key, before, after), payload in zip(batch.transitions, batch.payloads, strict=True):
-            event_id = EventId(generation, offset, after.etag)
+        for change, payload in zip(batch.transitions, batch.payloads, strict=True):
+            event_id = EventId(generation, offset, change.after.etag)
             if self._subscriber is not None:
-                self._subscriber.publish(ChangeEvent(key, before, after, str(event_id)))
+                self._subscriber.publish(
+                    ChangeEvent(change.key, change.before, change.after, str(event_id))
+                )
             self.event_id = event_id
             offset += framed_size(payload)
 

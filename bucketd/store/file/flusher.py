@@ -65,6 +65,12 @@ class Flusher:
         if self.dirty and not self._writer.make_durable():
             self.flush_error = self._writer.failure
             return
+        try:
+            self._writer.backlog.write_lost()
+        except OSError as error:
+            log.error("cannot write the history of buckets again: %s", error)
+            self.flush_error = _refusal(error)
+            return
         changed = list(self.dirty.items())
         if full:
             # Removals come first, since they free space. The removal of an unreadable file needs
@@ -78,15 +84,13 @@ class Flusher:
                     del self.corrupt[key]
                 self._trash.write_pending(key)
                 # A file that shows a change must not be there before the line of that change.
-                self._writer.backlog.write(key)
+                self._writer.backlog.write(key, self._trash.is_stored)
                 self._files.put(key, snapshot)
                 self._trash.remove_restored(key)
             except OSError as error:
                 about = {"fields": key.fields}
                 log.error("cannot write %s: %s", self._files.name(key), error, extra=about)
-                self.flush_error = errors.refusal(
-                    "write while files cannot be brought up to date", error
-                )
+                self.flush_error = _refusal(error)
                 if snapshot.revision:
                     return
                 # Another removal may free the space that this removal needs.
@@ -147,7 +151,9 @@ class Flusher:
         """Mark the files dirty that a failed syncfs may have lost, unless the lock is busy."""
         if not self._lock.acquire():
             return
-        for key, after in self._journal.newest_since(self._sync.durable).items():
+        newest = self._journal.newest_since(self._sync.durable)
+        self._writer.backlog.note_lost(newest)
+        for key, after in newest.items():
             if key not in self.dirty and after.revision and self._files.shows(key, after):
                 self.dirty[key] = after
         self._trash.write_again(self._journal.trash_since(self._sync.durable))
@@ -155,6 +161,10 @@ class Flusher:
 
     def close(self) -> None:
         self._sync.close()
+
+
+def _refusal(error: OSError) -> BucketdError:
+    return errors.refusal("write while files cannot be brought up to date", error)
 
 
 class FileSync:

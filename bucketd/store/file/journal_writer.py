@@ -91,8 +91,7 @@ class JournalWriter:
         # The trash comes before ``dirty``, so that a deleted bucket is always somewhere.
         if batch.trash:
             self._trash.apply(batch.trash, batch.start)
-        for owed in batch.owed:
-            self.backlog.add(owed)
+        self.backlog.add(batch.transitions)
         self.dirty.update(batch.newest)
         for key, now in batch.newest.items():
             if now.etag is None:

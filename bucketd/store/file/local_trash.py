@@ -18,6 +18,8 @@ from .trash import Trash, cause, path
 
 # One page reads at most so many files, so that a filter with few matches takes bounded time.
 MAX_READ = 5000
+# Nor so many bytes of buckets, which are read whole.
+MAX_READ_BYTES = 32 * 1024 * 1024
 # How many are deleted for good in one step, so that writes need not wait for long.
 MAX_EXPIRED = 200
 Names = list[str]
@@ -89,11 +91,14 @@ class LocalTrash:
         # Every page would tell these again.
         page = TrashPage([], None, foreign if after is None else [])
         behind = [one for one in ids if after is None or one < after]
+        read = 0
         for count, trash_id in enumerate(behind, 1):
             one = self._entry(trash_id, page.unreadable)
+            read += 0 if one is None else one.last.bucket.size
             if one is not None and only.matches(*one.key, one.last.automation):
                 page.rows.append(one.info)
-            if (len(page.rows) >= limit or count >= MAX_READ) and count < len(behind):
+            is_full = len(page.rows) >= limit or count >= MAX_READ or read >= MAX_READ_BYTES
+            if is_full and count < len(behind):
                 return page._replace(next_cursor=trash_id)
         return page
 

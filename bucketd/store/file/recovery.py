@@ -11,7 +11,7 @@ last. The file determines the action:
     verified, and not in the chain                  newer than the journal: leave it
 
 The lines of its history come before a file, as they did before the crash: those that the journal
-tells of and that are not there are appended, and of a bucket that was deleted none stays.
+tells of and that are not there are appended, and a deleted bucket takes its lines along.
 
 Recovery may run any number of times with the same result, so a crash during recovery needs no
 special treatment.
@@ -25,15 +25,12 @@ from dataclasses import dataclass, field
 
 from ...fs import errors, files
 from ...fs.locks import WriteLock
-from ...model import inverses
 from ...model.bucket import ABSENT, BucketKey, Snapshot
-from . import envelope, history_files, paths
-from .backlog import encoded, is_forbidden
-from .batch import Owed
+from . import envelope, history_recovery, paths
 from .bucket_files import BucketFiles
 from .history_files import HistoryFiles
 from .journal import Journal
-from .records import JournalError, Origin, Record
+from .records import JournalError, Record
 from .trash import Trash
 
 log = logging.getLogger(__name__)
@@ -46,39 +43,13 @@ class _Chain:
 
     etags: set[str | None] = field(default_factory=set)
     last: Snapshot = ABSENT
-    # The changes since the bucket was created.
-    owed: list[Owed] = field(default_factory=list)
-    was_deleted: bool = False
 
     def add(self, record: Record) -> None:
-        self._add_owed(record)
         self.etags.add(record.base)
         if self.last.etag is not None:
             self.etags.add(self.last.etag)
         self.last = record.after
         self.etags.discard(self.last.etag)
-
-    def _add_owed(self, record: Record) -> None:
-        after = record.after
-        if not after.revision:
-            self.owed, self.was_deleted = [], True
-            return
-        before = self.last if self.last.etag == record.base else None
-        if record.origin is not None:
-            before = _origin_of(record, record.origin)
-        elif record.base == after.etag:
-            # A file that could not be read was restored, which is no change.
-            return
-        self.owed.append(Owed(record.key, before, after, record.author, record.at, record.undoes))
-
-
-def _origin_of(record: Record, origin: Origin) -> Snapshot | None:
-    """Return the state before a change by what its record says of it; None if not known."""
-    (revision, etag), inverse = origin
-    if inverse is None:
-        return None
-    bucket = inverses.take_back(record.after.bucket, inverse)
-    return Snapshot(bucket, revision, etag)
 
 
 def replay_under(
@@ -121,8 +92,7 @@ def replay(
     chains: dict[BucketKey, _Chain] = {}
     for record in records:
         chains.setdefault(record.key, _Chain()).add(record)
-    for key, chain in chains.items():
-        _complete_history(history, key, chain)
+    history_recovery.complete(history, records)
     behind = [(key, chain) for key, chain in chains.items() if _is_behind(bucket_files, key, chain)]
     try:
         trash.complete(records)
@@ -138,23 +108,6 @@ def replay(
     if behind:
         log.info("completed %d of %d files from the journal", len(behind), len(chains))
     return len(behind)
-
-
-def _complete_history(history: HistoryFiles, key: BucketKey, chain: _Chain) -> None:
-    """Append the lines that are missing. Raises OSError."""
-    place, limits = history_files.place_of(key), history.limits
-    lines = encoded(chain.owed[-limits.revisions :], limits) if limits else []
-    begin = [owed.before.etag for owed in chain.owed[:1] if owed.before is not None]
-    journaled = frozenset([*begin, *(owed.after.etag for owed in chain.owed)])
-    try:
-        if chain.was_deleted:
-            history.begin_anew(place, lines)
-        elif lines:
-            history.complete(place, lines, journaled)
-    except OSError as error:
-        if not is_forbidden(error):
-            raise
-        log.error("cannot complete the history of %s: %s", key, error.strerror)
 
 
 def _is_behind(bucket_files: BucketFiles, key: BucketKey, chain: _Chain) -> bool:

@@ -25,7 +25,7 @@ from ...model.revisions import DEFAULT_LIMITS, History, HistoryLimits, chain
 from ...stats import Histogram
 from ..base import ChangeEvent, Filter, Page, SharedSchemas, Subscriber, settled
 from ..holds import HoldQueue
-from . import history_files, listing, paths, recovery
+from . import listing, paths, recovery
 from .backlog import Backlog
 from .batch import INGEST, Commit
 from .bucket_files import BeingEdited, BucketFiles
@@ -138,13 +138,11 @@ class FileStore:
         if not now.revision:
             return History(now, iter(()))
         # What is written meanwhile is in the backlog or in the files, or in both.
-        owed = self._backlog.lines(key)
+        owed, places = self._backlog.lines(key), self._backlog.places(key)
         try:
-            lines = await asyncio.to_thread(self._history.read, history_files.place_of(key))
+            lines = await asyncio.to_thread(self._history.read_all, places)
         except OSError as error:
-            if not errors.is_obstacle(error):
-                raise errors.refusal(f"read the history of {key}", error) from error
-            lines = []
+            raise errors.refusal(f"read the history of {key}", error) from error
         return History(now, chain(now, [*lines, *owed][::-1], self._options.history))
 
     @property
@@ -325,4 +323,5 @@ class FileStore:
         except Exception:
             log.exception("cannot stop the edit watcher; everything else goes on")
         await self._committer.close()
+        self._history.close()
         os.close(self._root)

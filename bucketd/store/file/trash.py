@@ -8,6 +8,7 @@ finds in the journal what is missing, and may do every step again.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable
 
@@ -16,7 +17,7 @@ from ...fs.filenames import SUFFIX, printable
 from ...model import trashed
 from ...model.bucket import BucketKey
 from ...model.trashed import TrashedBucket
-from . import envelope, quarantine
+from . import envelope, history_files, quarantine
 from .records import JournalPosition, Record
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Trash:
             return False
         put = [record.trashed for record in uncommitted if record.trashed is not None]
         put += (one for some in [*self._pending.values()] for one in some)
-        return any(one.id == trash_id for one in put) or self._has_file(trash_id)
+        return any(one.id == trash_id for one in put) or self.is_stored(trash_id)
 
     def is_journaled(self, ids: Iterable[str]) -> bool:
         """Report whether a start may put one of these into the trash again."""
@@ -143,12 +144,13 @@ class Trash:
     def write_again(self, changes: Iterable[Record]) -> None:
         """Write files that a failed sync may have lost, unless they were removed since."""
         for record in changes:
-            if record.trashed is not None and self._has_file(record.trashed.id):
+            if record.trashed is not None and self.is_stored(record.trashed.id):
                 self.put(record.trashed)
 
     def remove(self, trash_id: str) -> None:
-        """Remove a file, if it exists. Raises OSError."""
+        """Remove a file and the history beside it, if they exist. Raises OSError."""
         files.remove(self._root, _PLACE, trash_id + SUFFIX, durably=False)
+        history_files.remove_at(self._root, history_files.trash_place(trash_id))
 
     def remove_all(self, ids: Iterable[str]) -> list[str]:
         """Remove files durably; return the ids of those that were there. Raises OSError."""
@@ -156,8 +158,12 @@ class Trash:
         for trash_id in found:
             self.remove(trash_id)
         if found:
-            with files.directory(self._root, _PLACE) as here:
-                files.sync_entries(here)
+            for parts in (_PLACE, history_files.TRASH):
+                with (
+                    contextlib.suppress(FileNotFoundError),
+                    files.directory(self._root, parts) as here,
+                ):
+                    files.sync_entries(here)
         return found
 
     def read(self, trash_id: str) -> TrashedBucket:
@@ -184,7 +190,8 @@ class Trash:
                 foreign.append(path(name))
         return ids, foreign
 
-    def _has_file(self, trash_id: str) -> bool:
+    def is_stored(self, trash_id: str) -> bool:
+        """Report whether a deleted bucket has its file. Raises OSError."""
         return files.stat_key(self._root, f"{DIRECTORY}/{trash_id}{SUFFIX}") is not None
 
 

@@ -129,6 +129,11 @@ def lines_of(detail: object) -> list[str]:
         return [f"{bucket_of(detail)}: {line}" for line in lines]
     if "by" in detail:
         return [_holder_of(detail)]
+    if "key" in detail and "revision" in detail:
+        # The keys that stand in the way of an undo.
+        from .json_diff import pointer
+
+        return [f"{pointer(detail['key'])} was changed by revision {detail['revision']}"]
     if "bytes" in detail:
         # The message itself names the largest keys.
         return []

@@ -31,7 +31,7 @@ from bucketd.model.bucket import ABSENT, BucketKey
 from bucketd.model.changes import Change
 from bucketd.model.document import Document
 from bucketd.model.preconditions import Preconditions
-from bucketd.store.base import settled
+from bucketd.store.base import Filter, settled
 from bucketd.store.file import journal_writer, paths, pipeline, quarantine
 from bucketd.store.file.records import JournalError
 from bucketd.store.file.store import FileStore, FileStoreOptions
@@ -39,6 +39,7 @@ from bucketd.store.file.store import FileStore, FileStoreOptions
 OPTIONS = FileStoreOptions(1 << 20, 1.0, 16 * 1024, None)
 KEYS = (BucketKey("phone", "hot"), BucketKey("phone", "other"), BucketKey("tablet"))
 ROTTEN = BucketKey("rotten", "job")
+State = tuple[int, str | None]
 UNREADABLE = b"not what a bucket holds"
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "EROFS", "EACCES", "EINTR", "SHORT")
 FALLIBLE = (
@@ -91,19 +92,56 @@ class Witness:
     )
     acknowledged: int = 0
     refused: int = 0
+    # Revision and ETag of the states since the bucket was created, the newest first.
+    states: dict[BucketKey, list[State]] = field(default_factory=lambda: defaultdict(list))
+    unknown: set[BucketKey] = field(default_factory=set)
+    # What each id in the trash may be, with its states, and the ids that are not there any more.
+    trashed: dict[str, tuple[list[Document | None], list[State]]] = field(default_factory=dict)
+    restored: set[str] = field(default_factory=set)
+
+    async def restore(self, store: FileStore, key: BucketKey) -> None:
+        """Bring the newest deletion of a bucket back, if it is there and can be read."""
+        try:
+            one = await store.trash.newest(key)
+        except BucketdError:
+            return
+        if one is not None:
+            await self.commit(store, key, changes.restore(one))
+
+    async def check_trash(self, store: FileStore) -> list[str]:
+        """Look whether the trash has what was deleted, once, and nothing that was restored."""
+        page = await store.trash.list(Filter(), None, 100)
+        wrong = [f"{name} is not readable" for name in page.unreadable]
+        for row in page.rows:
+            if row.id in self.restored:
+                wrong.append(f"{row.id} was restored, and is in the trash")
+            last = (await store.trash.read(row.id)).last.bucket
+            allowed, _ = self.trashed.get(row.id, ([last], []))
+            if last not in allowed:
+                wrong.append(f"{row.id} is {last!r}, may be {allowed}")
+        return wrong
 
     async def commit(self, store: FileStore, key: BucketKey, change: Change) -> None:
+        before, states = self.allowed[key], self.states[key]
         try:
             after = await store.commit(key, change, Preconditions())
         except BucketdError as error:
             self.refused += 1
             if "unknown" in error.message:
+                self.unknown.add(key)
                 # Nothing is known of what nobody can read.
                 known = [None if now == UNREADABLE else now for now in self.allowed[key]]
                 self.allowed[key] += [change.apply(now) for now in known]
             return
         self.acknowledged += 1
         self.allowed[key] = [after.bucket if after.revision else None]
+        earlier = states if after.revision else []
+        if after.trash is not None:
+            self.trashed[after.trash] = (before, states)
+        if after.restored is not None:
+            self.restored.add(after.restored)
+            earlier = self.trashed[after.restored][1] if after.restored in self.trashed else []
+        self.states[key] = [(after.revision, after.etag), *earlier] if after.revision else []
 
     async def check(self, store: FileStore, firm: bool) -> list[str]:
         wrong = []
@@ -117,6 +155,20 @@ class Witness:
             shown = None if now == ABSENT or now.revision == 0 else now.bucket
             if shown not in self.allowed[key]:
                 wrong.append(f"{key} is {shown!r}, may be {self.allowed[key]}")
+        return wrong
+
+    async def check_histories(self, store: FileStore, may_be_short: bool) -> list[str]:
+        """Look whether histories lead through the acknowledged states, and no others."""
+        wrong = []
+        for key in {*KEYS, ROTTEN} - self.unknown:
+            if UNREADABLE in self.allowed[key]:
+                continue
+            now, revisions = await store.history(key)
+            found = [(now.revision, now.etag)] if now.revision else []
+            found += [one.was for one in revisions if one.was[1] is not None]
+            states = self.states[key]
+            if found != (states[: len(found)] if may_be_short and found else states):
+                wrong.append(f"the history of {key} is {found}, should be {states}")
         return wrong
 
 
@@ -134,7 +186,12 @@ async def workload(path: str, witness: Witness) -> list[str]:
         await asyncio.sleep(0.004)
     await witness.commit(store, ROTTEN, changes.replace({"n": 1}))
     await witness.commit(store, device, changes.merge({"d": 1}))
-    await witness.commit(store, other, changes.clear())
+    await witness.commit(store, other, changes.clear(30.0))
+    await asyncio.sleep(0.004)
+    await witness.restore(store, other)
+    await witness.commit(store, device, changes.clear(30.0))
+    await asyncio.sleep(0.004)
+    await witness.commit(store, other, changes.clear(30.0))
     await asyncio.sleep(0.004)
     wrong += await witness.check(store, firm=False)
     await store.close()
@@ -175,6 +232,9 @@ async def _look(path: str, witness: Witness, fault: FaultyOs) -> list[str]:
     fault.active = False
     store = FileStore(files.open_root(path), path, OPTIONS)
     wrong = await witness.check(store, firm=True)
+    # The lines that a user may not write are lost, and nothing else.
+    wrong += await witness.check_histories(store, may_be_short=fault.error == "EACCES")
+    wrong += await witness.check_trash(store)
     before = witness.acknowledged
     await witness.commit(store, KEYS[0], changes.merge({"after": True}))
     if witness.acknowledged == before:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from harness import Daemon, new_daemon, pair
+from harness import Daemon, Response, new_daemon, pair
 
 WRITERS = 6
 STEPS = [
@@ -21,6 +21,7 @@ STEPS = [
     for call in ("pwrite", "fdatasync", "open", "write", "rename", "mkdir", "syncfs", "unlink")
     for when in ("before", "after")
 ]
+KEPT = 20
 LOGIN = "a login " * 600
 KILLER = str(Path(__file__).with_name("killed_daemon.py"))
 # Small, so that segments are recycled all the time.
@@ -28,6 +29,7 @@ SMALL_JOURNAL = {
     "BUCKETD_STORE_JOURNAL_BYTES": "200000",
     "BUCKETD_LIMITS_MAX_BUCKET_BYTES": "60000",
     "BUCKETD_STORE_UNSAFE_FILESYSTEM": "true",
+    "BUCKETD_HISTORY_REVISIONS": f"{KEPT}",
 }
 
 
@@ -42,6 +44,7 @@ class Ledger:
     lost: int = 0
     torn: int = 0
     back: int = 0
+    gaps: int = 0
 
 
 @pytest.fixture
@@ -95,6 +98,23 @@ def compare(daemon: Daemon, ledger: Ledger) -> None:
             ledger.torn += response.bucket.get("login") != LOGIN
         ledger.sent[writer] = ledger.acknowledged[writer] = number
         ledger.revisions[writer] = revision
+        ledger.gaps += count_gaps(daemon, path_of(writer), response)
+
+
+def count_gaps(daemon: Daemon, path: str, now: Response) -> int:
+    """Look whether the history leads back from a state through all that it keeps.
+
+    Each write counts up, so the number before is known.
+    """
+    revision, number = now.json["revision"], now.bucket.get("n", 0)
+    found = daemon.request("GET", f"{path}/history?values=true&limit=1000").json["history"]
+    gaps = abs(len(found) - min(revision, KEPT))
+    for back, entry in enumerate(found):
+        is_next = entry["revision"] == revision - back
+        gaps += not (is_next and entry["before"].get("n", 0) == number - back - 1)
+    if found and found[0]["etag"] != (now.etag or "").strip('"'):
+        gaps += 1
+    return gaps
 
 
 def count_torn_files(daemon: Daemon) -> int:
@@ -149,10 +169,11 @@ def rounds(daemon: Daemon, steps: list[str | None], name: str) -> None:
         one_round(daemon, ledger, dice, step)
     print(
         f"{name}: {len(steps)} kills, {ledger.total} acknowledged, {ledger.lost} lost, "
-        f"{ledger.torn} torn, {ledger.back} revisions back, {time.monotonic() - began:.1f} s"
+        f"{ledger.torn} torn, {ledger.back} revisions back, {ledger.gaps} gaps in histories, "
+        f"{time.monotonic() - began:.1f} s"
     )
     assert ledger.total > 0
-    assert (ledger.lost, ledger.torn, ledger.back) == (0, 0, 0)
+    assert (ledger.lost, ledger.torn, ledger.back, ledger.gaps) == (0, 0, 0, 0)
 
 
 @pytest.mark.timeout(7200)

@@ -422,7 +422,7 @@ def _restores_overlooked(self: Trash, found: Iterable[records.Record]) -> None:
 
 def _files_trusted(self: Trash, found: Iterable[records.Record]) -> None:
     """A start that takes each file in the trash for whole."""
-    missing = [r for r in found if r.restores or (r.trashed and not self._has_file(r.trashed.id))]
+    missing = [r for r in found if r.restores or (r.trashed and not self.is_stored(r.trashed.id))]
     _complete_trash(self, missing)
 
 

@@ -88,7 +88,7 @@ def clear(options: Options) -> int:
         return clear_all(options)
     if options.has("dry-run"):
         raise Usage("cannot use --dry-run: it goes with --all")
-    is_doubtful = _is_job_left_out(options) and not options.has("curl")
+    is_doubtful = is_job_left_out(options) and not options.has("curl")
     # A script that clears a device bucket goes on doing so.
     if is_doubtful and prompts.person_is_there():
         device = options.get("device")
@@ -96,7 +96,7 @@ def clear(options: Options) -> int:
     return _write(options, "DELETE", query=query(options))
 
 
-def _is_job_left_out(options: Options) -> bool:
+def is_job_left_out(options: Options) -> bool:
     """Report whether the options name a device bucket only by naming no job."""
     is_named = options.has("job") or options.has("device-bucket")
     return options.has("device") and not is_named
@@ -116,13 +116,13 @@ def _write(
         return 0
     status = output.show_answer(reply) if options.has("json") else output.show(bucket)
     if output.for_people() and not options.has("json"):
-        output.remark(_told(options, reply))
+        output.remark(told(options, reply))
     if "trash" in reply.members:
         output.remark(how_to_restore(reply.members["trash"], Session(options).scope()))
     return status
 
 
-def _told(options: Options, reply: _api.Reply) -> str:
+def told(options: Options, reply: _api.Reply) -> str:
     """Return which bucket was written, and its revision."""
     device, job = options.get("device"), options.get("job")
     if device is None:
@@ -132,6 +132,6 @@ def _told(options: Options, reply: _api.Reply) -> str:
     bucket = f"{'device bucket' if of_device else 'bucket'} of {where}"
     revision = reply.members.get("revision")
     what = f"{bucket}, revision {revision}" if revision else f"{bucket}: removed"
-    if _is_job_left_out(options):
+    if is_job_left_out(options):
         what += "; no --job was given, and all jobs of the device share this bucket"
     return what

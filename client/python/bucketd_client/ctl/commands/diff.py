@@ -1,4 +1,4 @@
-"""``bucketctl diff``: compare a bucket with a file, or with another bucket."""
+"""``bucketctl diff``: compare a bucket with a file, another bucket, or an earlier state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ... import _context
-from .. import json_diff, masks, output
+from .. import earlier, json_diff, masks, output
 from ..inputs import read_object
 from ..parser import Usage
 from ..session import Session
@@ -17,11 +17,36 @@ from ..tables import Cell
 def diff(options: Options) -> int:
     session = Session(options)
     mask = bool(session.mask)
+    if options.arguments and earlier.is_number(options.arguments[0]):
+        return _of_revisions(session)
+    if len(options.arguments) > 1:
+        raise Usage("cannot compare: give one FILE, or @REVISION and @REVISION")
     stored = masks.read(session, session.scope(), mask)
     other, other_masked = _other(session, stored)
     found = list(json_diff.changes(stored.bucket, other))
     if mask:
         found = list(masks.shown(found, stored.masked, other_masked))
+    return _show(options, found)
+
+
+def _of_revisions(session: Session) -> int:
+    """Compare an earlier state with another one, or with the state now."""
+    options, scope = session.options, session.scope()
+    if any(map(options.has, ("to-device", "to-job"))):
+        raise Usage("cannot compare: give either @REVISION, or --to-device and --to-job")
+    numbers = [earlier.number(word) for word in options.arguments]
+    before = earlier.state_at(session, scope, numbers[0])
+    if len(numbers) == 1:
+        after = earlier.state_now(session, scope)
+    else:
+        after = earlier.state_at(session, scope, numbers[1])
+    found = list(json_diff.changes(before.bucket, after.bucket))
+    if session.mask:
+        found = list(masks.shown(found, before.masked, after.masked))
+    return _show(options, found)
+
+
+def _show(options: Options, found: list[json_diff.Change]) -> int:
     if options.has("json"):
         output.show({"equal": not found, "changes": json_diff.as_data(found)})
     elif output.form not in ("", "table"):

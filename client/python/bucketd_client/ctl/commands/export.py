@@ -17,6 +17,7 @@ from ..progress import Progress
 from ..session import Session, Shown
 from ..table.daily import Options
 from .bulk import show_counts
+from .history import entries_of
 
 Writer = Callable[[dict[str, Any]], object]
 FORMATS = ("ndjson", "tar")
@@ -27,6 +28,8 @@ def export(options: Options) -> int:
     kind = options.get("format") or FORMATS[0]
     if kind not in FORMATS:
         raise Usage(f"cannot export as {kind!r}: --format is ndjson or tar")
+    if options.has("history") and kind == "tar":
+        raise Usage("cannot use --history with a tar, which has the files of buckets; use ndjson")
     if options.has("quiet") and not options.get("output"):
         raise Usage("cannot use --quiet: it goes with --output FILE")
     session = Session(options)
@@ -53,8 +56,11 @@ def _export(session: Session, kind: str) -> tuple[int, int]:
     ):
         # What a file or a pipe receives can be imported; a terminal shows masks.
         mask = session.mask if session.options.get("output") is None else ()
+        with_history = session.options.has("history")
         for members in pages(session, "/v1/export", "envelopes", extra=mask):
             for envelope in members["envelopes"]:
+                if with_history:
+                    envelope["history"] = list(entries_of(session, envelope, [*mask]))
                 write(envelope)
             count += len(members["envelopes"])
             progress.at(count, count / whole if whole else None)

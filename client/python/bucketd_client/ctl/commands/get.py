@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def get(options: Options) -> int:
     words = options.arguments
     default = _default(options)
-    reply, bucket = ask(options, "GET", words=words, defaults=options.has("defaults"))
+    query = _revision(options)
+    reply, bucket = ask(options, "GET", words=words, query=query, defaults=options.has("defaults"))
     if reply is None:
         return 0
     if (age := reply.members.get("stale_seconds")) is not None:
@@ -34,6 +35,15 @@ def get(options: Options) -> int:
     if options.has("quiet"):
         return 0
     return _show_value(options, bucket.get(words[0], *(default or ())))
+
+
+def _revision(options: Options) -> list[str]:
+    """Return the parameter for an earlier state, if ``--revision`` is given. Raises Usage."""
+    if (text := options.get("revision")) is None:
+        return []
+    from ..earlier import number
+
+    return [f"revision={number(text)}"]
 
 
 def _default(options: Options) -> tuple[Any] | None:

@@ -1,7 +1,6 @@
 """The table of daily commands: their options, their help, and the place of their code.
 
-The others are in ``occasional`` and ``schemas``, so that a start does not load them; ``all`` has
-all commands.
+The others are in modules beside it, so that a start does not load them; ``all`` has all commands.
 """
 
 from __future__ import annotations
@@ -246,6 +245,7 @@ COMMANDS = (
             *TARGET, *REVEAL, *RAW,
             Option("default", "JSON", "with one KEY: print this if the bucket has no such key"),
             Option("defaults", "", "add the defaults of its schema for keys that it lacks"),
+            Option("revision", "N", "the earlier state that this revision left (history)"),
             Option("quiet", "", "with one KEY: only the exit status tells if it exists", short="q"),
         ),
         "bucketctl get phone-1/login\n"

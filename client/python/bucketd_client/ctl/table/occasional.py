@@ -52,6 +52,8 @@ within five minutes; Enter gives another one. The page changes nothing until you
 and with --read-only nothing at all. Over ssh the command prints the line that forwards the port.
 The console ends with Ctrl-C, with its terminal, or 30 minutes after a page was last seen."""
 DIFF_NOTES = """\
+@REVISION is the earlier state that this revision left, as history has it; it is compared with the
+state now, or with that of a second revision, and is the side of the lines with -. Otherwise
 A line with - shows a value of the bucket, a line with + the value of the other side; places are
 JSON Pointers. FILE holds a JSON object, or is a bucket's file or one line of an export; - is
 standard input. On a terminal both sides of a secret are shown as ••••, unless --reveal is given."""
@@ -90,17 +92,6 @@ Those who wait come last, in the order in which they will be served. The state i
 if the daemon refuses the writes of all others meanwhile, "held, away" while a holder may come back
 after a restart of the daemon. If standard output is not a terminal, the command prints one JSON
 array, with one hold per line."""
-EMPTY_NOTES = """\
-Without an ID everything that --device, --job and --automation match is deleted for good, so the
-command asks first; scripts use --yes."""
-TRASH_NOTES = """\
-The newest deletion comes first, with who made it. Values are not shown. EXPIRES says when a bucket
-is deleted for good ([trash] days of the daemon). If standard output is not a terminal, the command
-prints one JSON array, with one bucket per line. Exit status 1: an entry could not be read; it is
-named on standard error."""
-RESTORE_NOTES = """\
-The bucket gets a revision and an ETag that it never had. The command refuses if a bucket is stored
-in its place by now."""
 IMPORT_NOTES = """\
 FILE is the output of export, lines or tar, or the file of one bucket; without it, or with -,
 standard input. Buckets in FILE are replaced, unreadable ones too, and all others stay; a second run
@@ -219,7 +210,8 @@ COMMANDS = (
         "commands.bulk:rename", 2, 2, notes=RENAME_NOTES,
     ),
     Command(
-        "diff", "[FILE]", "compare a bucket with a file or another bucket",
+        "diff", "[FILE | @REVISION [@REVISION]]",
+        "compare a bucket with a file, another bucket, or its earlier state",
         (
             Option("to-device", "D", "compare with the bucket of this device (else the same)"),
             Option("to-job", "J", "compare with the bucket of this job"),
@@ -227,8 +219,9 @@ COMMANDS = (
             *ONE_BUCKET, *REVEAL,
         ),
         "bucketctl diff phone-1/login --to-device phone-2 --to-job login\n"
-        "bucketctl diff phone-1/login saved.json --exit-code",
-        "commands.diff:diff", most=1,
+        "bucketctl diff phone-1/login saved.json --exit-code\n"
+        "bucketctl diff phone-1/login @3",
+        "commands.diff:diff", most=2,
         notes=DIFF_NOTES, bucket=FREE,
     ),
     Command(
@@ -259,6 +252,7 @@ COMMANDS = (
             *FILTER[:3],
             Option("format", "FORMAT", "ndjson (the default), or tar", short="o"),
             Option("output", "FILE", "write to FILE, which appears once it is complete"),
+            Option("history", "", "with all changes of each bucket, and their earlier values"),
             Option("quiet", "", "with --output: print no counts", short="q"),
             *REACH,
             Option("json", "", "with --output: the counts as JSON, on a terminal too"),
@@ -345,23 +339,6 @@ COMMANDS = (
         "bucketctl sweep --days 90 --dry-run\n"
         "bucketctl sweep --days 30 --device 'emulator-*' --yes", "commands.sweep:sweep", most=0,
         notes=SWEEP_NOTES,
-    ),
-    Command(
-        "trash empty", "[ID…]", "delete buckets in the trash for good, all or some",
-        (*FILTER[:3], *SURE, *CALLS),
-        "bucketctl trash empty 01a22b0b85b9e576b46a9bfc\n"
-        "bucketctl trash empty --device 'emulator-*' --dry-run", "commands.trash:empty",
-        notes=EMPTY_NOTES,
-    ),
-    Command(
-        "trash list", "", "list the deleted buckets that can be restored", (*FILTER, *DAEMON),
-        "bucketctl trash list\nbucketctl trash list --device phone-1", "commands.trash:show",
-        most=0, notes=TRASH_NOTES,
-    ),
-    Command(
-        "trash restore", "ID", "bring a deleted bucket back", DAEMON,
-        "bucketctl trash restore 01a22b0b85b9e576b46a9bfc", "commands.trash:restore", 1, 1,
-        notes=RESTORE_NOTES,
     ),
     Command(
         "usage", "", "show how much each device has stored",
