@@ -18,6 +18,7 @@ import { Loading } from "./ui.js";
 
 const ROW = 46;
 const HEAD = 34;
+const FLASH_MILLISECONDS = 1000;
 const WIDE = { column: 132, name: 170 };
 const NARROW = { column: 104, name: 104 };
 const NARROW_BELOW = 600;
@@ -51,7 +52,8 @@ class CellView extends Component<CellProps> {
     else if (cell.violations > 0) classes.push("violating");
     if (hold) classes.push("held");
     if (isActive) classes.push("active");
-    if (cell.flashes > 0) classes.push(cell.flashes % 2 ? "flash-a" : "flash-b");
+    // A cell that comes into sight later does not flash.
+    if (Date.now() - cell.flashedAt < FLASH_MILLISECONDS) classes.push(cell.flashes % 2 ? "flash-a" : "flash-b");
     return (
       <div
         role="gridcell"

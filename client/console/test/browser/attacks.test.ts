@@ -133,7 +133,7 @@ for (const [who, host] of [
     assert.equal(await refusal(page, act), "site");
     await until("the frame is done", () => page.frames().length === 2);
     const inner = page.frames()[1];
-    assert.equal(await inner?.locator(".brand").count(), 0);
+    assert.equal(await inner?.locator("#app").count(), 0);
     await page.context().close();
   });
 

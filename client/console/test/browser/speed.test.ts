@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before } from "node:test";
 import type { Browser } from "playwright-core";
-import { Console, Daemon, FULL, launch, openPage, picture, skip, step, until, writeSteps } from "./support.js";
+import { Console, Daemon, FULL, launch, openPage, skip, step, until, writeSteps } from "./support.js";
 
 const DEVICES = FULL ? 500 : 100;
 const JOBS = 10;
@@ -110,7 +110,6 @@ step("speed", `${DEVICES * JOBS} cells at ${CHANGES_A_SECOND} changes a second`,
     await page.waitForTimeout(80);
   }
   const scrolled = (await scrolling) as Measured;
-  if (FULL) await picture(page, "speed");
   const sent = await stop();
   const pace = sent / (still.seconds + scrolled.seconds);
   const told = [still, scrolled].map(({ frames, seconds, longest }) =>
