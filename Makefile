@@ -8,7 +8,7 @@ NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&
 
 .PHONY: help venv tools node node-built console console-built console-docs lint test test-python test-node \
 	test-console test-shuffled test-newest test-oldest \
-	test-pythons test-armhf test-systemd test-packages test-fleet demo demo-fleet \
+	test-pythons test-armhf test-runners test-browser test-systemd test-packages test-fleet demo demo-fleet \
 	crash abuse fuzz fleet-faults schemastore bench docs proofs audit install uninstall wheels npm zipapp deb clean
 
 help:
@@ -23,6 +23,8 @@ help:
 	@echo "make test-console  the page of bucketctl console: its logic, and in Chromium what people do and attack"
 	@echo "make test-systemd  the service, in a Debian that is booted for it (as root)"
 	@echo "make test-fleet    the API and many hosts on etcd"
+	@echo "make test-runners  the TypeScript client under vitest, jest, Bun and Deno"
+	@echo "make test-browser  the Playwright examples with Debian's Chromium"
 	@echo "make test-packages  the wheels and the npm package installed, the Debian package in a booted one"
 	@echo "make install       as a service of this host, below PREFIX (/usr/local); DESTDIR"
 	@echo "make uninstall     take that away again, and neither buckets nor changed settings"
@@ -109,6 +111,21 @@ test: tools .venv/json-schema-suite console-built $(if $(NODE),node-built)
 	trap 'kill $$node; rm -f "$$log"; exit 130' INT TERM; \
 	$(MAKE) --no-print-directory test-python; python=$$?; \
 	wait $$node; node=$$?; cat "$$log"; rm -f "$$log"; exit $$((python | node)); }
+
+# The TypeScript client under vitest, jest, Bun and Deno, which take a minute and 250 MB to install.
+test-runners: node
+	cd client/node/test/runners && npm ci --silent --no-audit --no-fund
+	cd client/node && node --test test/runners.test.mjs
+
+# The Playwright examples with Debian's Chromium, in an environment of their own.
+test-browser: tools node
+	@test -x .venv-browser/bin/pytest || { python3 -m venv .venv-browser && \
+		.venv-browser/bin/pip install --quiet --disable-pip-version-check \
+		playwright==1.65.2 pytest-playwright==0.10.0; }
+	@test -d .venv-browser/node_modules/playwright || npm install --silent --no-audit --no-fund \
+		--prefix .venv-browser playwright@1.65.1
+	@.venv-browser/bin/pip install --quiet --disable-pip-version-check client/python
+	$(BIN)/pytest -rs tests/test_browser_examples.py
 
 test-python: tools .venv/json-schema-suite
 	$(BIN)/pytest -n 4 --dist worksteal

@@ -127,6 +127,7 @@ def test_the_commands_of_the_readme_print_what_it_says(home: Path) -> None:
 # Those that say by themselves how a daemon is had, and those that take it for granted.
 @pytest.mark.parametrize("name", ["tutorial", "sessions"])
 def test_the_commands_of_a_lesson_print_what_it_says(name: str, home: Path) -> None:
+    link_node_packages(home / "automation")
     documents.check(REPO / "docs" / f"{name}.md", home)
 
 
@@ -137,9 +138,10 @@ def link_node_packages(home: Path) -> None:
     (modules / "bucketd-client").symlink_to(node)
     (modules / "typescript").symlink_to(node / "node_modules" / "typescript")
     (modules / ".bin" / "tsc").symlink_to("../typescript/bin/tsc")
+    (modules / ".bin" / "bucketd-client").symlink_to("../bucketd-client/dist/cli.js")
 
 
-@pytest.mark.parametrize("name", ["faq", "how-to", "operator"])
+@pytest.mark.parametrize("name", ["faq", "how-to", "operator", "shell"])
 def test_the_commands_of_a_page_print_what_it_says(name: str, home: Path) -> None:
     link_node_packages(home)
     documents.check(REPO / "docs" / f"{name}.md", home, documents.DAEMON, home)

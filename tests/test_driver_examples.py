@@ -62,6 +62,16 @@ def test_playwright_in_python_logs_in_once_for_twelve_workers(daemon: Daemon) ->
     assert daemon.request("GET", pair("shop", "login")).json["revision"] == 1
 
 
+def test_playwright_in_python_goes_on_with_its_cookies(daemon: Daemon) -> None:
+    argv = [sys.executable, str(REPO / "examples" / "playwright" / "login_once.py")]
+    environ = {"PYTHONPATH": str(STUBS), "PAGE": "https://shop.example/"}
+    assert iterate(daemon, "browser-1", argv, environ) == "logging in as ada\nvisit 1\n"
+    daemon.kill()
+    daemon.start()
+    second = iterate(daemon, "browser-1", argv, environ)
+    assert second == "going on with the stored session\nvisit 2\n"
+
+
 def test_playwright_goes_on_with_its_cookies(daemon: Daemon, tmp_path: Path) -> None:
     problem = documents.demo_tools.typescript_problem()
     if problem is not None:

@@ -98,8 +98,13 @@ def undo_of(key: BucketKey, history: History, number: int | None) -> Undo:
     found = search.find(history.revisions)
     if found is not None and found.revision < target:
         raise NotFound(f"cannot {doing}: there was none of this number; nothing was changed")
-    if found is None or found.inverse is None:
+    if found is None or (found.inverse is None and found.revision > target):
         raise _not_kept(doing)
+    if found.inverse is None:
+        raise NotKept(
+            f"cannot {doing}: what it replaced is not kept, as it takes more than [history] bytes, "
+            "or another program made it while the daemon was not running; nothing was changed"
+        )
     keys = found.inverse.keys
     if conflicts := [name for name in keys if name in search.changed]:
         details = [{"key": name, "revision": search.touched[name]} for name in conflicts]

@@ -3,8 +3,9 @@
 //   bucketctl run --device browser-1 --job login --label checkout-test -- node login-once.mts
 //
 // It needs the packages bucketd-client and playwright, and Node 22.18 or newer (or a compiler).
-// The page and the account come from the environment: PAGE, APP_USER and APP_PASSWORD. The label, such
-// as the name of the test, says which run it is; without --label it is the time and the program.
+// The page and the account come from the environment: PAGE, APP_USER and APP_PASSWORD; and BROWSER, the
+// path of a browser in the place of Playwright's own, such as /usr/bin/chromium. The label, such as the
+// name of the test, says which run it is; without --label it is the time and the program.
 
 import { chromium, type BrowserContextOptions, type Page } from "playwright";
 import { Bucket } from "bucketd-client";
@@ -26,7 +27,7 @@ async function logIn(page: Page): Promise<void> {
 
 const bucket = new Bucket<Session>(); // that of BUCKETD_TOKEN, set by bucketctl run
 const { storageState, visits = 0 } = await bucket.get();
-const browser = await chromium.launch();
+const browser = await chromium.launch({ executablePath: process.env.BROWSER });
 try {
   const context = await browser.newContext(storageState ? { storageState } : {});
   const page = await context.newPage();

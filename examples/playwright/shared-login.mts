@@ -3,7 +3,8 @@
 //   for n in 1 2 3; do bucketctl run --device shop --job ada -- node shared-login.mts & done; wait
 //
 // It needs the packages bucketd-client and playwright, and Node 22.18 or newer (or a compiler).
-// The page and the account come from the environment: PAGE, APP_USER and APP_PASSWORD.
+// The page and the account come from the environment: PAGE, APP_USER and APP_PASSWORD; and BROWSER, the
+// path of a browser in the place of Playwright's own, such as /usr/bin/chromium.
 
 import { chromium, type Browser, type BrowserContextOptions, type Page } from "playwright";
 import { Bucket } from "bucketd-client";
@@ -47,7 +48,7 @@ async function logIn(browser: Browser): Promise<Session> {
 }
 
 const bucket = new Bucket<Session>(); // that of BUCKETD_TOKEN, set by bucketctl run
-const browser = await chromium.launch();
+const browser = await chromium.launch({ executablePath: process.env.BROWSER });
 try {
   const session = await bucket.refresh(
     (stored) => isLoggedIn(browser, stored),

@@ -3,7 +3,8 @@
 for n in 1 2 3; do bucketctl run --device shop --job ada -- python shared_login.py & done; wait
 
 It needs the packages ``bucketd-client`` and ``playwright``. The page and the account come from the
-environment: PAGE, APP_USER and APP_PASSWORD.
+environment: PAGE, APP_USER and APP_PASSWORD; and BROWSER, the path of a browser in the place of
+Playwright's own, such as /usr/bin/chromium.
 """
 
 import os
@@ -49,7 +50,7 @@ def main() -> None:
     # The bucket is that of BUCKETD_TOKEN, which ``bucketctl run`` sets.
     bucket = Bucket()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch()
+        browser = playwright.chromium.launch(executable_path=os.environ.get("BROWSER"))
         session = bucket.refresh(
             lambda stored: is_logged_in(browser, stored), lambda: log_in(browser)
         )

@@ -292,8 +292,10 @@ def test_an_edit_of_what_was_not_known_ends_the_history(daemon: Daemon) -> None:
     assert (edited["before_known"], edited["set"]) == (False, [])
     assert daemon.request("GET", f"{path}?revision=3").bucket == {"b": 1}
     refused(daemon.request("GET", f"{path}?revision=2"), 410, "not_kept")
-    refused(undo(daemon, path, 3), 410, "not_kept")
-    refused(undo(daemon, path, 1), 410, "not_kept")
+    told = refused(undo(daemon, path, 3), 410, "not_kept")
+    assert "what it replaced is not kept" in told["error"]
+    told = refused(undo(daemon, path, 1), 410, "not_kept")
+    assert "does not reach back" in told["error"]
 
 
 @pytest.mark.files

@@ -161,7 +161,8 @@ def test_a_restore_has_no_body(daemon: Daemon, device: str) -> None:
     trash_id = deleted(daemon, device, n=1)
     answer = daemon.request("POST", f"/v1/trash/{trash_id}/restore", {"automation": "x"})
     assert answer.status == 400
-    assert restore(daemon, trash_id).status == 200
+    # Some clients send an object with every POST.
+    assert daemon.request("POST", f"/v1/trash/{trash_id}/restore", {}).status == 200
 
 
 def test_pages_and_filters(daemon: Daemon, device: str) -> None:

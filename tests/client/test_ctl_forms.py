@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 import zlib
 
 import pytest
 from bucketd_client.ctl import output
 from ctl_shell import Shell
+from fake import Seen, answer, fake
 from harness import Daemon
 
 BOLD, BLUE, GREEN, RED, OFF = "\x1b[1m", "\x1b[34m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
@@ -164,3 +167,29 @@ def test_status_is_five_lines_and_all_with_verbose(ctl: Shell, device: str) -> N
 def test_sizes_as_people_read_them(count: int, text: str) -> None:
     assert output.size(count) == text
     assert output.size(count).raw == count
+
+
+def test_unreadable_entries_are_red(daemon: Daemon) -> None:
+    ctl = Shell(daemon)
+    ctl.json("set", "d/j", "a=1")
+    daemon.restart()
+    (daemon.state_dir / "devices" / "d" / "jobs" / "x.json").write_text("{")
+    said = ctl.on_terminal("list", env=COLOURS)
+    assert f"{RED}bucketctl: left out, because it cannot be read: devices/d/jobs/x.json" in said
+    plain = ctl("list", env=COLOURS)
+    assert (plain.returncode, "\x1b" in plain.stderr) == (1, False)
+
+
+def test_a_bucket_not_written_for_long_is_yellow(ctl: Shell) -> None:
+    row = {"device": "d", "job": None, "automation": None, "revision": 1, "size": 1}
+    times = ["2020-01-01T00:00:00.000Z", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())]
+
+    def script(connection: socket.socket, _seen: Seen, _number: int) -> bool:
+        rows = [{**row, "updated_at": at} for at in times]
+        answer(connection, 200, {"success": True, "buckets": rows, "next_cursor": None})
+        return True
+
+    with fake(script) as server:
+        shown = ctl.on_terminal("list", "--socket", server.path, env=COLOURS).splitlines()
+    assert "\x1b[33m" in shown[1]
+    assert "\x1b" not in shown[2]

@@ -196,6 +196,8 @@ def test_usage(ctl: Shell) -> None:
     over = ctl.json("usage", "--json", "--over", str(found[1]["size"]))["devices"]
     assert [row["device"] for row in over] == ["a"]
     assert ctl("usage", "--over", "much").returncode == 2
+    assert ctl.json("usage", "--over", "1M") == ctl.json("usage", "--over", "1MiB") == []
+    assert len(ctl.json("usage", "--over", "0B")) == len(found)
 
 
 def test_a_time_that_is_none_spoils_no_list(ctl: Shell) -> None:

@@ -36,7 +36,7 @@ async def list_all(request: Request) -> Response:
 
 async def restore(request: Request) -> Response:
     services, head = request.services, request.head
-    if request.body.strip():
+    if request.body.strip() not in (b"", b"{}"):
         raise InvalidRequest("cannot restore with a body: the path says what to restore")
     author = request.author(await user_name(request.peer.uid))
     request.about, now = await services.trash.restore(

@@ -61,4 +61,4 @@ class Browser:
 
 @contextlib.contextmanager
 def sync_playwright() -> Iterator[Any]:
-    yield SimpleNamespace(chromium=SimpleNamespace(launch=Browser))
+    yield SimpleNamespace(chromium=SimpleNamespace(launch=lambda executable_path: Browser()))

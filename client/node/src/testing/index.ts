@@ -59,7 +59,7 @@ export async function useBucketd(first: TestContext | TestBuckets = {}, second: 
   const [t, options] = isContext(first) ? [first, second] : [undefined, first];
   const { device = "test-device", job = "test-job" } = options;
   const server = await startServer(options);
-  const label = options.label ?? labelOf(t?.name ?? t?.task?.name);
+  const label = options.label ?? labelOf(t?.task?.name ?? t?.name);
   const [bucket, deviceBucket] = [server.bucket(device, job, { label }), server.bucket(device)];
   if (options.bucket) bucket.seed(options.bucket);
   if (options.deviceBucket) deviceBucket.seed(options.deviceBucket);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TextIO
 
 from . import output
 
@@ -14,17 +15,18 @@ _TOKEN = re.compile(
 )
 
 
-def wanted() -> bool:
-    """Report whether to use colours; $NO_COLOR has the last word."""
+def wanted(stream: TextIO | None = None) -> bool:
+    """Report whether to use colours on standard output, or on another stream."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
         return True
-    return output.on_terminal() and os.environ.get("TERM") not in ("dumb", "")
+    is_terminal = output.on_terminal() if stream is None else stream.isatty()
+    return is_terminal and os.environ.get("TERM") not in ("dumb", "")
 
 
-def paint(text: str, colour: str) -> str:
-    return f"\x1b[{colour}m{text}\x1b[0m" if wanted() else text
+def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
+    return f"\x1b[{colour}m{text}\x1b[0m" if wanted(stream) else text
 
 
 def in_json(text: str) -> str:

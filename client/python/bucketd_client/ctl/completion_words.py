@@ -43,7 +43,7 @@ def _places(session: Session) -> Iterator[str]:
 
 def arguments(command: str, count: int, given: Given) -> Iterable[str]:
     """Return the words for the argument after ``count`` others."""
-    if command in ("get", "unset", "watch"):
+    if command in ("get", "unset", "wait", "watch"):
         return _safely(_keys, given)
     if command in ("quarantine show", "quarantine drop"):
         return _safely(_kept_files, given)

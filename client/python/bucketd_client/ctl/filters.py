@@ -11,7 +11,7 @@ from fnmatch import translate
 from typing import Any
 
 from .._context import escape
-from . import output
+from . import colours, output
 from .parser import Usage
 from .session import Session
 from .table.daily import Options
@@ -101,7 +101,7 @@ class LeftOut:
         for entry in map(described, members.get("unreadable", [])):
             if entry not in self._entries:
                 self._entries.add(entry)
-                output.warn(f"{what}, because it cannot be read: {entry}")
+                output.warn(f"{what}, because it cannot be read: {entry}", colour=colours.RED)
 
     @property
     def count(self) -> int:

@@ -160,11 +160,16 @@ def end_with_reader() -> None:
     threading.Thread(target=wait_for_reader, daemon=True).start()
 
 
-def warn(message: str, before: str = "bucketctl: ") -> None:
+def warn(message: str, before: str = "bucketctl: ", colour: str = "") -> None:
     """Write one line to standard error, if it is open, in place of a progress bar there."""
     if sys.stderr is None:
         return
-    line = erase + before + plain(message.replace("\n", " "))
+    line = before + plain(message.replace("\n", " "))
+    if colour:
+        from .colours import paint
+
+        line = paint(line, colour, sys.stderr)
+    line = erase + line
     try:
         sys.stderr.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
         sys.stderr.buffer.flush()

@@ -103,11 +103,11 @@ def _fit(widths: list[int], room: int, texts: list[list[str]], may_shrink: list[
         if _total(widths) > room and all(row[place] == "-" for row in texts):
             widths[place] = 0
     shrinking = [place for place, may in enumerate(may_shrink) if may]
-    while (excess := _total(widths) - room) > 0 and shrinking:
+    while _total(widths) > room and shrinking:
         widest = max(shrinking, key=lambda place: widths[place])
         if widths[widest] <= MIN_WIDTH:
             return
-        widths[widest] = max(MIN_WIDTH, widths[widest] - excess)
+        widths[widest] -= 1
 
 
 def _total(widths: list[int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ... import _context
@@ -136,6 +137,8 @@ def _bytes(options: Options) -> int:
     text = options.get("over")
     if text is None:
         return -1
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise Usage(f"cannot use --over {text}: it must be a whole number of bytes")
-    return int(text)
+    found = re.fullmatch(r"(\d{1,18})(?:([KMGT])(?:i?B)?|B)?", text, re.ASCII)
+    if found is None:
+        raise Usage(f"cannot use --over {text}: it must be a whole number of bytes, or 64K, 1M")
+    power = " KMGT".index(found[2] or " ")
+    return int(found[1]) << 10 * power

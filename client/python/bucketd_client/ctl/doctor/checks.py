@@ -204,11 +204,12 @@ def disk(status: dict[str, Any]) -> Iterator[Finding]:
         ("bytes", found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize, LOW_SPACE),
         ("inodes", found.f_favail, found.f_files, 10_000),
     ):
+        left = output.size(free) if what == "bytes" else f"{free:,} {what}"
         if total and free < min(low, total * LOW_PART):
             fix = f"free space on {path}; writes are refused when it is full"
-            yield Finding(PROBLEM, "disk", f"{free:,} {what} are left", fix)
+            yield Finding(PROBLEM, "disk", f"{left} are left", fix)
         elif total:
-            yield Finding(OK, "disk", f"{free:,} {what} are left ({free / total:.0%})")
+            yield Finding(OK, "disk", f"{left} are left ({free / total:.0%})")
 
 
 def permissions(status: dict[str, Any]) -> Iterator[Finding]:

@@ -342,7 +342,10 @@ COMMANDS = (
     ),
     Command(
         "usage", "", "show how much each device has stored",
-        (Option("over", "BYTES", "only devices with more than that"), *FILTER[:1], *CALLS),
+        (
+            Option("over", "SIZE", "only devices with more, in bytes or such as 64K or 1M"),
+            *FILTER[:1], *CALLS,
+        ),
         "bucketctl usage\nbucketctl usage --over 1000000 --json", "commands.sweep:usage", most=0,
         notes=USAGE_NOTES,
     ),
