@@ -136,6 +136,8 @@ def test_watch_ends_after_a_number_of_changes(ctl: Shell, device: str) -> None:
         shown = ctl.on_terminal("watch", f"{device}/j", "--count", "1")
     assert shown.splitlines()[1:] == ["- /n: 4", "+ /n: 9"]
     assert ctl("watch", f"{device}/j", "--count", "0").returncode == 2
+    tabbed = ctl("watch", f"{device}/j", "--snapshot", "--count", "1", "-o", "tsv").stdout
+    assert tabbed == f'bucket\t{device}\tj\t6\t{{"n": 9}}\t[]\n'
 
 
 # --- quiet

@@ -43,25 +43,16 @@ def _places(session: Session) -> Iterator[str]:
 
 def arguments(command: str, count: int, given: Given) -> Iterable[str]:
     """Return the words for the argument after ``count`` others."""
-    if command in ("get", "unset", "wait", "watch"):
-        return _safely(_keys, given)
-    if command in ("quarantine show", "quarantine drop"):
-        return _safely(_kept_files, given)
-    if command == "trash empty":
-        return _safely(_deleted, given)
+    if (ask := OF_EACH.get(command)) is not None:
+        return _safely(ask, given)
     if count:
         return ()
     if command.startswith("device "):
         return _safely(lambda session: _of_buckets(session, "device", {}), given)
-    if command == "context revoke":
-        return _safely(_ids, given)
-    if command == "hold break":
-        return _safely(_holds, given)
-    if command == "trash restore":
-        return _safely(_deleted, given)
     if command.startswith("schema ") or command == "types":
         return _safely(_automations, given)
-    return ()
+    ask = OF_FIRST.get(command)
+    return () if ask is None else _safely(ask, given)
 
 
 def _safely(ask: Callable[[Session], Iterable[str]], given: Given) -> Iterable[str]:
@@ -117,6 +108,23 @@ def _deleted(session: Session) -> Iterator[str]:
         yield row["id"]
 
 
+def _revisions(session: Session) -> Iterator[str]:
+    from .earlier import pages
+
+    for members in pages(session, session.scope()):
+        yield from (str(entry["revision"]) for entry in members["history"])
+
+
 def _keys(session: Session) -> Iterator[str]:
     scope = session.scope()
     yield from session.call("GET", scope.target(), headers=scope.headers()).members[scope.label]
+
+
+# What each argument of a command may be, and what only the first one.
+OF_EACH = {
+    **dict.fromkeys(("get", "unset", "wait", "watch"), _keys),
+    **dict.fromkeys(("quarantine show", "quarantine drop"), _kept_files),
+    "trash empty": _deleted,
+    "undo": _revisions,
+}
+OF_FIRST = {"context revoke": _ids, "hold break": _holds, "trash restore": _deleted}

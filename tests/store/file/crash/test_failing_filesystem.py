@@ -110,6 +110,21 @@ def test_full(image: Image, tenant: TenantDaemon, ledger: Ledger, killed: bool) 
     nothing_is_lost(image, tenant, ledger)
 
 
+def test_a_full_disk_deletes_for_good(image: Image, tenant: TenantDaemon, ledger: Ledger) -> None:
+    """Deleting is the way to make room, so it may not need any."""
+    filler = fill(image.inside)
+    assert until_refused(tenant, ledger)
+    answer = ledger.put(tenant, PATHS[1], 0)
+    assert (answer.status, answer.bucket) == (200, {})
+    assert "trash" not in answer.json
+    assert tenant.log.count("it is deleted for good") == 1
+    assert tenant.request("GET", "/v1/trash").json["trash"] == []
+    filler.unlink()
+    back_to_normal(tenant, ledger)
+    nothing_is_lost(image, tenant, ledger)
+    assert ledger.put(tenant, PATHS[2], 0).json["trash"]
+
+
 @pytest.mark.parametrize("quota", ["0", "100000000"])
 def test_full_of_buckets(image: Image, quota: str) -> None:
     """Removing some of them is what makes space, also large ones, and where they are counted."""

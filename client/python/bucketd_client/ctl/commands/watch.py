@@ -15,6 +15,7 @@ from ..filters import NAMES, Filters, whole_number
 from ..parser import Usage
 from ..session import Session
 from ..table.daily import Options
+from ..tables import Cell, row_lines
 from .holds import holder
 
 
@@ -95,10 +96,24 @@ def _lines(options: Options) -> Any:
         else:
             gap = members.pop("gap")
             kind, data = "bucket", {**members, "gap": True} if gap else members
-        output.write_json({"event": kind, "id": id, "data": data} if whole else data)
+        if output.form == "tsv":
+            for line in row_lines([{"event": kind, **data}], COLUMNS, "tsv"):
+                output.write(output.masks_shown(line) if output.on_terminal() else line)
+        else:
+            output.write_json({"event": kind, "id": id, "data": data} if whole else data)
         return True
 
     return show
+
+
+COLUMNS: output.Columns = {
+    "EVENT": lambda row: row["event"],
+    "DEVICE": lambda row: output.name(row.get("device")),
+    "JOB": lambda row: output.name(row.get("job")),
+    "REVISION": lambda row: Cell.of("", row.get("revision")),
+    "SET": lambda row: Cell.of("", row.get("set")),
+    "REMOVED": lambda row: Cell.of("", row.get("removed")),
+}
 
 
 class Screen:
