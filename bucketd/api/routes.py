@@ -5,7 +5,8 @@ To add a route: add its row here, in order, and write its handler in the module 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field
 
 from ..errors import MethodNotAllowed, NotFound
 from . import access
@@ -25,6 +26,8 @@ from .headers import JSON, JSON_PATCH, MERGE_PATCH
 from .request import Handler
 from .target import decode
 
+_OF_BUCKET = ("/bucket", "/bucket/events", "/bucket/history", "/bucket/undo", "/hold")
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -33,6 +36,10 @@ class Route:
     ``accepts``: the media types of the body, where it takes one. A route that does not speak JSON
     answers in its one form, whatever Accept asks for. One that ``may_wait`` is not slow if it does.
     A POST that ``only_reads`` changes nothing.
+
+    ``of_bucket``: the route is about one bucket, or the hold of what it belongs to; ``is_guarded``:
+    preconditions apply, since it is about a bucket or brings one back; ``is_operators_change``: an
+    operator changes something that is stored, which a hold is not.
     """
 
     path: str
@@ -45,23 +52,17 @@ class Route:
     may_wait: bool = False
     only_reads: bool = False
 
-    @property
-    def of_bucket(self) -> bool:
-        """Report whether the route is about one bucket, or the hold of what one belongs to."""
-        return self.path.endswith(
-            ("/bucket", "/bucket/events", "/bucket/history", "/bucket/undo", "/hold")
-        )
+    of_bucket: bool = field(init=False)
+    is_guarded: bool = field(init=False)
+    is_operators_change: bool = field(init=False)
 
-    @property
-    def is_guarded(self) -> bool:
-        """Report whether preconditions apply: the route is about a bucket, or brings one back."""
-        return self.of_bucket or self.path.endswith("/restore")
-
-    @property
-    def is_operators_change(self) -> bool:
-        """Report whether an operator changes something that is stored; a hold is not."""
+    def __post_init__(self) -> None:
+        # Each request asks for these, so they are computed once.
+        derive = functools.partial(object.__setattr__, self)
+        derive("of_bucket", self.path.endswith(_OF_BUCKET))
+        derive("is_guarded", self.path.endswith((*_OF_BUCKET, "/restore")))
         changes = not (self.method == "GET" or self.only_reads or self.may_wait)
-        return changes and self.access is access.operator
+        derive("is_operators_change", changes and self.access is access.operator)
 
 
 ANYONE, OPERATOR = access.anyone, access.operator

@@ -41,7 +41,7 @@ def test_clear_by_pattern(ctl: Shell) -> None:
         assert ctl.on_terminal(*nothing) == "there is nothing to clear\n"
 
 
-@pytest.mark.parametrize("words", ["--yes", "--dry-run", "--all --if-match x", "--all --curl"])
+@pytest.mark.parametrize("words", ["--dry-run", "--all --if-match x", "--all --curl"])
 def test_options_that_do_not_go_together(ctl: Shell, words: str) -> None:
     assert ctl("clear", "--device", "b", "--job", "login", *words.split()).returncode == 2
     assert left(ctl) == FULL

@@ -147,7 +147,8 @@ def test_the_npm_package_is_all_that_is_needed(copy: Path, tmp_path: Path, daemo
     run("npm", "install", "--offline", "--silent", "--no-audit", tarball, cwd=user)
     home = user / "node_modules/bucketd-client"
     assert (home / "LICENSE").read_text() == LICENSE
-    assert {p.name for p in home.iterdir()} == {"LICENSE", "README.md", "dist", "package.json"}
+    parts = {"LICENSE", "README.md", "dist", "node_modules", "package.json"}
+    assert {p.name for p in home.iterdir()} == parts
     (user / "use.mjs").write_text(
         'import { agent } from "bucketd-client";\n'
         "console.log(JSON.stringify(await agent.utils.bucket.set({ n: 2 })));\n"
@@ -155,6 +156,9 @@ def test_the_npm_package_is_all_that_is_needed(copy: Path, tmp_path: Path, daemo
     context = {"BUCKETD_SOCKET": daemon.socket, "BUCKETD_TOKEN": daemon.mint("phone", "login")}
     said = json.loads(run("node", "use.mjs", cwd=user, env=context))
     assert (said["success"], said["bucket"]) == (True, {"n": 2})
+    # The server in memory needs what is in the package, and no daemon.
+    dev = ("npx", "--no-install", "bucketd-client", "dev", "--", "node", "use.mjs")
+    assert json.loads(run(*dev, cwd=user))["bucket"] == {"n": 2}
 
 
 # --- the version

@@ -59,6 +59,8 @@ def told(answer: Response, etags: list[str | None]) -> Any:
         etags.append(answer.etag)
     members = answer.json if answer.body else {}
     error = members.pop("error", None)
+    # What is in memory goes for good.
+    members.pop("trash", None)
     kind = {name: answer.headers.get(name) for name in ("content-type", "allow", "retry-after")}
     kind["content-type"] = kind["content-type"] if answer.body else None
     # As text: to Python 1, 1.0 and true are equal.

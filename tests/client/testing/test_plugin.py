@@ -261,10 +261,14 @@ def test_servers_of_one_process_share_a_daemon_and_nothing_else() -> None:
         bucket.seed({"a": 1})
         Bucket(device="d", socket=server.socket).set(b=1)
         server.schema("login", {"fields": [{"name": "n", "type": "number"}]})
+        Bucket(device="d", job="cleared", socket=server.socket).set(a=1)
+        Bucket(device="d", job="cleared", socket=server.socket).clear()
+        assert len(server.ask("GET", "/v1/trash")[0]["trash"]) == 1
         first = server._engine
     with Server() as server:
         assert server._engine is first
         assert server.ask("GET", "/v1/buckets")[0]["buckets"] == []
+        assert server.ask("GET", "/v1/trash")[0]["trash"] == []
         assert server.ask("GET", "/v1/contexts")[0]["contexts"] == []
         assert server.ask("GET", "/v1/schemas")[0]["schemas"] == []
         other = Bucket(token=bucket.token, socket=server.socket)
