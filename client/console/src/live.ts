@@ -110,13 +110,13 @@ async function readSizes(): Promise<void> {
   const wanted = [...stale].filter((device) => visibleDevices.has(device)).slice(0, MOST_DEVICES);
   try {
     for (const device of wanted) {
-      stale.delete(device);
       await pages(`/v1/buckets?device=${encodeURIComponent(device)}`, (members) => {
         for (const row of members.buckets as ListedBucket[]) {
           const cell = table.at(row.device, row.job);
           if (cell === undefined || row.revision >= cell.revision) table.put(row);
         }
       });
+      stale.delete(device);
       touch();
     }
   } catch {
