@@ -6,7 +6,8 @@ BIN := .venv/bin
 NODE := $(shell command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && \
 	node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' && echo yes)
 
-.PHONY: help venv tools node node-built console console-built lint test test-python test-node test-shuffled test-newest test-oldest \
+.PHONY: help venv tools node node-built console console-built console-docs lint test test-python test-node \
+	test-console test-shuffled test-newest test-oldest \
 	test-pythons test-armhf test-runners test-browser test-systemd test-packages test-fleet demo demo-fleet \
 	crash abuse fuzz fleet-faults schemastore bench docs proofs audit install uninstall wheels npm zipapp deb clean
 
@@ -19,6 +20,7 @@ help:
 	@echo "make test-oldest   those in Python with the lowest versions that it allows"
 	@echo "make test-pythons  a short suite of the Python client on each Python from 3.9 to 3.14"
 	@echo "make test-armhf    the same on 32 bits with 64-bit time, under qemu (as root)"
+	@echo "make test-console  the page of bucketctl console: its logic, and in Chromium what people do and attack"
 	@echo "make test-systemd  the service, in a Debian that is booted for it (as root)"
 	@echo "make test-fleet    the API and many hosts on etcd"
 	@echo "make test-runners  the TypeScript client under vitest, jest, Bun and Deno"
@@ -39,6 +41,7 @@ help:
 	@echo "make wheels npm zipapp  packages for pip and npm, and bucketctl as one file, into DIST (dist)"
 	@echo "make deb     a Debian package for the release and architecture of this host, into DIST"
 	@echo "make console the page of bucketctl console, into the Python client (Node 18 or newer)"
+	@echo "make console-docs  its measurements, tables and pictures in docs/console.md (Node, Chromium)"
 	@echo "make venv    only prepare .venv, with bucketd and bucketctl in it"
 	@echo "make tools   the same, with what tests and checks need"
 	@echo "make clean   remove everything that was built"
@@ -104,7 +107,7 @@ lint: tools
 # Both beside each other; Node's are shown behind the others, whole. What both use of the other's
 # side is built before, since the client is taken away while it is built.
 test: tools .venv/json-schema-suite console-built $(if $(NODE),node-built)
-	@log=$$(mktemp) && { $(MAKE) --no-print-directory test-node >"$$log" 2>&1 & node=$$!; \
+	@log=$$(mktemp) && { $(MAKE) --no-print-directory test-node test-console >"$$log" 2>&1 & node=$$!; \
 	trap 'kill $$node; rm -f "$$log"; exit 130' INT TERM; \
 	$(MAKE) --no-print-directory test-python; python=$$?; \
 	wait $$node; node=$$?; cat "$$log"; rm -f "$$log"; exit $$((python | node)); }
@@ -145,6 +148,18 @@ test-node: venv node-built
 else
 test-node:
 	@echo "Node 18 or newer is not here, so the TypeScript tests are left out."
+endif
+
+# What needs Chromium says so where there is none; CHROMIUM names one that is not /usr/bin/chromium.
+ifeq ($(NODE),yes)
+test-console: tools console-built
+	cd client/console && npm test --silent && npm run --silent test:browser
+
+console-docs: tools console-built
+	cd client/console && CONSOLE_SCALE=1 npm run --silent test:browser && node scripts/tables.mjs
+else
+test-console:
+	@echo "Node 18 or newer is not here, so the tests of the console are left out."
 endif
 
 # The suite with the newest versions that pyproject.toml allows, and with the lowest.

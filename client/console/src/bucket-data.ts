@@ -1,6 +1,6 @@
 /** One bucket, read and written with its ETag. */
 
-import { call, Refused, type Reply } from "./api.js";
+import { call, Refused, send, type Reply } from "./api.js";
 import { parse, type Json, type JsonObject, isObject } from "./json.js";
 import { bucketPath, type BucketName } from "./snippets.js";
 
@@ -27,7 +27,9 @@ export async function readBucket(name: BucketName, revealed = false): Promise<Bu
   const path = bucketPath(name);
   // The masked form has an ETag of its own. If the bucket changes between these two requests, the
   // first ETag is too old, and a write is refused rather than made upon a state nobody saw.
-  const etag = (await call("HEAD", path)).etag;
+  const head = await send("HEAD", path);
+  // Of a refusal the words come with the second request.
+  const etag = head.ok ? head.headers.get("ETag") : null;
   const reply = await call("GET", revealed ? path : `${path}?mask=secrets`);
   const recovered = reply.members.recovered_from as BucketState["recoveredFrom"] | undefined;
   return {

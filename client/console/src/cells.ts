@@ -49,6 +49,7 @@ export class Cell {
   version = 0;
   /** Counts changes of the bucket that came as events, for the flash. */
   flashes = 0;
+  flashedAt = 0;
 
   constructor(
     readonly device: string,
@@ -149,6 +150,7 @@ export class Table {
     cell.damaged = false;
     cell.version++;
     cell.flashes++;
+    cell.flashedAt = now;
     return cell;
   }
 

@@ -6,7 +6,13 @@ import type { Violation } from "./cells.js";
 import type { JsonEditor } from "./editor.js";
 
 interface Props {
+  /**
+   * The text to show. It is not what is typed: a text that came back from the editor late would
+   * undo what was typed since.
+   */
   text: string;
+  /** Another number shows `text` anew, also where it is the same as before. */
+  serial?: number;
   label: string;
   readOnly?: boolean;
   schema?: unknown;
@@ -18,7 +24,7 @@ interface Props {
 
 const NONE: readonly Violation[] = [];
 
-/** Show a text; while `text` stays the same, what is typed stays. */
+/** Show a text; while `text` and `serial` stay the same, what is typed stays. */
 export function EditorHost(props: Props): JSX.Element {
   const host = useRef<HTMLDivElement>(null);
   const [editor, setEditor] = useState<JsonEditor | null>(null);
@@ -45,7 +51,7 @@ export function EditorHost(props: Props): JSX.Element {
       made?.destroy();
     };
   }, [readOnly, label]);
-  useEffect(() => editor?.setText(text), [editor, text]);
+  useEffect(() => editor?.setText(text), [editor, text, props.serial]);
   useEffect(() => editor?.setSchema(schema), [editor, schema]);
   useEffect(() => editor?.setViolations(violations), [editor, violations]);
   return <div class="editor" ref={host} data-testid="editor" />;

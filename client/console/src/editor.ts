@@ -89,6 +89,7 @@ export class JsonEditor {
   private readonly view: EditorView;
   private readonly completion = new Compartment();
   private violations: readonly Violation[] = [];
+  private isSetting = false;
 
   constructor(host: HTMLElement, options: EditorOptions) {
     const root = host.shadowRoot ?? host.attachShadow({ mode: "open" });
@@ -125,11 +126,11 @@ export class JsonEditor {
             ...lintKeymap,
           ]),
           EditorState.readOnly.of(options.readOnly ?? false),
-          EditorView.contentAttributes.of({ "aria-label": options.label }),
+          EditorView.contentAttributes.of({ "aria-label": options.label, tabindex: "0" }),
           EditorView.updateListener.of((update) => {
             if (!update.docChanged) return;
             this.mark();
-            options.onChange?.(this.text);
+            if (!this.isSetting) options.onChange?.(this.text);
           }),
         ],
       }),
@@ -141,9 +142,12 @@ export class JsonEditor {
     return this.view.state.doc.toString();
   }
 
+  /** Replace the whole text; `onChange` is called for what is typed alone. */
   setText(text: string): void {
     if (text === this.text) return;
+    this.isSetting = true;
     this.view.dispatch({ changes: { from: 0, to: this.view.state.doc.length, insert: text } });
+    this.isSetting = false;
   }
 
   setSchema(schema: unknown): void {

@@ -1,10 +1,11 @@
 /** Devices × jobs: one cell for each bucket, drawn where it is seen. */
 
 import { signal } from "@preact/signals";
-import { Component, type JSX } from "preact";
+import type { JSX } from "preact";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { view, visibleRange, type Cell } from "./cells.js";
-import { age, counted, size } from "./format.js";
+import { counted } from "./format.js";
+import { HEAD, place, ROW, RowView, versionOf } from "./grid-row.js";
 import {
   now,
   setVisibleDevices,
@@ -16,8 +17,6 @@ import {
 import { go } from "./router.js";
 import { Loading } from "./ui.js";
 
-const ROW = 46;
-const HEAD = 34;
 const WIDE = { column: 132, name: 170 };
 const NARROW = { column: 104, name: 104 };
 const NARROW_BELOW = 600;
@@ -25,79 +24,6 @@ const NARROW_BELOW = 600;
 export const filter = signal("");
 const scroll = signal({ top: 0, left: 0, width: 0, height: 0 });
 const active = signal({ row: 0, column: 0 });
-
-interface CellProps {
-  cell: Cell;
-  version: number;
-  ageText: string;
-  left: number;
-  width: number;
-  column: number;
-  isActive: boolean;
-}
-
-/** One bucket. It is drawn again only where something of it has changed. */
-class CellView extends Component<CellProps> {
-  override shouldComponentUpdate(next: CellProps): boolean {
-    const props = this.props as unknown as Record<string, unknown>;
-    return Object.entries(next).some(([name, value]) => props[name] !== value);
-  }
-
-  override render(): JSX.Element {
-    const { cell, ageText, left, width, column, isActive } = this.props;
-    const hold = table.heldBy(cell.device, cell.job);
-    const classes = ["cell"];
-    if (cell.damaged) classes.push("damaged");
-    else if (cell.violations > 0) classes.push("violating");
-    if (hold) classes.push("held");
-    if (isActive) classes.push("active");
-    if (cell.flashes > 0) classes.push(cell.flashes % 2 ? "flash-a" : "flash-b");
-    return (
-      <div
-        role="gridcell"
-        id={isActive ? "active-cell" : undefined}
-        class={classes.join(" ")}
-        aria-colindex={column + 2}
-        aria-label={describe(cell, ageText)}
-        title={describe(cell, ageText)}
-        style={place(left, width)}
-        data-device={cell.device}
-        data-job={cell.job ?? ""}
-      >
-        <span class="line">
-          <b>{cell.damaged ? "✕ damaged" : ageText}</b>
-          {cell.violations > 0 && <i class="mark">▲ {cell.violations}</i>}
-        </span>
-        <span class="line small">
-          <span>
-            {cell.size === null ? "" : size(cell.size)}
-            {cell.revision > 0 && ` · r${cell.revision}`}
-          </span>
-          {hold && <i class="mark">◆ {hold.by.user}</i>}
-        </span>
-      </div>
-    );
-  }
-}
-
-const place = (left: number, width: number): Record<string, string> => ({
-  left: `${left}px`,
-  width: `${width}px`,
-});
-
-function describe(cell: Cell, ageText: string): string {
-  const hold = table.heldBy(cell.device, cell.job);
-  return [
-    `${cell.device}, ${cell.job ?? "device bucket"}`,
-    cell.damaged ? "damaged: it cannot be read" : `changed ${ageText}${ageText === "now" ? "" : " ago"}`,
-    cell.size === null ? "" : size(cell.size),
-    cell.revision > 0 ? `revision ${cell.revision}` : "",
-    cell.violations > 0 ? counted(cell.violations, "schema violation") : "",
-    hold ? `held by ${hold.by.user}, process ${hold.by.pid} on ${hold.host}` : "",
-  ]
-    .filter(Boolean)
-    .join(", ");
-}
 
 export function GridPage(): JSX.Element {
   void tableVersion.value;
@@ -187,7 +113,10 @@ function Grid({ devices, jobs, shown }: GridProps): JSX.Element {
   const rows = devices.slice(firstRow, lastRow);
   const visible = rows.join("\n");
   useEffect(() => setVisibleDevices(new Set(rows)), [visible]);
-  const columns = jobs.slice(firstColumn, lastColumn);
+  const columns = useMemo(
+    () => jobs.slice(firstColumn, lastColumn),
+    [jobs, firstColumn, lastColumn],
+  );
   const at = clampActive(devices.length, jobs.length);
   const total = measure.name + jobs.length * measure.column;
   const canvas = { width: `${total}px`, height: `${HEAD + devices.length * ROW}px` };
@@ -223,67 +152,27 @@ function Grid({ devices, jobs, shown }: GridProps): JSX.Element {
             </div>
           ))}
         </div>
-        {rows.map((device, index) => (
-          <div
-            role="row"
-            class="grid-row"
-            key={device}
-            aria-rowindex={firstRow + index + 2}
-            style={{
-              top: `${HEAD + (firstRow + index) * ROW}px`,
-              width: `${total}px`,
-              height: `${ROW}px`,
-            }}
-          >
-            <div
-              role="rowheader"
-              class="device"
-              aria-colindex={1}
-              title={device}
-              style={{ width: `${measure.name}px` }}
-            >
-              {device}
-            </div>
-            {columns.map((job, position) => {
-              const column = firstColumn + position;
-              const cell = table.at(device, job);
-              const isActive = at.row === firstRow + index && at.column === column;
-              const left = measure.name + column * measure.column;
-              if (cell === undefined || !shown.has(cell)) {
-                return (
-                  <div
-                    role="gridcell"
-                    id={isActive ? "active-cell" : undefined}
-                    class={isActive ? "cell none active" : "cell none"}
-                    key={job ?? ""}
-                    aria-colindex={column + 2}
-                    aria-label={`${device}, ${job ?? "device bucket"}: no bucket`}
-                    style={place(left, measure.column)}
-                  />
-                );
-              }
-              return (
-                <CellView
-                  key={job ?? ""}
-                  cell={cell}
-                  version={cell.version}
-                  ageText={ageOf(cell)}
-                  column={column}
-                  isActive={isActive}
-                  left={left}
-                  width={measure.column}
-                />
-              );
-            })}
-          </div>
-        ))}
+        {rows.map((device, index) => {
+          const row = firstRow + index;
+          return (
+            <RowView
+              key={device}
+              device={device}
+              row={row}
+              columns={columns}
+              firstColumn={firstColumn}
+              measure={measure}
+              width={total}
+              shown={shown}
+              activeColumn={at.row === row ? at.column : -1}
+              version={versionOf(device, columns)}
+              second={now.value}
+            />
+          );
+        })}
       </div>
     </div>
   );
-}
-
-function ageOf(cell: Cell): string {
-  return cell.updatedAt === null ? "" : age((now.value - cell.updatedAt) / 1000);
 }
 
 function clampActive(rows: number, columns: number): { row: number; column: number } {

@@ -111,7 +111,7 @@ export function History({ name, state, reload }: Props): JSX.Element {
       {past !== null && (
         <div class="columns">
           <section>
-            <h3>As it was</h3>
+            <h2>As it was</h2>
             <Tree
               value={past}
               changed={new Set(entry.set)}
@@ -119,7 +119,7 @@ export function History({ name, state, reload }: Props): JSX.Element {
             />
           </section>
           <section>
-            <h3>Since then</h3>
+            <h2>Since then</h2>
             <DiffView before={print(past)} after={print(state.bucket)} />
           </section>
         </div>

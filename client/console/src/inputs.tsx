@@ -9,8 +9,9 @@ import { FieldTable } from "./field-table.js";
 import { isFieldForm, NoFields, toFields, type FieldForm } from "./fields.js";
 import { counted } from "./format.js";
 import { checkSchemas } from "./live.js";
-import { fragmentOf, go } from "./router.js";
-import { attempt, complain, confirm, copy, Dialog, Loading, say } from "./ui.js";
+import { fragmentOf, go, route } from "./router.js";
+import { Types } from "./types.js";
+import { attempt, complain, confirm, Dialog, Loading, say } from "./ui.js";
 
 const CHECK_MILLISECONDS = 400;
 
@@ -117,9 +118,15 @@ interface Draft {
   document: unknown;
   /** The text of the JSON Schema as it is typed, null while the table is what is edited. */
   typed: string | null;
+  /** Whether it began as fields, and is saved so wherever they can express it. */
+  asFields: boolean;
 }
 
-const EMPTY: Draft = { document: { fields: [] } satisfies FieldForm, typed: null };
+const EMPTY: Draft = {
+  document: { fields: [] } satisfies FieldForm,
+  typed: null,
+  asFields: true,
+};
 
 function SchemaEditor(props: {
   automation: string;
@@ -137,7 +144,8 @@ function SchemaEditor(props: {
     try {
       const { members } = await call("GET", path);
       setStored(JSON.stringify(members.schema));
-      setDraft({ document: members.schema, typed: null });
+      const { schema } = members;
+      setDraft({ document: schema, typed: null, asFields: isFieldForm(schema) });
       setDefaults(Object.keys((members.defaults as object | null) ?? {}));
     } catch (cause) {
       if (cause instanceof Refused && cause.code === "not_found") setDraft(EMPTY);
@@ -146,6 +154,8 @@ function SchemaEditor(props: {
   };
   useEffect(() => void (row === undefined ? undefined : load()), []);
   const checked = useDryRun(path, draft?.document, setProblem);
+  const shownText = useRef("");
+  const [serial, wasTyped] = [useRef(0), useRef(false)];
   if (draft === null) return <Loading what="the schema" />;
 
   const changed = JSON.stringify(draft.document) !== (stored ?? JSON.stringify(EMPTY.document));
@@ -167,10 +177,16 @@ function SchemaEditor(props: {
     if (!(await confirm("Remove the schema?", text, "Remove"))) return;
     if (await attempt(() => call("DELETE", path), `The schema of ${automation} is removed`)) {
       await Promise.all([saved(), checkSchemas()]);
-      go({ page: "inputs", automation: null });
+      const here = route.peek();
+      if (here.page === "inputs") go({ page: "inputs", automation: null });
     }
   };
-  const jsonText = draft.typed ?? JSON.stringify(checked?.jsonSchema ?? draft.document, null, 2);
+  // What is typed stays in the editor, whatever the daemon says about it later.
+  if (draft.typed === null) {
+    if (wasTyped.current) serial.current++;
+    shownText.current = JSON.stringify(checked?.jsonSchema ?? draft.document, null, 2);
+  }
+  wasTyped.current = draft.typed !== null;
   return (
     <>
       {row?.problem && <p class="warning">{row.problem}</p>}
@@ -200,17 +216,16 @@ function SchemaEditor(props: {
               A table cannot show this schema: {fields}. Edit the JSON Schema instead.
             </p>
           ) : (
-            <FieldTable form={fields} onChange={(form) => setDraft({ document: form, typed: null })} />
+            <FieldTable form={fields} onChange={(form) => setDraft({ ...draft, document: form, typed: null })} />
           )}
         </section>
         <section>
           <h2>JSON Schema</h2>
           <EditorHost
-            text={jsonText}
+            text={shownText.current}
+            serial={serial.current}
             label={`JSON Schema of ${automation}`}
-            onChange={(text) => {
-              if (text !== jsonText) setDraft(typedDraft(text, draft));
-            }}
+            onChange={(text) => setDraft((now) => now && typedDraft(text, now))}
           />
           {problem && (
             <p class="warning" role="alert">
@@ -256,8 +271,8 @@ function fieldsOf(document: unknown): FieldForm | string {
 function typedDraft(text: string, draft: Draft): Draft {
   try {
     const schema: unknown = JSON.parse(text);
-    const asFields = isFieldForm(draft.document) ? fieldsOf(schema) : schema;
-    return { document: typeof asFields === "string" ? schema : asFields, typed: text };
+    const found = draft.asFields ? fieldsOf(schema) : schema;
+    return { ...draft, document: typeof found === "string" ? schema : found, typed: text };
   } catch {
     return { ...draft, typed: text };
   }
@@ -324,64 +339,6 @@ function Violating({ checked }: { checked: Checked | null }): JSX.Element {
           {count > details.length && <p>The first {details.length} are listed.</p>}
         </>
       )}
-    </section>
-  );
-}
-
-const LANGUAGES: [string, string][] = [
-  ["typescript", "TypeScript"],
-  ["python", "Python"],
-];
-
-function Types(props: {
-  automation: string;
-  jsonSchema: unknown;
-  defaults: string[];
-}): JSX.Element | null {
-  const { automation, jsonSchema, defaults } = props;
-  const [language, setLanguage] = useState("typescript");
-  const [made, setMade] = useState<{ text: string; problems: string[] } | null>(null);
-  const schema = jsonSchema === undefined ? null : JSON.stringify(jsonSchema);
-  useEffect(() => {
-    if (schema === null) return undefined;
-    let isGone = false;
-    const body = JSON.stringify({ automation, language, json_schema: jsonSchema, defaults });
-    call("POST", "/console/types", { body }).then(
-      ({ members }) => !isGone && setMade(members as unknown as typeof made),
-      complain,
-    );
-    return () => {
-      isGone = true;
-    };
-  }, [schema, language]);
-  if (made === null) return null;
-  const [, title] = LANGUAGES.find(([id]) => id === language) as [string, string];
-  return (
-    <section aria-label="Generated types">
-      <h2>Types</h2>
-      <div class="actions start">
-        <label>
-          Language{" "}
-          <select value={language} onChange={(event) => setLanguage(event.currentTarget.value)}>
-            {LANGUAGES.map(([id, label]) => (
-              <option key={id} value={id}>
-                {label}
-              </option>
-            ))}
-          </select>
-        </label>
-        <button type="button" onClick={() => void copy(made.text, `The types for ${title}`)}>
-          Copy the types
-        </button>
-      </div>
-      <pre class="code" tabIndex={0} aria-label={`Types for ${title}`}>
-        {made.text}
-      </pre>
-      {made.problems.map((line) => (
-        <p class="warning" key={line}>
-          The types are wider than the schema: {line}
-        </p>
-      ))}
     </section>
   );
 }

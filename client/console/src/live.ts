@@ -108,8 +108,10 @@ function scheduleSizes(): void {
 
 async function readSizes(): Promise<void> {
   const wanted = [...stale].filter((device) => visibleDevices.has(device)).slice(0, MOST_DEVICES);
+  const unread = new Set(wanted);
   try {
     for (const device of wanted) {
+      // What changes while its list is on the way makes it stale again.
       stale.delete(device);
       await pages(`/v1/buckets?device=${encodeURIComponent(device)}`, (members) => {
         for (const row of members.buckets as ListedBucket[]) {
@@ -117,10 +119,12 @@ async function readSizes(): Promise<void> {
           if (cell === undefined || row.revision >= cell.revision) table.put(row);
         }
       });
+      unread.delete(device);
       touch();
     }
   } catch {
-    // The daemon is away, which the page says; its list is read again once it is back.
+    // The daemon is away, which the page says; these are read once it is back.
+    unread.forEach((device) => stale.add(device));
   } finally {
     sizesTimer = 0;
     if (wanted.length > 0) scheduleSizes();

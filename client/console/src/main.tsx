@@ -170,8 +170,10 @@ function onKey(event: KeyboardEvent): void {
     showsKeys.value = true;
   } else if (event.key === "/") {
     event.preventDefault();
+    const focus = (): void => document.getElementById("filter")?.focus();
+    if (route.value.page === "grid") return focus();
     window.location.hash = "#/";
-    requestAnimationFrame(() => document.getElementById("filter")?.focus());
+    requestAnimationFrame(() => requestAnimationFrame(focus));
   }
 }
 

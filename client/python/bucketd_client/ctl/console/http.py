@@ -17,6 +17,8 @@ REASONS = {
     500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable",
 }  # fmt: skip
 JSON = "application/json; charset=utf-8"
+# Names the check that has refused a request.
+REFUSED_BY = "Console-Refused-By"
 # Each response has these, a refusal too: the page loads nothing from elsewhere, no other page
 # frames it or opens it with a reference to its window, and no cache keeps what it shows.
 SECURITY_FIELDS = (
@@ -43,9 +45,9 @@ class Refusal(Exception):
         super().__init__(cause)
         self.status, self.check, self.code = status, check, code
 
-    def body(self) -> bytes:
-        members = {"code": self.code, "error": str(self), "check": self.check}
-        return json.dumps({"success": False, **members}).encode()
+    def response(self) -> bytes:
+        members = {"success": False, "code": self.code, "error": str(self)}
+        return response(self.status, json.dumps(members).encode(), refused_by=self.check)
 
 
 class Request:
@@ -136,8 +138,12 @@ def head(status: int, fields: list[tuple[str, str]], reason: str = "") -> bytes:
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1")
 
 
-def response(status: int, body: bytes, content_type: str = JSON) -> bytes:
+def response(
+    status: int, body: bytes, content_type: str = JSON, refused_by: str | None = None
+) -> bytes:
     fields = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+    if refused_by is not None:
+        fields.append((REFUSED_BY, refused_by))
     return head(status, fields) + body
 
 

@@ -81,7 +81,7 @@ class Server:
                     if request is not None:
                         await self._serve(request, reader, writer)
                 except Refusal as refusal:
-                    writer.write(http.response(refusal.status, refusal.body()))
+                    writer.write(refusal.response())
                 await writer.drain()
         finally:
             with contextlib.suppress(asyncio.CancelledError):
