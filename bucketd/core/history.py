@@ -82,8 +82,11 @@ class Undo(NamedTuple):
     revision: int
 
 
-def undo_of(key: BucketKey, history: History, number: int | None) -> Undo:
+def undo_of(key: BucketKey, history: History, number: int | None, by_values: bool = False) -> Undo:
     """Return the change that takes one back, by default the last one.
+
+    It is refused as ``moved`` if a change that the history does not have yet may have touched its
+    keys; ``by_values``: of a bucket that is held as text, only if they have other values now.
 
     Raises NotFound, NotKept, and UndoConflict where later changes have touched its keys.
     """
@@ -113,10 +116,11 @@ def undo_of(key: BucketKey, history: History, number: int | None) -> Undo:
             "take the later changes back first, or set the keys",
             details=details,
         )
-    return Undo(_change(now, found.inverse, target), target)
+    return Undo(_change(now, found.inverse, target, by_values), target)
 
 
-def _change(made_for: Snapshot, inverse: Inverse, number: int) -> Change:
+def _change(made_for: Snapshot, inverse: Inverse, number: int, by_values: bool) -> Change:
+
     def apply(stored: Document | None) -> Document | None:
         if stored is None:
             return None
@@ -126,8 +130,9 @@ def _change(made_for: Snapshot, inverse: Inverse, number: int) -> Change:
     def upon(now: Snapshot) -> None:
         if now.etag == made_for.etag:
             return
-        is_same = now.created_at == made_for.created_at and now.revision > made_for.revision
-        if not (is_same and inverses.have_same(inverse.keys, now.bucket, made_for.bucket)):
+        goes_on = now.created_at == made_for.created_at and now.revision > made_for.revision
+        was, keys = made_for.bucket, inverse.keys
+        if not (goes_on and inverses.are_untouched(keys, now.bucket, was, by_values)):
             raise Overloaded(
                 f"cannot take back revision {number}: other requests change the bucket faster than "
                 "its history can be read; nothing was changed, try again",

@@ -97,16 +97,17 @@ def take_back(now: Document, inverse: Inverse) -> Document:
     return Document(None, dict(kept))
 
 
-def have_same(keys: Iterable[str], one: Document, other: Document) -> bool:
+def are_untouched(keys: Iterable[str], one: Document, other: Document, by_values: bool) -> bool:
     """Report whether no change lies between two documents that touched one of these keys.
 
-    A value that was set and set back is another object, so it counts as touched; not so where the
-    documents are held as text, of which only values can be compared.
+    A value that was set and set back is another object, so it counts as touched. Documents that
+    are held as text do not show that: ``by_values`` compares what they have at the keys; without
+    it the answer is no.
     """
     if one is other:
         return True
-    if not (one.is_split and other.is_split):
-        keys = [*keys]
-        return one.only(keys).text == other.only(keys).text
-    mine, others = one.members, other.members
-    return all(mine.get(key) is others.get(key) for key in keys)
+    if one.is_split and other.is_split:
+        mine, others = one.members, other.members
+        return all(mine.get(key) is others.get(key) for key in keys)
+    keys = [*keys]
+    return by_values and one.only(keys).text == other.only(keys).text
