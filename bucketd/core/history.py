@@ -32,9 +32,10 @@ def earlier_state(key: BucketKey, history: History, number: int) -> EarlierState
         # The state before a change is bound by the change that led to it.
         state = state._replace(automation=revision.automation)
         automations.add(revision.automation)
-        if state.revision <= number or revision.inverse is None:
+        inverse = revision.inverse
+        if state.revision <= number or inverse is None or inverse.is_lost:
             break
-        bucket = inverses.take_back(state.bucket, revision.inverse)
+        bucket = inverses.take_back(state.bucket, inverse)
         before, etag = revision.was
         state = state._replace(bucket=bucket, revision=before, etag=etag)
     if state.revision == number:
@@ -103,7 +104,7 @@ def undo_of(key: BucketKey, history: History, number: int | None, by_values: boo
         raise NotFound(f"cannot {doing}: there was none of this number; nothing was changed")
     if found is None or (found.inverse is None and found.revision > target):
         raise _not_kept(doing)
-    if found.inverse is None:
+    if found.inverse is None or found.inverse.is_lost:
         raise NotKept(
             f"cannot {doing}: what it replaced is not kept, as it takes more than [history] bytes, "
             "or another program made it while the daemon was not running; nothing was changed"

@@ -14,7 +14,8 @@ class Inverse(NamedTuple):
     ``changed`` and ``removed``: the earlier JSON of the keys that it changed and removed;
     ``places``: where the removed ones stood; ``added``: the keys that were not there before.
     ``order``: where each of the other keys stands after the change, in their order before it; None
-    if the change kept their order.
+    if the change kept their order. ``is_lost``: the earlier JSON was too large to be
+    kept, so only the keys are known, and nothing can be taken back.
     """
 
     changed: Members
@@ -22,6 +23,7 @@ class Inverse(NamedTuple):
     places: list[int]
     added: list[str]
     order: list[int] | None = None
+    is_lost: bool = False
 
     @property
     def set_keys(self) -> list[str]:
@@ -81,12 +83,20 @@ def _order(old: Members, new: Members, differ: bool) -> list[int] | None:
     return [place[key] for key in before]
 
 
+def without_values(inverse: Inverse) -> Inverse:
+    """Return which keys a change touched, without what it takes to take it back."""
+    set_keys, removed = dict.fromkeys(inverse.set_keys, b""), dict.fromkeys(inverse.removed, b"")
+    return Inverse(set_keys, removed, [], [], is_lost=True)
+
+
 def take_back(now: Document, inverse: Inverse) -> Document:
     """Return the document without the change.
 
     It is the one before the change, byte for byte, where ``now`` is the one after it; where later
     changes touched other keys, these keep their values and about their places.
     """
+    if inverse.is_lost:
+        raise ValueError("the values before the change are not known")
     gone, changed = frozenset(inverse.added), inverse.changed
     kept = [(key, changed.get(key, m)) for key, m in now.members.items() if key not in gone]
     order = inverse.order

@@ -11,7 +11,7 @@ from . import strict_json
 from .author import Author
 from .bucket import Snapshot
 from .document import Members
-from .inverses import Inverse, invert
+from .inverses import Inverse, invert, without_values
 
 
 class HistoryLimits(NamedTuple):
@@ -56,12 +56,15 @@ class History(NamedTuple):
 
 
 def kept_inverse(old: Members, new: Members, most: int, max_bytes: int) -> Inverse | None:
-    """Return the inverse of a change; None if it takes more than the history may.
+    """Return the inverse of a change; if it takes more than the history may, without its values.
 
-    ``most`` is the size of both states together, which it cannot exceed by much.
+    It is None if the keys alone take an eighth of that. ``most`` is the size of both states
+    together, which the inverse cannot exceed by much.
     """
     inverse = invert(old, new)
-    return inverse if most <= max_bytes or inverse.size <= max_bytes else None
+    if most <= max_bytes or inverse.size <= max_bytes:
+        return inverse
+    return without_values(inverse) if sum(map(len, inverse.keys)) <= max_bytes // 8 else None
 
 
 def encode(revision: Revision) -> bytes:
@@ -78,6 +81,9 @@ def encode_inverse(inverse: Inverse | None) -> bytes:
     """Return the members of an inverse, without braces."""
     if inverse is None:
         return b'"before_known":false'
+    if inverse.is_lost:
+        names = orjson.dumps([inverse.set_keys, [*inverse.removed]])
+        return b'"before_known":false,"keys":' + names
     text = b'"changed":{%b}' % b",".join(inverse.changed.values())
     if inverse.added:
         text += b',"added":' + orjson.dumps(inverse.added)
@@ -109,6 +115,11 @@ def decode(text: bytes) -> Revision:
 
 def decode_inverse(value: dict[str, Any]) -> Inverse | None:
     """Return the inverse in an object; None where it is not kept."""
+    if "keys" in value:
+        set_keys, removed = value["keys"]
+        return Inverse(
+            dict.fromkeys(set_keys, b""), dict.fromkeys(removed, b""), [], [], None, True
+        )
     if "changed" not in value:
         return None
     return Inverse(

@@ -324,8 +324,15 @@ def test_the_history_is_bounded_and_goes_with_its_bucket(stopped_daemon: Daemon)
     daemon.request("PATCH", path, {"large": "w" * 5000})
     daemon.request("PATCH", path, {"large": ""})
     newest, before, *_ = history(daemon, path)
-    assert newest["before_known"] is False
+    assert (newest["before_known"], newest["set"], newest["removed"]) == (False, ["large"], [])
     assert before["revision"] == large + 3
+    refused(undo(daemon, path), 410, "not_kept")
+    refused(daemon.request("GET", f"{path}?revision={before['revision']}"), 410, "not_kept")
+    # What did not touch these keys can be taken back through it.
+    other = daemon.request("PATCH", path, {"other": 1}).json["revision"]
+    daemon.request("PATCH", path, {"large": "v" * 5000})
+    daemon.request("PATCH", path, {"large": ""})
+    assert undo(daemon, path, other).json["undone"] == other
     daemon.request("DELETE", f"{path}?trash=false")
     daemon.request("PUT", path, {"anew": 1})
     assert [entry["revision"] for entry in history(daemon, path)] == [1]

@@ -64,7 +64,7 @@ def _entry(one: Revision, with_values: bool, masking: Masking | None) -> dict[st
     }
     if one.undoes is not None:
         entry["undoes"] = one.undoes
-    if one.inverse is None:
+    if one.inverse is None or one.inverse.is_lost:
         return {**entry, "before_known": False}
     if with_values:
         members = one.inverse.changed | one.inverse.removed

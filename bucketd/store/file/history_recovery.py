@@ -84,7 +84,7 @@ class _Bucket:
 def _state_before(record: Record, origin: Origin) -> Snapshot | None:
     """Return the state before a change by what its record says of it; None if not known."""
     (revision, etag), inverse = origin
-    if inverse is None:
+    if inverse is None or inverse.is_lost:
         return None
     bucket = inverses.take_back(record.after.bucket, inverse)
     return Snapshot(bucket, revision, etag)

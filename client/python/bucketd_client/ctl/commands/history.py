@@ -56,20 +56,32 @@ def _keys(keys: list[str]) -> Cell:
     return Cell.of(", ".join(keys) or "-", keys or None)
 
 
+def _touched(entry: Entry) -> str:
+    """Return in words which keys a change touched."""
+    words = [f"{w} {', '.join(entry[w])}" for w in ("set", "removed") if entry[w]]
+    return output.plain("; ".join(words) or "changed")
+
+
 def _show_values(session: Session, entries: Iterable[Entry]) -> int:
     """Show each change with its old and new values, from the newest state backwards."""
     after: dict[str, Any] | None = None
+    is_lost = False
     for entry in entries:
         output.write(colours.paint(output.plain(_title(entry)), colours.BOLD))
         if entry.get("before_known") is False:
-            output.write("  an edit of a state that is not known")
+            output.write(f"  {_touched(entry)}; the values before are not known")
+            # Earlier changes have their old values, but nothing says what they left.
+            is_lost = True
+            continue
+        if is_lost:
+            output.write(f"  {_touched(entry)}")
             continue
         if after is None:
             after = earlier.state_at(session, session.scope(), entry["revision"]).masked
         found, after = earlier.changes(entry, after)
         for line in json_diff.lines(found):
             output.write(line)
-    if after is None:
+    if after is None and not is_lost:
         output.write("no changes are known")
     return 0
 
