@@ -180,6 +180,6 @@ async def test_across_a_restart(daemon: Daemon, monkeypatch: pytest.MonkeyPatch)
         assert not held.lost
         monkeypatch.setattr(_hold_session, "RETURN_SECONDS", 0.5)
         daemon.kill()
-        await asyncio.wait_for(told.wait(), 5)
+        await asyncio.wait_for(told.wait(), 30)
         with pytest.raises(HoldLost, match="was not back within"):
             await held.set(a=2)

@@ -125,6 +125,9 @@ def _revision_to_undo(body: object) -> int | None:
     number = members.get("revision")
     if number is None and "revision" not in members:
         return None
+    if type(number) is float and number.is_integer():
+        # 7.0 is a whole number in JSON, too.
+        number = int(number)
     if type(number) is not int or not 1 <= number < MAX_REVISION:
         raise InvalidRequest("cannot undo: revision must be a whole number from 1")
     return number

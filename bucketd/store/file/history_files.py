@@ -192,7 +192,8 @@ class HistoryFiles:
             return segment
         self._keep_rest(place, which, segment)
         payloads = [*segment.payloads, *segment.later]
-        return self._rewrite(place, which, Segment(segment.number, payloads, 0))
+        # The number of a segment whose first line is damaged is not known any more.
+        return self._rewrite(place, which, Segment(segment.number or 1, payloads, 0))
 
     def complete(self, place: Place, payloads: Sequence[bytes], journaled: Journaled) -> None:
         """Append the lines that are not there yet, after a crash. Raises OSError.

@@ -110,12 +110,12 @@ test("a response that comes too late is for nobody", async (t) => {
 test("bytes that nobody asked for end a connection, and are no response", async (t) => {
   const fake = await Fake.start(t, ({ body }, socket) => {
     const { n } = JSON.parse(body);
-    setTimeout(() => socket.write(stored({ n: "late" })), 10);
+    setTimeout(() => socket.write(stored({ n: "late" })), 40);
     return stored({ n });
   });
   for (let n = 0; n < 6; n++) {
     assert.deepEqual(await open(fake).set({ n }), { n });
-    await sleep(n % 2 ? 20 : 0);
+    await sleep(n % 2 ? 80 : 0);
   }
   assert.ok(fake.connections >= 3);
 });

@@ -50,13 +50,13 @@ export class Daemon {
   }
 
   async ready() {
-    for (let tries = 0; tries < 400; tries++) {
+    for (let tries = 0; tries < 1200; tries++) {
       if (this.child.exitCode !== null) throw new Error(`bucketd ended with status ${this.child.exitCode}`);
       const answer = await this.api("GET", "/readyz").catch(() => undefined);
       if (answer?.status === 200) return;
       await sleep(25);
     }
-    throw new Error("bucketd was not ready within 10 s");
+    throw new Error("bucketd was not ready within 30 s");
   }
 
   async end(signal) {

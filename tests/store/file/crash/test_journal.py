@@ -275,17 +275,15 @@ def test_a_full_journal_is_replayed_in_time(root: int, tmp_path: Path) -> None:
     log.close()
     began, spent = time.monotonic(), time.process_time()
     log = Journal(root, size)
+    history = HistoryFiles(root, DEFAULT_LIMITS)
     replayed = recovery.replay_under(
-        WriteLock(root),
-        BucketFiles(root, home, 1 << 20),
-        log,
-        HistoryFiles(root, DEFAULT_LIMITS),
-        Trash(root),
+        WriteLock(root), BucketFiles(root, home, 1 << 20), log, history, Trash(root)
     )
     seconds, spent = time.monotonic() - began, time.process_time() - spent
     print(f"full journal: {count} records, {replayed} files completed, {seconds:.2f} s")
     assert replayed == 1000
     assert spent < 2  # of the processor: others may be busy, too
+    history.close()
     log.close()
 
 

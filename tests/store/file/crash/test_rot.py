@@ -270,6 +270,7 @@ def test_a_rotted_file_is_completed_from_the_journal(home: str) -> None:
     log = Journal(root, SEGMENT)
     history = HistoryFiles(root, DEFAULT_LIMITS)
     assert recovery.replay(bucket_files, log.replay, history, Trash(root)) == 1
+    history.close()
     assert BucketFiles(root, home, 1 << 20).load(KEY).snapshot == journaled[-1].after
     kept = list(Path(home, quarantine.QUARANTINE).iterdir())
     assert [p.read_bytes() for p in kept] == [damaged]
@@ -286,6 +287,7 @@ def test_a_file_without_its_bytes_is_completed_and_not_kept(home: str, left: byt
     log = Journal(root, SEGMENT)
     history = HistoryFiles(root, DEFAULT_LIMITS)
     assert recovery.replay(bucket_files, log.replay, history, Trash(root)) == 1
+    history.close()
     assert BucketFiles(root, home, 1 << 20).load(KEY).snapshot == journaled[-1].after
     assert not Path(home, quarantine.QUARANTINE).exists()
     log.close()

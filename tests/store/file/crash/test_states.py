@@ -257,6 +257,7 @@ def recover(state: Disk) -> dict[BucketKey, State | str]:
                 recovery.replay_under(lock, bucket_files, log, history, trash)
             lock.close()
             log.close()
+            history.close()
             trashed = [trash.read(one) for one in trash.entries()[0]]
             return {key: _load(bucket_files, key, trashed) for key in (HOT, OTHER, DEVICE)}
         except (records.JournalError, envelope.Unreadable) as error:
