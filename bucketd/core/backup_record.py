@@ -66,7 +66,6 @@ def _counts(told: dict[str, Any]) -> dict[str, int]:
     for name in _COUNTS:
         count = told.get(name)
         # 404.0 is a whole number in JSON, too.
-        is_whole = type(count) is int or (type(count) is float and count.is_integer())
-        if not is_whole or count < 0:
+        if not isinstance(count, int | float) or isinstance(count, bool) or count < 0 or count % 1:
             raise InvalidRequest(f"cannot record the backup: {name!r} must be a whole number")
     return {name: int(told[name]) for name in _COUNTS}
