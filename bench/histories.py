@@ -1,4 +1,4 @@
-"""What the history of buckets costs: this daemon beside itself with the history turned off."""
+"""Measure the cost of histories: this daemon beside itself with the history turned off."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from .settings.sections import Log
 
 HUMAN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
-# How long a journald that does not read may block the daemon.
+# A journald that does not read may block the daemon for so long.
 SEND_SECONDS = 1.0
 # Priorities of syslog, which journald also reads at the beginning of a line: see sd-daemon(3).
 _PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path("docs/PROOFS.md")
-# What is a command among the words in backticks, and not the name of a file.
+# Matches a command in backticks, and not the name of a file.
 COMMAND = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:pytest|make|python|systemd-analyze) [^`]+)`")
 
 

@@ -51,7 +51,7 @@ def test_the_clients_need_nothing() -> None:
         "typing_extensions",  # for type checkers alone
     }
     assert NODE.keys() & {"peerDependencies", "optionalDependencies"} == set()
-    # What the server for tests imports is in the package, so that nothing is fetched.
+    # The package has all that the server for tests imports, so that nothing is fetched.
     assert NODE["bundleDependencies"] == list(NODE["dependencies"])
     sources = (REPO / "client" / "node" / "src").rglob("*.ts")
     importing = {

@@ -33,7 +33,7 @@ ARCHITECTURE = (REPO / "ARCHITECTURE.md").read_text()
 
 
 def documented_settings() -> dict[str, Any]:
-    """What config/bucketd.toml sets once the ``#`` before each key is taken away."""
+    """Return what config/bucketd.toml sets once the ``#`` before each key is taken away."""
     text = (REPO / "config" / "bucketd.toml").read_text()
     assert re.findall(r"^\w.*", text, flags=re.M) == []
     document = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.M))

@@ -1,4 +1,4 @@
-"""When the last backup was made, as the program that made it has told: ``<state>/backup.json``."""
+"""The record of the last backup, as the program that made it reported: ``<state>/backup.json``."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ PAGE = 1000
 TRIES = 5
 # The number of times that a change is taken back while others change its keys.
 UNDO_TRIES = 50
-# How many of them see a value that was set and set back meanwhile, however a bucket is held.
+# The first of these tries see a value that was set and set back meanwhile, in any bucket.
 EXACT_UNDO_TRIES = 5
 # Bytes of buckets in one page of an export.
 EXPORT_BYTES = 4 * 1024 * 1024
@@ -121,8 +121,8 @@ class Buckets:
         async with self._slow_changes.lock(key):
             for tries_left in reversed(range(UNDO_TRIES)):
                 found = await self.store.history(key)
-                # Where others write all the time, an undo gets through in the end: a value that was
-                # set and set back within milliseconds then counts as untouched.
+                # An undo gets through in the end, also where others write all the time: a value
+                # that was set and set back within milliseconds then counts as untouched.
                 by_values = tries_left < UNDO_TRIES - EXACT_UNDO_TRIES
                 change, undone = await offload(undo_of, key, found, number, by_values)
                 try:

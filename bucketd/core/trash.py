@@ -21,7 +21,7 @@ from .clock_record import ClockRecord
 
 log = logging.getLogger(__name__)
 _DAY = 86400.0
-# What is over is looked for so often, in parts of the days, and in seconds at least and at most.
+# The pause between two searches for expired buckets: a part of the days, within these seconds.
 _PART, _SHORTEST, _LONGEST = 10, 1.0, 600.0
 
 

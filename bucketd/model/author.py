@@ -1,4 +1,4 @@
-"""Who made a change: the user, and the context and run that the change was made in."""
+"""The author of a change: the user, and the context and run that the change was made in."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _NAMES = ("user", "context", "device", "job", "run", "edit", "retention")
 # Each write carries one, so its JSON is made once.
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who made a change. ``context`` is the id of the context whose token was sent, ``device`` and
-    ``job`` are its names, and ``run`` is its label.
+    """The author of a change. ``context`` is the id of the context whose token was sent,
+    ``device`` and ``job`` are its names, and ``run`` is its label.
 
     ``edit``: another program edited the file. ``retention``: the daemon removed what was old.
     """

@@ -9,7 +9,7 @@ from .document import Document, Members
 
 
 class Inverse(NamedTuple):
-    """What takes a change back.
+    """The inverse of a change.
 
     ``changed`` and ``removed``: the earlier JSON of the keys that it changed and removed;
     ``places``: where the removed ones stood; ``added``: the keys that were not there before.

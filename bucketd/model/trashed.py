@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from .bucket import BucketKey, Snapshot, timestamp
 
-# How far ids may run ahead of the clock so that those of one process sort in order of deletion.
+# Ids may run so far ahead of the clock, so that those of one process sort by time of deletion.
 MAX_AHEAD_MS = 1000
 _ID = re.compile(r"[0-9a-f]{24}")
 _last_ms = 0

@@ -162,7 +162,7 @@ class KeptFile:
 
 
 class Quarantine(Protocol):
-    """What the store found damaged or in its way, kept unchanged for people.
+    """The files that the store found damaged or in its way, kept unchanged for people.
 
     Call from a worker thread; each method raises ``BucketdError``.
     """

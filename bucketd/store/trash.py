@@ -1,4 +1,4 @@
-"""What both engines say and check about the trash."""
+"""Checks and refusals of the trash that both engines share."""
 
 from __future__ import annotations
 

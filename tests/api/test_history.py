@@ -176,7 +176,7 @@ def test_an_undo_conflicts_by_key(shared_daemon: Daemon) -> None:
     answer = refused(undo(shared_daemon, path, 2), 409, "undo_conflict")
     assert answer["details"] == [{"key": "a", "revision": 5}]
     assert shared_daemon.request("GET", path).json["revision"] == 5
-    # What was taken back itself is no conflict, whatever the order of the numbers.
+    # A change that was itself taken back is no conflict, in any order of the numbers.
     assert undo(shared_daemon, path, 5).bucket["a"] == 3
     assert undo(shared_daemon, path, 3).bucket["a"] == 2
     assert undo(shared_daemon, path, 2).bucket == {"a": 1, "b": 1, "c": 3}
@@ -328,7 +328,7 @@ def test_the_history_is_bounded_and_goes_with_its_bucket(stopped_daemon: Daemon)
     assert before["revision"] == large + 3
     refused(undo(daemon, path), 410, "not_kept")
     refused(daemon.request("GET", f"{path}?revision={before['revision']}"), 410, "not_kept")
-    # What did not touch these keys can be taken back through it.
+    # A change that did not touch these keys can be taken back through it.
     other = daemon.request("PATCH", path, {"other": 1}).json["revision"]
     daemon.request("PATCH", path, {"large": "v" * 5000})
     daemon.request("PATCH", path, {"large": ""})

@@ -124,7 +124,7 @@ def test_undo_under_concurrent_writers(keeping: Daemon, engine: str, seed: int) 
     entries: dict[int, dict[str, Any]] = {1: {"set": ["base"], "removed": []}}
 
     def applied(one: Done, now: int) -> dict[str, Any] | None:
-        """What the request makes of the state of a revision; None if it has to be refused."""
+        """Return the state that the request leads to; None if it has to be refused."""
         state = states[now]
         if one.data is not None:
             return {**state, **one.data}

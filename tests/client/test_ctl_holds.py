@@ -228,7 +228,7 @@ def test_completion_offers_the_holds(ctl: Shell, held: HeldBucket) -> None:
 
 def test_other_names_are_understood(ctl: Shell) -> None:
     assert "did you mean hold list?" in ctl("locks").stderr
-    # What ends another's hold is not proposed.
+    # A command that ends another's hold is not proposed.
     assert "did you mean" not in ctl("unlock").stderr
 
 

@@ -46,7 +46,7 @@ def ctl(shared_daemon: Daemon) -> Shell:
 @pytest.fixture
 def at(ctl: Shell, request: pytest.FixtureRequest) -> list[str]:
     """Options that name a bucket with secrets, of this test alone."""
-    # What a write tells names the bucket, so the name must not look like a secret.
+    # A write names its bucket, so the name must not look like a secret.
     options = ["--device", f"phone-{zlib.crc32(request.node.name.encode())}", "--job", "login"]
     ctl.json("replace", *options, "--automation", "masks", "--data", json.dumps(BUCKET))
     return options

@@ -1,4 +1,4 @@
-"""What operators look for and mend: quarantine, grep, and the contexts of a device."""
+"""Commands of operators: quarantine, grep, and the contexts of a device."""
 
 from __future__ import annotations
 

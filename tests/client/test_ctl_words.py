@@ -87,7 +87,7 @@ def test_in_a_context_every_argument_is_a_key(ctl: Shell, device: str) -> None:
         wrong = ctl("get", f"{device}/login", env=environ)
         assert (wrong.returncode, wrong.stdout) == (1, "")
         assert "in a job context each argument is a key" in wrong.stderr
-        # What cannot be an assignment is a bucket everywhere.
+        # A word that cannot be an assignment is a bucket everywhere.
         assert ctl.json("set", f"{device}/other", "b=1", env=environ) == {"b": "1"}
 
 
@@ -145,7 +145,7 @@ def test_values_from_files(ctl: Shell, device: str, tmp_path: Path) -> None:
                      stdin="line\n")  # fmt: skip
     expected = {"token": "s3cr3t\n", "state": {"cookies": [1]}, "user": "@ada", "in": "line"}
     assert whole == expected
-    # What get -r writes comes back as it was.
+    # The output of get -r comes back as it was.
     text.write_text(ctl("get", place, "token", "-r").stdout)
     assert ctl.json("set", place, f"token=@{text}")["token"] == "s3cr3t\n"
     missing = ctl("set", place, "user=@ada")

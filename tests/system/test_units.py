@@ -98,7 +98,7 @@ def test_the_files_that_documents_name_are_installed_there() -> None:
 
 
 def shell(script: str, **env: str) -> str:
-    """What a part of install.sh prints, with systemd's version and all else from outside."""
+    """Return the output of a part of install.sh, with systemd's version given from outside."""
     done = subprocess.run(
         ["sh", "-euc", script], cwd=REPO, capture_output=True, text=True, env={**os.environ, **env}
     )

@@ -42,7 +42,7 @@ def _page(
     every = history.revisions
     masking = None
     if request.head.masked and with_values:
-        # What is not on this page may have made a value secret that is.
+        # A schema that applied on another page may have made a value of this one secret.
         kept = list(every)
         masking = _masking(request, history.now, *(one.automation for one in kept))
         every = iter(kept)

@@ -32,7 +32,7 @@ class ShardedTrash:
         return TrashPage(rows, (rows[-1].id if rows else end) if more else None, unreadable)
 
     async def read(self, trash_id: str) -> TrashedBucket:
-        # Which shard has it is not in the id, and there are few.
+        # The id does not name the shard, and there are few shards.
         for shard in self._shards:
             try:
                 return await shard.read(trash_id)

@@ -28,13 +28,13 @@ from .reader import Reader
 _DAY = 86400.0
 # Deletions share a lease for so long, so that a large sweep needs few; it lives that much longer.
 _SHARED_SECONDS, _SHARED_PART = 3600.0, 24
-# How many values to request in one answer; each is a whole bucket.
+# The number of values to request in one response; each is a whole bucket.
 _COUNT, _MAX_COUNT, _ANSWER_BYTES = 5, 100, 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class TrashPut:
-    """What the transaction of a deletion puts into the trash."""
+    """The part of a deletion's transaction that fills the trash."""
 
     id: str
     key: bytes
@@ -53,7 +53,7 @@ class TrashPut:
 
 @dataclass(frozen=True, slots=True)
 class TrashTake:
-    """What the transaction of a restore takes out of the trash, if it is still there."""
+    """The part of a restore's transaction that takes a bucket out of the trash, if it is there."""
 
     id: str
     key: bytes

@@ -23,7 +23,7 @@ from .batch import Transition
 from .history_files import HistoryFiles, Place
 
 log = logging.getLogger(__name__)
-# What comes before a state that begins a history.
+# The revision and ETag before a state that begins a history.
 _NOTHING: tuple[int, str | None] = (0, None)
 
 
@@ -98,7 +98,7 @@ class Backlog:
                 count = _length(owed)
                 ends_here = count < len(owed)
                 self._append(place, key, owed[:count], may_fail=ends_here)
-            # What is done is not done again, should the rest fail.
+            # If the rest fails, the next try goes on from here.
             owed = owed[count:]
             self._owed[key] = owed
         del self._owed[key]

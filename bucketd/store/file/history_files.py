@@ -33,7 +33,7 @@ _SEGMENTS = (0, 1)
 
 
 class Place(NamedTuple):
-    """Where a history lies: directories below the state directory, and the begin of its names."""
+    """The place of a history: directories below the state directory, and the stem of its names."""
 
     parts: tuple[str, ...]
     stem: str
@@ -85,7 +85,7 @@ class HistoryFiles:
 
     def __init__(self, root: int, limits: HistoryLimits) -> None:
         self._root, self.limits = root, limits
-        # What was found or written at the end of each history, so that it is read once.
+        # The end of each history as it was read or written last, so that it is read once.
         self._tails: OrderedDict[Place, _Tail] = OrderedDict()
         # Descriptors of the newer segments that were written last.
         self._open: OrderedDict[Place, int] = OrderedDict()

@@ -31,7 +31,7 @@ class Segment(NamedTuple):
 
 def parse(text: bytes) -> Segment:
     """Return the content of a segment."""
-    # What follows the last line feed is no line.
+    # The text after the last line feed is no line.
     lines = text.split(b"\n")[:-1]
     segment = _number(_payload(lines[0]) if lines else None)
     if not segment:

@@ -137,7 +137,7 @@ class FileStore:
             now = await self._ingest(key)
         if not now.revision:
             return History(now, iter(()))
-        # What is written meanwhile is in the backlog or in the files, or in both.
+        # A line that is written meanwhile is in the backlog or in the files, or in both.
         owed, places = self._backlog.lines(key), self._backlog.places(key)
         try:
             lines = await asyncio.to_thread(self._history.read_all, places)

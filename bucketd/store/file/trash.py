@@ -38,7 +38,7 @@ class Trash:
         self._root = root
         self._pending: dict[BucketKey, list[TrashedBucket]] = {}
         self._restored: dict[BucketKey, list[str]] = {}
-        # What a start may find in the journal and put into the trash once more.
+        # The ids that a start may find in the journal and put into the trash once more.
         self._journaled: dict[str, JournalPosition] = {}
 
     # --- deletions and restores, in the order of the journal

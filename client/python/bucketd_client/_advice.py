@@ -1,4 +1,4 @@
-"""What to do about a value that JSON does not have, and about a body that is too large.
+"""Advice about a value that JSON does not have, and about a body that is too large.
 
 This module is imported once something was refused.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ._errors import BucketError
 
 LARGEST_SHOWN = 3
-# What a value offers, and what to store instead of it; the first that fits is shown.
+# A method that a value has, and the advice for such values; the first that fits is shown.
 _BY_METHOD = (
     ("isoformat", "store its isoformat()"),
     ("tolist", "store its tolist()"),

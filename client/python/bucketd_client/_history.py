@@ -17,7 +17,7 @@ MAX_PAGE = 1000
 
 
 class Author(TypedDict, total=False):
-    """Who made a change; ``edit`` is true for another program, which has written the file."""
+    """The author of a change; ``edit`` is true for another program, which wrote the file."""
 
     user: str
     context: str

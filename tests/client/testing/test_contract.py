@@ -1,4 +1,4 @@
-"""What an automation relies on holds for the server in memory, too: the daemon's own tests."""
+"""Run the daemon's own tests of what an automation relies on against the server in memory."""
 # ruff: noqa: F401
 
 from __future__ import annotations

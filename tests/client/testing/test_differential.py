@@ -1,4 +1,4 @@
-"""What a client may send gets the same answers from the daemon and the server in memory."""
+"""The daemon and the server in memory answer the requests of a client alike."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def told(answer: Response, etags: list[str | None]) -> Any:
         etags.append(answer.etag)
     members = answer.json if answer.body else {}
     error = members.pop("error", None)
-    # What is in memory goes for good.
+    # The server in memory has no trash.
     members.pop("trash", None)
     kind = {name: answer.headers.get(name) for name in ("content-type", "allow", "retry-after")}
     kind["content-type"] = kind["content-type"] if answer.body else None

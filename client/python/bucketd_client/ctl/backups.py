@@ -74,7 +74,7 @@ def new(home: str) -> Iterator[tuple[str, str]]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Usage(f"cannot back up to {home}: another backup is being made there") from None
-        # What an earlier run has left, since nobody else fills a directory now.
+        # An earlier run has left these, since nobody else fills a directory now.
         for left in filter(_PART.fullmatch, os.listdir(home)):
             shutil.rmtree(os.path.join(home, left))
         name = _free_name(home)

@@ -1,4 +1,4 @@
-"""What ``bucketctl list`` selects by content and age, and how it sorts and shows that.
+"""Select buckets for ``bucketctl list`` by content and age, and sort and show them.
 
 The daemon filters by names alone, so the rows, and where conditions or columns need them the
 buckets, are read page by page and examined here.
@@ -31,7 +31,7 @@ MEMBERS = {
     "size": "size",
     "updated": "updated_at",
 }
-# What is sorted by these begins with the largest, or newest.
+# A list that is sorted by one of these begins with the largest, or newest.
 _DESCENDING = ("revision", "size", "updated")
 _CONDITION = re.compile(r"(.+?)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {

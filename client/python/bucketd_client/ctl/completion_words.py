@@ -120,7 +120,7 @@ def _keys(session: Session) -> Iterator[str]:
     yield from session.call("GET", scope.target(), headers=scope.headers()).members[scope.label]
 
 
-# What each argument of a command may be, and what only the first one.
+# The words for each argument of a command, and those for the first one alone.
 OF_EACH = {
     **dict.fromkeys(("get", "unset", "wait", "watch"), _keys),
     **dict.fromkeys(("quarantine show", "quarantine drop"), _kept_files),

@@ -32,7 +32,7 @@ MAX_WARNINGS = 20
 changed = False
 # The form that -o asks for; empty: that of a terminal there, JSON elsewhere.
 form = ""
-# Whether -q asks for nothing on standard output, and for no remarks.
+# True with -q: nothing goes to standard output, and no remarks are made.
 quiet = False
 FORMS = ("table", "json", "ndjson", "tsv")
 # A bucket that was not written for so long is shown as stale.

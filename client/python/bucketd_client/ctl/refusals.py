@@ -1,4 +1,4 @@
-"""What ends a command: its exit status, and the words or the JSON that tell why."""
+"""Refusals that end a command: the exit status, and the words or the JSON that tell why."""
 
 from __future__ import annotations
 

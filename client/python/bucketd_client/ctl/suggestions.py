@@ -9,7 +9,7 @@ from .parser import Help, Usage
 from .table.all import every
 from .table.daily import Command
 
-# What other programs call these commands. What means to remove has no place here.
+# The names of these commands in other programs. Words that mean removal are left out.
 SYNONYMS = {
     "add": "set", "cat": "get", "check": "doctor", "compare": "diff",
     "config": "status --settings", "contexts": "context list", "describe": "get",

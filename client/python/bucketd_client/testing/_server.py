@@ -26,7 +26,7 @@ _BUCKETS = ("/bucket", "/bucket/undo")
 
 
 class Engine(Protocol):
-    """What answers the requests of a server for tests."""
+    """The process or thread that answers the requests of a server for tests."""
 
     def start(self) -> None: ...
     def stop(self) -> None: ...

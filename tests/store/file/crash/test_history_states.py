@@ -86,7 +86,7 @@ def recorded(workload: Workload, rounds: int = 60) -> list[Op]:
 
 
 def recover(state: Disk) -> dict[BucketKey, Found | None]:
-    """What a start on these files comes to; None where a bucket cannot be read."""
+    """Return the buckets after a start on these files; None where one cannot be read."""
     with tempfile.TemporaryDirectory(prefix="bd-") as path:
         state.write_out(path)
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -166,7 +166,7 @@ def histories(ops: list[Op]) -> Past:
 
 
 def judge(past: Past, found: dict[BucketKey, Found | None]) -> list[str]:
-    """What is wrong with histories; ``test_states`` judges the buckets."""
+    """Return the faults of histories; ``test_states`` checks the buckets."""
     wrong = []
     for key, one in found.items():
         if one is None or (one.etag is not None and (key, one.etag) not in past):
@@ -180,7 +180,7 @@ def judge(past: Past, found: dict[BucketKey, Found | None]) -> list[str]:
 
 
 def violations(ops: list[Op], every: int = 1, enough: float = math.inf) -> tuple[int, list[str]]:
-    """How many states were tried, and what was wrong with any of them, or with ``enough``."""
+    """Return the number of states tried, and the faults of any of them, up to ``enough``."""
     durable, seen, wrong, past = durable_from(ops), set(), [], histories(ops)
     for end in range(0, len(ops) + 1, every):
         for state in crash_states(ops, end, durable):

@@ -95,7 +95,7 @@ class Witness:
     # Revision and ETag of the states since the bucket was created, the newest first.
     states: dict[BucketKey, list[State]] = field(default_factory=lambda: defaultdict(list))
     unknown: set[BucketKey] = field(default_factory=set)
-    # What each id in the trash may be, with its states, and the ids that are not there any more.
+    # The buckets that each id in the trash may stand for, and the ids that are gone.
     trashed: dict[str, tuple[list[Document | None], list[State]]] = field(default_factory=dict)
     restored: set[str] = field(default_factory=set)
 

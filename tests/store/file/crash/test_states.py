@@ -45,7 +45,7 @@ from bucketd.store.file.trash import Trash
 
 SEGMENT = 12 * 1024
 OPTIONS = FileStoreOptions(1 << 20, 5.0, SEGMENT, None)
-# What is in the trash of a bucket: id, revision, ETag and text of each.
+# The trash of a bucket: id, revision, ETag and text of each.
 Trashed = frozenset[tuple[str, int, str | None, bytes]]
 # A bucket's revision, ETag and text, and its trash.
 State = tuple[int, str | None, bytes, Trashed]

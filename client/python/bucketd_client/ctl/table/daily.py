@@ -38,7 +38,7 @@ class Option:
         return [f"--{self.name}", *([f"-{self.short}"] if self.short else [])]
 
 
-# Whether the first argument may name the bucket, as DEVICE/JOB: always; unless it has a ``=``;
+# The first argument may name the bucket, as DEVICE/JOB: always; unless it has a ``=``;
 # only without a bucket in the environment, since it may be a key or a file.
 ALWAYS, ASSIGNMENTS, FREE = "always", "assignments", "free"
 
