@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Awaitable, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -52,6 +52,16 @@ class Violations:
     unreadable: list[str]
 
 
+class _Write(NamedTuple):
+    """The arguments of ``Store.commit``, in its order."""
+
+    key: BucketKey
+    change: Change
+    preconditions: Preconditions
+    automation: str | None
+    author: Author
+
+
 @dataclass(frozen=True, slots=True)
 class Buckets:
     """Buckets as their users know them.
@@ -90,12 +100,12 @@ class Buckets:
         author: Author = UNKNOWN,
     ) -> Awaitable[Snapshot]:
         """Commit a change; raise TooLarge or SchemaViolation if its result is not allowed."""
-        checked = self._checked(key, change)
+        write = _Write(key, self._checked(key, change), preconditions, automation, author)
         if change.prepared_only:
-            return self._commit_slow(key, checked, preconditions, automation, author)
+            return self._commit_slow(write)
         if change.offloaded or self._takes_long(key, change, automation):
-            return self._commit_offloaded(key, checked, preconditions, automation, author)
-        return self._commit_within_quota(key, checked, preconditions, automation, author)
+            return self._commit_offloaded(write)
+        return self._commit_within_quota(write)
 
     async def history(self, key: BucketKey) -> History:
         """Return a bucket with the changes that led to it, as far as they are kept."""
@@ -134,74 +144,44 @@ class Buckets:
                     return now._replace(undone=undone)
         raise AssertionError("the last try returns or raises")
 
-    def _commit_within_quota(
-        self,
-        key: BucketKey,
-        change: Change,
-        preconditions: Preconditions,
-        automation: str | None,
-        author: Author,
-    ) -> Awaitable[Snapshot]:
+    def _commit_within_quota(self, write: _Write) -> Awaitable[Snapshot]:
         if self.quota is None:
-            return self.store.commit(key, change, preconditions, automation, author)
-        reservation = self.quota.reserve(key)
+            return self.store.commit(*write)
+        reservation = self.quota.reserve(write.key)
         if reservation is None:
-            return self._commit_once_measured(key, change, preconditions, automation, author)
+            return self._commit_once_measured(write)
         try:
-            counted = reservation.counted(change)
-            future = self.store.commit(key, counted, preconditions, automation, author)
+            counted = write._replace(change=reservation.counted(write.change))
+            future = self.store.commit(*counted)
         except BaseException as error:
             reservation.release(error)
             raise
         future.add_done_callback(reservation.release_with)
         return future
 
-    async def _commit_once_measured(
-        self,
-        key: BucketKey,
-        change: Change,
-        preconditions: Preconditions,
-        automation: str | None,
-        author: Author,
-    ) -> Snapshot:
+    async def _commit_once_measured(self, write: _Write) -> Snapshot:
         """Measure how much the device stores, then commit."""
         assert self.quota is not None  # noqa: S101  (the caller has checked)
-        await self.quota.measure(key.device)
-        return await self._commit_within_quota(key, change, preconditions, automation, author)
+        await self.quota.measure(write.key.device)
+        return await self._commit_within_quota(write)
 
-    async def _commit_slow(
-        self,
-        key: BucketKey,
-        change: Change,
-        preconditions: Preconditions,
-        automation: str | None,
-        author: Author,
-    ) -> Snapshot:
+    async def _commit_slow(self, write: _Write) -> Snapshot:
         """Prepare a slow change off the event loop and commit it; retry if the bucket changed."""
         # Two slow changes prepared from the same state cannot both be committed, so each bucket
         # has one at a time.
-        async with self._slow_changes.lock(key):
+        async with self._slow_changes.lock(write.key):
             for tries_left in reversed(range(TRIES)):
                 try:
-                    return await self._commit_offloaded(
-                        key, change, preconditions, automation, author
-                    )
+                    return await self._commit_offloaded(write)
                 except Overloaded as error:
                     if not (error.extra.pop("moved", False) and tries_left):
                         raise
         raise AssertionError("the last try returns or raises")
 
-    async def _commit_offloaded(
-        self,
-        key: BucketKey,
-        change: Change,
-        preconditions: Preconditions,
-        automation: str | None,
-        author: Author,
-    ) -> Snapshot:
+    async def _commit_offloaded(self, write: _Write) -> Snapshot:
         """Apply a change to the cached state in a worker thread, then commit the result."""
-        prepared = await offload(self._prepared, key, change, automation)
-        return await self._commit_within_quota(key, prepared, preconditions, automation, author)
+        prepared = await offload(self._prepared, write.key, write.change, write.automation)
+        return await self._commit_within_quota(write._replace(change=prepared))
 
     def _prepared(self, key: BucketKey, change: Change, automation: str | None) -> Change:
         now = self.store.cached(key)
