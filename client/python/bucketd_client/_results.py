@@ -42,7 +42,7 @@ class Result(Mapping[str, Any]):
         return f"{type(self).__name__}({self._members!r})"
 
 
-class _Success(Result):
+class _Successful(Result):
     __slots__ = ()
 
     # Type checkers distinguish the results by an attribute, but not by a property.
@@ -54,6 +54,10 @@ class _Success(Result):
         def error(self) -> NoReturn: ...
         @property
         def code(self) -> NoReturn: ...
+
+
+class _Success(_Successful):
+    __slots__ = ()
 
     @property
     def revision(self) -> int:
@@ -108,19 +112,10 @@ class DeviceBucketSuccess(_Success):
         return self.deviceBucket
 
 
-class HoldSuccess(Result, Generic[H]):
+class HoldSuccess(_Successful, Generic[H]):
     """``held`` is the bucket that is held now: ``with result.held as held: held.set(…)``."""
 
     __slots__ = ()
-
-    success: Literal[True] = True
-
-    if TYPE_CHECKING:  # see Failure.bucket
-
-        @property
-        def error(self) -> NoReturn: ...
-        @property
-        def code(self) -> NoReturn: ...
 
     @property
     def held(self) -> H:
@@ -128,19 +123,10 @@ class HoldSuccess(Result, Generic[H]):
         return found
 
 
-class HistorySuccess(Result):
+class HistorySuccess(_Successful):
     """``history`` has the changes, the newest first; see ``Bucket.history``."""
 
     __slots__ = ()
-
-    success: Literal[True] = True
-
-    if TYPE_CHECKING:  # see Failure.bucket
-
-        @property
-        def error(self) -> NoReturn: ...
-        @property
-        def code(self) -> NoReturn: ...
 
     @property
     def history(self) -> list[HistoryEntry]:
