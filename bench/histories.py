@@ -46,13 +46,13 @@ def history(home: Path, report: Report, scale: Scale) -> None:
             ratio = kept.p50 / off.p50
             report.add(work, micro(kept.p50), "no history", micro(off.p50), ratio, "<=", P50_GOAL)
         for size in SIZES[:2]:
-            found, written = _sets(both, pids, size, CONNECTIONS, scale(4000))
+            found, written = _sets(both, pids, size, CONNECTIONS, scale(12_000))
             kept, off = found["bucketd"], found["off"]
             work = f"set {size} B, {CONNECTIONS} connections"
             ours_shown, off_shown = per_second(kept.rate), per_second(off.rate)
             ratio = kept.rate / off.rate
             report.add(work, ours_shown, "no history", off_shown, ratio, ">=", RATE_GOAL)
-            sets = (ROUNDS + 1) * scale(4000)
+            sets = (ROUNDS + 1) * scale(12_000)
             kept_bytes, off_bytes = (written[name] / sets for name in ("bucketd", "off"))
             work = f"bytes written to the disk for a set of {size} B, {CONNECTIONS} connections"
             ratio = kept_bytes / off_bytes

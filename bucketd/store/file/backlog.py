@@ -1,7 +1,7 @@
-"""The backlog: changes that are acknowledged and whose lines are not in the history files yet.
+"""The backlog: the lines of acknowledged changes that are not in the history files yet.
 
-A line is built only when files are written, so that it costs a commit next to nothing, and of a
-bucket that is written very often only the lines that its history keeps are built at all.
+A line is built right after its change is acknowledged, while what it is made of is at hand, so the
+states before need not be kept until files are written.
 """
 
 from __future__ import annotations
@@ -9,13 +9,9 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeGuard
 
-import orjson
-
-from ...model.author import UNKNOWN, Author
 from ...model.bucket import BucketKey, Snapshot
-from ...model.document import Members
-from ...model.inverses import changed_in_place
 from ...model.revisions import HistoryLimits, Revision, encode, kept_inverse
 from ...model.trashed import TrashedBucket
 from . import history_files
@@ -26,45 +22,76 @@ log = logging.getLogger(__name__)
 # The revision and ETag before a state that begins a history.
 _NOTHING: tuple[int, str | None] = (0, None)
 
+# A line, or a change that moves the history: a deletion, which has no line, or a restore.
+Entry = bytes | Transition
+
 
 class Backlog:
-    """The changes of each bucket since its history was written, in order.
+    """What is owed to the history of each bucket, in order.
 
-    For one thread at a time, but ``lines`` may be called on any.
+    For one thread at a time, but ``lines`` and ``places`` may be called on any.
     """
 
     def __init__(self, files: HistoryFiles) -> None:
         self._files, self.limits = files, files.limits
-        self._owed: dict[BucketKey, list[Transition]] = {}
+        self._owed: dict[BucketKey, list[Entry]] = {}
+        # Those with a deletion or a restore among their entries.
+        self._moving: set[BucketKey] = set()
+        # Durable changes that have no entries yet.
+        self._new: Sequence[Transition] = ()
         # Buckets whose history the kernel may have lost.
         self._lost: set[BucketKey] = set()
 
-    def add(self, changes: Sequence[Transition]) -> None:
-        """Remember changes, before anybody can read the states that they left."""
-        most = 2 * self.limits.revisions
-        for change in changes:
-            if not change.is_change:
+    def announce(self, changes: Sequence[Transition]) -> None:
+        """Take changes, before anybody can read the states that they left; ``add`` follows."""
+        self._new = changes
+
+    def add(self) -> None:
+        """Build the lines of the changes that were announced."""
+        owed, limits, most = self._owed, self.limits, 2 * self.limits.revisions
+        keeps_any = bool(limits)
+        for change in self._new:
+            key, before, after, _, _, _, trashed, restored = change
+            if _is_same(before, after):
                 continue
-            if not self.limits and change.after.revision and change.restored is None:
+            entry: Entry = change
+            if not after.revision or restored is not None:
+                self._moving.add(key)
+            elif keeps_any:
+                entry = line_of(change, limits)
+            else:
                 continue
-            waiting = self._owed.setdefault(change.key, [])
-            if not change.after.revision and change.trashed is None:
+            entries = owed.get(key)
+            if entries is None:
+                owed[key] = [entry]
+                continue
+            if not after.revision and trashed is None:
                 # Of what is deleted for good nothing stays, and nobody may have the list in hand.
-                waiting = self._owed[change.key] = waiting[: _begin(waiting)]
-            waiting.append(_continued(change))
-            if len(waiting) > most:
-                self._owed[change.key] = _newest(waiting, self.limits)
+                entries = owed[key] = entries[: _begin(entries)]
+            entries.append(entry)
+            if len(entries) > most:
+                owed[key] = _newest(entries, limits)
+        self._new = ()
+
+    def _entries(self, key: BucketKey) -> list[Entry]:
+        """Return the entries of the history that a bucket has now."""
+        # First the new ones, since they become entries meanwhile: twice is better than never.
+        new = [one for one in self._new if one.key == key and not _is_same(one.before, one.after)]
+        entries = [*self._owed.get(key, ()), *new]
+        return entries[_begin(entries) :]
 
     def lines(self, key: BucketKey) -> list[bytes]:
         """Return the lines that are owed to a bucket, the oldest first."""
-        owed = [*self._owed.get(key, ())]
-        return encoded(_newest(owed[_begin(owed) :], self.limits), self.limits)
+        return _lines(self._entries(key), self.limits)
 
     def places(self, key: BucketKey) -> list[Place]:
         """Return where the lines of a bucket are, the oldest first, until ``write`` moves them."""
-        owed = [*self._owed.get(key, ())]
-        restored = [one.restored.id for one in owed[_begin(owed) :] if one.restored is not None]
-        return [*map(history_files.trash_place, restored), history_files.place_of(key)]
+        restored = [
+            history_files.trash_place(one.restored.id)
+            for one in self._entries(key)
+            if not isinstance(one, bytes) and one.restored is not None
+        ]
+        return [*restored, history_files.place_of(key)]
 
     def note_lost(self, keys: Iterable[BucketKey]) -> None:
         """Have histories written anew, since a sync of the file system has failed."""
@@ -83,34 +110,48 @@ class Backlog:
 
         ``is_trashed`` reports whether a deleted bucket is in the trash, by its id.
         """
+        if self._new:
+            self.add()
         owed = self._owed.get(key)
         if owed is None:
             return
         place = history_files.place_of(key)
+        if key in self._moving:
+            self._write_moving(place, key, owed, is_trashed)
+            self._moving.discard(key)
+        else:
+            self._append(place, key, owed)
+        del self._owed[key]
+
+    def _write_moving(
+        self,
+        place: Place,
+        key: BucketKey,
+        owed: list[Entry],
+        is_trashed: Callable[[str], bool],
+    ) -> None:
+        """Write lines up to each deletion or restore, and move the history with the bucket."""
         while owed:
             first = owed[0]
-            if not first.after.revision:
+            if _is_deletion(first):
                 self._retire(place, first.trashed, is_trashed)
                 count = 1
             else:
-                if first.restored is not None:
+                if not isinstance(first, bytes) and first.restored is not None:
                     self._files.move(history_files.trash_place(first.restored.id), place)
                 count = _length(owed)
-                ends_here = count < len(owed)
-                self._append(place, key, owed[:count], may_fail=ends_here)
+                self._append(place, key, owed[:count], may_fail=count < len(owed))
             # If the rest fails, the next try goes on from here.
-            owed = owed[count:]
-            self._owed[key] = owed
-        del self._owed[key]
+            owed = self._owed[key] = owed[count:]
 
     def _append(
-        self, place: Place, key: BucketKey, changes: list[Transition], may_fail: bool
+        self, place: Place, key: BucketKey, owed: list[Entry], may_fail: bool = False
     ) -> None:
-        """Append the lines of changes; of a bucket that is deleted only as far as that works."""
+        """Append lines; of a bucket that is deleted only as far as that works."""
         if not self.limits:
             return
         try:
-            self._files.append(place, encoded(_newest(changes, self.limits), self.limits))
+            self._files.append(place, _lines(owed, self.limits))
         except OSError as error:
             if not (may_fail or is_forbidden(error)):
                 raise
@@ -137,81 +178,48 @@ def is_forbidden(error: OSError) -> bool:
     return error.errno in (errno.EACCES, errno.EPERM)
 
 
-def _continued(change: Transition) -> Transition:
-    """Return the change with the state before: a restored bucket goes on where it ended."""
-    return change if change.restored is None else change._replace(before=change.restored.last)
+def _is_same(before: Snapshot | None, after: Snapshot) -> bool:
+    """Report whether a record changes nothing: an unreadable file was restored."""
+    return before is not None and before.etag == after.etag
 
 
-def _begin(owed: list[Transition]) -> int:
-    """Return where the changes of the newest history begin: behind the last deletion."""
-    return next((at for at in range(len(owed), 0, -1) if not owed[at - 1].after.revision), 0)
+def _is_deletion(entry: Entry) -> TypeGuard[Transition]:
+    return not isinstance(entry, bytes) and not entry.after.revision
 
 
-def _length(owed: list[Transition]) -> int:
-    """Return how many changes there are before the next deletion or restore."""
-    for at, change in enumerate(owed[1:], 1):
-        if not change.after.revision or change.restored is not None:
-            return at
-    return len(owed)
+def _begin(owed: list[Entry]) -> int:
+    """Return where the entries of the newest history begin: behind the last deletion."""
+    return next((at for at in range(len(owed), 0, -1) if _is_deletion(owed[at - 1])), 0)
 
 
-def _newest(owed: list[Transition], limits: HistoryLimits) -> list[Transition]:
+def _length(owed: list[Entry]) -> int:
+    """Return how many entries there are before the next deletion or restore."""
+    return next((at for at in range(1, len(owed)) if not isinstance(owed[at], bytes)), len(owed))
+
+
+def _newest(owed: list[Entry], limits: HistoryLimits) -> list[Entry]:
     """Return all up to the last deletion or restore, and of the others those that are kept."""
-    begin = _begin(owed)
-    for at in range(len(owed), begin, -1):
-        if owed[at - 1].restored is not None:
-            begin = at
-            break
+    moves = (at for at in range(len(owed), 0, -1) if not isinstance(owed[at - 1], bytes))
+    begin = next(moves, 0)
     return [*owed[:begin], *owed[begin:][-limits.revisions :]]
 
 
-def encoded(changes: Iterable[Transition], limits: HistoryLimits) -> list[bytes]:
-    """Return the lines of consecutive changes of a bucket.
-
-    A busy daemon writes thousands of them a second. So what one line has in common with the one
-    before is not made again, and most changes leave the keys in their places.
-    """
-    lines: list[bytes] = []
-    last: Snapshot | None = None
-    members: Members = {}
-    by = b""
-    who: tuple[Author, str | None] = (UNKNOWN, "")
-    for change in changes:
-        _key, before, after, author, at, undoes, *_ = change
-        old, members = members, after.bucket.members
-        values = None
-        if before is not None and before is last and undoes is None:
-            size = before.bucket.size + after.bucket.size
-            values = changed_in_place(old, members) if size <= limits.bytes else None
-        if values is None or before is None:
-            lines.append(_line(change, limits))
-        else:
-            if who != (author, after.automation):
-                who = author, after.automation
-                by = b'"automation":%b,"by":%b' % (orjson.dumps(after.automation), author.json)
-            lines.append(
-                b'{"revision":%d,"etag":%b,"at":%b,"was":%b,%b,"changed":{%b}}'
-                % (
-                    after.revision,
-                    orjson.dumps(after.etag),
-                    orjson.dumps(at or after.updated_at),
-                    orjson.dumps((before.revision, before.etag)),
-                    by,
-                    b",".join(values),
-                )
-            )
-        last = after
-    return lines
+def _lines(owed: list[Entry], limits: HistoryLimits) -> list[bytes]:
+    """Return the newest lines of a history, as many as are kept."""
+    newest = owed[-limits.revisions :] if limits else []
+    return [one if isinstance(one, bytes) else line_of(one, limits) for one in newest]
 
 
-def _line(change: Transition, limits: HistoryLimits) -> bytes:
-    """Return the line of any change."""
-    _, before, after, author, at, undoes, *_ = change
+def line_of(change: Transition, limits: HistoryLimits) -> bytes:
+    """Return the line of a change that leaves a bucket."""
+    _, before, after, author, at, undoes, _, restored = change
+    if restored is not None:
+        # It goes on where it ended.
+        before = restored.last
     inverse, was = None, _NOTHING
     if before is not None:
-        was, old = (before.revision, before.etag), before.bucket
-        size = old.size + after.bucket.size
-        inverse = kept_inverse(old.members, after.bucket.members, size, limits.bytes)
-    when = at or after.updated_at
-    etag, automation = after.etag or "", after.automation
+        was, old, new = (before.revision, before.etag), before.bucket, after.bucket
+        size = old.size + new.size
+        inverse = kept_inverse(old.members, new.members, size, limits.bytes)
+    when, etag, automation = at or after.updated_at, after.etag or "", after.automation
     return encode(Revision(after.revision, etag, when, was, author, automation, inverse, undoes))

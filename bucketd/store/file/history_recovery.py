@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ...model import inverses
 from ...model.bucket import ABSENT, BucketKey, Snapshot
 from . import history_files
-from .backlog import encoded, is_forbidden
+from .backlog import is_forbidden, line_of
 from .batch import Transition
 from .history_files import HistoryFiles, Journaled, Place
 from .history_lines import etag_before, etag_of
@@ -109,7 +109,7 @@ def _complete(history: HistoryFiles, place: Place, spans: list[_Span]) -> None:
     if len(spans) == 1 and spans[0].is_stored and not spans[0].trash_ids:
         span = spans[0]
         if limits and span.changes:
-            lines = encoded(span.changes[-limits.revisions :], limits)
+            lines = [line_of(one, limits) for one in span.changes[-limits.revisions :]]
             history.complete(place, lines, Journaled(span.base, span.etags))
         return
     # A crash may have left each of the files in another of these places.
@@ -143,4 +143,4 @@ def _lines(history: HistoryFiles, span: _Span, found: dict[str | None, bytes]) -
     while etag in found and len(lines) + len(changes) < limits.revisions:
         lines.append(found[etag])
         etag = etag_before(found[etag])
-    return [*reversed(lines), *encoded(changes, limits)]
+    return [*reversed(lines), *(line_of(change, limits) for change in changes)]

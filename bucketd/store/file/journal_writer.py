@@ -91,7 +91,7 @@ class JournalWriter:
         # The trash comes before ``dirty``, so that a deleted bucket is always somewhere.
         if batch.trash:
             self._trash.apply(batch.trash, batch.start)
-        self.backlog.add(batch.transitions)
+        self.backlog.announce(batch.transitions)
         self.dirty.update(batch.newest)
         for key, now in batch.newest.items():
             if now.etag is None:

@@ -159,6 +159,7 @@ class Pipeline:
                 # state of this batch, which is now void.
                 batch = Batch(outcomes=[(commit, refusal) for commit, _ in batch.outcomes])
         respond(batch)
+        self.writer.backlog.add()
 
     def _refusal(self) -> BucketdError | None:
         """Take the lock; return an error if nothing can be committed now."""

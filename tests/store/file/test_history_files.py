@@ -161,9 +161,13 @@ def transitions() -> list[Transition]:
     return made
 
 
-def test_the_quick_way_makes_the_same_lines() -> None:
+def lines_of(changes: list[Transition]) -> list[bytes]:
+    return [backlog.line_of(change, LIMITS) for change in changes]
+
+
+def test_a_line_has_who_and_when_and_the_inverse() -> None:
     made = transitions()
-    found = [revisions.decode(line) for line in backlog.encoded(made, LIMITS)]
+    found = [revisions.decode(line) for line in lines_of(made)]
     assert found == [
         Revision(
             after.revision,
@@ -178,27 +182,32 @@ def test_the_quick_way_makes_the_same_lines() -> None:
         for _, before, after, author, at, undoes, *_ in made
         if before is not None
     ]
-    assert backlog.encoded(made[3:], LIMITS) == backlog.encoded(made, LIMITS)[3:]
     unknown = made[4]._replace(before=None)
-    (line,) = backlog.encoded([unknown], LIMITS)
+    (line,) = lines_of([unknown])
     assert revisions.decode(line).inverse is None
 
 
 def test_a_backlog_has_what_is_kept_and_ends_with_the_bucket(root: int) -> None:
     history = HistoryFiles(root, HistoryLimits(3, 1 << 20))
     owed, made = Backlog(history), transitions()
-    owed.add(made * 5)
-    assert owed.lines(KEY) == backlog.encoded(made[-3:], history.limits)
+    owed.announce(made * 5)
+    # A reader finds changes at once, and the same ones when their lines are built.
+    assert owed.lines(KEY) == lines_of(made[-3:])
+    owed.add()
+    assert owed.lines(KEY) == lines_of(made[-3:])
     owed.write(KEY, lambda _id: True)
     assert owed.lines(KEY) == []
-    assert history.read(PLACE) == backlog.encoded(made[-3:], history.limits)
+    assert history.read(PLACE) == lines_of(made[-3:])
     removal = Transition(KEY, made[-1].after, ABSENT, EDIT)
-    owed.add([made[0], removal, made[0]])
-    assert owed.lines(KEY) == backlog.encoded(made[:1], history.limits)
+    owed.announce([made[0], removal, made[0]])
+    assert owed.lines(KEY) == lines_of(made[:1])
+    # What was not built yet is written nevertheless.
     owed.write(KEY, lambda _id: True)
-    assert history.read(PLACE) == backlog.encoded(made[:1], history.limits)
+    assert history.read(PLACE) == lines_of(made[:1])
     # The restoration of an unreadable file is no change.
-    owed.add([Transition(KEY, made[0].after, made[0].after, EDIT)])
+    owed.announce([Transition(KEY, made[0].after, made[0].after, EDIT)])
+    assert owed.lines(KEY) == []
+    owed.add()
     assert owed.lines(KEY) == []
     history.close()
 

@@ -89,8 +89,9 @@ step("speed", `first paint below ${FIRST_PAINT_MS} ms`, async () => {
   await context.close();
   await console_.stop();
   console_ = await Console.start(daemon);
-  // A machine that runs other tests beside this one paints later.
-  assert.ok(painted < FIRST_PAINT_MS * (FULL ? 1 : 4), `${painted} ms`);
+  assert.ok(Number.isFinite(painted), "nothing was painted");
+  // Only the long form holds to a figure: beside other tests it says nothing about the page.
+  if (FULL) assert.ok(painted < FIRST_PAINT_MS, `${painted} ms`);
   return `first contentful paint after ${Math.round(painted)} ms`;
 });
 
@@ -116,7 +117,8 @@ step("speed", `${DEVICES * JOBS} cells at ${CHANGES_A_SECOND} changes a second`,
     `${(frames / seconds).toFixed(1)} frames a second, the longest ${Math.round(longest)} ms`,
   );
   for (const { frames, seconds } of [still, scrolled]) {
-    assert.ok(frames / seconds >= (FULL ? MIN_FRAMES : 10), told.join("; "));
+    assert.ok(frames > 1, told.join("; "));
+    if (FULL) assert.ok(frames / seconds >= MIN_FRAMES, told.join("; "));
   }
   if (FULL) assert.ok(pace >= CHANGES_A_SECOND * 0.9, `${pace} changes a second`);
   assert.deepEqual(problems, []);

@@ -30,8 +30,8 @@ from bucketd.model.bucket import BucketKey, Snapshot
 from bucketd.model.revisions import HistoryLimits, chain
 from bucketd.model.trashed import TrashedBucket
 from bucketd.store.file import backlog, history_files, history_recovery, records, recovery
-from bucketd.store.file.backlog import Backlog
-from bucketd.store.file.batch import Batch
+from bucketd.store.file.backlog import Backlog, line_of
+from bucketd.store.file.batch import Batch, Transition
 from bucketd.store.file.bucket_files import BucketFiles
 from bucketd.store.file.history_files import HistoryFiles, Journaled, Place
 from bucketd.store.file.journal import Journal
@@ -246,9 +246,9 @@ def _left_behind(_self: HistoryFiles, _old: Place, _new: Place) -> None:
     """A history that stays where it is when its bucket goes into the trash, or comes back."""
 
 
-def _not_continued(change: backlog.Transition) -> backlog.Transition:
+def _not_continued(change: Transition, limits: HistoryLimits) -> bytes:
     """A restored bucket whose history begins anew."""
-    return change
+    return line_of(change._replace(restored=None), limits)
 
 
 PLANTED = {
@@ -258,7 +258,7 @@ PLANTED = {
     "a segment begun too early": (HistoryFiles, "_fits", _too_early),
     "no inverse in the journal": (Batch, "_with_origin", _without_inverse),
     "left behind by its bucket": (HistoryFiles, "move", _left_behind),
-    "begun anew by a restore": (backlog, "_continued", _not_continued),
+    "begun anew by a restore": (backlog, "line_of", _not_continued),
 }
 
 
