@@ -75,6 +75,8 @@ class Document:
     @property
     def members(self) -> Members:
         """The JSON of each member, by its key; not to be changed."""
+        if self._members is not None:
+            return self._members
         many = self._many()
         return self._members or {} if many is None else strict_json.split(many)
 

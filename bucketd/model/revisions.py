@@ -67,11 +67,19 @@ def kept_inverse(old: Members, new: Members, most: int, max_bytes: int) -> Inver
     return without_values(inverse) if sum(map(len, inverse.keys)) <= max_bytes // 8 else None
 
 
-def encode(revision: Revision) -> bytes:
-    """Return a revision as JSON on one line."""
-    number, etag, at, was, author, automation, inverse, undoes = revision
+def encode(
+    revision: int,
+    etag: str,
+    at: str | None,
+    was: tuple[int, str | None],
+    author: Author,
+    automation: str | None,
+    inverse: Inverse | None,
+    undoes: int | None,
+) -> bytes:
+    """Return the members of a ``Revision`` as JSON on one line."""
     # One call for all of them: a busy daemon writes thousands of lines a second.
-    head = {"revision": number, "etag": etag, "at": at, "was": was, "automation": automation}
+    head = {"revision": revision, "etag": etag, "at": at, "was": was, "automation": automation}
     if undoes is not None:
         head["undoes"] = undoes
     return b'%b,"by":%b,%b}' % (orjson.dumps(head)[:-1], author.json, encode_inverse(inverse))
@@ -81,19 +89,20 @@ def encode_inverse(inverse: Inverse | None) -> bytes:
     """Return the members of an inverse, without braces."""
     if inverse is None:
         return b'"before_known":false'
-    if inverse.is_lost:
-        names = orjson.dumps([inverse.set_keys, [*inverse.removed]])
+    changed, removed, places, added, order, is_lost = inverse
+    if is_lost:
+        names = orjson.dumps([inverse.set_keys, [*removed]])
         return b'"before_known":false,"keys":' + names
-    text = b'"changed":{%b}' % b",".join(inverse.changed.values())
-    if inverse.added:
-        text += b',"added":' + orjson.dumps(inverse.added)
-    if inverse.removed:
+    text = b'"changed":{%b}' % b",".join(changed.values())
+    if added:
+        text += b',"added":' + orjson.dumps(added)
+    if removed:
         text += b',"removed":{%b},"places":%b' % (
-            b",".join(inverse.removed.values()),
-            orjson.dumps(inverse.places),
+            b",".join(removed.values()),
+            orjson.dumps(places),
         )
-    if inverse.order is not None:
-        text += b',"order":' + orjson.dumps(inverse.order)
+    if order is not None:
+        text += b',"order":' + orjson.dumps(order)
     return text
 
 

@@ -63,7 +63,7 @@ def test_a_line_says_the_same_as_the_revision(
     author = Author("ada", "c1", "phone", "login", "run 7")
     made = Revision(3, "etag", "at", (2, "was"), author, "shop", inverse, 1)
     for one in (made, made._replace(inverse=None, undoes=None, automation=None, at=None)):
-        line = revisions.encode(one)
+        line = revisions.encode(*one)
         assert b"\n" not in line
         assert revisions.decode(line) == one
 
@@ -114,7 +114,7 @@ def test_ten_thousand_changes_are_undone_one_by_one() -> None:
         was = now.revision, now.etag
         now = Snapshot(bucket, number, str(number))
         made = Revision(number, str(number), None, was, Author(), None, inverse)
-        lines.append(revisions.encode(made))
+        lines.append(revisions.encode(*made))
         states.append(now)
     bucket = now.bucket
     found = 0
@@ -132,7 +132,7 @@ def test_ten_thousand_changes_are_undone_one_by_one() -> None:
 def test_what_is_not_a_line_ends_the_chain() -> None:
     empty = inverses.invert({}, {})
     made = [
-        revisions.encode(Revision(n, str(n), None, (n - 1, str(n - 1)), Author(), None, empty))
+        revisions.encode(n, str(n), None, (n - 1, str(n - 1)), Author(), None, empty, None)
         for n in range(1, 6)
     ][::-1]
     now = Snapshot(EMPTY, 5, "5")

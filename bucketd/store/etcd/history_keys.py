@@ -13,7 +13,7 @@ from ...fs import filenames
 from ...model.author import Author
 from ...model.bucket import BucketKey, Snapshot, timestamp
 from ...model.changes import Change
-from ...model.revisions import History, HistoryLimits, Revision, chain, encode, kept_inverse
+from ...model.revisions import History, HistoryLimits, chain, encode, kept_inverse
 from .client import b64
 from .keys import prefix_range
 from .reader import Reader
@@ -64,7 +64,7 @@ def _line(
     was = before.revision, before.etag
     is_import = change.metadata is not None and change.metadata.updated_at is not None
     at = timestamp() if is_import else after.updated_at
-    revision = Revision(
+    return encode(
         after.revision,
         after.etag or "",
         at,
@@ -74,7 +74,6 @@ def _line(
         inverse,
         change.undoes,
     )
-    return encode(revision)
 
 
 def _prefix(prefix: str, key: BucketKey) -> str:

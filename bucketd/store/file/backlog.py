@@ -11,8 +11,8 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeGuard
 
-from ...model.bucket import BucketKey, Snapshot
-from ...model.revisions import HistoryLimits, Revision, encode, kept_inverse
+from ...model.bucket import BucketKey
+from ...model.revisions import HistoryLimits, encode, kept_inverse
 from ...model.trashed import TrashedBucket
 from . import history_files
 from .batch import Transition
@@ -51,9 +51,9 @@ class Backlog:
         owed, limits, most = self._owed, self.limits, 2 * self.limits.revisions
         keeps_any = bool(limits)
         for change in self._new:
-            key, before, after, _, _, _, trashed, restored = change
-            if _is_same(before, after):
+            if not change.is_change:
                 continue
+            key, _, after, _, _, _, trashed, restored = change
             entry: Entry = change
             if not after.revision or restored is not None:
                 self._moving.add(key)
@@ -76,7 +76,7 @@ class Backlog:
     def _entries(self, key: BucketKey) -> list[Entry]:
         """Return the entries of the history that a bucket has now."""
         # First the new ones, since they become entries meanwhile: twice is better than never.
-        new = [one for one in self._new if one.key == key and not _is_same(one.before, one.after)]
+        new = [one for one in self._new if one.key == key and one.is_change]
         entries = [*self._owed.get(key, ()), *new]
         return entries[_begin(entries) :]
 
@@ -178,11 +178,6 @@ def is_forbidden(error: OSError) -> bool:
     return error.errno in (errno.EACCES, errno.EPERM)
 
 
-def _is_same(before: Snapshot | None, after: Snapshot) -> bool:
-    """Report whether a record changes nothing: an unreadable file was restored."""
-    return before is not None and before.etag == after.etag
-
-
 def _is_deletion(entry: Entry) -> TypeGuard[Transition]:
     return not isinstance(entry, bytes) and not entry.after.revision
 
@@ -222,4 +217,4 @@ def line_of(change: Transition, limits: HistoryLimits) -> bytes:
         size = old.size + new.size
         inverse = kept_inverse(old.members, new.members, size, limits.bytes)
     when, etag, automation = at or after.updated_at, after.etag or "", after.automation
-    return encode(Revision(after.revision, etag, when, was, author, automation, inverse, undoes))
+    return encode(after.revision, etag, when, was, author, automation, inverse, undoes)

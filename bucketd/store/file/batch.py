@@ -50,6 +50,11 @@ class Transition(NamedTuple):
     trashed: TrashedBucket | None = None
     restored: TrashedBucket | None = None
 
+    @property
+    def is_change(self) -> bool:
+        """Report whether there is another state now; an unreadable file may have been restored."""
+        return self.before is None or self.before.etag != self.after.etag
+
 
 @dataclass(slots=True)
 class Batch:

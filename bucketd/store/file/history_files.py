@@ -2,9 +2,10 @@
 
 ``<state>/history/devices/…/<job>.0.ndjson`` and ``.1.ndjson``, at the path of the bucket's file; of
 a deleted bucket below ``history/trash/``. ``history_lines`` has their format. Of two segments the
-one with the higher number is the newer. A segment that holds as much as the history may is left
-alone, and the other one is begun anew, so that the newest revisions within the limits are always
-there. Lines are only ever appended, and a crash can tear only what the journal has as well.
+one with the higher number is the newer. A segment that holds as many bytes as the history may, or
+four times its revisions, is left alone, and the other one is begun anew, so that the newest
+revisions within the limits are always there. Lines are only ever appended, and a crash can tear
+only what the journal has as well.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 DIRECTORY = "history"
 # Of deleted buckets, by their ids in the trash.
 TRASH = (DIRECTORY, "trash")
+# A segment may have so many times the revisions that are kept.
+MORE_LINES = 4
 MAX_TAILS = 8192
 MAX_OPEN = 128
 _SEGMENTS = (0, 1)
@@ -129,8 +132,9 @@ class HistoryFiles:
         self._remember(place, _Tail(which, number, count + len(lines), size + len(text)))
 
     def _fits(self, tail: _Tail, lines: list[bytes], text: bytes) -> bool:
+        # More lines than are kept: to begin a segment takes as long as ten appends.
         has_room = tail.size + len(text) <= self.limits.bytes
-        return has_room and tail.lines + len(lines) <= self.limits.revisions
+        return has_room and tail.lines + len(lines) <= MORE_LINES * self.limits.revisions
 
     def _extend(self, place: Place, tail: _Tail, text: bytes) -> bool:
         """Append to the newer segment; return False where it is not as it was left."""

@@ -102,12 +102,9 @@ def _payload(text: bytes) -> bytes | None:
 
 def within(payloads: Sequence[bytes], limits: HistoryLimits) -> list[bytes]:
     """Return the newest lines within the limits; the newest one in any case."""
-    lines: list[bytes] = []
-    size = 0
-    for payload in reversed(payloads[-limits.revisions :]):
-        text = line(payload)
-        size += len(text)
-        if lines and size > limits.bytes:
-            break
-        lines.append(text)
-    return lines[::-1]
+    lines = [line(payload) for payload in payloads[-limits.revisions :]]
+    size, first = sum(map(len, lines)), 0
+    while size > limits.bytes and first < len(lines) - 1:
+        size -= len(lines[first])
+        first += 1
+    return lines[first:]

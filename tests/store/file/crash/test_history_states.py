@@ -47,6 +47,11 @@ State = tuple[int, str | None, bytes]
 Past = dict[tuple[BucketKey, str | None], list[State]]
 
 
+@pytest.fixture(autouse=True)
+def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_files, "MORE_LINES", 1)
+
+
 class Found(NamedTuple):
     """A bucket after a start, the states that its history leads back to, and its newest line."""
 
