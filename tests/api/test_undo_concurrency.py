@@ -105,6 +105,7 @@ def keeping(request: pytest.FixtureRequest, engine: str) -> Iterator[Daemon]:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.timeout(3600)
 def test_undo_under_concurrent_writers(keeping: Daemon, engine: str, seed: int) -> None:
     daemon, is_exact = keeping, engine == "file"
     path = pair("phone", f"undo-{seed}")
@@ -176,6 +177,7 @@ def test_undo_under_concurrent_writers(keeping: Daemon, engine: str, seed: int) 
     assert refused > 5
 
 
+@pytest.mark.timeout(3600)
 def test_many_random_changes_undone_one_by_one(stopped_daemon: Daemon) -> None:
     """Through the daemon, with a restart in between; the long form has 10,000 of them."""
     scale = min(1.0, float(os.environ.get("CRASH_SCALE", "0.02")))
