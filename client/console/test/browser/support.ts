@@ -220,19 +220,22 @@ interface AxeResult {
   violations: { id: string; help: string; nodes: { html: string; failureSummary?: string }[] }[];
 }
 
-/** Check what is shown with axe-core. */
+/** Check what is shown with axe-core, light and dark; light stays. */
 export async function checkAccessibility(page: Page): Promise<void> {
-  // Colours in the middle of a flash or of a transition are no colours of the page.
-  await page.waitForTimeout(100);
   await page.evaluate(axeSource());
-  const { violations } = (await page.evaluate(
-    "axe.run(document, { resultTypes: ['violations'] })",
-  )) as AxeResult;
-  const told = violations.map(({ id, help, nodes }) => {
-    const places = nodes.slice(0, 4).map((node) => `${node.html.slice(0, 200)}\n    ${node.failureSummary ?? ""}`);
-    return `${id}: ${help}\n  ${places.join("\n  ")}`;
-  });
-  assert.equal(told.join("\n"), "");
+  for (const colorScheme of ["dark", "light"] as const) {
+    await page.emulateMedia({ colorScheme });
+    // Colours in the middle of a flash or of a transition are no colours of the page.
+    await page.waitForTimeout(200);
+    const { violations } = (await page.evaluate(
+      "axe.run(document, { resultTypes: ['violations'] })",
+    )) as AxeResult;
+    const told = violations.map(({ id, help, nodes }) => {
+      const places = nodes.slice(0, 4).map((node) => `${node.html.slice(0, 200)}\n    ${node.failureSummary ?? ""}`);
+      return `${colorScheme}: ${id}: ${help}\n  ${places.join("\n  ")}`;
+    });
+    assert.equal(told.join("\n"), "");
+  }
 }
 
 // --- the table of steps
