@@ -80,11 +80,11 @@ async def test_a_call_takes_no_thread(mine: AsyncBucket) -> None:
 
 
 async def test_the_time_of_a_call_that_waits_for_a_connection_counts(tmp_path: Path) -> None:
-    nobody = AsyncBucket(device="d", job="j", socket=str(tmp_path / "none"), timeout=0.5)
+    nobody = AsyncBucket(device="d", job="j", socket=str(tmp_path / "none"), timeout=2)
     began = time.monotonic()
     calls = [nobody.set(a=n) for n in range(4 * MAX_CONNECTIONS)]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 6
     assert {type(outcome) for outcome in outcomes} <= {DaemonUnreachable, Timeout}
 
 

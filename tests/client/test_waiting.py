@@ -145,11 +145,11 @@ def test_where_no_daemon_can_ever_be_is_told_at_once(home: Path, kind: str) -> N
 
     def call() -> None:
         with pytest.raises(DaemonUnreachable) as caught:
-            bucket(str(path), 3).get()
+            bucket(str(path), 30).get()
         assert f"cannot reach bucketd on {path}: " in str(caught.value)
-        assert "for 3 s" not in str(caught.value)
+        assert "for 30 s" not in str(caught.value)
 
-    assert seconds_of(call) < 1
+    assert seconds_of(call) < 15
 
 
 def test_a_daemon_that_is_late_is_waited_for(home: Path) -> None:
