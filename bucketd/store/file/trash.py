@@ -153,10 +153,19 @@ class Trash:
         history_files.remove_at(self._root, history_files.trash_place(trash_id))
 
     def remove_all(self, ids: Iterable[str]) -> list[str]:
-        """Remove files durably; return the ids of those that were there. Raises OSError."""
-        found = [one for one in ids if self.has(one)]
-        for trash_id in found:
-            self.remove(trash_id)
+        """Remove files durably; return the ids of those that were there. Raises OSError.
+
+        What stands in the place of a file, such as a directory, stays, and keeps no other file.
+        """
+        found: list[str] = []
+        for trash_id in filter(self.has, ids):
+            try:
+                self.remove(trash_id)
+                found.append(trash_id)
+            except OSError as error:
+                if not errors.is_obstacle(error):
+                    raise
+                log.error("cannot remove %s: %s", path(trash_id + SUFFIX), cause(error))
         if found:
             for parts in (_PLACE, history_files.TRASH):
                 with (

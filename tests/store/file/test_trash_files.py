@@ -229,3 +229,21 @@ def test_a_file_of_another_bucket_is_not_served(tmp_path: Path) -> None:
         assert page.unreadable == [f"trash/{own}.json"]
 
     with_store(tmp_path, act)
+
+
+def test_a_directory_in_the_place_of_a_file_keeps_no_other_one(tmp_path: Path) -> None:
+    async def act(store: FileStore) -> None:
+        own, other = await deleted(store), await deleted(store, BucketKey("phone", "other"))
+        assert own is not None
+        assert await ids(store) == [other, own]
+        place = tmp_path / "trash" / f"{own}.json"
+        place.unlink()
+        place.mkdir()
+        with pytest.raises(NotFound):
+            await store.trash.remove(own)
+        assert await store.trash.expire(lambda _deleted: True) == 1
+        page = await store.trash.list(Filter(), None, 10)
+        assert (page.rows, page.unreadable) == ([], [f"trash/{own}.json"])
+        assert place.is_dir()
+
+    with_store(tmp_path, act)
