@@ -131,16 +131,16 @@ def device_bytes(home: Path, report: Report, scale: Scale) -> None:
     with daemon.running():
         run = over_connections(daemon.connect, _patch(16, hot=True), 16, times)
         run(Samples())
-        before = _written(home)
+        before = written(home)
         run(Samples())
         os.sync()
-        ours = (_written(home) - before) / times
+        ours = (written(home) - before) / times
     put = safe_write(home)
-    before = _written(home)
+    before = written(home)
     for number in range(times // 4):
         put("hot", text_of(1024, number))
     os.sync()
-    theirs = (_written(home) - before) / (times // 4)
+    theirs = (written(home) - before) / (times // 4)
     if theirs == 0:
         report.note("this disk does not count what is written to it")
         return
@@ -339,7 +339,7 @@ def _resident(pid: int) -> float:
     return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
 
 
-def _written(home: Path) -> int:
+def written(home: Path) -> int:
     """Return the bytes written so far to the device of a directory (sectors of 512 bytes)."""
     number = os.stat(home).st_dev
     path = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
