@@ -1,17 +1,20 @@
-"""The backlog: the lines of acknowledged changes that are not in the history files yet.
+"""The backlog: what is owed to the history files by changes that are acknowledged.
 
 A line is built right after its change is acknowledged, while what it is made of is at hand, so the
-states before need not be kept until files are written.
+states before need not be kept until files are written. Only those that are held as text are kept,
+since splitting them takes long, and of a busy bucket only the newest changes are written.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeGuard
 
-from ...model.bucket import BucketKey
+from ...model.bucket import BucketKey, Snapshot
+from ...model.document import Members
 from ...model.revisions import HistoryLimits, encode, kept_inverse
 from ...model.trashed import TrashedBucket
 from . import history_files
@@ -22,7 +25,7 @@ log = logging.getLogger(__name__)
 # The revision and ETag before a state that begins a history.
 _NOTHING: tuple[int, str | None] = (0, None)
 
-# A line, or a change that moves the history: a deletion, which has no line, or a restore.
+# A line, or a change whose line is built later; a deletion has none.
 Entry = bytes | Transition
 
 
@@ -35,10 +38,12 @@ class Backlog:
     def __init__(self, files: HistoryFiles) -> None:
         self._files, self.limits = files, files.limits
         self._owed: dict[BucketKey, list[Entry]] = {}
-        # Those with a deletion or a restore among their entries.
+        # Those with a deletion or a restore among their entries: the history moves.
         self._moving: set[BucketKey] = set()
         # Durable changes that have no entries yet.
         self._new: Sequence[Transition] = ()
+        # Keeps readers from finding a change in both, or in neither.
+        self._lock = threading.Lock()
         # Buckets whose history the kernel may have lost.
         self._lost: set[BucketKey] = set()
 
@@ -47,38 +52,38 @@ class Backlog:
         self._new = changes
 
     def add(self) -> None:
-        """Build the lines of the changes that were announced."""
-        owed, limits, most = self._owed, self.limits, 2 * self.limits.revisions
-        keeps_any = bool(limits)
-        for change in self._new:
-            if not change.is_change:
-                continue
-            key, _, after, _, _, _, trashed, restored = change
-            entry: Entry = change
-            if not after.revision or restored is not None:
-                self._moving.add(key)
-            elif keeps_any:
-                entry = line_of(change, limits)
-            else:
-                continue
-            entries = owed.get(key)
-            if entries is None:
-                owed[key] = [entry]
-                continue
-            if not after.revision and trashed is None:
-                # Of what is deleted for good nothing stays, and nobody may have the list in hand.
-                entries = owed[key] = entries[: _begin(entries)]
-            entries.append(entry)
-            if len(entries) > most:
-                owed[key] = _newest(entries, limits)
-        self._new = ()
+        """Build the lines of the changes that were announced, where that takes little time."""
+        with self._lock:
+            new, self._new = self._new, ()
+            for change in new:
+                if change.is_change:
+                    self._add(change)
+
+    def _add(self, change: Transition) -> None:
+        key, before, after, _, _, _, trashed, _ = change
+        entry: Entry = change
+        if _is_move(change):
+            self._moving.add(key)
+        elif not self.limits:
+            return
+        elif before is None or (before.bucket.is_split and after.bucket.is_split):
+            entry = line_of(change, self.limits)
+        entries = self._owed.get(key)
+        if entries is None:
+            self._owed[key] = [entry]
+            return
+        if not after.revision and trashed is None:
+            # Of what is deleted for good nothing stays.
+            del entries[_begin(entries) :]
+        entries.append(entry)
+        if len(entries) > 2 * self.limits.revisions:
+            self._owed[key] = _newest(entries, self.limits)
 
     def _entries(self, key: BucketKey) -> list[Entry]:
         """Return the entries of the history that a bucket has now."""
-        # First the new ones, since they become entries meanwhile: twice is better than never.
-        new = [one for one in self._new if one.key == key and one.is_change]
-        entries = [*self._owed.get(key, ()), *new]
-        return entries[_begin(entries) :]
+        with self._lock:
+            new = [change for change in self._new if change.key == key and change.is_change]
+            return _of_now([*self._owed.get(key, ()), *new])
 
     def lines(self, key: BucketKey) -> list[bytes]:
         """Return the lines that are owed to a bucket, the oldest first."""
@@ -110,8 +115,7 @@ class Backlog:
 
         ``is_trashed`` reports whether a deleted bucket is in the trash, by its id.
         """
-        if self._new:
-            self.add()
+        self.add()
         owed = self._owed.get(key)
         if owed is None:
             return
@@ -178,43 +182,80 @@ def is_forbidden(error: OSError) -> bool:
     return error.errno in (errno.EACCES, errno.EPERM)
 
 
+def _is_move(entry: Entry) -> TypeGuard[Transition]:
+    """Report whether a history moves: its bucket was deleted or restored."""
+    if isinstance(entry, bytes):
+        return False
+    return not entry.after.revision or entry.restored is not None
+
+
 def _is_deletion(entry: Entry) -> TypeGuard[Transition]:
     return not isinstance(entry, bytes) and not entry.after.revision
 
 
 def _begin(owed: list[Entry]) -> int:
-    """Return where the entries of the newest history begin: behind the last deletion."""
+    """Return where the entries of the newest bucket begin: behind the last deletion."""
     return next((at for at in range(len(owed), 0, -1) if _is_deletion(owed[at - 1])), 0)
+
+
+def _of_now(owed: list[Entry]) -> list[Entry]:
+    """Return the entries of the newest bucket, also those before it was in the trash."""
+    begin = _begin(owed)
+    newest = owed[begin:]
+    if not newest or not _is_move(newest[0]) or newest[0].restored is None:
+        return newest
+    trash_id = newest[0].restored.id
+    for at in range(begin - 1, -1, -1):
+        entry = owed[at]
+        if _is_deletion(entry) and entry.trashed is not None and entry.trashed.id == trash_id:
+            return [*_of_now(owed[:at]), *newest]
+    return newest
 
 
 def _length(owed: list[Entry]) -> int:
     """Return how many entries there are before the next deletion or restore."""
-    return next((at for at in range(1, len(owed)) if not isinstance(owed[at], bytes)), len(owed))
+    return next((at for at in range(1, len(owed)) if _is_move(owed[at])), len(owed))
 
 
 def _newest(owed: list[Entry], limits: HistoryLimits) -> list[Entry]:
     """Return all up to the last deletion or restore, and of the others those that are kept."""
-    moves = (at for at in range(len(owed), 0, -1) if not isinstance(owed[at - 1], bytes))
-    begin = next(moves, 0)
+    begin = next((at for at in range(len(owed), 0, -1) if _is_move(owed[at - 1])), 0)
     return [*owed[:begin], *owed[begin:][-limits.revisions :]]
 
 
 def _lines(owed: list[Entry], limits: HistoryLimits) -> list[bytes]:
     """Return the newest lines of a history, as many as are kept."""
-    newest = owed[-limits.revisions :] if limits else []
-    return [one if isinstance(one, bytes) else line_of(one, limits) for one in newest]
+    lines: list[bytes] = []
+    # Of consecutive changes each state is needed twice, and split once.
+    last: Snapshot | None = None
+    members: Members = {}
+    for one in owed[-limits.revisions :] if limits else ():
+        if isinstance(one, bytes):
+            lines.append(one)
+            continue
+        old = members if one.before is not None and one.before is last else None
+        last, members = one.after, one.after.bucket.members
+        lines.append(line_of(one, limits, old, members))
+    return lines
 
 
-def line_of(change: Transition, limits: HistoryLimits) -> bytes:
-    """Return the line of a change that leaves a bucket."""
+def line_of(
+    change: Transition,
+    limits: HistoryLimits,
+    old: Members | None = None,
+    new: Members | None = None,
+) -> bytes:
+    """Return the line of a change that leaves a bucket; the members of its states may be given."""
     _, before, after, author, at, undoes, _, restored = change
     if restored is not None:
         # It goes on where it ended.
-        before = restored.last
+        before, old = restored.last, None
     inverse, was = None, _NOTHING
     if before is not None:
-        was, old, new = (before.revision, before.etag), before.bucket, after.bucket
-        size = old.size + new.size
-        inverse = kept_inverse(old.members, new.members, size, limits.bytes)
+        was = before.revision, before.etag
+        old = before.bucket.members if old is None else old
+        new = after.bucket.members if new is None else new
+        size = before.bucket.size + after.bucket.size
+        inverse = kept_inverse(old, new, size, limits.bytes)
     when, etag, automation = at or after.updated_at, after.etag or "", after.automation
     return encode(after.revision, etag, when, was, author, automation, inverse, undoes)

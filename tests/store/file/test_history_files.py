@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from external_edits import quarantine_entries
 from harness import Daemon, pair
 
 from bucketd.fs import files
-from bucketd.model import revisions
+from bucketd.model import revisions, strict_json
 from bucketd.model.author import EDIT, known
 from bucketd.model.bucket import ABSENT, BucketKey, Snapshot
 from bucketd.model.document import Document
@@ -209,6 +211,56 @@ def test_a_backlog_has_what_is_kept_and_ends_with_the_bucket(root: int) -> None:
     assert owed.lines(KEY) == []
     owed.add()
     assert owed.lines(KEY) == []
+    history.close()
+
+
+def test_a_reader_finds_each_change_once_while_lines_are_built(
+    root: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = HistoryFiles(root, HistoryLimits(4, 1 << 20))
+    owed, made, found = Backlog(history), transitions(), list[list[bytes]]()
+    reader = threading.Thread(target=lambda: found.append(owed.lines(KEY)))
+    line_of, built = backlog.line_of, list[Transition]()
+
+    def slow(change: Transition, *more: Any) -> bytes:
+        built.append(change)
+        if len(built) == 2:
+            reader.start()
+            reader.join(0.2)
+        return line_of(change, *more)
+
+    # As after a merge, which has split them.
+    assert all(change.after.bucket.members for change in made)
+    owed.announce(made[:4])
+    owed.add()
+    owed.announce(made[4:])
+    monkeypatch.setattr(backlog, "line_of", slow)
+    owed.add()
+    reader.join()
+    assert found == [lines_of(made[-4:])]
+    history.close()
+
+
+def test_lines_of_states_held_as_text_are_built_when_files_are_written(
+    root: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(before: Snapshot, number: int) -> Transition:
+        text = orjson.dumps({"n": number, **{f"key {n}": n for n in range(40)}})
+        after = Snapshot(Document(text), number, f"e{number}", None, "at", "at")
+        return Transition(KEY, before, after, EDIT)
+
+    history = HistoryFiles(root, LIMITS)
+    owed, first = Backlog(history), change(ABSENT, 1)
+    made = [first, second := change(first.after, 2), change(second.after, 3)]
+    split, splits = strict_json.split, list[Any]()
+    monkeypatch.setattr(strict_json, "split", lambda v: splits.append(v) or split(v))
+    owed.announce(made)
+    owed.add()
+    assert not splits
+    owed.write(KEY, lambda _id: True)
+    # Each state once, and the one before the first, which is empty, not at all.
+    assert len(splits) == 3
+    assert history.read(PLACE) == lines_of(made)
     history.close()
 
 

@@ -20,6 +20,7 @@ from bucketd.fs import clock, files
 from bucketd.model import changes
 from bucketd.model.bucket import BucketKey
 from bucketd.model.preconditions import Preconditions
+from bucketd.model.trashed import TrashedBucket
 from bucketd.store.base import Filter, settled
 from bucketd.store.file import trash
 from bucketd.store.file.store import FileStore, FileStoreOptions
@@ -245,5 +246,26 @@ def test_a_directory_in_the_place_of_a_file_keeps_no_other_one(tmp_path: Path) -
         page = await store.trash.list(Filter(), None, 10)
         assert (page.rows, page.unreadable) == ([], [f"trash/{own}.json"])
         assert place.is_dir()
+
+    with_store(tmp_path, act)
+
+
+def test_a_restored_bucket_has_its_history_before_files_are_written(tmp_path: Path) -> None:
+    async def act(store: FileStore) -> None:
+        first = await store.commit(KEY, changes.merge({"n": 1}), Preconditions())
+        made = first
+        for _ in range(2):
+            gone = await store.commit(KEY, changes.clear(30.0), Preconditions())
+            assert gone.trash is not None
+            # Another bucket of this name lives and dies meanwhile.
+            await store.commit(KEY, changes.merge({"other": 1}), Preconditions())
+            await store.commit(KEY, changes.clear(30.0), Preconditions())
+            restore = changes.restore(TrashedBucket(gone.trash, KEY, made, {}))
+            made = await store.commit(KEY, restore, Preconditions())
+        assert made.bucket.text == first.bucket.text
+        at_once = [one.revision for one in (await store.history(KEY)).revisions]
+        await store.trash.list(Filter(), None, 1)
+        later = [one.revision for one in (await store.history(KEY)).revisions]
+        assert at_once == later == [3, 2, 1]
 
     with_store(tmp_path, act)

@@ -251,7 +251,7 @@ def _left_behind(_self: HistoryFiles, _old: Place, _new: Place) -> None:
     """A history that stays where it is when its bucket goes into the trash, or comes back."""
 
 
-def _not_continued(change: Transition, limits: HistoryLimits) -> bytes:
+def _not_continued(change: Transition, limits: HistoryLimits, *_members: object) -> bytes:
     """A restored bucket whose history begins anew."""
     return line_of(change._replace(restored=None), limits)
 
