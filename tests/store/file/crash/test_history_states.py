@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import orjson
 import pytest
 import test_states
 from recorder import Disk, Op, crash_states, durable_from
+from scratch import scratch
 from test_states import DEVICE, HOT, OTHER, SEGMENT, WORKLOADS, Session, Workload, record
 
 from bucketd.errors import BucketdError
@@ -92,7 +92,7 @@ def recorded(workload: Workload, rounds: int = 60) -> list[Op]:
 
 def recover(state: Disk) -> dict[BucketKey, Found | None]:
     """Return the buckets after a start on these files; None where one cannot be read."""
-    with tempfile.TemporaryDirectory(prefix="bd-") as path:
+    with scratch() as path:
         state.write_out(path)
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         history = HistoryFiles(root, LIMITS)

@@ -13,7 +13,6 @@ import errno
 import math
 import os
 import random
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from scratch import scratch
 
 from bucketd.errors import BucketdError
 from bucketd.fs import files, logfile
@@ -205,7 +205,7 @@ def run(fault: FaultyOs) -> tuple[Witness, list[str]]:
     here = math.inf if fault.nth % 2 else 0.0
     quick = mock.patch.object(journal_writer, "MAX_INLINE_SYNC_SECONDS", here)
     brisk = mock.patch.multiple(pipeline, FLUSH_DELAY=0.001, RETRY_SECONDS=0.01)
-    with tempfile.TemporaryDirectory(prefix="bd-") as path:
+    with scratch() as path:
         _plant_damage(path, witness)
         with (
             quick,

@@ -10,13 +10,13 @@ import logging
 import os
 import random
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from scratch import scratch
 
 from bucketd.errors import BucketCorrupt
 from bucketd.fs import files
@@ -36,7 +36,7 @@ SEGMENT = 16 * 1024
 
 @pytest.fixture
 def home() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="bd-") as path:
+    with scratch() as path:
         yield path
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -23,6 +22,7 @@ from unittest import mock
 import orjson
 import pytest
 from recorder import Disk, Op, Recorder, crash_states, durable_from
+from scratch import scratch
 
 from bucketd.errors import BucketdError
 from bucketd.fs import files, logfile
@@ -214,7 +214,7 @@ def record(workload: Workload, rounds: int = 60) -> list[Op]:
     async def run(recorder: Recorder, root: str) -> None:
         await workload(Session(recorder, root, rounds))
 
-    with tempfile.TemporaryDirectory(prefix="bd-") as root, recording(root) as recorder:
+    with scratch() as root, recording(root) as recorder:
         asyncio.run(run(recorder, root))
         return recorder.ops
 
@@ -241,7 +241,7 @@ def promises(ops: list[Op], end: int) -> dict[BucketKey, list[State]]:
 
 def recover(state: Disk) -> dict[BucketKey, State | str]:
     """What a start on these files comes to; a text where a bucket cannot be read."""
-    with tempfile.TemporaryDirectory(prefix="bd-") as path:
+    with scratch() as path:
         state.write_out(path)
         root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
