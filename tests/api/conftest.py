@@ -7,7 +7,7 @@ store (who may do what, how bytes are read) only ``make test-fleet`` runs all on
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from fleet import Cluster, cluster
@@ -56,5 +56,21 @@ def shared_daemon(request: pytest.FixtureRequest, engine: str) -> Iterator[Daemo
     daemon = new(request, engine)
     try:
         yield daemon.start()
+    finally:
+        daemon.remove()
+
+
+@pytest.fixture
+def keeping(request: pytest.FixtureRequest, engine: str) -> Iterator[Callable[[int], Daemon]]:
+    """Start a daemon that keeps so many changes of each bucket."""
+    daemon = new(request, engine)
+
+    def start(revisions: int) -> Daemon:
+        kept = {"BUCKETD_HISTORY_REVISIONS": f"{revisions}", "BUCKETD_HISTORY_BYTES": "9000000"}
+        daemon.env |= kept
+        return daemon.start()
+
+    try:
+        yield start
     finally:
         daemon.remove()

@@ -6,6 +6,7 @@ import itertools
 import os
 import pwd
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -369,15 +370,18 @@ def test_an_import_is_told_at_the_time_it_was_made(shared_daemon: Daemon) -> Non
 
 
 @pytest.mark.parametrize("keys", [5, 100])
-def test_an_undo_gets_through_while_others_write(shared_daemon: Daemon, keys: int) -> None:
+def test_an_undo_gets_through_while_others_write(
+    keeping: Callable[[int], Daemon], keys: int
+) -> None:
     """A bucket of few keys is held by its members, one of many short ones as text."""
-    path, stop = pair("phone", f"busy {keys}"), threading.Event()
-    shared_daemon.request("PUT", path, {f"k{number}": number for number in range(keys)})
+    # It keeps more than two writers make on a fast disk before an undo is sent.
+    daemon, path, stop = keeping(1000), pair("phone", f"busy {keys}"), threading.Event()
+    daemon.request("PUT", path, {f"k{number}": number for number in range(keys)})
 
     def write(name: str) -> None:
-        with shared_daemon.connect() as sock:
+        with daemon.connect() as sock:
             for number in itertools.count():
-                shared_daemon.request("PATCH", path, {name: number}, sock=sock)
+                daemon.request("PATCH", path, {name: number}, sock=sock)
                 if stop.is_set():
                     return
 
@@ -385,8 +389,8 @@ def test_an_undo_gets_through_while_others_write(shared_daemon: Daemon, keys: in
         writers = [pool.submit(write, name) for name in ("one", "other")]
         try:
             for number in range(20):
-                made = shared_daemon.request("PATCH", path, {"k1": -number}).json["revision"]
-                answer = undo(shared_daemon, path, made)
+                made = daemon.request("PATCH", path, {"k1": -number}).json["revision"]
+                answer = undo(daemon, path, made)
                 assert (answer.status, answer.json.get("undone")) == (200, made)
                 assert answer.bucket["k1"] == 1
         finally:

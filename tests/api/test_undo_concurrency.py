@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from harness import Daemon, new_daemon, pair
+from harness import Daemon, pair
 
 KEYS = "abcdef"
 CHANGES = 10_000
@@ -92,22 +92,12 @@ def touched_since(history: dict[int, Any], target: int, now: int) -> set[str]:
     return touched
 
 
-@pytest.fixture
-def keeping(request: pytest.FixtureRequest, engine: str) -> Iterator[Daemon]:
-    """A daemon that keeps all changes."""
-    daemon = new_daemon() if engine == "file" else request.getfixturevalue("etcd").host()
-    daemon.env["BUCKETD_STORE_ETCD_PREFIX"] = f"{daemon.home}/"
-    daemon.env |= {"BUCKETD_HISTORY_REVISIONS": "10000", "BUCKETD_HISTORY_BYTES": "9000000"}
-    try:
-        yield daemon.start()
-    finally:
-        daemon.remove()
-
-
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.timeout(3600)
-def test_undo_under_concurrent_writers(keeping: Daemon, engine: str, seed: int) -> None:
-    daemon, is_exact = keeping, engine == "file"
+def test_undo_under_concurrent_writers(
+    keeping: Callable[[int], Daemon], engine: str, seed: int
+) -> None:
+    daemon, is_exact = keeping(10_000), engine == "file"
     path = pair("phone", f"undo-{seed}")
     daemon.request("PUT", path, {"base": 0})
     count = int(60 * max(1.0, 10 * float(os.environ.get("CRASH_SCALE", "0.02"))))
