@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from harness import Daemon, new_daemon
+from hypothesis import HealthCheck, settings
 from mounts import Mounts, hold_mounts
 from other_user import daemon_as
 
@@ -18,6 +19,9 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
 for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)  # set in many containers, and hides what others would meet
+# How long an example takes depends on what else the machine does.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture

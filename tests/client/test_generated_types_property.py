@@ -240,7 +240,7 @@ class Batch:
 def test_any_schema(shared_daemon: Daemon, tmp_path: Path) -> None:
     batch = Batch(shared_daemon, tmp_path)
 
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def generate(data: st.DataObject) -> None:
         case = data.draw(roots())

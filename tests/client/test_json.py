@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bucketd_client import _json
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 VALUES = st.recursive(
@@ -30,7 +30,6 @@ def test_this_python_has_the_quick_way(request: pytest.FixtureRequest) -> None:
     assert (_json._scan is not None, _json._encoder is not None) == (quick, quick)
 
 
-@settings(deadline=None)
 @given(VALUES)
 def both_ways(value: Any) -> None:
     assert _json.dumps(value) == json.dumps(value, ensure_ascii=False)

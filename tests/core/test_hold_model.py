@@ -256,4 +256,4 @@ class HoldMachine(RuleBasedStateMachine):
 
 
 TestHolds = HoldMachine.TestCase
-TestHolds.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+TestHolds.settings = settings(max_examples=50, stateful_step_count=25)

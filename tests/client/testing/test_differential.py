@@ -18,7 +18,7 @@ from bucket_inputs import (
     values,
 )
 from harness import Daemon, Response, new_daemon, pair
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_memory import in_memory
 
@@ -77,7 +77,7 @@ def ask(side: Daemon, device: str, request: Any, guard: Any, etags: list[str | N
     return told(side.request(method, pair(device, "j") + query, body, headers), etags)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.lists(st.tuples(requests, guards), min_size=1, max_size=8))
 def test_the_same_answers(both: Any, steps: Any) -> None:
     device = f"d{next(numbers)}"

@@ -241,7 +241,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(schemas, schemas, st.dictionaries(names, values, max_size=3))
 def test_what_the_library_annotates_is_masked(schema: Any, d: Any, bucket: Any) -> None:
     """Whatever subschemas the library applied, no value that one of them marks is shown."""

@@ -243,7 +243,7 @@ PARTS = st.sampled_from([row.schema for row in ROWS if "$defs" not in row.schema
 SCHEMAS = st.lists(PARTS, min_size=1, max_size=4)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SCHEMAS, BUCKETS, BUCKETS)
 def test_any_write(parts: list[Any], before: Any, after: Any) -> None:
     """What is new and what stood make up all violations, and none stands that was not there."""

@@ -66,7 +66,6 @@ def is_right_on_the_wire(case: schemathesis.Case) -> bool:
 @SCHEMA.exclude(path_regex="/(events|hold)$").parametrize()
 @settings(
     max_examples=max(5, int(1000 * SCALE)),
-    deadline=None,
     derandomize=SCALE < 1,  # a test run of every day must not depend on luck
     database=None,
     phases=(Phase.explicit, Phase.generate),

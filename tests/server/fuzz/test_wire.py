@@ -26,10 +26,9 @@ SILENCE_SECONDS = 0.03
 SCALE = float(os.environ.get("FUZZ_SCALE", "0.02"))
 often = settings(
     max_examples=max(60, int(5000 * SCALE)),
-    deadline=None,
     derandomize=SCALE < 1,
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 pytestmark = pytest.mark.timeout(max(120, 1200 * SCALE))
 BUCKET = pair("kept", "as it is")

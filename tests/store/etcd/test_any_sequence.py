@@ -81,7 +81,6 @@ def test_any_sequence_agrees_with_the_model(hosts: list[Host], fault_scale: floa
         derandomize=fault_scale < 1,  # a test run of every day must not depend on luck
         database=None,
         report_multiple_bugs=False,
-        deadline=None,
     )
     run_state_machine_as_test(Fleet, settings=chosen)
     print("two hosts:", ", ".join(f"{number} {name}" for name, number in sorted(FIGURES.items())))

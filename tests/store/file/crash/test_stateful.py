@@ -241,7 +241,6 @@ def test_any_sequence_agrees_with_the_model(crash_scale: float) -> None:
         derandomize=daily,  # a test run of every day must not depend on luck
         database=None,
         report_multiple_bugs=False,
-        deadline=None,
     )
     run_state_machine_as_test(BucketMachine, settings=chosen)
     figures = ", ".join(f"{number} {name}" for name, number in sorted(FIGURES.items()))
