@@ -59,10 +59,11 @@ async function dev({ device, job, bucket: data, command: [program, ...args] }: W
 }
 
 function statusOf(program: string, args: string[], env: NodeJS.ProcessEnv): Promise<number> {
-  const child = spawn(program, args, { env, stdio: "inherit" });
-  // A terminal sends Ctrl-C to the command, too; what is sent to this process alone is passed on.
+  // A terminal sends Ctrl-C to the command, too; what is sent to this process alone is passed on. The
+  // command may run before spawn returns, so a signal is taken from here on.
   process.on("SIGINT", () => undefined);
   for (const signal of ["SIGTERM", "SIGHUP"] as const) process.on(signal, () => child.kill(signal));
+  const child = spawn(program, args, { env, stdio: "inherit" });
   return new Promise((resolve) => {
     child.once("error", ({ message }) => {
       console.error(`bucketd-client: cannot run ${program}: ${message}`);

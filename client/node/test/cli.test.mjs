@@ -48,9 +48,11 @@ test("a command line that is not valid is told, with the usage", async () => {
   assert.equal((await node([CLI, "dev", "--bucket", "[1]", "--", "true"])).code, 1);
 });
 
-test("a SIGTERM reaches the command", async () => {
+test("a SIGTERM reaches the command", async (t) => {
   const command = ["sh", "-c", 'trap "exit 7" TERM; echo ready; while :; do sleep 0.05; done'];
   const child = spawn(process.execPath, [CLI, "dev", "--", ...command], { stdio: ["ignore", "pipe", "inherit"] });
+  // A command that is left running would keep this end open.
+  t.after(() => child.stdout.destroy());
   await once(child.stdout, "data");
   child.kill("SIGTERM");
   const [code] = await once(child, "exit");
