@@ -442,6 +442,13 @@ step("inputs", "a schema is saved in the form it had, and another one begun and 
 
 // --- overview
 
+/** Open the overview, and wait until nothing moves any more that is to be clicked. */
+async function openOverview(): Promise<void> {
+  await go("#/overview");
+  await page.locator(".findings").first().waitFor();
+  await until("all parts are there", async () => (await page.locator(".loading").count()) === 0);
+}
+
 step("overview", "charts, disk, and problems with their cures", async () => {
   await go("#/overview");
   await page.locator(".chart canvas").nth(3).waitFor();
@@ -476,7 +483,7 @@ step("overview", "a deleted bucket comes back out of the trash", async () => {
   await dialog().getByRole("button", { name: "Delete" }).click();
   await page.getByText("The bucket is deleted").waitFor();
   assert.deepEqual(await daemon.bucket("phone-8", "login"), {});
-  await go("#/overview");
+  await openOverview();
   await button("Restore phone-8").click();
   await page.getByText("The bucket of phone-8, login is back").waitFor();
   assert.deepEqual(await daemon.bucket("phone-8", "login"), before);
@@ -484,7 +491,7 @@ step("overview", "a deleted bucket comes back out of the trash", async () => {
   await button("Delete").click();
   await dialog().getByRole("button", { name: "Delete" }).click();
   await page.getByText("The bucket is deleted").waitFor();
-  await go("#/overview");
+  await openOverview();
   await button("Delete for good phone-9").click();
   await dialog().getByRole("button", { name: "Delete for good" }).click();
   await button("Delete for good phone-9").waitFor({ state: "detached" });
