@@ -374,7 +374,7 @@ def test_an_undo_gets_through_while_others_write(
     keeping: Callable[[int], Daemon], keys: int
 ) -> None:
     """A bucket of few keys is held by its members, one of many short ones as text."""
-    # It keeps more than two writers make on a fast disk before an undo is sent.
+    # The history keeps more than two writers make on a fast disk before an undo is sent.
     daemon, path, stop = keeping(1000), pair("phone", f"busy {keys}"), threading.Event()
     daemon.request("PUT", path, {f"k{number}": number for number in range(keys)})
 

@@ -63,6 +63,16 @@ class Worker(threading.Thread):
         sock.close()
 
 
+def done_by_workers(daemon: Daemon, path: str, seed: int, count: int) -> list[Done]:
+    """Let four workers write at once, and return what each request did."""
+    workers = [Worker(daemon, path, 10 * seed + number, count) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return [one for worker in workers for one in worker.done]
+
+
 def all_history(daemon: Daemon, path: str) -> list[dict[str, Any]]:
     """All pages of a history, the newest change first."""
     found, cursor = list[dict[str, Any]](), ""
@@ -101,12 +111,7 @@ def test_undo_under_concurrent_writers(
     path = pair("phone", f"undo-{seed}")
     daemon.request("PUT", path, {"base": 0})
     count = int(60 * max(1.0, 10 * float(os.environ.get("CRASH_SCALE", "0.02"))))
-    workers = [Worker(daemon, path, 10 * seed + number, count) for number in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    done = [one for worker in workers for one in worker.done]
+    done = done_by_workers(daemon, path, seed, count)
     newest = max(one.revision for one in done)
     told = {entry["revision"]: entry for entry in all_history(daemon, path)}
     assert [*told] == [*range(newest, 0, -1)]

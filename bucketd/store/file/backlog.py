@@ -1,4 +1,4 @@
-"""The backlog: what is owed to the history files by changes that are acknowledged.
+"""The backlog: acknowledged changes whose lines the history files do not have yet.
 
 A line is built right after its change is acknowledged, while what it is made of is at hand, so the
 states before need not be kept until files are written. Only those that are held as text are kept,
@@ -30,7 +30,7 @@ Entry = bytes | Transition
 
 
 class Backlog:
-    """What is owed to the history of each bucket, in order.
+    """The lines that are owed to the history of each bucket, in order.
 
     For one thread at a time, but ``lines`` and ``places`` may be called on any.
     """
@@ -38,7 +38,7 @@ class Backlog:
     def __init__(self, files: HistoryFiles) -> None:
         self._files, self.limits = files, files.limits
         self._owed: dict[BucketKey, list[Entry]] = {}
-        # Those with a deletion or a restore among their entries: the history moves.
+        # Buckets with a deletion or a restore among their entries, so that the history moves.
         self._moving: set[BucketKey] = set()
         # Durable changes that have no entries yet.
         self._new: Sequence[Transition] = ()
@@ -73,7 +73,7 @@ class Backlog:
             self._owed[key] = [entry]
             return
         if not after.revision and trashed is None:
-            # Of what is deleted for good nothing stays.
+            # A bucket that is deleted for good leaves nothing.
             del entries[_begin(entries) :]
         entries.append(entry)
         if len(entries) > 2 * self.limits.revisions:
@@ -226,7 +226,7 @@ def _newest(owed: list[Entry], limits: HistoryLimits) -> list[Entry]:
 def _lines(owed: list[Entry], limits: HistoryLimits) -> list[bytes]:
     """Return the newest lines of a history, as many as are kept."""
     lines: list[bytes] = []
-    # Of consecutive changes each state is needed twice, and split once.
+    # Consecutive changes share a state, which is split once for both.
     last: Snapshot | None = None
     members: Members = {}
     for one in owed[-limits.revisions :] if limits else ():
@@ -248,7 +248,7 @@ def line_of(
     """Return the line of a change that leaves a bucket; the members of its states may be given."""
     _, before, after, author, at, undoes, _, restored = change
     if restored is not None:
-        # It goes on where it ended.
+        # A restored bucket goes on where it ended.
         before, old = restored.last, None
     inverse, was = None, _NOTHING
     if before is not None:

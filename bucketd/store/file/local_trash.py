@@ -20,7 +20,7 @@ from .trash import Trash, cause, path
 MAX_READ = 5000
 # Nor so many bytes of buckets, which are read whole.
 MAX_READ_BYTES = 32 * 1024 * 1024
-# One step deletes at most so many for good, so that writes need not wait for long.
+# The most buckets that one step deletes for good, so that writes need not wait for long.
 MAX_EXPIRED = 200
 Names = list[str]
 
